@@ -1,0 +1,112 @@
+//! The two traits that a backend implements.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::{Arena, Error, ErrorKind, Geometry, Op, Stats};
+
+/// An open device.
+///
+/// A backend hands out queues and answers questions; all transfers go through the queues. Dropping it
+/// closes the device once the last queue is gone.
+pub trait IoBackend: Send + Sync {
+    /// The engine's name: `"memory"`, `"posix"`, `"uring"`, ...
+    fn engine(&self) -> &str;
+
+    /// The device's path or name, for error messages.
+    fn device(&self) -> &str;
+
+    /// What the device can do. Never changes while the backend lives.
+    fn geometry(&self) -> &Geometry;
+
+    /// The counters of this device. The backend counts its submissions and retries in it, the
+    /// dispatcher everything else.
+    fn stats(&self) -> &Stats;
+
+    /// Opens a queue that holds up to `depth` ops in flight; the backend may grant another depth.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfResources`] when the system has no more memory, threads or descriptors.
+    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error>;
+
+    /// Registers an arena, so that transfers from and to it skip the mapping of its pages.
+    ///
+    /// The backend keeps the arena alive until it is dropped itself. Purely an optimisation: transfers
+    /// from unregistered memory work just as well.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the backend has no such thing;
+    /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory.
+    fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
+        let _ = arena;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "register memory",
+            "this backend has no registered memory; transfers work without it",
+        )
+        .on(self.device()))
+    }
+}
+
+/// A submission context with a single owner: a ring, a share of a thread pool, a simulation.
+///
+/// # Contract
+/// The conformance suite tests these for every backend.
+///
+/// 1. A completion is all or nothing. Short transfers, `EINTR`, `EAGAIN` and the limits of the device
+///    are dealt with below this trait; a transfer that makes no progress ends in an error.
+/// 2. Every op that was accepted completes exactly once. There is one way to fail: an error in the
+///    completion. So neither method returns an error of its own.
+/// 3. Completions come in any order, and each op has its own result.
+/// 4. The memory of an op is not touched after its completion was handed out.
+/// 5. Dropping a queue waits for what is in flight. Where it cannot wait, it leaks the ops.
+/// 6. An idle queue uses no CPU.
+pub trait IoQueue: Send {
+    /// The most ops that can be in flight.
+    fn depth(&self) -> usize;
+
+    /// How many ops were accepted and not yet reaped.
+    fn in_flight(&self) -> usize;
+
+    /// Accepts ops from the front of `ops` while there is room; the others stay in `ops`.
+    ///
+    /// Accepted ops start at the latest with the next [`reap`](Self::reap): a ring hands them to the
+    /// kernel in the same system call that waits for them.
+    fn submit(&mut self, ops: &mut VecDeque<Op>);
+
+    /// Starts what was accepted, then appends completions to `done` until at least `min` were
+    /// appended, nothing is in flight, or `deadline` has passed.
+    ///
+    /// `reap(0, ..)` starts what was accepted and takes what is there, without waiting.
+    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>);
+
+    /// A descriptor that is readable when reaping may make progress, if the backend has one.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// An op that is over, with its memory, and how it went.
+#[derive(Debug)]
+pub struct Completion {
+    pub(crate) op: Op,
+    pub(crate) result: Result<(), Error>,
+}
+
+impl Completion {
+    /// The op that is over.
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        &self.op
+    }
+
+    /// How it went: `Ok` means that every byte was moved.
+    ///
+    /// # Errors
+    /// The error of the op itself.
+    pub fn result(&self) -> Result<(), &Error> {
+        self.result.as_ref().map(|&()| ())
+    }
+}

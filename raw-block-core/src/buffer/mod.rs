@@ -1,0 +1,10 @@
+//! Memory that a device can transfer from and to as it is.
+
+mod aligned;
+mod pool;
+
+pub use aligned::AlignedBuf;
+pub use pool::{Arena, BufferPool};
+
+/// Every buffer starts at a multiple of this many bytes: the page size, which satisfies any device.
+pub const BUFFER_ALIGNMENT: usize = 4096;

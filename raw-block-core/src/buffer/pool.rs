@@ -1,0 +1,219 @@
+//! An arena of memory, and the pool that lends equal buffers from it.
+
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use super::{AlignedBuf, BUFFER_ALIGNMENT};
+use crate::{Error, ErrorKind, IoBackend};
+
+/// A range of anonymous memory, in huge pages where the system grants them, that a backend can
+/// register. It is not inherited by forked children (`MADV_DONTFORK`).
+#[derive(Debug)]
+pub struct Arena {
+    start: NonNull<u8>,
+    len: NonZeroUsize,
+}
+
+// SAFETY: the arena owns its mapping, which is valid from any thread; it hands out addresses only.
+unsafe impl Send for Arena {}
+// SAFETY: as above: the arena itself never accesses the bytes.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    fn new(len: NonZeroUsize) -> Result<Self, Error> {
+        let failed = |errno: nix::Error| {
+            Error::os("map an arena", errno.into())
+                .because(format!("the system gives no {len} bytes"))
+        };
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: no address is asked for, so the new mapping replaces nothing.
+        let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
+        let arena = Self { start: start.map_err(failed)?.cast(), len };
+        // Huge pages are a wish: a kernel without them still serves the arena.
+        let _ = arena.advise(MmapAdvise::MADV_HUGEPAGE);
+        arena.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
+        Ok(arena)
+    }
+
+    fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
+        // SAFETY: the range is this arena's own mapping, and the two kinds of advice that are given
+        // here change neither its contents nor its addresses in this process.
+        unsafe { madvise(self.start.cast(), self.len.get(), advice) }
+    }
+
+    /// The arena's addresses: `len` initialised bytes from the first pointer on, valid for as long as
+    /// the arena lives.
+    #[must_use]
+    pub fn range(&self) -> (NonNull<u8>, usize) {
+        (self.start, self.len.get())
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is the arena's own, and everything that points into it holds a reference
+        // to the arena.
+        let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Lends buffers of one length from one [`Arena`].
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{BufferPool, MemoryBackend};
+///
+/// let pool = BufferPool::new(256 << 10, 64)?;
+/// let mut buffer = pool.take().expect("64 buffers are free");
+/// buffer.fill(7);
+/// drop(buffer); // returns to the pool
+/// assert_eq!(pool.available(), 64);
+///
+/// // A backend that has registered memory serves these buffers faster.
+/// let device = MemoryBackend::new(1 << 20)?;
+/// assert!(pool.register_with(&device).is_err(), "memory has nothing to register");
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BufferPool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    arena: Arc<Arena>,
+    buffer_len: usize,
+    stride: usize,
+    count: usize,
+    /// Numbers of the buffers that nobody has.
+    free: Mutex<Vec<usize>>,
+}
+
+/// The right to one buffer of a pool, until it is dropped.
+pub(super) struct Loan {
+    pool: Arc<Inner>,
+    number: usize,
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+    }
+}
+
+impl BufferPool {
+    /// A pool of `count` zeroed buffers of `buffer_len` bytes each.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when either is 0 or the product is no possible size;
+    /// [`ErrorKind::OutOfResources`] when the system has no such memory.
+    pub fn new(buffer_len: usize, count: usize) -> Result<Self, Error> {
+        let impossible = || {
+            Error::new(
+                ErrorKind::InvalidInput,
+                "create a buffer pool",
+                format!("{count} buffers of {buffer_len} bytes are no possible pool"),
+            )
+        };
+        let stride =
+            buffer_len.checked_next_multiple_of(BUFFER_ALIGNMENT).ok_or_else(impossible)?;
+        let len = stride.checked_mul(count).and_then(NonZeroUsize::new).ok_or_else(impossible)?;
+        Ok(Self(Arc::new(Inner {
+            arena: Arc::new(Arena::new(len)?),
+            buffer_len,
+            stride,
+            count,
+            free: Mutex::new((0..count).rev().collect()),
+        })))
+    }
+
+    /// Lends a buffer, or `None` when all are out.
+    #[must_use]
+    pub fn take(&self) -> Option<AlignedBuf> {
+        let number = self.free().pop()?;
+        let loan = Loan { pool: Arc::clone(&self.0), number };
+        let (start, _) = self.0.arena.range();
+        // SAFETY: `number` is below `count`, so the sum is inside the arena's `stride * count` bytes.
+        let start = unsafe { start.add(number * self.0.stride) };
+        // SAFETY: a stride is a multiple of the alignment and at least `buffer_len`; anonymous memory
+        // is initialised; the number left the free list, so nobody else has these bytes until the
+        // loan puts it back.
+        Some(unsafe { AlignedBuf::lent(start, self.0.buffer_len, loan) })
+    }
+
+    /// The length in bytes of every buffer.
+    #[must_use]
+    pub fn buffer_len(&self) -> usize {
+        self.0.buffer_len
+    }
+
+    /// How many buffers the pool has, lent or not.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.count
+    }
+
+    /// How many buffers can be taken now.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.free().len()
+    }
+
+    /// Registers the pool's memory with a backend. See [`IoBackend::register`].
+    ///
+    /// # Errors
+    /// Those of [`IoBackend::register`]; the pool works without it, so a caller may go on.
+    pub fn register_with(&self, backend: &dyn IoBackend) -> Result<(), Error> {
+        backend.register(Arc::clone(&self.0.arena))
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
+        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lent_buffers_are_aligned_and_do_not_overlap() {
+        let pool = BufferPool::new(5000, 3).unwrap();
+        let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(lent.len(), 3);
+        for (byte, buffer) in (1..).zip(&mut lent) {
+            assert_eq!(buffer.as_ptr() as usize % BUFFER_ALIGNMENT, 0);
+            assert!(buffer.iter().all(|&byte| byte == 0));
+            buffer.fill(byte);
+        }
+        for (byte, buffer) in (1..).zip(&lent) {
+            assert!(buffer.iter().all(|&found| found == byte));
+        }
+    }
+
+    #[test]
+    fn a_dropped_buffer_can_be_taken_again() {
+        let pool = BufferPool::new(4096, 1).unwrap();
+        let buffer = pool.take().unwrap();
+        assert!(pool.take().is_none());
+        drop(buffer);
+        assert!(pool.take().is_some());
+    }
+
+    #[test]
+    fn a_buffer_outlives_its_pool() {
+        let mut buffer = BufferPool::new(4096, 1).unwrap().take().unwrap();
+        buffer.fill(9);
+        assert_eq!(buffer[4095], 9);
+    }
+
+    #[test]
+    fn an_impossible_pool_is_an_error() {
+        for (len, count) in [(0, 1), (1, 0), (usize::MAX, 2), (1 << 40, 1 << 40)] {
+            let error = BufferPool::new(len, count).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{len} x {count}");
+        }
+    }
+}

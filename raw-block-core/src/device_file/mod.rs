@@ -1,0 +1,191 @@
+//! A file or block device, opened carefully. Backends that do their transfers on a file descriptor
+//! start from here.
+
+mod geometry;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{Error, ErrorKind, Geometry};
+
+/// How long opening waits for a device that somebody else is just closing.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(10);
+
+/// Whether transfers bypass the page cache (`O_DIRECT`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direct {
+    /// Bypass the page cache, or fail to open.
+    Required,
+    /// Bypass the page cache where the file system can; [`DeviceFile::is_direct`] tells.
+    #[default]
+    Preferred,
+    /// Go through the page cache.
+    Off,
+}
+
+/// An open regular file or block device, held exclusively.
+///
+/// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
+/// `flock(2)`. Both end with the process, however it ends. Nothing is written by opening.
+#[derive(Debug)]
+pub struct DeviceFile {
+    file: Flock<File>,
+    path: Arc<str>,
+    direct: bool,
+    is_block_device: bool,
+    geometry: Geometry,
+}
+
+impl DeviceFile {
+    /// Opens the device at `path` for reading and writing, and asks it for its geometry.
+    ///
+    /// A device that somebody else holds is tried again for two seconds, because one that is being
+    /// closed is held a moment longer.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says.
+    /// - [`ErrorKind::Busy`]: another process, a mount or another store in this process holds it.
+    /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, or the file
+    ///   system has no `O_DIRECT` and that was required.
+    /// - [`ErrorKind::InvalidInput`]: it is smaller than one logical block.
+    pub fn open(path: impl AsRef<Path>, direct: Direct) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let name: Arc<str> = path.display().to_string().into();
+        Self::open_named(path, &name, direct).map_err(|error| error.on(name))
+    }
+
+    fn open_named(path: &Path, name: &Arc<str>, direct: Direct) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::os("open", error);
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        let is_block_device = kind.is_block_device();
+        if !kind.is_file() && !is_block_device {
+            let what = if kind.is_dir() {
+                "it is a directory"
+            } else if kind.is_char_device() {
+                "it is a character device (the NVMe backend opens those of NVMe namespaces)"
+            } else {
+                "it is neither a regular file nor a block device"
+            };
+            return Err(Error::new(ErrorKind::Unsupported, "open", what));
+        }
+        let exclusive = if is_block_device { libc::O_EXCL } else { 0 };
+        let open = |flags| {
+            while_busy(|| {
+                OpenOptions::new().read(true).write(true).custom_flags(exclusive | flags).open(path)
+            })
+        };
+        let (file, direct) = match direct {
+            Direct::Off => (open(0).map_err(explain)?, false),
+            Direct::Required | Direct::Preferred => match open(libc::O_DIRECT) {
+                Ok(file) => (file, true),
+                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+                    return Err(explain(error));
+                }
+                Err(_) if direct == Direct::Preferred => (open(0).map_err(explain)?, false),
+                Err(error) => {
+                    let advice =
+                        "the file system has no O_DIRECT: use another one, or allow the page cache";
+                    return Err(Error::new(ErrorKind::Unsupported, "open", advice).caused_by(error));
+                }
+            },
+        };
+        // The path may have been replaced since it was looked at; what counts is what was opened.
+        if file.metadata().map_err(failed)?.file_type() != kind {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "open",
+                "the path was replaced while it was opened",
+            ));
+        }
+        let file = lock(file)?;
+        let geometry = geometry::of(&file, is_block_device, direct)?;
+        Ok(Self { file, path: Arc::clone(name), direct, is_block_device, geometry })
+    }
+
+    /// What the device can do.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether transfers bypass the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Whether it is a block device, and not a regular file.
+    #[must_use]
+    pub fn is_block_device(&self) -> bool {
+        self.is_block_device
+    }
+}
+
+impl AsFd for DeviceFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Tries again while somebody else holds the device, for a bounded time.
+fn while_busy<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match attempt() {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN))
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(LOCK_POLL);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn lock(file: File) -> Result<Flock<File>, Error> {
+    let mut unlocked = Some(file);
+    while_busy(|| {
+        let file = unlocked.take().ok_or(io::ErrorKind::Other)?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| {
+            unlocked = Some(file);
+            errno.into()
+        })
+    })
+    .map_err(|error| match error.raw_os_error() {
+        Some(libc::EAGAIN) => Error::new(
+            ErrorKind::Busy,
+            "lock",
+            "it is open already, here or in another process: close it there first",
+        ),
+        _ => Error::os("lock", error),
+    })
+}
+
+fn explain(error: io::Error) -> Error {
+    let errno = error.raw_os_error();
+    let described = Error::os("open", error);
+    match errno {
+        Some(libc::EBUSY) => described.because("it is mounted, or another process holds it"),
+        Some(libc::EACCES | libc::EPERM) => {
+            described.because("this user may not both read and write it: check its mode and group")
+        }
+        Some(libc::EROFS) => described.because("it is on a read-only file system"),
+        _ => described,
+    }
+}

@@ -1,0 +1,398 @@
+//! A batch: what the caller asked for, the ops that it became, and how each transfer went.
+//!
+//! A batch runs in waves. The first waves carry all its transfers, merged where they are neighbours;
+//! there is more than one only when the transfers need more staging memory than one wave may use. A
+//! last wave repeats, one by one, the transfers of merged ops that failed, so that one bad block does
+//! not fail its neighbours.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::layout::{Piece, lay_out};
+use crate::op::{BatchMemory, Segment};
+use crate::{
+    AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, OwnedTransfer, Stats,
+};
+
+/// Staging memory of one wave, in bytes, unless a single transfer needs more.
+const MAX_STAGING: usize = 64 << 20;
+/// Staging memory that a batch keeps for the next one, in bytes.
+const KEPT_STAGING: usize = 4 << 20;
+
+/// One transfer as the caller asked for it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) offset: u64,
+    pub(super) total_len: u64,
+    /// Its memory, in `Batch::callers`.
+    pub(super) segments: Range<usize>,
+    /// Where its staged pieces begin in the staging memory of the current wave.
+    pub(super) staging: usize,
+    /// Whether it has staged pieces.
+    pub(super) staged: bool,
+}
+
+/// One op of the current wave.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// The requests it carries, in `Batch::order`.
+    pub(super) requests: Range<usize>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    /// Its part of `BatchMemory::segments`.
+    pub(super) segments: Range<usize>,
+    /// When a queue accepted it.
+    accepted: Option<Instant>,
+    over: bool,
+}
+
+impl Run {
+    pub(super) fn new(
+        requests: Range<usize>,
+        offset: u64,
+        len: u64,
+        segments: Range<usize>,
+    ) -> Self {
+        Self { requests, offset, len, segments, accepted: None, over: false }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) kind: OpKind,
+    pub(super) requests: Vec<Request>,
+    /// The callers' memory segments.
+    pub(super) callers: Vec<Segment>,
+    results: Vec<Result<(), Error>>,
+    /// The requests that these waves carry, as they lie on the device.
+    pub(super) order: Vec<u32>,
+    /// How many of `order` were carried by earlier waves.
+    carried: usize,
+    /// Requests of merged ops that failed.
+    retry: Vec<u32>,
+    retrying: bool,
+    pub(super) runs: Vec<Run>,
+    /// How many of `runs` a queue has accepted.
+    accepted: usize,
+    /// How many of `runs` are not over.
+    outstanding: usize,
+    pub(super) memory: Arc<BatchMemory>,
+    /// Ops that no queue has accepted yet.
+    pub(super) waiting: VecDeque<Op>,
+    /// Completions on their way from the queue to [`settle`](Self::settle).
+    pub(super) done: Vec<Completion>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            kind: OpKind::Flush,
+            requests: Vec::new(),
+            callers: Vec::new(),
+            results: Vec::new(),
+            order: Vec::new(),
+            carried: 0,
+            retry: Vec::new(),
+            retrying: false,
+            runs: Vec::new(),
+            accepted: 0,
+            outstanding: 0,
+            memory: Arc::default(),
+            waiting: VecDeque::new(),
+            done: Vec::new(),
+        }
+    }
+}
+
+impl Batch {
+    /// Empties the batch for transfers of one kind.
+    pub(super) fn start(&mut self, kind: OpKind) {
+        self.kind = kind;
+        self.requests.clear();
+        self.callers.clear();
+        self.results.clear();
+        self.order.clear();
+        self.carried = 0;
+        self.retry.clear();
+        self.retrying = false;
+    }
+
+    /// Adds a transfer; one that breaks a rule has its result at once.
+    ///
+    /// # Safety
+    /// The memory of the transfer stays valid until this batch is [released](Self::is_released) or
+    /// started anew; meanwhile nothing else writes to it, and for a read nothing else reads it either.
+    pub(super) unsafe fn add(
+        &mut self,
+        offset: u64,
+        total_len: u64,
+        segments: impl Iterator<Item = Segment>,
+        geometry: &Geometry,
+    ) {
+        let first = self.callers.len();
+        self.callers.extend(segments);
+        let segments = first..self.callers.len();
+        let payload_len: u64 = self.callers[first..].iter().map(|s| s.0.iov_len as u64).sum();
+        let check = if payload_len > total_len {
+            let rule = format!(
+                "its payload of {payload_len} bytes does not fit into its total length: raise that"
+            );
+            Err(Error::new(ErrorKind::InvalidInput, self.kind.name(), rule).at(offset, total_len))
+        } else {
+            geometry.check_range(self.kind, offset, total_len)
+        };
+        self.push(offset, total_len, segments, check);
+    }
+
+    /// Adds transfers with their buffers.
+    pub(super) fn add_owned(&mut self, transfers: Vec<OwnedTransfer>, geometry: &Geometry) {
+        let mut buffers = Vec::with_capacity(transfers.len());
+        for OwnedTransfer { offset, buffer, payload_len, total_len } in transfers {
+            if payload_len > buffer.len() {
+                let rule = format!(
+                    "its buffer of {} bytes does not hold the payload of {payload_len} bytes",
+                    buffer.len()
+                );
+                let error = Error::new(ErrorKind::InvalidInput, self.kind.name(), rule);
+                self.push(offset, total_len, 0..0, Err(error.at(offset, total_len)));
+            } else {
+                let iov_base = buffer.start().as_ptr().cast();
+                let segment = Segment(libc::iovec { iov_base, iov_len: payload_len });
+                // SAFETY: the buffer goes into the memory of this batch, from where it is taken only
+                // when no op is left.
+                unsafe { self.add(offset, total_len, std::iter::once(segment), geometry) };
+            }
+            buffers.push(buffer);
+        }
+        self.memory().owned = buffers;
+    }
+
+    /// The batch's memory, while there are no ops.
+    pub(super) fn memory(&mut self) -> &mut BatchMemory {
+        Arc::get_mut(&mut self.memory)
+            .unwrap_or_else(|| unreachable!("lanes and waves start and end when the ops are gone"))
+    }
+
+    /// Adds an op without memory: a flush, a discard, write-zeroes.
+    pub(super) fn add_bare(&mut self, offset: u64, len: u64, check: Result<(), Error>) {
+        self.push(offset, len, 0..0, check);
+    }
+
+    fn push(
+        &mut self,
+        offset: u64,
+        total_len: u64,
+        segments: Range<usize>,
+        check: Result<(), Error>,
+    ) {
+        if check.is_ok() {
+            #[expect(clippy::cast_possible_truncation, reason = "the dispatcher bounds the batch")]
+            self.order.push(self.requests.len() as u32);
+        }
+        self.results.push(check);
+        self.requests.push(Request { offset, total_len, segments, staging: 0, staged: false });
+    }
+
+    /// Puts the transfers in the order of the device, and refuses writes that overlap.
+    pub(super) fn arrange(&mut self) {
+        let Self { requests, order, results, kind, .. } = self;
+        let place = |&index: &u32| (requests[index as usize].offset, index);
+        if !order.is_sorted_by_key(place) {
+            order.sort_unstable_by_key(place);
+        }
+        if !kind.modifies() {
+            return;
+        }
+        let mut end = 0;
+        order.retain(|&index| {
+            let request = &requests[index as usize];
+            let free = request.offset >= end;
+            if free {
+                end = request.offset + request.total_len;
+            } else {
+                let rule = "it overlaps another write of its batch, and a batch has no order: \
+                            submit it in a later batch";
+                let error = Error::new(ErrorKind::Overlap, kind.name(), rule);
+                results[index as usize] = Err(error.at(request.offset, request.total_len));
+            }
+            free
+        });
+    }
+
+    /// Turns the next transfers into ops, in `waiting`. Returns `false` when all have been carried.
+    pub(super) fn next_wave(&mut self, geometry: &Geometry, stats: &Stats) -> bool {
+        if self.carried == self.order.len() {
+            if self.retry.is_empty() {
+                return false;
+            }
+            std::mem::swap(&mut self.order, &mut self.retry);
+            self.retry.clear();
+            self.carried = 0;
+            self.retrying = true;
+        }
+        let (wave, staging) = self.cut_wave(geometry);
+        self.carried = wave.end;
+        self.accepted = 0;
+        self.runs.clear();
+        if let Err(error) = self.plan(wave.clone(), staging, self.retrying, geometry, stats) {
+            for &index in &self.order[wave] {
+                self.results[index as usize] = Err(error.clone());
+            }
+        }
+        self.outstanding = self.runs.len();
+        true
+    }
+
+    /// The next transfers that share one wave, and how much staging memory they need.
+    fn cut_wave(&mut self, geometry: &Geometry) -> (Range<usize>, usize) {
+        let first = self.carried;
+        let mut staging = 0;
+        for (position, &index) in self.order.iter().enumerate().skip(first) {
+            let request = &mut self.requests[index as usize];
+            let segments = &self.callers[request.segments.clone()];
+            if segments.is_empty() {
+                continue;
+            }
+            let end = lay_out(segments, request.total_len, geometry, staging, |_| {});
+            if end > MAX_STAGING && position > first {
+                return (first..position, staging);
+            }
+            request.staging = staging;
+            request.staged = end > staging;
+            staging = end;
+        }
+        (first..self.order.len(), staging)
+    }
+
+    /// Notes that a queue took ops from the front of `waiting`.
+    pub(super) fn note_accepted(&mut self) {
+        let accepted = self.runs.len() - self.waiting.len();
+        if accepted > self.accepted {
+            let now = Some(Instant::now());
+            for run in &mut self.runs[self.accepted..accepted] {
+                run.accepted = now;
+            }
+            self.accepted = accepted;
+        }
+    }
+
+    /// Takes in the completions in `done`.
+    pub(super) fn settle(&mut self, geometry: &Geometry, stats: &Stats) {
+        if self.done.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        stats.update(|stats| {
+            let mut done = std::mem::take(&mut self.done);
+            for Completion { op, result } in done.drain(..) {
+                let run = match self.runs.get_mut(op.index as usize) {
+                    Some(run) if !run.over && op.points_into(&self.memory) => run,
+                    _ => {
+                        tracing::error!("a queue handed out an op that is not this batch's");
+                        continue;
+                    }
+                };
+                run.over = true;
+                // From here on the memory of this op is ours again.
+                drop(op);
+                self.outstanding -= 1;
+                stats.count_latency(run.accepted.map_or_else(Default::default, |then| now - then));
+                let requests = run.requests.clone();
+                match result {
+                    Ok(()) => {
+                        stats.count_done(self.kind, run.len);
+                        self.unstage(requests, geometry);
+                    }
+                    Err(error) if requests.len() == 1 => {
+                        let index = self.order[requests.start] as usize;
+                        self.results[index] = Err(error);
+                    }
+                    Err(_) => {
+                        stats.retries += requests.len() as u64;
+                        self.retry.extend(&self.order[requests]);
+                    }
+                }
+            }
+            if let (0, Some(first)) = (self.outstanding, self.runs.first()) {
+                stats.count_busy(first.accepted.map_or_else(Default::default, |then| now - then));
+            }
+            self.done = done;
+        });
+    }
+
+    /// Copies what was read into staging memory to where the caller wants it.
+    fn unstage(&self, requests: Range<usize>, geometry: &Geometry) {
+        if self.kind != OpKind::Read {
+            return;
+        }
+        for &index in &self.order[requests] {
+            let request = &self.requests[index as usize];
+            if !request.staged {
+                continue;
+            }
+            let segments = &self.callers[request.segments.clone()];
+            lay_out(segments, request.total_len, geometry, request.staging, |piece| {
+                if let Piece::Staged { caller: Segment(caller), at } = piece {
+                    // SAFETY: `cut_wave` laid out the same pieces, so `at` is inside the staging memory.
+                    let from = unsafe { self.memory.staging.start().add(at) };
+                    let to = caller.iov_base.cast::<u8>();
+                    // SAFETY: both are `iov_len` bytes: the caller's, which the contract of `add` makes
+                    // ours, and this request's part of the staging memory, whose op was dropped.
+                    unsafe { from.as_ptr().copy_to_nonoverlapping(to, caller.iov_len) };
+                }
+            });
+        }
+    }
+
+    /// Fails what a broken queue accepted and will never give back.
+    pub(super) fn give_up(&mut self, engine: &str) {
+        self.waiting.clear();
+        for run in self.runs.iter_mut().filter(|run| !run.over) {
+            run.over = true;
+            for &index in &self.order[run.requests.clone()] {
+                let request = &self.requests[index as usize];
+                let rule = format!(
+                    "the {engine} backend lost this op; what the device holds there is unknown"
+                );
+                let error = Error::new(ErrorKind::Io, self.kind.name(), rule);
+                self.results[index as usize] = Err(error.at(request.offset, request.total_len));
+            }
+        }
+        self.outstanding = 0;
+    }
+
+    /// Whether every op of the current wave is over.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// Whether nobody but this batch can reach its memory any more.
+    pub(super) fn is_released(&mut self) -> bool {
+        Arc::get_mut(&mut self.memory).is_some()
+    }
+
+    /// The buffers of [`add_owned`](Self::add_owned), in the same order, once the batch is over.
+    pub(super) fn take_owned(&mut self) -> Vec<AlignedBuf> {
+        std::mem::take(&mut self.memory().owned)
+    }
+
+    /// The results in the order in which the transfers were added, once the batch is over.
+    pub(super) fn take_results(&mut self, backend: &dyn IoBackend) -> Vec<Result<(), Error>> {
+        let memory = self.memory();
+        if memory.staging.len() > KEPT_STAGING {
+            memory.staging = AlignedBuf::default();
+        }
+        let mut results = std::mem::take(&mut self.results);
+        backend.stats().update(|stats| {
+            stats.batches += 1;
+            stats.transfers += results.len() as u64;
+            for error in results.iter_mut().filter_map(|result| result.as_mut().err()) {
+                error.name_device(backend.device());
+                stats.count_error(error);
+            }
+        });
+        results
+    }
+}

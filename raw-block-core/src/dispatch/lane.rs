@@ -1,0 +1,141 @@
+//! A lane: a queue with the batch that runs on it.
+
+use std::os::fd::BorrowedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use crate::{IoBackend, IoQueue};
+
+/// How often memory that a backend has lost track of is looked at again.
+const RELEASE_POLL: Duration = Duration::from_millis(1);
+
+/// A queue with the batch that runs on it. The batch keeps its allocations from one use to the next.
+pub(super) struct Lane {
+    /// Gone once it turned out to be broken.
+    queue: Option<Box<dyn IoQueue>>,
+    pub(super) batch: Batch,
+    /// Whether the batch points into memory that is borrowed from the caller.
+    borrowing: bool,
+}
+
+/// How long [`Lane::advance`] may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// Until the batch is over.
+    Unlimited,
+    /// Until the batch is over or this moment has passed.
+    Until(Instant),
+    /// Start what can be started, take what is there.
+    None,
+}
+
+impl Lane {
+    pub(super) fn new(queue: Box<dyn IoQueue>) -> Self {
+        Self { queue: Some(queue), batch: Batch::default(), borrowing: false }
+    }
+
+    /// Runs a batch over borrowed memory. When this returns or unwinds, no op is left that could touch
+    /// the memory.
+    pub(super) fn run_borrowed(&mut self, backend: &dyn IoBackend) {
+        self.borrowing = true;
+        self.begin(backend);
+        self.advance(backend, Patience::Unlimited);
+        self.borrowing = false;
+    }
+
+    /// Makes the ops of the first wave.
+    pub(super) fn begin(&mut self, backend: &dyn IoBackend) {
+        self.batch.arrange();
+        self.batch.next_wave(backend.geometry(), backend.stats());
+    }
+
+    /// Lets the batch advance. Returns whether it is over.
+    pub(super) fn advance(&mut self, backend: &dyn IoBackend, patience: Patience) -> bool {
+        loop {
+            while !self.batch.is_settled() {
+                self.pump(backend, patience);
+                let out_of_time = match patience {
+                    Patience::Unlimited => false,
+                    Patience::Until(deadline) => Instant::now() >= deadline,
+                    Patience::None => true,
+                };
+                if out_of_time && !self.batch.is_settled() {
+                    return false;
+                }
+            }
+            self.wait_until_released();
+            if !self.batch.next_wave(backend.geometry(), backend.stats()) {
+                return true;
+            }
+        }
+    }
+
+    /// Hands ops to the queue and takes completions from it, once.
+    fn pump(&mut self, backend: &dyn IoBackend, patience: Patience) {
+        let Self { queue: Some(queue), batch, .. } = self else {
+            return self.batch.give_up(backend.engine());
+        };
+        queue.submit(&mut batch.waiting);
+        batch.note_accepted();
+        let in_flight = queue.in_flight();
+        let (min, deadline) = match patience {
+            Patience::None => (0, None),
+            // More ops wait for room: refill the queue well before it runs dry, but not one by one.
+            _ if !batch.waiting.is_empty() => ((queue.depth() / 4).max(1), None),
+            _ => (in_flight, None),
+        };
+        let deadline = match patience {
+            Patience::Until(deadline) => Some(deadline),
+            _ => deadline,
+        };
+        queue.reap(min, deadline, &mut batch.done);
+        batch.settle(backend.geometry(), backend.stats());
+        if in_flight == 0 && !batch.is_settled() {
+            // Nothing is under way, and yet something is missing: the queue does not keep its contract.
+            tracing::error!(
+                engine = backend.engine(),
+                device = backend.device(),
+                "a queue lost ops"
+            );
+            self.queue = None;
+        }
+    }
+
+    /// Returns once no op is left that could touch the memory of the batch.
+    ///
+    /// With a backend that keeps its contract, that is at once.
+    fn wait_until_released(&mut self) {
+        let mut told = false;
+        while !self.batch.is_released() {
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(
+                    "a backend keeps ops that it completed or dropped; waiting for them"
+                );
+            }
+            thread::sleep(RELEASE_POLL);
+        }
+    }
+
+    /// Whether the lane can be lent again.
+    pub(super) fn is_sound(&mut self) -> bool {
+        self.queue.is_some() && self.batch.is_settled() && self.batch.is_released()
+    }
+
+    /// See [`IoQueue::event_fd`].
+    pub(super) fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.as_ref()?.event_fd()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        // A queue drains when it is dropped.
+        self.queue = None;
+        self.batch.waiting.clear();
+        self.batch.done.clear();
+        if self.borrowing {
+            self.wait_until_released();
+        }
+    }
+}

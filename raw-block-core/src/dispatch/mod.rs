@@ -1,0 +1,304 @@
+//! The one dispatcher that all I/O passes.
+
+mod batch;
+mod lane;
+mod layout;
+mod plan;
+mod pool;
+mod result;
+mod ticket;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::op::Segment;
+use crate::{
+    BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, OpKind, OwnedTransfer, ReadAt,
+    StatsSnapshot, Transfer, WriteAt,
+};
+use lane::Patience;
+use pool::LanePool;
+pub use result::BatchResult;
+pub use ticket::{Finished, Refused, Ticket};
+
+/// The most transfers that one batch may have.
+pub const MAX_BATCH: usize = 1 << 24;
+
+/// How a [`Dispatcher`] uses the queues of its backend.
+#[derive(Clone, Copy, Debug)]
+pub struct DispatcherOptions {
+    /// The depth asked for each queue, in ops.
+    pub queue_depth: usize,
+    /// The most queues that are open at once: the most batches under way. At least 2 for tickets.
+    pub max_queues: usize,
+}
+
+impl Default for DispatcherOptions {
+    /// Queues of depth 128, at most 64 of them.
+    fn default() -> Self {
+        Self { queue_depth: 128, max_queues: 64 }
+    }
+}
+
+/// Moves batches between memory and one device.
+///
+/// Each call takes a batch of transfers, checks them against the [`Geometry`], copies what the device
+/// cannot take as it is through aligned memory, merges neighbours, and hands everything to one queue of
+/// the backend in one submission. Every transfer has a result of its own.
+///
+/// A dispatcher is shared between threads by reference; each call uses a queue alone, so threads do not
+/// wait for each other's transfers.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_core::{Dispatcher, MemoryBackend, ReadAt, WriteAt};
+///
+/// let device = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
+/// let writes = [
+///     WriteAt::new(0, b"first").padded_to(512),
+///     WriteAt::new(512, b"second").padded_to(512),
+/// ];
+/// device.write_buffers(&writes).all()?;
+/// device.flush()?;
+///
+/// let mut found = [0; 6];
+/// device.read_buffers(&mut [ReadAt::new(512, &mut found).padded_to(512)]).all()?;
+/// assert_eq!(&found, b"second");
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+pub struct Dispatcher {
+    pool: Arc<LanePool>,
+    /// Set when a flush failed: what is durable is unknown from then on.
+    writes_stopped: AtomicBool,
+    last_ticket: AtomicU64,
+}
+
+impl Dispatcher {
+    /// A dispatcher over `backend`, with default options. Opens no queue yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`BUFFER_ALIGNMENT`].
+    pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        Self::with_options(backend, DispatcherOptions::default())
+    }
+
+    /// A dispatcher over `backend`. Opens no queue yet.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`ErrorKind::InvalidInput`] when an option is 0.
+    pub fn with_options(
+        backend: Arc<dyn IoBackend>,
+        options: DispatcherOptions,
+    ) -> Result<Self, Error> {
+        let DispatcherOptions { queue_depth, max_queues } = options;
+        let refuse = |kind, rule: String| {
+            Err(Error::new(kind, "create a dispatcher", rule).on(backend.device()))
+        };
+        if queue_depth == 0 || max_queues == 0 {
+            return refuse(
+                ErrorKind::InvalidInput,
+                "queue depth and queues must be at least 1".into(),
+            );
+        }
+        let alignment = backend.geometry().memory_alignment;
+        if alignment as usize > BUFFER_ALIGNMENT || !alignment.is_power_of_two() {
+            return refuse(
+                ErrorKind::Unsupported,
+                format!(
+                    "the device wants memory aligned to {alignment} bytes; powers of two up to \
+                     {BUFFER_ALIGNMENT} can be served"
+                ),
+            );
+        }
+        Ok(Self {
+            pool: Arc::new(LanePool::new(backend, queue_depth, max_queues)),
+            writes_stopped: AtomicBool::new(false),
+            last_ticket: AtomicU64::new(0),
+        })
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn backend(&self) -> &dyn IoBackend {
+        &*self.pool.backend
+    }
+
+    /// What the device can do.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        self.backend().geometry()
+    }
+
+    /// The counters as they are now.
+    #[must_use]
+    pub fn stats(&self) -> StatsSnapshot {
+        self.backend().stats().snapshot()
+    }
+
+    /// Writes a batch and returns when all of it is over. Writes are not durable until a
+    /// [`flush`](Self::flush) that follows them.
+    ///
+    /// A batch has no order: transfers that overlap are refused, all but one.
+    pub fn write_buffers<const N: usize>(&self, batch: &[WriteAt<'_, N>]) -> BatchResult {
+        self.run_borrowed(batch)
+    }
+
+    /// Reads a batch and returns when all of it is over.
+    ///
+    /// After a failed read the contents of its memory are unspecified.
+    pub fn read_buffers<const N: usize>(&self, batch: &mut [ReadAt<'_, N>]) -> BatchResult {
+        self.run_borrowed(batch)
+    }
+
+    fn run_borrowed<T: Transfer>(&self, batch: &[T]) -> BatchResult {
+        self.run_blocking(T::KIND, batch.len(), |batch_in_lane, geometry| {
+            for transfer in batch {
+                let segments = transfer.iovecs().iter().copied().map(Segment);
+                let (offset, total_len) = (transfer.offset(), transfer.total_len());
+                // SAFETY: the transfer borrows its memory (a read exclusively: only `read_buffers` gets
+                // here with reads, and it borrows them mutably) until after `run_blocking`, which
+                // ends, also by a panic, only when the batch is released.
+                unsafe { batch_in_lane.add(offset, total_len, segments, geometry) };
+            }
+        })
+    }
+
+    /// Makes every write durable that was over before this call.
+    ///
+    /// # Errors
+    /// Those of the device. After a failed flush it is unknown what is durable, so every later write is
+    /// refused with [`ErrorKind::WritesStopped`] until the device is opened again.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.run_bare(OpKind::Flush, 0, 0, Ok(())).inspect_err(|error| {
+            tracing::error!(%error, "a flush failed: writes are refused from now on");
+            self.writes_stopped.store(true, Ordering::SeqCst);
+        })
+    }
+
+    /// Tells the device that `len` bytes from byte `offset` on hold nothing of value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the device has no such operation, those of
+    /// [`Geometry::check_range`], and those of the device.
+    pub fn discard(&self, offset: u64, len: u64) -> Result<(), Error> {
+        let check = self.check_supported(self.geometry().discard, OpKind::Discard, offset, len);
+        self.run_bare(OpKind::Discard, offset, len, check)
+    }
+
+    /// Makes `len` bytes from byte `offset` on read as zeroes, without transferring them.
+    ///
+    /// # Errors
+    /// As [`discard`](Self::discard).
+    pub fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Error> {
+        let supported = self.geometry().write_zeroes;
+        let check = self.check_supported(supported, OpKind::WriteZeroes, offset, len);
+        self.run_bare(OpKind::WriteZeroes, offset, len, check)
+    }
+
+    fn check_supported(
+        &self,
+        supported: bool,
+        kind: OpKind,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Error> {
+        if !supported {
+            let rule = "the device has no such operation";
+            return Err(Error::new(ErrorKind::Unsupported, kind.name(), rule).at(offset, len));
+        }
+        self.geometry().check_range(kind, offset, len)
+    }
+
+    fn run_bare(
+        &self,
+        kind: OpKind,
+        offset: u64,
+        len: u64,
+        check: Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.run_blocking(kind, 1, |batch, _| batch.add_bare(offset, len, check)).all()
+    }
+
+    /// Borrows a lane, lets `fill` put the batch into it, and runs it to its end.
+    fn run_blocking(
+        &self,
+        kind: OpKind,
+        transfers: usize,
+        fill: impl FnOnce(&mut batch::Batch, &Geometry),
+    ) -> BatchResult {
+        if transfers == 0 {
+            return BatchResult::default();
+        }
+        let lent = self.check_batch(kind, transfers).and_then(|()| self.pool.lend());
+        let mut lane = match lent {
+            Ok(lane) => lane,
+            Err(error) => return BatchResult::refused(&error, transfers),
+        };
+        lane.batch.start(kind);
+        fill(&mut lane.batch, self.geometry());
+        lane.run_borrowed(self.backend());
+        BatchResult(lane.batch.take_results(self.backend()))
+    }
+
+    /// Starts a batch of writes and returns at once.
+    ///
+    /// # Errors
+    /// The batch comes back when it cannot be started: [`ErrorKind::Busy`] when too many tickets are
+    /// out, [`ErrorKind::WritesStopped`] after a failed flush. A single transfer that breaks a rule is
+    /// no reason: it has its own result.
+    pub fn batched_write(&self, batch: Vec<OwnedTransfer>) -> Result<Ticket, Refused> {
+        self.start_owned(OpKind::Write, batch)
+    }
+
+    /// Starts a batch of reads and returns at once.
+    ///
+    /// # Errors
+    /// As [`batched_write`](Self::batched_write).
+    pub fn batched_read(&self, batch: Vec<OwnedTransfer>) -> Result<Ticket, Refused> {
+        self.start_owned(OpKind::Read, batch)
+    }
+
+    fn start_owned(&self, kind: OpKind, batch: Vec<OwnedTransfer>) -> Result<Ticket, Refused> {
+        let lent = self.check_batch(kind, batch.len()).and_then(|()| self.pool.lend_to_ticket());
+        let mut lane = match lent {
+            Ok(lane) => lane,
+            Err(error) => return Err(Refused { error, batch }),
+        };
+        lane.batch.start(kind);
+        lane.batch.add_owned(batch, self.geometry());
+        lane.begin(self.backend());
+        let id = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
+        self.backend().stats().update(|stats| stats.tickets_out += 1);
+        lane.advance(self.backend(), Patience::None);
+        Ok(Ticket::new(id, lane))
+    }
+
+    /// Whether a batch may be started at all.
+    fn check_batch(&self, kind: OpKind, transfers: usize) -> Result<(), Error> {
+        let (error, rule) = if transfers > MAX_BATCH {
+            let rule = format!(
+                "a batch of {transfers} transfers is above the limit of {MAX_BATCH}: split it"
+            );
+            (ErrorKind::InvalidInput, rule)
+        } else if kind != OpKind::Read && self.writes_stopped.load(Ordering::SeqCst) {
+            let rule =
+                "an earlier flush failed, so it is unknown what is durable: open the device again";
+            (ErrorKind::WritesStopped, rule.to_owned())
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(error, kind.name(), rule).on(self.backend().device()))
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("engine", &self.backend().engine())
+            .field("device", &self.backend().device())
+            .field("geometry", self.geometry())
+            .finish_non_exhaustive()
+    }
+}

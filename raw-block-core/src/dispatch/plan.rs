@@ -1,0 +1,146 @@
+//! From the transfers of a wave to its ops: staging what offends, merging what is adjacent.
+
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::batch::{Batch, Run};
+use super::layout::{Piece, lay_out};
+use crate::op::{BatchMemory, Segment};
+use crate::{AlignedBuf, Error, Geometry, Op, OpKind, Stats};
+
+/// Merging leaves at least this many ops in flight, if there were as many transfers.
+const MIN_OPS: u64 = 8;
+/// A merged op may always become this long, in bytes: below, the cost per op outweighs parallelism.
+const SMALL_OP: u64 = 32 << 10;
+/// A merged op never becomes longer, in bytes: above, merging gains nothing.
+const LARGE_OP: u64 = 128 << 10;
+
+/// How long a merged op of a wave of `bytes` bytes may become.
+fn longest_merge(bytes: u64, geometry: &Geometry) -> u64 {
+    (bytes / MIN_OPS).clamp(SMALL_OP, LARGE_OP).min(geometry.max_transfer)
+}
+
+impl Batch {
+    /// Makes the ops of `wave`, a part of `order`, which needs `staging` bytes of staging memory.
+    ///
+    /// # Errors
+    /// When there is no memory to stage in; then there are no ops.
+    pub(super) fn plan(
+        &mut self,
+        wave: Range<usize>,
+        staging: usize,
+        apart: bool,
+        geometry: &Geometry,
+        stats: &Stats,
+    ) -> Result<(), Error> {
+        let Self { kind, requests, callers, order, runs, waiting, .. } = self;
+        let memory = Arc::get_mut(&mut self.memory)
+            .unwrap_or_else(|| unreachable!("lanes and waves start when the ops are gone"));
+        if memory.staging.len() < staging {
+            memory.staging = AlignedBuf::default();
+            memory.staging = AlignedBuf::zeroed(staging)?;
+        }
+        memory.segments.clear();
+
+        let bytes: u64 = order[wave.clone()].iter().map(|&i| requests[i as usize].total_len).sum();
+        let mergeable = !apart && matches!(kind, OpKind::Read | OpKind::Write);
+        let longest = if mergeable { longest_merge(bytes, geometry) } else { 0 };
+        let (mut merged, mut direct) = (0, 0);
+        for position in wave {
+            let request = &requests[order[position] as usize];
+            let first = memory.segments.len();
+            if !request.segments.is_empty() {
+                let segments = &callers[request.segments.clone()];
+                lay_out(segments, request.total_len, geometry, request.staging, |piece| {
+                    if let Piece::Direct(Segment(segment)) = piece {
+                        direct += segment.iov_len as u64;
+                    }
+                    place(piece, *kind, memory, first);
+                });
+            }
+            let segments = first..memory.segments.len();
+            match runs.last_mut() {
+                Some(run)
+                    if run.offset + run.len == request.offset
+                        && run.len + request.total_len <= longest
+                        && run.segments.len() + segments.len()
+                            <= geometry.max_segments as usize =>
+                {
+                    merged += if run.requests.len() == 1 { 2 } else { 1 };
+                    run.requests.end = position + 1;
+                    run.len += request.total_len;
+                    run.segments.end = segments.end;
+                }
+                _ => runs.push(Run::new(
+                    position..position + 1,
+                    request.offset,
+                    request.total_len,
+                    segments,
+                )),
+            }
+        }
+        stats.update(|stats| {
+            stats.ops += runs.len() as u64;
+            stats.merged_transfers += merged;
+            if matches!(kind, OpKind::Read | OpKind::Write) {
+                stats.direct_bytes += direct;
+                stats.staged_bytes += bytes - direct;
+            }
+        });
+
+        // The list is complete and stays in place while there are ops: now they can point into it.
+        let list = memory.segments.as_mut_ptr();
+        for (index, run) in (0..).zip(runs.iter()) {
+            let part = std::ptr::slice_from_raw_parts_mut(
+                list.wrapping_add(run.segments.start),
+                run.segments.len(),
+            );
+            let part = NonNull::new(part)
+                .unwrap_or_else(|| unreachable!("a vector's pointer is not null"));
+            let shared = Arc::clone(&self.memory);
+            // SAFETY: the parts of different runs do not overlap, and `shared` keeps the list in place.
+            // Its segments are staging memory, kept by `shared` and laid out without overlap, or the
+            // callers' memory, which by the contract of `add` is the batch's until it is released,
+            // that is, until every op was dropped.
+            waiting.push_back(unsafe { Op::new(*kind, index, run.offset, run.len, part, shared) });
+        }
+        Ok(())
+    }
+}
+
+/// Appends a piece to the segment list, and for a write fills its staging memory. Pieces of one request
+/// (whose segments begin at `first`) that touch each other in staging memory become one segment.
+fn place(piece: Piece, kind: OpKind, memory: &mut BatchMemory, first: usize) {
+    let (at, len) = match piece {
+        Piece::Direct(segment) => {
+            memory.segments.push(segment);
+            return;
+        }
+        Piece::Staged { caller: Segment(caller), at } => (at, caller.iov_len),
+        Piece::Padding { at, len } => (at, len),
+    };
+    // SAFETY: `cut_wave` laid out the same pieces and sized the staging memory for them.
+    let to = unsafe { memory.staging.start().add(at) };
+    if kind == OpKind::Write {
+        match piece {
+            Piece::Staged { caller: Segment(caller), .. } => {
+                let from = caller.iov_base.cast::<u8>().cast_const();
+                // SAFETY: `from` is `len` bytes of the caller's, which nobody writes to (the contract
+                // of `add`); `to` is `len` bytes of staging memory that no op has yet.
+                unsafe { to.as_ptr().copy_from_nonoverlapping(from, len) };
+            }
+            // SAFETY: as above.
+            _ => unsafe { to.write_bytes(0, len) },
+        }
+    }
+    // A segment of the caller's may end where the staging memory begins; that is no neighbour.
+    if let [.., Segment(last)] = &mut memory.segments[first..]
+        && last.iov_base as usize >= memory.staging.start().as_ptr() as usize
+        && last.iov_base.cast::<u8>().wrapping_add(last.iov_len) == to.as_ptr()
+    {
+        last.iov_len += len;
+    } else {
+        memory.segments.push(Segment(libc::iovec { iov_base: to.as_ptr().cast(), iov_len: len }));
+    }
+}

@@ -1,0 +1,151 @@
+//! The pool that lends lanes to threads.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::lane::Lane;
+use crate::{Error, ErrorKind, IoBackend};
+
+/// Lends each lane to one caller at a time, and opens queues as callers need them.
+pub(super) struct LanePool {
+    pub(super) backend: Arc<dyn IoBackend>,
+    depth: usize,
+    max_lanes: usize,
+    /// The process that opened the device: a forked child shares neither its rings nor its threads.
+    process: u32,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Lane>,
+    /// Lanes that exist, idle or lent.
+    open: usize,
+    /// Lanes lent to tickets.
+    ticketed: usize,
+}
+
+/// A lane that goes back to its pool when this is dropped.
+pub(super) struct Lent {
+    /// `None` only while being dropped.
+    lane: Option<Lane>,
+    pub(super) pool: Arc<LanePool>,
+    ticketed: bool,
+}
+
+impl LanePool {
+    pub(super) fn new(backend: Arc<dyn IoBackend>, depth: usize, max_lanes: usize) -> Self {
+        Self {
+            backend,
+            depth,
+            max_lanes,
+            process: std::process::id(),
+            state: Mutex::default(),
+            returned: Condvar::new(),
+        }
+    }
+
+    /// Lends a lane for a blocking call; waits while all are lent.
+    pub(super) fn lend(self: &Arc<Self>) -> Result<Lent, Error> {
+        self.check_process()?;
+        let mut state = self.state();
+        loop {
+            if let Some(lane) = state.idle.pop() {
+                return Ok(self.lent(lane, false));
+            }
+            if state.open < self.max_lanes {
+                return self.open(state, false);
+            }
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last one.
+    pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<Lent, Error> {
+        self.check_process()?;
+        let mut state = self.state();
+        if state.ticketed + 1 >= self.max_lanes {
+            let rule = format!(
+                "{} tickets are out, and one queue is kept for blocking calls: wait for a ticket, or allow more queues",
+                state.ticketed
+            );
+            return Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()));
+        }
+        if let Some(lane) = state.idle.pop() {
+            state.ticketed += 1;
+            return Ok(self.lent(lane, true));
+        }
+        if state.open < self.max_lanes {
+            return self.open(state, true);
+        }
+        let rule = "every queue is in use: try again, or allow more queues";
+        Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()))
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        ticketed: bool,
+    ) -> Result<Lent, Error> {
+        state.open += 1;
+        state.ticketed += usize::from(ticketed);
+        drop(state);
+        match self.backend.open_queue(self.depth) {
+            Ok(queue) => Ok(self.lent(Lane::new(queue), ticketed)),
+            Err(error) => {
+                self.take_back(None, ticketed);
+                Err(error.on(self.backend.device()))
+            }
+        }
+    }
+
+    fn lent(self: &Arc<Self>, lane: Lane, ticketed: bool) -> Lent {
+        Lent { lane: Some(lane), pool: Arc::clone(self), ticketed }
+    }
+
+    fn take_back(&self, lane: Option<Lane>, ticketed: bool) {
+        let mut state = self.state();
+        state.ticketed -= usize::from(ticketed);
+        match lane {
+            Some(lane) => state.idle.push(lane),
+            None => state.open -= 1,
+        }
+        drop(state);
+        self.returned.notify_one();
+    }
+
+    fn check_process(&self) -> Result<(), Error> {
+        if std::process::id() == self.process {
+            return Ok(());
+        }
+        let rule =
+            "this process is a forked child of the one that opened the device: open it here again";
+        Err(Error::new(ErrorKind::Forked, "take a queue", rule).on(self.backend.device()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deref for Lent {
+    type Target = Lane;
+
+    fn deref(&self) -> &Lane {
+        self.lane.as_ref().unwrap_or_else(|| unreachable!("a lane leaves only in drop"))
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Lane {
+        self.lane.as_mut().unwrap_or_else(|| unreachable!("a lane leaves only in drop"))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let lane = self.lane.take().and_then(|mut lane| lane.is_sound().then_some(lane));
+        self.pool.take_back(lane, self.ticketed);
+    }
+}

@@ -1,0 +1,112 @@
+//! A batch that owns its buffers and runs while its caller does other work.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lane::Patience;
+use super::pool::Lent;
+use crate::{AlignedBuf, Error, OwnedTransfer};
+
+/// A batch under way, with its buffers. Any thread may wait for it.
+///
+/// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue and
+/// its buffers for good, which is sound, and visible as
+/// [`tickets_out`](crate::StatsSnapshot::tickets_out).
+#[must_use = "dropping a ticket waits for its batch and throws the results away"]
+pub struct Ticket {
+    id: u64,
+    /// `None` once the results were taken.
+    lent: Option<Lent>,
+}
+
+/// One transfer of an owned batch that is over.
+#[derive(Debug)]
+#[must_use]
+pub struct Finished {
+    /// The buffer that the transfer owned.
+    pub buffer: AlignedBuf,
+    /// How it went. After a failed read the contents of the buffer are unspecified.
+    pub result: Result<(), Error>,
+}
+
+/// An owned batch that was not started, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Refused {
+    /// Why it was not started.
+    pub error: Error,
+    /// The batch, as it was given.
+    pub batch: Vec<OwnedTransfer>,
+}
+
+impl Ticket {
+    pub(super) fn new(id: u64, lent: Lent) -> Self {
+        Self { id, lent: Some(lent) }
+    }
+
+    /// A number that no other batch of this dispatcher has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// A descriptor that is readable when [`try_wait`](Self::try_wait) may make progress, if the
+    /// backend has one.
+    #[must_use]
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.lent.as_ref()?.event_fd()
+    }
+
+    /// Waits until the batch is over. The results are in the order of the batch.
+    ///
+    /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) gave them before.
+    #[must_use]
+    pub fn wait(mut self) -> Vec<Finished> {
+        self.advance(Patience::Unlimited).unwrap_or_default()
+    }
+
+    /// Makes what progress can be made without waiting; the results, if the batch is over.
+    #[must_use]
+    pub fn try_wait(&mut self) -> Option<Vec<Finished>> {
+        self.advance(Patience::None)
+    }
+
+    /// Waits until the batch is over or `deadline` has passed; the results, if it is over.
+    #[must_use]
+    pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Vec<Finished>> {
+        self.advance(Patience::Until(deadline))
+    }
+
+    pub(super) fn advance(&mut self, patience: Patience) -> Option<Vec<Finished>> {
+        let lent = self.lent.as_mut()?;
+        let backend = Arc::clone(&lent.pool.backend);
+        if !lent.advance(&*backend, patience) {
+            return None;
+        }
+        let mut lent = self.lent.take()?;
+        let buffers = lent.batch.take_owned();
+        let results = lent.batch.take_results(&*backend);
+        backend.stats().update(|stats| stats.tickets_out -= 1);
+        Some(
+            buffers
+                .into_iter()
+                .zip(results)
+                .map(|(buffer, result)| Finished { buffer, result })
+                .collect(),
+        )
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.advance(Patience::Unlimited);
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("id", &self.id).field("taken", &self.lent.is_none()).finish()
+    }
+}

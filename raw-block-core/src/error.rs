@@ -1,0 +1,210 @@
+//! One error type for everything below the store.
+//!
+//! ```text
+//! Error
+//! ├── kind      what to match on (ErrorKind, may grow)
+//! ├── action    what was being done ("write", "open", ...)
+//! ├── place     offset and length in bytes, when it was a transfer
+//! ├── device    path or name of the device
+//! ├── rule      which rule broke, and what to do
+//! └── source    the operating system's error, when there is one
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// What went wrong, for a program to match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A length of zero, an impossible option, a batch that contradicts itself.
+    InvalidInput,
+    /// An offset or a length breaks the alignment rules of the device.
+    Misaligned,
+    /// The range is not inside the device.
+    OutOfRange,
+    /// Two writes of one batch touch the same bytes, so their order would be undefined.
+    Overlap,
+    /// The device or the backend cannot do this.
+    Unsupported,
+    /// The operating system refuses access.
+    PermissionDenied,
+    /// There is no such path.
+    NotFound,
+    /// Somebody else holds the device, or a bounded resource of this process is used up for now.
+    Busy,
+    /// No memory, file descriptors or lockable memory left.
+    OutOfResources,
+    /// The file system under a file is full.
+    NoSpace,
+    /// The device ended before the transfer did: it became smaller since it was opened.
+    EndOfDevice,
+    /// The device is gone.
+    DeviceGone,
+    /// The device or the kernel reports a failed transfer.
+    Io,
+    /// An earlier flush failed, so what is durable is unknown: writes are refused until the device
+    /// is opened again.
+    WritesStopped,
+    /// The process was forked, and this is the child: it must open the device itself.
+    Forked,
+}
+
+impl ErrorKind {
+    /// How many kinds there are, for tables indexed by kind.
+    pub(crate) const COUNT: usize = Self::Forked as usize + 1;
+
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) => Self::PermissionDenied,
+            Some(libc::ENOENT | libc::ENOTDIR) => Self::NotFound,
+            Some(libc::EBUSY | libc::EAGAIN | libc::ETXTBSY) => Self::Busy,
+            Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => Self::OutOfResources,
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::NoSpace,
+            Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN) => Self::DeviceGone,
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => Self::Unsupported,
+            _ => Self::Io,
+        }
+    }
+}
+
+/// An error of a device, a backend or the dispatcher.
+///
+/// One word wide, so that a `Result<(), Error>` for each op of a batch is cheap; `Clone`, because
+/// what fails a whole batch fails each of its ops.
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    action: &'static str,
+    place: Option<(u64, u64)>,
+    device: Option<Arc<str>>,
+    rule: Cow<'static, str>,
+    source: Option<Arc<io::Error>>,
+}
+
+impl Error {
+    /// An error found by a rule of ours: `rule` says which one broke and what to do about it.
+    pub fn new(kind: ErrorKind, action: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            action,
+            place: None,
+            device: None,
+            rule: rule.into(),
+            source: None,
+        }))
+    }
+
+    /// An error that the operating system reported; its kind follows from the error number.
+    pub fn os(action: &'static str, source: io::Error) -> Self {
+        let kind = ErrorKind::of(&source);
+        Self::new(kind, action, "").caused_by(source)
+    }
+
+    /// The same error with the operating system's error as its source.
+    #[must_use]
+    pub fn caused_by(mut self, source: io::Error) -> Self {
+        self.0.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error, said of `len` bytes at byte `offset` of the device.
+    #[must_use]
+    pub fn at(mut self, offset: u64, len: u64) -> Self {
+        self.0.place = Some((offset, len));
+        self
+    }
+
+    /// The same error, said of the device with this path or name.
+    #[must_use]
+    pub fn on(mut self, device: impl Into<Arc<str>>) -> Self {
+        self.0.device = Some(device.into());
+        self
+    }
+
+    /// Names the device, unless that was done already.
+    pub(crate) fn name_device(&mut self, device: &str) {
+        self.0.device.get_or_insert_with(|| device.into());
+    }
+
+    /// The same error with `advice` in place of its rule.
+    #[must_use]
+    pub fn because(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.0.rule = advice.into();
+        self
+    }
+
+    /// What went wrong, for a program to match on.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Byte offset and length of the transfer that failed, if it was one.
+    #[must_use]
+    pub fn place(&self) -> Option<(u64, u64)> {
+        self.0.place
+    }
+
+    /// The operating system's error, if there is one.
+    #[must_use]
+    pub fn os_error(&self) -> Option<&io::Error> {
+        self.0.source.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.0;
+        f.write_str(inner.action)?;
+        if let Some((offset, len)) = inner.place {
+            write!(f, " of {len} bytes at offset {offset}")?;
+        }
+        if let Some(device) = &inner.device {
+            write!(f, " on {device}")?;
+        }
+        if !inner.rule.is_empty() {
+            write!(f, ": {}", inner.rule)?;
+        }
+        if let Some(source) = &inner.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)
+    }
+}
+
+/// The operating system's error is part of the text, so it is not repeated as a source.
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_what_where_and_why() {
+        let error = Error::os("write", io::Error::from_raw_os_error(libc::EIO))
+            .at(8192, 4096)
+            .on("/dev/nvme0n1");
+        assert_eq!(
+            error.to_string(),
+            "write of 4096 bytes at offset 8192 on /dev/nvme0n1: Input/output error (os error 5)"
+        );
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn an_error_is_one_word_wide() {
+        assert_eq!(size_of::<Result<(), Error>>(), size_of::<usize>());
+    }
+}

@@ -1,0 +1,148 @@
+//! What a device can do, and the rules that follow from it.
+
+use crate::{Error, ErrorKind, OpKind};
+
+/// Smallest logical block this library accepts, in bytes.
+pub const MIN_LOGICAL_BLOCK: u32 = 512;
+
+/// The shape of an open device: its size, its alignment rules and its limits.
+///
+/// A backend asks the device for these; nothing here is configured by hand.
+/// Start from [`Geometry::new`] and set what differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Geometry {
+    /// Usable size in bytes, a multiple of `logical_block`.
+    pub capacity: u64,
+    /// The device's smallest addressable unit (LBA) in bytes: a power of two.
+    pub logical_block: u32,
+    /// Offsets, lengths and segment lengths are multiples of this many bytes.
+    pub transfer_alignment: u32,
+    /// Memory addresses of segments are multiples of this many bytes.
+    pub memory_alignment: u32,
+    /// The largest transfer in bytes that the device takes as one command.
+    ///
+    /// Merging stops here. A longer op is still accepted: the backend splits it.
+    pub max_transfer: u64,
+    /// The most memory segments that one command takes. Merging stops here.
+    pub max_segments: u32,
+    /// Whether completed writes can be lost until a flush.
+    pub volatile_write_cache: bool,
+    /// Writes of up to this many bytes, aligned to their length, are never torn by a power cut.
+    pub atomic_write_unit: u32,
+    /// Whether [`OpKind::Discard`] is supported.
+    pub discard: bool,
+    /// Whether [`OpKind::WriteZeroes`] is supported.
+    pub write_zeroes: bool,
+}
+
+impl Geometry {
+    /// The geometry of a device of `capacity` bytes in blocks of `logical_block` bytes, with all
+    /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, single-block
+    /// atomicity, and neither discard nor write-zeroes.
+    ///
+    /// `capacity` is rounded down to whole blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when `logical_block` is not a power of two of at least
+    /// [`MIN_LOGICAL_BLOCK`], or the device holds not even one block.
+    pub fn new(capacity: u64, logical_block: u32) -> Result<Self, Error> {
+        if !logical_block.is_power_of_two() || logical_block < MIN_LOGICAL_BLOCK {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "describe a device",
+                format!(
+                    "a logical block of {logical_block} bytes is not a power of two of at least {MIN_LOGICAL_BLOCK}"
+                ),
+            ));
+        }
+        let capacity = capacity - capacity % u64::from(logical_block);
+        if capacity == 0 {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "describe a device",
+                format!("it is smaller than one logical block of {logical_block} bytes"),
+            ));
+        }
+        Ok(Self {
+            capacity,
+            logical_block,
+            transfer_alignment: logical_block,
+            memory_alignment: logical_block,
+            max_transfer: 1 << 20,
+            max_segments: 128,
+            volatile_write_cache: true,
+            atomic_write_unit: logical_block,
+            discard: false,
+            write_zeroes: false,
+        })
+    }
+
+    /// Checks a byte range of the device against this geometry.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for length 0, [`ErrorKind::Misaligned`] when offset or length
+    /// is not a multiple of [`transfer_alignment`](Self::transfer_alignment),
+    /// [`ErrorKind::OutOfRange`] when the range ends behind the device.
+    pub fn check_range(&self, kind: OpKind, offset: u64, len: u64) -> Result<(), Error> {
+        let align = u64::from(self.transfer_alignment);
+        let (error, rule) = if len == 0 {
+            (
+                ErrorKind::InvalidInput,
+                "a transfer of length 0 moves nothing: leave it out".to_owned(),
+            )
+        } else if !offset.is_multiple_of(align) {
+            (ErrorKind::Misaligned, format!("the offset is not a multiple of {align} bytes"))
+        } else if !len.is_multiple_of(align) {
+            (
+                ErrorKind::Misaligned,
+                format!(
+                    "the length is not a multiple of {align} bytes: pad it to {}",
+                    len.checked_next_multiple_of(align).unwrap_or(u64::MAX)
+                ),
+            )
+        } else if offset.checked_add(len).is_none_or(|end| end > self.capacity) {
+            (
+                ErrorKind::OutOfRange,
+                format!("the range ends behind the device's {} bytes", self.capacity),
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(error, kind.name(), rule).at(offset, len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn geometry() -> Geometry {
+        Geometry::new(1 << 20, 4096).unwrap()
+    }
+
+    #[test]
+    fn a_range_inside_the_device_is_accepted_up_to_its_last_block() {
+        assert!(geometry().check_range(OpKind::Read, 0, 1 << 20).is_ok());
+        assert!(geometry().check_range(OpKind::Read, (1 << 20) - 4096, 4096).is_ok());
+    }
+
+    #[test]
+    fn each_broken_rule_has_its_own_kind() {
+        let kind =
+            |offset, len| geometry().check_range(OpKind::Write, offset, len).unwrap_err().kind();
+        assert_eq!(kind(0, 0), ErrorKind::InvalidInput);
+        assert_eq!(kind(512, 4096), ErrorKind::Misaligned);
+        assert_eq!(kind(0, 100), ErrorKind::Misaligned);
+        assert_eq!(kind(1 << 20, 4096), ErrorKind::OutOfRange);
+        assert_eq!(kind(u64::MAX - 4095, 4096), ErrorKind::OutOfRange);
+    }
+
+    #[test]
+    fn a_partial_last_block_is_not_usable() {
+        assert_eq!(Geometry::new(10_000, 4096).unwrap().capacity, 8192);
+        assert!(Geometry::new(4095, 4096).is_err());
+        assert!(Geometry::new(1 << 20, 1000).is_err());
+        assert!(Geometry::new(1 << 20, 256).is_err());
+    }
+}

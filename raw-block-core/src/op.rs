@@ -1,0 +1,248 @@
+//! One transfer on its way through a queue, and the memory that it keeps alive.
+
+use std::fmt;
+use std::io::{IoSlice, IoSliceMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::{AlignedBuf, Completion, Error, ErrorKind};
+
+/// What an op does: the whole set, which every backend knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpKind {
+    /// Device to memory.
+    Read,
+    /// Memory to device.
+    Write,
+    /// Makes durable every write that was reaped before this op was submitted.
+    Flush,
+    /// Tells the device that a range holds nothing of value; it reads as anything afterwards.
+    Discard,
+    /// Makes a range read as zeroes.
+    WriteZeroes,
+}
+
+impl OpKind {
+    /// The word that error messages use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Discard => "discard",
+            Self::WriteZeroes => "write-zeroes",
+        }
+    }
+
+    /// Whether the op changes what the device holds.
+    #[must_use]
+    pub const fn modifies(self) -> bool {
+        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
+    }
+}
+
+/// One memory segment: an address and a length, as the kernel takes them.
+///
+/// Only a pair of numbers: whoever follows the address proves that it may.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Segment(pub(crate) libc::iovec);
+
+// SAFETY: the address is plain data here; following it is unsafe and argued for where it happens.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+/// The memory that the ops of one batch point into: their segment lists, what was staged, and the
+/// buffers of an owned batch.
+///
+/// Every [`Op`] holds a reference. While there is one, nothing here moves or is freed; when there is
+/// none, no backend can touch the caller's memory any more. So the dispatcher never counts
+/// completions to decide that a batch is over: it asks whether it holds the only reference.
+#[derive(Debug, Default)]
+pub(crate) struct BatchMemory {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) staging: AlignedBuf,
+    pub(crate) owned: Vec<AlignedBuf>,
+}
+
+/// One transfer: a range of the device and the memory segments that it is read into or written from.
+///
+/// Only the dispatcher makes ops, after it checked range and alignment, so a backend need not. An op
+/// cannot be cloned: whoever holds it owns the transfer, and gives it back with
+/// [`complete`](Op::complete) or [`fail`](Op::fail). Until then its memory stays valid.
+///
+/// What is left to do shrinks from the front with [`advance`](Op::advance): after a short transfer,
+/// `offset`, `len` and the segments describe the rest, ready to be issued again.
+pub struct Op {
+    kind: OpKind,
+    /// Which op of its batch this is; the dispatcher's own.
+    pub(crate) index: u32,
+    segment_count: u32,
+    offset: u64,
+    len: u64,
+    segments: NonNull<libc::iovec>,
+    /// Keeps alive what `segments` points at.
+    memory: Arc<BatchMemory>,
+}
+
+// SAFETY: an op owns its part of the segment list exclusively, and the memory that the segments name
+// is valid from any thread until the op is dropped (the contract of `Op::new`).
+unsafe impl Send for Op {}
+
+impl Op {
+    /// # Safety
+    /// `segments` lies inside `memory.segments` and belongs to no other op. Each segment names memory
+    /// that stays valid until this op is dropped: for a read, initialised memory that nothing else
+    /// accesses; for any other kind, initialised memory that nothing writes to.
+    pub(crate) unsafe fn new(
+        kind: OpKind,
+        index: u32,
+        offset: u64,
+        len: u64,
+        segments: NonNull<[Segment]>,
+        memory: Arc<BatchMemory>,
+    ) -> Self {
+        Self {
+            kind,
+            index,
+            offset,
+            len,
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the planner bounds a batch's segments"
+            )]
+            segment_count: segments.len() as u32,
+            segments: segments.cast(),
+            memory,
+        }
+    }
+
+    /// Whether this is an op of the batch with this memory.
+    pub(crate) fn points_into(&self, memory: &Arc<BatchMemory>) -> bool {
+        Arc::ptr_eq(&self.memory, memory)
+    }
+
+    /// What the op does.
+    #[must_use]
+    pub fn kind(&self) -> OpKind {
+        self.kind
+    }
+
+    /// Where on the device what is left begins, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// How many bytes are left to move (for discard and write-zeroes: the length of the range).
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing is left to move.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The memory segments of what is left, as the kernel takes them; none for a flush, a discard or
+    /// write-zeroes.
+    ///
+    /// The list itself stays where it is until the op is dropped or advanced.
+    #[must_use]
+    pub fn iovecs(&self) -> &[libc::iovec] {
+        // SAFETY: the pointer and count describe a part of the list in `memory` that this op owns
+        // and that stays in place while the op lives (the contract of `new`).
+        unsafe { std::slice::from_raw_parts(self.segments.as_ptr(), self.segment_count as usize) }
+    }
+
+    /// The memory that a write takes its bytes from; empty for any other kind.
+    #[must_use]
+    pub fn source(&self) -> &[IoSlice<'_>] {
+        if self.kind != OpKind::Write {
+            return &[];
+        }
+        let list = self.iovecs();
+        // SAFETY: `IoSlice` is ABI compatible with `iovec` on Unix (std documents it), and the
+        // segments of a write are initialised memory that nothing writes to while the op lives.
+        unsafe { std::slice::from_raw_parts(list.as_ptr().cast(), list.len()) }
+    }
+
+    /// The memory that a read puts its bytes into; empty for any other kind.
+    #[must_use]
+    pub fn destination(&mut self) -> &mut [IoSliceMut<'_>] {
+        if self.kind != OpKind::Read {
+            return &mut [];
+        }
+        // SAFETY: `IoSliceMut` is ABI compatible with `iovec` on Unix (std documents it), the list is
+        // this op's alone, and the segments of a read are initialised memory that nothing else
+        // accesses while the op lives; the borrow of `self` keeps two such lists from existing.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.segments.as_ptr().cast(),
+                self.segment_count as usize,
+            )
+        }
+    }
+
+    /// Takes the first `bytes` off what is left to do, after a short transfer.
+    ///
+    /// More than is left counts as all.
+    pub fn advance(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.len);
+        self.offset += bytes;
+        self.len -= bytes;
+        let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+        while self.segment_count > 0 {
+            // SAFETY: at least one segment is left, so the pointer names an element of the list that
+            // this op owns; `&mut self` makes the access exclusive.
+            let segment = unsafe { self.segments.as_mut() };
+            if segment.iov_len > left {
+                segment.iov_base = segment.iov_base.cast::<u8>().wrapping_add(left).cast();
+                segment.iov_len -= left;
+                return;
+            }
+            left -= segment.iov_len;
+            self.segment_count -= 1;
+            // SAFETY: one element behind an element of the list is inside the list or at its end.
+            self.segments = unsafe { self.segments.add(1) };
+        }
+    }
+
+    /// Gives the op back as done.
+    #[must_use]
+    pub fn complete(self) -> Completion {
+        Completion { op: self, result: Ok(()) }
+    }
+
+    /// Gives the op back as failed; the error gets the op's kind, offset and length.
+    #[must_use]
+    pub fn fail(self, source: std::io::Error) -> Completion {
+        let error = Error::os(self.kind.name(), source).at(self.offset, self.len);
+        Completion { op: self, result: Err(error) }
+    }
+
+    /// Gives the op back as failed because the device ended before the transfer did.
+    #[must_use]
+    pub fn fail_at_end(self) -> Completion {
+        let rule =
+            "the device ended before the transfer did; it became smaller since it was opened";
+        let error =
+            Error::new(ErrorKind::EndOfDevice, self.kind.name(), rule).at(self.offset, self.len);
+        Completion { op: self, result: Err(error) }
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Op")
+            .field("kind", &self.kind)
+            .field("offset", &self.offset)
+            .field("len", &self.len)
+            .field("segments", &self.segment_count)
+            .finish_non_exhaustive()
+    }
+}

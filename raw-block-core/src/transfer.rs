@@ -1,0 +1,222 @@
+//! What callers ask for: transfers between a range of the device and memory of theirs, and the rule
+//! that says which of them can go to the device as they are.
+
+use std::io::{IoSlice, IoSliceMut};
+
+use crate::{AlignedBuf, Geometry, OpKind};
+
+/// A write of the bytes in `N` memory segments, one after the other, to one range of the device.
+///
+/// The segments together are the *payload*. The device is written up to `total_len`, which is the
+/// payload padded with zeroes.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{Transfer, WriteAt};
+///
+/// let one = WriteAt::new(4096, b"a payload").padded_to(4096);
+/// assert_eq!((one.payload_len(), one.total_len()), (9, 4096));
+///
+/// let two = WriteAt::gather(8192, [&[1; 4096], &[2; 4096]]);
+/// assert_eq!(two.total_len(), 8192);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct WriteAt<'a, const N: usize = 1> {
+    offset: u64,
+    total_len: u64,
+    segments: [IoSlice<'a>; N],
+}
+
+impl<'a> WriteAt<'a> {
+    /// A write of `payload` at byte `offset`.
+    #[must_use]
+    pub fn new(offset: u64, payload: &'a [u8]) -> Self {
+        Self::gather(offset, [payload])
+    }
+}
+
+impl<'a, const N: usize> WriteAt<'a, N> {
+    /// A write of several segments, one behind the other on the device from byte `offset` on.
+    #[must_use]
+    pub fn gather(offset: u64, segments: [&'a [u8]; N]) -> Self {
+        Self {
+            offset,
+            total_len: segments.iter().map(|segment| segment.len() as u64).sum(),
+            segments: segments.map(IoSlice::new),
+        }
+    }
+
+    /// The same write, padded with zeroes to `total_len` bytes.
+    #[must_use]
+    pub fn padded_to(mut self, total_len: u64) -> Self {
+        self.total_len = total_len;
+        self
+    }
+}
+
+/// A read of one range of the device into `N` memory segments, one after the other.
+///
+/// The segments together are the *payload*; the device is read up to `total_len`, and what is read
+/// behind the payload is thrown away.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{ReadAt, Transfer};
+///
+/// let (mut header, mut payload) = ([0; 4096], [0; 100]);
+/// let read = ReadAt::scatter(0, [&mut header, &mut payload]).padded_to(8192);
+/// assert_eq!((read.payload_len(), read.total_len()), (4196, 8192));
+/// ```
+#[derive(Debug)]
+pub struct ReadAt<'a, const N: usize = 1> {
+    offset: u64,
+    total_len: u64,
+    segments: [IoSliceMut<'a>; N],
+}
+
+impl<'a> ReadAt<'a> {
+    /// A read from byte `offset` into `payload`.
+    #[must_use]
+    pub fn new(offset: u64, payload: &'a mut [u8]) -> Self {
+        Self::scatter(offset, [payload])
+    }
+}
+
+impl<'a, const N: usize> ReadAt<'a, N> {
+    /// A read into several segments, which lie one behind the other on the device from byte `offset`
+    /// on.
+    #[must_use]
+    pub fn scatter(offset: u64, segments: [&'a mut [u8]; N]) -> Self {
+        Self {
+            offset,
+            total_len: segments.iter().map(|segment| segment.len() as u64).sum(),
+            segments: segments.map(IoSliceMut::new),
+        }
+    }
+
+    /// The same read, of `total_len` bytes on the device.
+    #[must_use]
+    pub fn padded_to(mut self, total_len: u64) -> Self {
+        self.total_len = total_len;
+        self
+    }
+}
+
+/// A transfer that owns its buffer, for [`batched_write`](crate::Dispatcher::batched_write) and
+/// [`batched_read`](crate::Dispatcher::batched_read).
+#[derive(Debug)]
+pub struct OwnedTransfer {
+    /// Where the range begins on the device, in bytes.
+    pub offset: u64,
+    /// The payload is the front of this buffer.
+    pub buffer: AlignedBuf,
+    /// How many bytes of the buffer are the payload.
+    pub payload_len: usize,
+    /// How many bytes of the device are moved: the payload and its padding.
+    pub total_len: u64,
+}
+
+impl OwnedTransfer {
+    /// A transfer of the whole `buffer`, from byte `offset` on.
+    #[must_use]
+    pub fn new(offset: u64, buffer: AlignedBuf) -> Self {
+        Self { offset, payload_len: buffer.len(), total_len: buffer.len() as u64, buffer }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What the planner needs to know of a transfer; implemented by [`WriteAt`] and [`ReadAt`].
+pub trait Transfer: sealed::Sealed {
+    /// Read or write.
+    #[doc(hidden)]
+    const KIND: OpKind;
+
+    /// Where the range begins on the device, in bytes.
+    fn offset(&self) -> u64;
+
+    /// How many bytes of the device are moved.
+    fn total_len(&self) -> u64;
+
+    /// The memory segments: initialised, valid while the transfer is borrowed; for a read, exclusively
+    /// the transfer's.
+    #[doc(hidden)]
+    fn iovecs(&self) -> &[libc::iovec];
+
+    /// How many bytes the caller means: the length of all segments.
+    fn payload_len(&self) -> u64 {
+        self.iovecs().iter().map(|segment| segment.iov_len as u64).sum()
+    }
+}
+
+impl<const N: usize> sealed::Sealed for WriteAt<'_, N> {}
+impl<const N: usize> Transfer for WriteAt<'_, N> {
+    const KIND: OpKind = OpKind::Write;
+
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn total_len(&self) -> u64 {
+        self.total_len
+    }
+
+    fn iovecs(&self) -> &[libc::iovec] {
+        // SAFETY: `IoSlice` is ABI compatible with `iovec` on Unix (std documents it).
+        unsafe { std::slice::from_raw_parts(self.segments.as_ptr().cast(), N) }
+    }
+}
+
+impl<const N: usize> sealed::Sealed for ReadAt<'_, N> {}
+impl<const N: usize> Transfer for ReadAt<'_, N> {
+    const KIND: OpKind = OpKind::Read;
+
+    fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn total_len(&self) -> u64 {
+        self.total_len
+    }
+
+    fn iovecs(&self) -> &[libc::iovec] {
+        // SAFETY: `IoSliceMut` is ABI compatible with `iovec` on Unix (std documents it).
+        unsafe { std::slice::from_raw_parts(self.segments.as_ptr().cast(), N) }
+    }
+}
+
+/// Whether a batch can go to the device exactly as it is described, without a copy: every transfer has
+/// a payload as long as its total length, a range that [`Geometry::check_range`] accepts, and segments
+/// whose addresses and lengths satisfy the geometry.
+///
+/// A batch that cannot is still one submission: its offending parts are copied through aligned memory.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{AlignedBuf, Geometry, WriteAt, can_batch};
+///
+/// let geometry = Geometry::new(1 << 20, 4096)?;
+/// let buffer = AlignedBuf::zeroed(8192)?;
+/// assert!(can_batch(&[WriteAt::new(0, &buffer)], &geometry));
+/// assert!(!can_batch(&[WriteAt::new(0, &buffer[..5000]).padded_to(8192)], &geometry));
+/// assert!(!can_batch(&[WriteAt::new(0, &buffer[512..4608])], &geometry));
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+#[must_use]
+pub fn can_batch<T: Transfer>(batch: &[T], geometry: &Geometry) -> bool {
+    batch.iter().all(|transfer| {
+        let (offset, total) = (transfer.offset(), transfer.total_len());
+        transfer.payload_len() == total
+            && geometry.check_range(T::KIND, offset, total).is_ok()
+            && transfer.iovecs().iter().all(|segment| is_direct(segment, geometry))
+    })
+}
+
+/// Whether the device can transfer from or to this segment as it is.
+fn is_direct(segment: &libc::iovec, geometry: &Geometry) -> bool {
+    segment.iov_len == 0
+        || (segment.iov_base as usize).is_multiple_of(geometry.memory_alignment as usize)
+            && segment.iov_len.is_multiple_of(geometry.transfer_alignment as usize)
+}

@@ -1,0 +1,19 @@
+//! The limits of the format.
+
+/// The smallest block, in bytes.
+pub const MIN_BLOCK_SIZE: u32 = 512;
+
+/// The largest block, in bytes.
+pub const MAX_BLOCK_SIZE: u32 = 65536;
+
+/// The largest slot, in bytes.
+pub const MAX_SLOT_SIZE: u64 = 1 << 32;
+
+/// The largest number of slots.
+pub const MAX_SLOT_COUNT: u64 = 1 << 32;
+
+/// Whether this is a block size: a power of two from [`MIN_BLOCK_SIZE`] to
+/// [`MAX_BLOCK_SIZE`], in bytes.
+pub fn is_block_size(block_size: u32) -> bool {
+    block_size.is_power_of_two() && (MIN_BLOCK_SIZE..=MAX_BLOCK_SIZE).contains(&block_size)
+}
