@@ -31,10 +31,8 @@ impl UringBackend {
     /// Opens the device at `path`.
     ///
     /// # Errors
-    /// Those of [`DeviceFile::open`]. Where io_uring itself is refused:
-    /// [`ErrorKind::Unsupported`] when the kernel has none, [`ErrorKind::PermissionDenied`] when a
-    /// sysctl or a seccomp profile forbids it, [`ErrorKind::OutOfResources`] when lockable memory is
-    /// used up; the text tells which and what to do.
+    /// Those of [`DeviceFile::open`], and those of [`probe`](crate::probe) where io_uring itself is
+    /// refused.
     pub fn open(path: impl AsRef<Path>, options: &UringOptions) -> Result<Self, Error> {
         let file = DeviceFile::open(path, options.direct)?;
         let (template, granted) = setup::ring(1).map_err(|error| error.on(file.path()))?;

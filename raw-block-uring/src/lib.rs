@@ -6,7 +6,7 @@
 //! registered file; memory of a [`BufferPool`](raw_block_core::BufferPool) can be registered too.
 //!
 //! Needs Linux 5.13 and a process that may use io_uring; container runtimes often forbid it in their
-//! seccomp profile, and then [`UringBackend::open`] says so.
+//! seccomp profile, and then [`UringBackend::open`] and [`probe`] say so.
 //!
 //! # Examples
 //! ```
@@ -35,4 +35,4 @@ mod setup;
 mod slots;
 
 pub use backend::{UringBackend, UringOptions};
-pub use setup::GrantedFlags;
+pub use setup::{GrantedFlags, probe};

@@ -44,6 +44,16 @@ impl fmt::Debug for GrantedFlags {
     }
 }
 
+/// Whether this process may use io_uring: makes a ring and lets it go.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when the kernel has no io_uring, [`ErrorKind::PermissionDenied`] when a
+/// sysctl, a seccomp profile or a security module forbids it, [`ErrorKind::OutOfResources`] when
+/// lockable memory is used up. The text tells which, and what to do.
+pub fn probe() -> Result<(), Error> {
+    ring(1).map(drop)
+}
+
 /// Makes a ring of `depth` submission entries and, as the kernel does it, twice as many completion
 /// entries.
 pub(crate) fn ring(depth: u32) -> Result<(IoUring, GrantedFlags), Error> {

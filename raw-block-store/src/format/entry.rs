@@ -53,16 +53,23 @@ impl ObjectEntry {
         self.sequence != U64::ZERO
     }
 
-    /// Length in bytes of the slot header with key and metadata. An inline
-    /// payload begins there.
+    /// Length in bytes of the slot header with key and metadata. An
+    /// [inline](Self::is_inline) payload begins there.
     pub fn header_len(&self) -> u64 {
         SLOT_HEADER_LEN as u64 + u64::from(self.key_len) + u64::from(self.metadata_len)
+    }
+
+    /// Whether the payload lies in the header block, directly after the metadata:
+    /// if and only if it fits there. Otherwise it begins at the second block of
+    /// the slot.
+    pub fn is_inline(&self, block_size: u32) -> bool {
+        let (key_len, metadata_len) = (self.key_len.get().into(), self.metadata_len.get().into());
+        fits_inline(key_len, metadata_len, self.payload_len.into(), block_size)
     }
 
     /// The rules that the entry of an object has to keep in this store.
     pub(super) fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
         let block_size = store.block_size.get();
-        let payload_len = self.payload_len.into();
         ensure(self.is_live(), "the sequence of an object is 0")?;
         ensure(self.key_len != U16::ZERO, "the key is empty")?;
         ensure(
@@ -70,13 +77,8 @@ impl ObjectEntry {
             "key and metadata do not fit into the header block",
         )?;
         ensure(
-            payload_len <= max_payload(store.slot_size.get(), block_size)
-                || fits_inline(
-                    self.key_len.get().into(),
-                    self.metadata_len.get().into(),
-                    payload_len,
-                    block_size,
-                ),
+            self.is_inline(block_size)
+                || u64::from(self.payload_len) <= max_payload(store.slot_size.get(), block_size),
             "the payload does not fit into the slot",
         )
     }

@@ -53,10 +53,7 @@ pub use delete_log::{DeleteLogBlock, DeleteRecord, records_per_block};
 pub use entry::ObjectEntry;
 pub use limits::{MAX_BLOCK_SIZE, MAX_SLOT_COUNT, MAX_SLOT_SIZE, MIN_BLOCK_SIZE, is_block_size};
 pub use preamble::{Preamble, VERSION};
-pub use slot::{
-    SLOT_FLAG_INLINE, SLOT_HEADER_LEN, SlotFields, SlotHeader, SlotPayload, SlotView, fits_inline,
-    max_payload,
-};
+pub use slot::{SLOT_HEADER_LEN, SlotFields, SlotHeader, SlotView, fits_inline, max_payload};
 pub use superblock::{
     SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock, SuperblockCopies, SuperblockState,
     superblock_offsets,

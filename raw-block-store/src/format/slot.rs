@@ -14,15 +14,13 @@ use super::superblock::Superblock;
 /// Length in bytes of the fixed part of a slot header. The key follows it.
 pub const SLOT_HEADER_LEN: usize = 128;
 
-/// Flag: the payload lies in the header block, directly after the metadata.
-pub const SLOT_FLAG_INLINE: u32 = 1;
-
 const KIND: Kind = Kind { magic: *b"RAWBLKSL", name: "slot header" };
 
 const TOO_LONG: Damage = Damage::Inconsistent("the block ends before what it holds");
 
-/// The fixed part of a slot header. Key, metadata and, if it is inline, the
-/// payload follow it in this order without gaps.
+/// The fixed part of a slot header. Key, metadata and, if it is
+/// [inline](ObjectEntry::is_inline), the payload follow it in this order
+/// without gaps.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -38,12 +36,10 @@ pub struct SlotHeader {
     pub payload_checksum: U64,
     /// CRC-32C of the key followed by the metadata.
     pub key_metadata_checksum: U32,
-    /// [`SLOT_FLAG_INLINE`] or 0.
-    pub flags: U32,
     /// Number of consecutive slots that the object takes: 1.
     pub span: U32,
     /// Zero.
-    pub reserved: [u8; 36],
+    pub reserved: [u8; 40],
 }
 
 const _: () = assert!(size_of::<SlotHeader>() == SLOT_HEADER_LEN);
@@ -52,9 +48,8 @@ const _: () = assert!(offset_of!(SlotHeader, entry) == 32);
 const _: () = assert!(offset_of!(SlotHeader, slot) == 64);
 const _: () = assert!(offset_of!(SlotHeader, payload_checksum) == 72);
 const _: () = assert!(offset_of!(SlotHeader, key_metadata_checksum) == 80);
-const _: () = assert!(offset_of!(SlotHeader, flags) == 84);
-const _: () = assert!(offset_of!(SlotHeader, span) == 88);
-const _: () = assert!(offset_of!(SlotHeader, reserved) == 92);
+const _: () = assert!(offset_of!(SlotHeader, span) == 84);
+const _: () = assert!(offset_of!(SlotHeader, reserved) == 88);
 
 /// What [`SlotHeader::encode`] writes.
 #[derive(Debug, Clone, Copy)]
@@ -70,21 +65,7 @@ pub struct SlotFields<'a> {
     /// The caller's metadata.
     pub metadata: &'a [u8],
     /// The payload.
-    pub payload: SlotPayload<'a>,
-}
-
-/// Where the payload of an object goes.
-#[derive(Debug, Clone, Copy)]
-pub enum SlotPayload<'a> {
-    /// Into the header block. `encode` copies it and computes its checksum.
-    Inline(&'a [u8]),
-    /// To the second block of the slot and on, written by the caller.
-    Following {
-        /// Its length in bytes.
-        len: u64,
-        /// Its [`payload_checksum`].
-        checksum: u64,
-    },
+    pub payload: &'a [u8],
 }
 
 /// A slot header that passed every check, with what follows it in its block.
@@ -96,7 +77,7 @@ pub struct SlotView<'a> {
     pub key: &'a [u8],
     /// The caller's metadata.
     pub metadata: &'a [u8],
-    /// The payload if it is inline, not yet verified.
+    /// The payload if it is [inline](ObjectEntry::is_inline), not yet verified.
     pub inline_payload: Option<&'a [u8]>,
 }
 
@@ -105,9 +86,13 @@ impl SlotHeader {
     /// metadata, the payload if it is inline, and zeroes. Returns the entry of
     /// the object for the index.
     ///
+    /// A payload that is not [inline](ObjectEntry::is_inline) is left to the
+    /// caller to write, to the second block of the slot and on.
+    ///
     /// # Errors
-    /// [`EncodeError::TooLarge`] if the parts do not fit into the block or the
-    /// slot, [`EncodeError::Invalid`] if a value is out of its bounds.
+    /// [`EncodeError::TooLarge`] if key and metadata do not fit into the block
+    /// or the payload not into the slot, [`EncodeError::Invalid`] if a value is
+    /// out of its bounds.
     pub fn encode(
         block: &mut [u8],
         store: &Superblock,
@@ -117,28 +102,15 @@ impl SlotHeader {
         ensure(fields.slot < store.slot_count.get(), "the store has no such slot")
             .map_err(EncodeError::Invalid)?;
 
-        let uuid = &store.preamble.uuid;
-        let (inline, payload_len, payload_checksum, flags) = match fields.payload {
-            SlotPayload::Inline(bytes) => {
-                let checksum = payload_checksum(uuid, fields.slot, fields.sequence, [bytes]);
-                (bytes, bytes.len() as u64, checksum, SLOT_FLAG_INLINE)
-            }
-            SlotPayload::Following { len, checksum } => {
-                fits(
-                    "the payload",
-                    len,
-                    max_payload(store.slot_size.get(), store.block_size.get()),
-                )?;
-                (&[][..], len, checksum, 0)
-            }
-        };
-        fits(
-            "the slot header with all that lies in its block",
-            [fields.key, fields.metadata, inline]
-                .iter()
-                .fold(SLOT_HEADER_LEN as u64, |sum, part| sum.saturating_add(part.len() as u64)),
-            block.len() as u64,
-        )?;
+        let block_size = store.block_size.get();
+        let header_len = (SLOT_HEADER_LEN as u64)
+            .saturating_add(fields.key.len() as u64)
+            .saturating_add(fields.metadata.len() as u64);
+        fits("the slot header with key and metadata", header_len, block_size.into())?;
+        let payload_len = fields.payload.len() as u64;
+        let room_inline = u64::from(block_size) - header_len;
+        let room_behind = max_payload(store.slot_size.get(), block_size);
+        fits("the payload", payload_len, room_inline.max(room_behind))?;
 
         let entry = ObjectEntry {
             key_hash: fields.key_hash,
@@ -149,16 +121,19 @@ impl SlotHeader {
         };
         entry.check_bounds(store).map_err(EncodeError::Invalid)?;
 
+        let uuid = &store.preamble.uuid;
+        let payload_checksum =
+            payload_checksum(uuid, fields.slot, fields.sequence, [fields.payload]);
         let header = Self {
             preamble: Preamble::new(&KIND, uuid),
             entry,
             slot: fields.slot.into(),
             payload_checksum: payload_checksum.into(),
             key_metadata_checksum: crc32c([fields.key, fields.metadata]).into(),
-            flags: flags.into(),
             span: U32::new(1),
-            reserved: [0; 36],
+            reserved: [0; 40],
         };
+        let inline = if entry.is_inline(block_size) { fields.payload } else { &[] };
         let mut rest = &mut *block;
         for part in [header.as_bytes(), fields.key, fields.metadata, inline] {
             let (place, after) = rest.split_at_mut(part.len());
@@ -196,7 +171,7 @@ impl SlotHeader {
         let (both, rest) = rest.split_at_checked(both_len).ok_or(TOO_LONG)?;
         check_crc32c(header.key_metadata_checksum, both)?;
         let (key, metadata) = both.split_at_checked(key_len).ok_or(TOO_LONG)?;
-        let inline_payload = if header.is_inline() {
+        let inline_payload = if header.entry.is_inline(store.block_size.get()) {
             let len = header.entry.payload_len.get() as usize;
             Some(rest.get(..len).ok_or(TOO_LONG)?)
         } else {
@@ -230,45 +205,21 @@ impl SlotHeader {
         }
     }
 
-    /// Whether the payload lies in the header block.
-    pub fn is_inline(&self) -> bool {
-        self.flags.get() & SLOT_FLAG_INLINE != 0
-    }
-
-    /// Where the payload begins, in bytes from the beginning of the slot.
-    pub fn payload_offset(&self, block_size: u32) -> u64 {
-        if self.is_inline() { self.entry.header_len() } else { block_size.into() }
-    }
-
     fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
         self.entry.check_bounds(store)?;
-        let block_size = store.block_size.get();
-        let (room, rule) = if self.is_inline() {
-            (
-                u64::from(block_size).saturating_sub(self.entry.header_len()),
-                "the inline payload does not fit into the header block",
-            )
-        } else {
-            (
-                max_payload(store.slot_size.get(), block_size),
-                "the payload does not fit behind the header block",
-            )
-        };
-        ensure(u64::from(self.entry.payload_len) <= room, rule)?;
-        ensure(self.flags.get() & !SLOT_FLAG_INLINE == 0, "an unknown flag is set")?;
         ensure(self.span == 1, "the span is not 1")?;
         ensure_zero(&self.reserved)
     }
 }
 
-/// The longest payload in bytes that fits behind the header block of a slot.
-/// What [fits inline](fits_inline) may be longer if a slot is a single block.
+/// The longest payload in bytes that fits behind the header block of a slot: 0
+/// if the slot is a single block, which takes what [fits inline](fits_inline).
 pub fn max_payload(slot_size: u64, block_size: u32) -> u64 {
     slot_size.saturating_sub(block_size.into())
 }
 
 /// Whether a payload of this length in bytes fits into the header block, beside
-/// a key and metadata of these lengths.
+/// a key and metadata of these lengths. If it does, it lies there.
 pub fn fits_inline(key_len: usize, metadata_len: usize, payload_len: u64, block_size: u32) -> bool {
     (SLOT_HEADER_LEN as u64)
         .saturating_add(key_len as u64)

@@ -173,7 +173,7 @@ fn forged_blocks_are_refused_or_read_but_never_panic() {
         key_hash: [5; 16],
         key: b"key",
         metadata: b"metadata",
-        payload: SlotPayload::Inline(b"payload"),
+        payload: b"payload",
     };
     SlotHeader::encode(&mut block, &store, &fields).unwrap();
     read_forgeries(&block, 128, |block| {

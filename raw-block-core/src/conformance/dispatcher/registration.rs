@@ -1,0 +1,61 @@
+//! Registered memory is faster, or not there: the bytes are the same.
+
+use super::{assert_holds, fill};
+use crate::conformance::Subject;
+use crate::conformance::bytes::{assert_same, pattern};
+use crate::{BufferPool, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
+
+pub(crate) fn registered_memory_and_other_memory_serve_alike(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    // A queue that is open already serves from registered memory as well, or does without.
+    fill(&device, 0, &pattern(800, block));
+    let pool = BufferPool::new(3 * block, 4).unwrap();
+    match pool.register_with(&*subject.backend) {
+        Ok(()) => {}
+        Err(error) => assert!(
+            matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::OutOfResources),
+            "{error}"
+        ),
+    }
+    for round in 0..3 {
+        let bytes = pattern(801 + round, 9 * block);
+        let (mut registered, mut other) = (pool.take().unwrap(), pool.take().unwrap());
+        registered.copy_from_slice(&bytes[..3 * block]);
+        other.copy_from_slice(&bytes[6 * block..]);
+        let mixed: [&[u8]; 3] = [&registered, &bytes[3 * block..6 * block], &other];
+        device.write_buffers(&[WriteAt::gather(0, mixed)]).all().unwrap();
+        assert_holds(&device, 0, &bytes, "written from registered and other memory");
+
+        registered.fill(0xEE);
+        other.fill(0xEE);
+        let mut plain = vec![0xEE; 3 * block];
+        let read = ReadAt::scatter(0, [&mut other[..], &mut registered[..], &mut plain[..]]);
+        device.read_buffers(&mut [read]).all().unwrap();
+        assert_same(&[&other[..], &registered, &plain].concat(), &bytes, "read into both");
+        let part = ReadAt::new(subject.at(1), &mut registered[..block]);
+        device.read_buffers(&mut [part]).all().unwrap();
+        assert_same(&registered[..block], &bytes[block..2 * block], "read into a part");
+    }
+}
+
+pub(crate) fn a_buffer_of_a_registered_pool_comes_back_from_a_ticket(subject: &Subject) {
+    let device = subject.dispatcher();
+    let pool = BufferPool::new(2 * subject.block(), 3).unwrap();
+    // Without registration the same holds.
+    let _ = pool.register_with(&*subject.backend);
+    let bytes = pattern(810, pool.buffer_len());
+    fill(&device, 0, &bytes);
+    let batch = (0..3).map(|_| OwnedTransfer::new(0, pool.take().unwrap())).collect();
+    let ticket = device.batched_read(batch).unwrap();
+    assert_eq!(pool.available(), 0);
+    for finished in ticket.wait() {
+        finished.result.unwrap();
+        assert_same(&finished.buffer, &bytes, "a buffer of the pool");
+    }
+    assert_eq!(pool.available(), 3);
+
+    let batch = (0..3).map(|n| OwnedTransfer::new(subject.at(2 * n), pool.take().unwrap()));
+    drop(device.batched_write(batch.collect()).unwrap());
+    assert_eq!(pool.available(), 3, "a dropped ticket gives its buffers back");
+}

@@ -1,0 +1,95 @@
+//! One dispatcher, many threads.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::{assert_holds, fill};
+use crate::conformance::Subject;
+use crate::conformance::bytes::{aligned, pattern};
+use crate::{Dispatcher, OwnedTransfer, WriteAt};
+
+/// Threads at once; more than queues in one of the statements.
+const THREADS: usize = 8;
+
+/// Each thread writes and reads blocks of its own.
+fn work_on_distinct_ranges(subject: &Subject, device: &Dispatcher) {
+    let block = subject.block();
+    thread::scope(|scope| {
+        for worker in 0..THREADS {
+            scope.spawn(move || {
+                for round in 0..15 {
+                    let bytes = pattern((worker * 1000 + round) as u64, 12 * block);
+                    let first = 200 * worker + round;
+                    let batch: Vec<_> = bytes
+                        .chunks(2 * block)
+                        .enumerate()
+                        .map(|(number, part)| WriteAt::new(subject.at(first + 2 * number), part))
+                        .collect();
+                    device.write_buffers(&batch).all().unwrap();
+                    assert_holds(device, subject.at(first), &bytes, "of one thread");
+                }
+            });
+        }
+    });
+}
+
+pub(crate) fn threads_share_a_dispatcher(subject: &Subject) {
+    work_on_distinct_ranges(subject, &subject.dispatcher());
+}
+
+pub(crate) fn more_threads_than_queues_take_turns(subject: &Subject) {
+    work_on_distinct_ranges(subject, &subject.dispatcher_with(4, 3));
+    work_on_distinct_ranges(subject, &subject.dispatcher_with(128, 1));
+}
+
+pub(crate) fn two_dispatchers_share_a_backend(subject: &Subject) {
+    let (one, other) = (subject.dispatcher(), subject.dispatcher_with(2, 2));
+    let bytes = pattern(500, 6 * subject.block());
+    fill(&one, 0, &bytes);
+    assert_holds(&other, 0, &bytes, "written by the other dispatcher");
+    work_on_distinct_ranges(subject, &one);
+}
+
+pub(crate) fn blocking_calls_work_while_tickets_are_out(subject: &Subject) {
+    let device = subject.dispatcher_with(16, 3);
+    let block = subject.block();
+    let bytes = pattern(501, 2 * block);
+    let tickets: Vec<_> = bytes
+        .chunks(block)
+        .enumerate()
+        .map(|(number, part)| {
+            let transfer = OwnedTransfer::new(subject.at(1000 + number), aligned(part));
+            device.batched_write(vec![transfer]).unwrap()
+        })
+        .collect();
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let device = &device;
+            scope.spawn(move || {
+                let bytes = pattern(502 + worker as u64, block);
+                for round in 0..10 {
+                    let place = subject.at(10 * worker + round);
+                    fill(device, place, &bytes);
+                    assert_holds(device, place, &bytes, "beside tickets");
+                }
+                device.flush().unwrap();
+            });
+        }
+    });
+    for ticket in tickets {
+        assert!(ticket.wait().into_iter().all(|finished| finished.result.is_ok()));
+    }
+    assert_holds(&device, subject.at(1000), &bytes, "of the tickets");
+}
+
+pub(crate) fn a_ticket_outlives_its_dispatcher(subject: &Subject) {
+    let device = subject.dispatcher();
+    let bytes = pattern(503, 3 * subject.block());
+    let batch = vec![OwnedTransfer::new(subject.at(1), aligned(&bytes))];
+    let ticket = device.batched_write(batch).unwrap();
+    let references = Arc::strong_count(&subject.backend);
+    drop(device);
+    assert!(ticket.wait().into_iter().all(|finished| finished.result.is_ok()));
+    assert!(Arc::strong_count(&subject.backend) < references, "somebody still has the backend");
+    assert_holds(&subject.dispatcher(), subject.at(1), &bytes, "of the ticket");
+}

@@ -1,0 +1,207 @@
+//! What the device cannot take as it is goes through aligned memory, and nothing else does.
+
+use super::{assert_holds, direct_memory, direct_stride, fill, kinds};
+use crate::conformance::Subject;
+use crate::conformance::bytes::{aligned, assert_same, pattern};
+use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, can_batch};
+
+/// Direct and staged bytes of what `run` does.
+fn moved(subject: &Subject, run: impl FnOnce()) -> (u64, u64) {
+    let before = subject.stats();
+    run();
+    let after = subject.stats();
+    (after.direct_bytes - before.direct_bytes, after.staged_bytes - before.staged_bytes)
+}
+
+pub(crate) fn aligned_transfers_are_not_copied(subject: &Subject) {
+    let device = subject.dispatcher();
+    let len = 4 * subject.block();
+    let bytes = aligned(&pattern(300, len));
+    let mut found = AlignedBuf::zeroed(len).unwrap();
+    let write = moved(subject, || fill(&device, 0, &bytes));
+    assert_eq!(write, (len as u64, 0));
+    let read = moved(subject, || {
+        device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    });
+    assert_eq!(read, (len as u64, 0));
+    assert_same(&found, &bytes, "moved without a copy");
+}
+
+pub(crate) fn a_padded_write_is_padded_with_zeroes_and_copies_only_its_tail(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    fill(&device, 0, &vec![0xFF; 8 * block]);
+    let bytes = aligned(&pattern(301, 3 * block));
+    // Two blocks and a half, on six.
+    let payload = &bytes[..2 * block + block / 2];
+    let counted = moved(subject, || {
+        let write = WriteAt::new(subject.at(1), payload).padded_to(6 * block as u64);
+        device.write_buffers(&[write]).all().unwrap();
+    });
+    assert_eq!(counted, (2 * block as u64, 4 * block as u64));
+    let mut expected = vec![0xFF; 8 * block];
+    expected[block..7 * block].fill(0);
+    expected[block..block + payload.len()].copy_from_slice(payload);
+    assert_holds(&device, 0, &expected, "a padded write");
+}
+
+pub(crate) fn a_padded_read_leaves_the_bytes_behind_its_payload_alone(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let bytes = pattern(302, 4 * block);
+    fill(&device, 0, &bytes);
+    let payload = block + 3;
+    let mut memory = aligned(&vec![0xEE; 4 * block]);
+    let counted = moved(subject, || {
+        let read = ReadAt::new(0, &mut memory[..payload]).padded_to(3 * block as u64);
+        device.read_buffers(&mut [read]).all().unwrap();
+    });
+    assert_eq!(counted, (block as u64, 2 * block as u64));
+    assert_same(&memory[..payload], &bytes[..payload], "the payload");
+    assert!(memory[payload..].iter().all(|&byte| byte == 0xEE), "bytes behind the payload changed");
+}
+
+pub(crate) fn a_transfer_may_be_padding_alone(subject: &Subject) {
+    padding_alone(subject, [&[]]);
+}
+
+pub(crate) fn a_transfer_without_segments_is_padding_alone(subject: &Subject) {
+    padding_alone(subject, []);
+}
+
+fn padding_alone<const N: usize>(subject: &Subject, segments: [&[u8]; N]) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let mut expected = vec![0xFF; 4 * block];
+    fill(&device, 0, &expected);
+    let write = WriteAt::gather(subject.at(1), segments).padded_to(2 * block as u64);
+    device.write_buffers(&[write]).all().unwrap();
+    expected[block..3 * block].fill(0);
+    assert_holds(&device, 0, &expected, "a write without payload");
+    let none = segments.map(|_| &mut [][..]);
+    device.read_buffers(&mut [ReadAt::scatter(0, none).padded_to(block as u64)]).all().unwrap();
+}
+
+pub(crate) fn memory_at_any_address_serves(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let alignment = subject.geometry().memory_alignment as usize;
+    for shift in [1, 4, alignment / 2 + 1, 511] {
+        let bytes = pattern(303 + shift as u64, 3 * block);
+        let mut memory = AlignedBuf::zeroed(shift + bytes.len() + 64).unwrap();
+        let range = shift..shift + bytes.len();
+        memory[range.clone()].copy_from_slice(&bytes);
+        let all = bytes.len() as u64;
+        let expected = if shift.is_multiple_of(alignment) { (all, 0) } else { (0, all) };
+        let write = moved(subject, || fill(&device, subject.at(2), &memory[range.clone()]));
+        assert_eq!(write, expected, "a write from memory {shift} off");
+        assert_holds(&device, subject.at(2), &bytes, "written from odd memory");
+
+        memory.fill(0xEE);
+        let read = moved(subject, || {
+            let batch = &mut [ReadAt::new(subject.at(2), &mut memory[range.clone()])];
+            device.read_buffers(batch).all().unwrap();
+        });
+        assert_eq!(read, expected, "a read into memory {shift} off");
+        assert_same(&memory[range.clone()], &bytes, "read into odd memory");
+        assert!(memory[..shift].iter().all(|&byte| byte == 0xEE), "bytes in front changed");
+        assert!(memory[range.end..].iter().all(|&byte| byte == 0xEE), "bytes behind changed");
+    }
+}
+
+pub(crate) fn several_segments_of_any_length_make_one_transfer(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let lengths: [[usize; 4]; 7] = [
+        [block, block, block, block],
+        [0, 2 * block, 0, block],
+        [block / 2, block / 2, block, 0],
+        [1, 2 * block - 2, 1, block],
+        [block + 1, 0, block - 1, block],
+        [3, 5, 7, 11],
+        [0, 0, 0, 1],
+    ];
+    for lengths in lengths {
+        let payload: usize = lengths.iter().sum();
+        let total = payload.next_multiple_of(block);
+        fill(&device, 0, &vec![0xFF; 6 * block]);
+        let bytes = pattern(304, payload);
+        // Each segment somewhere else, at an address that may be direct.
+        let mut memory = lengths.map(|len| AlignedBuf::zeroed(len).unwrap());
+        let mut rest = &bytes[..];
+        for segment in &mut memory {
+            let (first, others) = rest.split_at(segment.len());
+            segment.copy_from_slice(first);
+            rest = others;
+        }
+        let write = WriteAt::gather(subject.at(1), memory.each_ref().map(|segment| &segment[..]));
+        device.write_buffers(&[write.padded_to(total as u64)]).all().unwrap();
+        let mut expected = vec![0xFF; 6 * block];
+        expected[block..block + total].fill(0);
+        expected[block..block + payload].copy_from_slice(&bytes);
+        assert_holds(&device, 0, &expected, &format!("gathered {lengths:?}"));
+
+        let mut memory = lengths.map(|len| aligned(&vec![0xEE; len]));
+        let segments = memory.each_mut().map(|segment| &mut segment[..]);
+        let read = ReadAt::scatter(subject.at(1), segments).padded_to(total as u64);
+        device.read_buffers(&mut [read]).all().unwrap();
+        let found = memory.each_ref().map(|segment| &segment[..]).concat();
+        assert_same(&found, &bytes, &format!("scattered {lengths:?}"));
+    }
+}
+
+pub(crate) fn can_batch_says_whether_anything_is_copied_or_refused(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let Geometry { memory_alignment, .. } = *subject.geometry();
+    let memory = direct_memory(subject, 4, 2 * block);
+    let odd = memory_alignment as usize / 2;
+    let whole = block as u64;
+    let one = |offset, range| WriteAt::gather(offset, [&memory[range], &[][..]]);
+    let next = direct_stride(subject.geometry(), block);
+    let batches = [
+        vec![one(0, 0..block)],
+        vec![one(0, 0..2 * block), one(subject.at(2), 0..block), one(subject.at(9), 0..block)],
+        vec![WriteAt::gather(0, [&memory[..block], &memory[next..next + block]])],
+        vec![one(0, odd..odd + block)],
+        vec![one(0, 1..1 + block)],
+        vec![one(0, 0..block), one(subject.at(1), 0..block - 1).padded_to(whole)],
+        vec![WriteAt::gather(0, [&memory[..block / 2], &memory[next..next + block / 2]])],
+        vec![one(1, 0..block)],
+        vec![one(0, 0..block - 1)],
+        vec![one(0, 0..0)],
+        vec![one(0, 0..block).padded_to(2 * whole)],
+        vec![one(0, 0..2 * block).padded_to(whole)],
+        vec![one(subject.at(subject.blocks()), 0..block)],
+        vec![],
+    ];
+    for (number, batch) in batches.iter().enumerate() {
+        let mut refused = false;
+        let (_, staged) = moved(subject, || {
+            refused = kinds(&device.write_buffers(batch)).iter().any(Option::is_some);
+        });
+        let said = can_batch(batch, subject.geometry());
+        assert_eq!(said, !refused && staged == 0, "batch {number}: {staged} bytes were copied");
+    }
+}
+
+pub(crate) fn a_batch_that_needs_much_aligned_memory_is_done_in_parts(subject: &Subject) {
+    let device = subject.dispatcher();
+    let total_len = 4 << 20;
+    let bytes = pattern(305, total_len);
+    fill(&device, 0, &bytes);
+    // Eighty MiB pass through aligned memory.
+    let batch = (0..20).map(|_| OwnedTransfer {
+        offset: 0,
+        buffer: AlignedBuf::zeroed(9).unwrap(),
+        payload_len: 9,
+        total_len: total_len as u64,
+    });
+    let (direct, staged) = moved(subject, || {
+        for finished in device.batched_read(batch.collect()).unwrap().wait() {
+            finished.result.unwrap();
+            assert_same(&finished.buffer, &bytes[..9], "one of many");
+        }
+    });
+    assert_eq!((direct, staged), (0, 20 * total_len as u64));
+}

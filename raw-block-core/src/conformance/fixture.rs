@@ -1,0 +1,144 @@
+//! Devices to test on: a temporary file, and a loop device over one.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use tempfile::{NamedTempFile, TempPath};
+
+use super::Skipped;
+use super::bytes::pattern;
+
+/// How often another loop device is tried when somebody else was faster.
+const ATTEMPTS: usize = 10;
+
+/// A file that is deleted when this is dropped.
+#[derive(Debug)]
+pub struct TempFile(TempPath);
+
+impl TempFile {
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// A new file of `len` bytes on a disk: in `CARGO_TARGET_TMPDIR`, beside the test program, in the
+/// current directory or in the system's directory for temporary files, whichever is the first that is
+/// not in memory. Every byte of it is written, so there are no holes.
+///
+/// # Errors
+/// When none of these directories is on a disk and can be written to.
+///
+/// # Panics
+/// When the file cannot be filled.
+pub fn temp_file(len: u64) -> Result<TempFile, Skipped> {
+    let mut file = disk_directories()
+        .find_map(|directory| {
+            tempfile::Builder::new().prefix("raw-block-").tempfile_in(directory).ok()
+        })
+        .ok_or_else(|| Skipped::because("no directory on a disk can be written to"))?;
+    fill(&mut file, len).unwrap_or_else(|error| panic!("fill {}: {error}", file.path().display()));
+    Ok(TempFile(file.into_temp_path()))
+}
+
+fn disk_directories() -> impl Iterator<Item = PathBuf> {
+    let beside = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
+    [env::var_os("CARGO_TARGET_TMPDIR").map(PathBuf::from), beside, env::current_dir().ok()]
+        .into_iter()
+        .flatten()
+        .chain([env::temp_dir()])
+        .filter(|path| statfs(path).is_ok_and(|answer| answer.filesystem_type() != TMPFS_MAGIC))
+}
+
+fn fill(file: &mut NamedTempFile, len: u64) -> io::Result<()> {
+    let chunk = pattern(len, 1 << 20);
+    let mut left = len;
+    while left > 0 {
+        let part = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
+        file.write_all(&chunk[..part])?;
+        left -= part as u64;
+    }
+    file.as_file().sync_all()
+}
+
+/// A block device over a temporary file; it is detached when this is dropped.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+    // Deleted after the device was detached.
+    _file: TempFile,
+}
+
+impl LoopDevice {
+    /// A loop device of `len` bytes in sectors of `sector_size` bytes (512 or 4096), which bypasses the
+    /// page cache of its file where the file system allows that.
+    ///
+    /// # Errors
+    /// When this user or this machine cannot attach one: it takes root, the program `losetup` and a
+    /// kernel with loop devices.
+    ///
+    /// # Panics
+    /// As [`temp_file`].
+    pub fn attach(len: u64, sector_size: u32) -> Result<Self, Skipped> {
+        let file = temp_file(len)?;
+        let mut refused = Skipped::because("no loop device was free");
+        for direct in ["on", "off"] {
+            for _ in 0..ATTEMPTS {
+                match attach(&file, sector_size, direct)? {
+                    Ok(path) => return Ok(Self { path, _file: file }),
+                    Err(reason) if reason.contains("busy") => refused = Skipped::because(reason),
+                    Err(reason) => {
+                        refused = Skipped::because(reason);
+                        break;
+                    }
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    /// The device's path, such as `/dev/loop0`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        detach(&self.path);
+    }
+}
+
+/// Attaches once. The inner error is what `losetup` said.
+fn attach(
+    file: &TempFile,
+    sector_size: u32,
+    direct: &str,
+) -> Result<Result<PathBuf, String>, Skipped> {
+    let output = Command::new("losetup")
+        .args(["--find", "--show", &format!("--sector-size={sector_size}")])
+        .arg(format!("--direct-io={direct}"))
+        .arg(file.path())
+        .output()
+        .map_err(|error| Skipped::because(format!("the program losetup does not run: {error}")))?;
+    if !output.status.success() {
+        return Ok(Err(String::from_utf8_lossy(&output.stderr).into_owned()));
+    }
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    if let Err(error) = fs::metadata(&path) {
+        detach(&path);
+        return Err(Skipped::because(format!("{} is not there: {error}", path.display())));
+    }
+    Ok(Ok(path))
+}
+
+fn detach(path: &Path) {
+    // Somebody who still has it open keeps it until then: the kernel detaches it afterwards.
+    let _ = Command::new("losetup").arg("--detach").arg(path).output();
+}

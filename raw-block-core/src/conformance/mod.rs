@@ -1,0 +1,167 @@
+//! One test suite for every backend: what [`IoQueue`](crate::IoQueue) promises, what a
+//! [`Dispatcher`] makes of it, and random batches against a plain array of bytes.
+//!
+//! Whoever writes a backend adds this crate with the feature `conformance` to the dev-dependencies and
+//! calls [`conformance_suite!`](crate::conformance_suite) in an integration test:
+//!
+//! ```
+//! # fn main() {}
+//! use std::sync::Arc;
+//! use raw_block_core::{Direct, DeviceFile, MemoryBackend};
+//! use raw_block_core::conformance::{Subject, fixture};
+//!
+//! raw_block_core::conformance_suite!(memory, || {
+//!     Ok(Subject::new(Arc::new(MemoryBackend::new(16 << 20).unwrap())))
+//! });
+//!
+//! # struct MyBackend;
+//! # impl MyBackend { fn new(_: DeviceFile) -> MemoryBackend { todo!() } }
+//! raw_block_core::conformance_suite!(loop_device, || {
+//!     let device = fixture::LoopDevice::attach(16 << 20, 4096)?;
+//!     let file = DeviceFile::open(device.path(), Direct::Required).unwrap();
+//!     Ok(Subject::new(Arc::new(MyBackend::new(file))).keeping(device))
+//! });
+//! ```
+//!
+//! Each statement is one test with a fresh [`Subject`]. Where there can be none (no root, no loop
+//! device), the test prints one line, `skipped: <reason>`, and returns. `PROPTEST_CASES` sets how many
+//! random cases are tried.
+//!
+//! The suite overwrites the device.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::cast_possible_truncation,
+    reason = "this is test code: it panics to fail, and its numbers are small"
+)]
+
+mod bytes;
+mod dispatcher;
+mod driver;
+pub mod fixture;
+mod model;
+mod queue;
+mod run;
+#[macro_use]
+mod statements;
+
+use std::any::Any;
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use crate::{Dispatcher, DispatcherOptions, Geometry, IoBackend, IoQueue, StatsSnapshot};
+#[doc(hidden)]
+pub use statements::statement;
+
+/// The smallest device that the suite runs on, in bytes.
+pub const MIN_CAPACITY: u64 = 8 << 20;
+/// The fewest blocks (the unit of transfers) that the device has.
+pub const MIN_BLOCKS: u64 = 2048;
+
+/// A backend under test, over a device of its own whose contents do not matter, and what has to live
+/// as long.
+pub struct Subject {
+    // The order matters: the device goes away after its backend.
+    backend: Arc<dyn IoBackend>,
+    // Never locked: it lets threads share a subject though a guard may be tied to one at a time.
+    kept: Mutex<Vec<Box<dyn Any + Send>>>,
+}
+
+impl Subject {
+    /// A subject that needs nothing besides its backend.
+    ///
+    /// # Panics
+    /// When the device is smaller than [`MIN_CAPACITY`] or [`MIN_BLOCKS`].
+    #[must_use]
+    pub fn new(backend: Arc<dyn IoBackend>) -> Self {
+        let Geometry { capacity, transfer_alignment, .. } = *backend.geometry();
+        assert!(
+            capacity >= MIN_CAPACITY.max(MIN_BLOCKS * u64::from(transfer_alignment)),
+            "a device of {capacity} bytes in blocks of {transfer_alignment} is too small"
+        );
+        Self { backend, kept: Mutex::default() }
+    }
+
+    /// The same subject; `guard`, a temporary file for example, is dropped after the backend.
+    #[must_use]
+    pub fn keeping(mut self, guard: impl Any + Send) -> Self {
+        self.kept.get_mut().unwrap().push(Box::new(guard));
+        self
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.backend.geometry()
+    }
+
+    /// The smallest transfer, in bytes.
+    fn block(&self) -> usize {
+        self.geometry().transfer_alignment as usize
+    }
+
+    /// Byte offset of block `number`.
+    fn at(&self, number: usize) -> u64 {
+        number as u64 * self.block() as u64
+    }
+
+    /// How many blocks the device has.
+    fn blocks(&self) -> usize {
+        self.geometry().capacity as usize / self.block()
+    }
+
+    fn stats(&self) -> StatsSnapshot {
+        self.backend.stats().snapshot()
+    }
+
+    fn queue(&self, depth: usize) -> Box<dyn IoQueue> {
+        let queue = self.backend.open_queue(depth).unwrap();
+        assert!(queue.depth() > 0, "a queue without depth takes nothing");
+        assert_eq!(queue.in_flight(), 0, "a new queue has nothing in flight");
+        queue
+    }
+
+    fn dispatcher(&self) -> Dispatcher {
+        Dispatcher::new(Arc::clone(&self.backend)).unwrap()
+    }
+
+    fn dispatcher_with(&self, queue_depth: usize, max_queues: usize) -> Dispatcher {
+        let options = DispatcherOptions { queue_depth, max_queues };
+        Dispatcher::with_options(Arc::clone(&self.backend), options).unwrap()
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subject")
+            .field("engine", &self.backend.engine())
+            .field("device", &self.backend.device())
+            .field("geometry", self.geometry())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a test cannot run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped(String);
+
+impl Skipped {
+    /// The test needs something that is not there: `reason` says what.
+    #[must_use]
+    pub fn because(reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        Self(reason.lines().map(str::trim).collect::<Vec<_>>().join(" "))
+    }
+
+    /// Prints the one line, also where the test harness captures the output of tests that pass.
+    fn tell(&self) {
+        let line = format!("skipped: {self}\n");
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

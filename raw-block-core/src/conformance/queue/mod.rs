@@ -1,0 +1,7 @@
+//! What a single queue promises.
+
+pub(super) mod accepting;
+pub(super) mod lifetime;
+pub(super) mod reaping;
+pub(super) mod transfers;
+pub(super) mod waking;

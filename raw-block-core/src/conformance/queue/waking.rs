@@ -1,0 +1,83 @@
+//! When a queue wakes its user, and that otherwise it rests.
+
+use std::os::fd::BorrowedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::conformance::Subject;
+use crate::conformance::driver::Driver;
+
+/// Patience with a device, in milliseconds.
+const SOON: u16 = 60_000;
+/// How long a queue is watched doing nothing.
+const IDLE: Duration = Duration::from_millis(200);
+/// The CPU time it may take for that: a tenth of what one spinning thread takes.
+const REST: Duration = Duration::from_millis(20);
+
+/// Whether the descriptor becomes readable within so many milliseconds.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>, patience: u16) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(patience)).unwrap() > 0
+}
+
+pub(crate) fn a_queue_can_be_driven_by_its_event_fd(subject: &Subject) {
+    let mut driver = Driver::open(subject, 8);
+    if driver.queue.event_fd().is_none() {
+        return;
+    }
+    for round in 0..100 {
+        for number in 0..4 {
+            driver.read(subject.at(4 * round + number), subject.block());
+        }
+        driver.submit();
+        driver.reap(0, None);
+        while driver.queue.in_flight() > 0 {
+            let readable = is_readable(driver.queue.event_fd().unwrap(), SOON);
+            assert!(readable, "{} ops in flight, and no signal", driver.queue.in_flight());
+            driver.reap(0, None);
+        }
+    }
+}
+
+pub(crate) fn an_event_fd_falls_silent_when_all_is_reaped(subject: &Subject) {
+    let mut driver = Driver::open(subject, 8);
+    if driver.queue.event_fd().is_none() {
+        return;
+    }
+    for number in 0..20 {
+        driver.read(subject.at(number), subject.block());
+    }
+    driver.run();
+    // One late signal may be under way; reaping takes it in.
+    let silent = (0..100).any(|_| {
+        driver.reap(0, None);
+        !is_readable(driver.queue.event_fd().unwrap(), 10)
+    });
+    assert!(silent, "the descriptor is readable though nothing is in flight");
+}
+
+pub(crate) fn an_idle_queue_uses_no_cpu(subject: &Subject) {
+    let mut driver = Driver::open(subject, 32);
+    rest("before its first transfer");
+    for number in 0..200 {
+        driver.read(subject.at(number), subject.block());
+    }
+    driver.run();
+    rest("after its last transfer");
+}
+
+fn rest(when: &str) {
+    // What was woken by the last transfer may go to sleep first.
+    thread::sleep(Duration::from_millis(20));
+    let (before, since) = (cpu_time(), Instant::now());
+    thread::sleep(IDLE);
+    let used = cpu_time() - before;
+    assert!(used < REST, "{when} it used {used:?} of CPU time in {:?}", since.elapsed());
+}
+
+/// What all threads of this process have used.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().into()
+}

@@ -1,0 +1,163 @@
+//! The list of statements, from which the tests are made.
+
+use super::dispatcher::{merging, registration, results, sharing, staging, statistics, tickets};
+use super::queue::{accepting, lifetime, reaping, transfers, waking};
+use super::{Skipped, Subject, model, run};
+
+/// Makes a public function for each statement, and the macro that makes a test of each.
+///
+/// `$d` is a dollar sign, which a macro that makes a macro cannot write itself.
+macro_rules! statements {
+    ($d:tt $( $how:ident $module:ident { $( $name:ident )* } )*) => {
+        /// The statements, each as it is run.
+        pub mod statement {
+            use super::*;
+
+            $($(
+                #[doc(hidden)]
+                pub fn $name(test: &str, make: impl FnOnce() -> Result<Subject, Skipped>) {
+                    run::$how(test, make, $module::$name);
+                }
+            )*)*
+        }
+
+        /// Makes a module with one test for each statement about a backend.
+        ///
+        /// The expression makes a fresh [`Subject`](crate::conformance::Subject), or says why there
+        /// can be none here: it is a `FnOnce() -> Result<Subject, Skipped>`. See
+        /// [`conformance`](crate::conformance) for an example.
+        #[macro_export]
+        macro_rules! conformance_suite {
+            ($d suite:ident, $d make:expr $d(,)?) => {
+                mod $d suite {
+                    #[allow(unused_imports, reason = "the expression may need what is around it")]
+                    use super::*;
+
+                    $($(
+                        #[test]
+                        fn $name() {
+                            let test = concat!(module_path!(), "::", stringify!($name));
+                            $crate::conformance::statement::$name(test, $d make);
+                        }
+                    )*)*
+                }
+            };
+        }
+    };
+}
+
+statements! { $
+    borrowing accepting {
+        every_accepted_op_completes_once_and_comes_back_as_itself
+        a_queue_accepts_from_the_front_until_it_is_full
+        a_reaped_op_leaves_its_room_to_the_next
+        a_batch_larger_than_the_queue_can_be_pumped_to_its_end
+        a_queue_of_depth_one_works
+        submitting_nothing_changes_nothing
+        in_flight_counts_what_was_accepted_and_not_reaped
+        ops_of_all_kinds_share_a_queue
+    }
+    borrowing reaping {
+        reaping_returns_at_least_as_many_as_asked_for
+        reaping_one_at_a_time_reaches_the_end
+        reaping_more_than_is_in_flight_ends_with_the_last
+        reaping_with_nothing_in_flight_returns_at_once
+        reaping_none_starts_what_was_accepted
+        a_deadline_in_the_past_loses_nothing
+        a_deadline_in_the_past_starts_what_was_accepted
+        a_deadline_far_away_does_not_hold_back_what_is_over
+        reaping_appends_to_what_was_reaped_before
+    }
+    borrowing transfers {
+        a_read_returns_what_was_written
+        a_write_touches_nothing_but_its_range
+        a_transfer_may_have_several_segments
+        a_transfer_may_have_more_segments_than_one_system_call_takes
+        a_transfer_may_be_longer_than_the_device_takes_at_once
+        the_last_block_can_be_written_and_read
+        many_transfers_at_once_do_not_mix_their_bytes
+        a_flush_completes
+        two_queues_see_each_others_completed_writes
+        zeroes_are_written_where_asked_and_nowhere_else
+        a_discard_leaves_its_neighbours_alone
+    }
+    borrowing lifetime {
+        dropping_a_queue_completes_what_it_accepted
+        dropping_a_queue_completes_what_it_started
+        dropping_a_queue_completes_what_it_reaped_in_part
+        dropping_an_idle_queue_is_nothing
+        a_queue_can_be_moved_to_another_thread
+        ops_survive_the_thread_that_started_them
+        queues_work_side_by_side_on_several_threads
+    }
+    owning lifetime {
+        a_queue_outlives_its_backend
+    }
+    borrowing waking {
+        a_queue_can_be_driven_by_its_event_fd
+        an_event_fd_falls_silent_when_all_is_reaped
+    }
+    alone waking {
+        an_idle_queue_uses_no_cpu
+    }
+    borrowing results {
+        each_write_of_a_batch_has_its_own_result
+        each_read_of_a_batch_has_its_own_result
+        a_payload_longer_than_its_total_length_is_refused
+        an_error_says_what_where_and_on_which_device
+        an_empty_batch_has_no_results
+        overlapping_writes_are_refused_but_for_one
+        overlapping_reads_are_served
+        a_flush_follows_writes
+        erasing_obeys_the_rules_of_a_transfer
+    }
+    borrowing staging {
+        aligned_transfers_are_not_copied
+        a_padded_write_is_padded_with_zeroes_and_copies_only_its_tail
+        a_padded_read_leaves_the_bytes_behind_its_payload_alone
+        a_transfer_may_be_padding_alone
+        a_transfer_without_segments_is_padding_alone
+        memory_at_any_address_serves
+        several_segments_of_any_length_make_one_transfer
+        can_batch_says_whether_anything_is_copied_or_refused
+        a_batch_that_needs_much_aligned_memory_is_done_in_parts
+    }
+    borrowing merging {
+        neighbours_share_an_op
+        transfers_apart_share_nothing
+        neighbours_with_padding_share_an_op
+        a_refused_transfer_parts_its_neighbours
+        a_batch_of_100_000_transfers_is_done
+    }
+    borrowing sharing {
+        threads_share_a_dispatcher
+        more_threads_than_queues_take_turns
+        two_dispatchers_share_a_backend
+        blocking_calls_work_while_tickets_are_out
+        a_ticket_outlives_its_dispatcher
+    }
+    borrowing tickets {
+        waiting_for_a_ticket_gives_buffers_and_results
+        trying_often_enough_finishes_a_ticket
+        waiting_until_a_deadline_keeps_the_ticket
+        a_ticket_can_be_driven_by_its_event_fd
+        dropping_a_ticket_finishes_its_batch
+        a_ticket_can_be_waited_for_on_another_thread
+        tickets_are_numbered
+        a_forgotten_ticket_is_counted_and_costs_its_queue
+        too_many_tickets_are_refused_and_the_batch_comes_back
+        each_transfer_of_a_ticket_has_its_own_result
+    }
+    borrowing statistics {
+        batches_transfers_and_bytes_add_up
+        errors_are_counted_by_kind
+        latencies_and_depth_are_within_what_is_possible
+    }
+    borrowing registration {
+        registered_memory_and_other_memory_serve_alike
+        a_buffer_of_a_registered_pool_comes_back_from_a_ticket
+    }
+    borrowing model {
+        any_batches_do_on_the_device_what_they_do_to_an_array
+    }
+}

@@ -1,0 +1,138 @@
+//! One op, carried out by blocking system calls.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::libc::{UIO_MAXIOV, off_t};
+use nix::sys::uio::{pread, preadv, pwrite, pwritev};
+use nix::unistd::fdatasync;
+use raw_block_core::{Completion, DeviceFile, Op, OpKind};
+
+/// The most memory segments that one system call takes.
+const MAX_SEGMENTS: usize = UIO_MAXIOV as usize;
+/// How often an op is issued again after `EAGAIN`, and how long it pauses before each time.
+const AGAIN_LIMIT: u32 = 50;
+const AGAIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// What carrying out ops took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Effort {
+    /// System calls.
+    pub(crate) calls: u64,
+    /// How many of them issued an op, or what was left of it, again.
+    pub(crate) repeats: u64,
+}
+
+impl Effort {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.repeats += other.repeats;
+    }
+}
+
+/// Carries out an op from its beginning to its end.
+pub(crate) fn carry_out(device: &DeviceFile, op: Op) -> (Completion, Effort) {
+    let alignment = u64::from(device.geometry().transfer_alignment);
+    match op.kind() {
+        OpKind::Read => move_all(op, alignment, |op| read_some(device, op)),
+        OpKind::Write => move_all(op, alignment, |op| write_some(device, op)),
+        // Also writes what it takes to find the bytes again, such as newly allocated blocks. What it
+        // leaves out are timestamps, which nobody looks at.
+        OpKind::Flush => call(op, |_| fdatasync(device)),
+        OpKind::Discard => call(op, |op| change_range(device, op, punch_hole())),
+        OpKind::WriteZeroes => call(op, |op| write_zeroes(device, op)),
+    }
+}
+
+/// Moves every byte of a read or write, with as many calls of `move_some` as it takes.
+fn move_all(
+    mut op: Op,
+    alignment: u64,
+    mut move_some: impl FnMut(&mut Op) -> nix::Result<usize>,
+) -> (Completion, Effort) {
+    let mut effort = Effort::default();
+    let mut refusals = 0;
+    // Skips empty segments: a call with nothing else would return 0, as at the end of the device.
+    op.advance(0);
+    loop {
+        effort.calls += 1;
+        match move_some(&mut op) {
+            Ok(0) => return (op.fail_at_end(), effort),
+            Ok(moved) => {
+                op.advance(moved as u64);
+                if op.is_empty() {
+                    return (op.complete(), effort);
+                }
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if refusals < AGAIN_LIMIT => {
+                refusals += 1;
+                thread::sleep(AGAIN_PAUSE);
+            }
+            Err(Errno::EINVAL) if !op.offset().is_multiple_of(alignment) => {
+                let text = "an earlier part of this transfer ended inside a block, \
+                            and the device does not transfer the rest of a block";
+                return (op.fail(io::Error::new(io::ErrorKind::InvalidInput, text)), effort);
+            }
+            Err(errno) => return (op.fail(errno.into()), effort),
+        }
+        effort.repeats += 1;
+    }
+}
+
+fn read_some(device: &DeviceFile, op: &mut Op) -> nix::Result<usize> {
+    let offset = signed(op.offset())?;
+    match op.destination() {
+        [one] => pread(device, one, offset),
+        many => {
+            let count = many.len().min(MAX_SEGMENTS);
+            preadv(device, &mut many[..count], offset)
+        }
+    }
+}
+
+fn write_some(device: &DeviceFile, op: &Op) -> nix::Result<usize> {
+    let offset = signed(op.offset())?;
+    match op.source() {
+        [one] => pwrite(device, one, offset),
+        many => pwritev(device, &many[..many.len().min(MAX_SEGMENTS)], offset),
+    }
+}
+
+/// Carries out an op that is one system call without memory.
+fn call(op: Op, mut attempt: impl FnMut(&Op) -> nix::Result<()>) -> (Completion, Effort) {
+    let mut effort = Effort::default();
+    loop {
+        effort.calls += 1;
+        match attempt(&op) {
+            Ok(()) => return (op.complete(), effort),
+            Err(Errno::EINTR) => effort.repeats += 1,
+            Err(errno) => return (op.fail(errno.into()), effort),
+        }
+    }
+}
+
+fn punch_hole() -> FallocateFlags {
+    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE
+}
+
+fn write_zeroes(device: &DeviceFile, op: &Op) -> nix::Result<()> {
+    let zero = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match change_range(device, op, zero) {
+        // A hole reads as zeroes too.
+        Err(Errno::EOPNOTSUPP) => change_range(device, op, punch_hole()),
+        result => result,
+    }
+}
+
+fn change_range(device: &DeviceFile, op: &Op, mode: FallocateFlags) -> nix::Result<()> {
+    fallocate(device, mode, signed(op.offset())?, signed(op.len())?)
+}
+
+/// An offset or a length as the system calls take it.
+fn signed(bytes: u64) -> nix::Result<off_t> {
+    off_t::try_from(bytes).map_err(|_| Errno::EOVERFLOW)
+}

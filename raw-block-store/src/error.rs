@@ -1,0 +1,114 @@
+//! What can go wrong in the store.
+
+use crate::format::{Damage, EncodeError};
+
+/// An error of the store.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device below failed, or refused.
+    #[error("{doing}: {source}")]
+    Device {
+        /// What the store was doing.
+        doing: &'static str,
+        /// The device's error: kind, place, reason.
+        source: raw_block_core::Error,
+    },
+    /// There is no store on the device, or it can not be read by this software.
+    #[error("{device} holds no store that can be opened: {reason}")]
+    NotAStore {
+        /// Path or name of the device.
+        device: String,
+        /// What was found instead.
+        reason: String,
+    },
+    /// Formatting would destroy a store.
+    #[error(
+        "{device} holds a store already, formatted with label {label:?}: force to overwrite it"
+    )]
+    AlreadyAStore {
+        /// Path or name of the device.
+        device: String,
+        /// The label of that store.
+        label: String,
+    },
+    /// A structure of the store cannot be believed.
+    #[error("{structure} at offset {offset} is damaged: {damage}")]
+    Damaged {
+        /// Which structure.
+        structure: &'static str,
+        /// Where it begins, in bytes.
+        offset: u64,
+        /// Which rule it breaks.
+        damage: Damage,
+    },
+    /// The device does not fit what the store, or the caller, wants of it.
+    #[error("{device} cannot hold this store: {reason}")]
+    Unsuitable {
+        /// Path or name of the device.
+        device: String,
+        /// Why not, and what would do.
+        reason: String,
+    },
+    /// A key is empty, or does not fit into the header block beside the metadata.
+    #[error(
+        "a key of {key_len} bytes with {metadata_len} bytes of metadata cannot be stored: \
+         the key needs at least 1 byte, both together may have {limit}"
+    )]
+    Key {
+        /// Length of the key in bytes.
+        key_len: usize,
+        /// Length of the metadata in bytes.
+        metadata_len: usize,
+        /// What both may have together, in bytes.
+        limit: usize,
+    },
+    /// A payload does not fit into a slot.
+    #[error(
+        "a payload of {len} bytes does not fit into a slot, which holds {limit}: format with larger slots"
+    )]
+    PayloadTooLarge {
+        /// Length of the payload in bytes.
+        len: usize,
+        /// What fits, in bytes.
+        limit: u64,
+    },
+    /// Every slot holds a live object.
+    #[error("the store is full: all {slots} slots hold live objects; delete some")]
+    Full {
+        /// How many slots there are.
+        slots: u64,
+    },
+    /// The caller's buffer is shorter than what it is to hold.
+    #[error("the buffer for the {what} has {given} bytes, it needs {needed}")]
+    BufferTooSmall {
+        /// What it was to hold.
+        what: &'static str,
+        /// What it takes, in bytes.
+        needed: usize,
+        /// Its length in bytes.
+        given: usize,
+    },
+    /// No memory for a table of the store.
+    #[error("there is no memory for {what}: {bytes} bytes")]
+    OutOfMemory {
+        /// What it was for.
+        what: &'static str,
+        /// How much, in bytes.
+        bytes: u64,
+    },
+    /// A value could not be encoded: a defect of this software.
+    #[error("a structure could not be written: {0}")]
+    Encode(#[from] EncodeError),
+}
+
+/// Says what the store was doing when the device failed.
+pub(crate) trait Doing<T> {
+    fn doing(self, what: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for Result<T, raw_block_core::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Device { doing, source })
+    }
+}

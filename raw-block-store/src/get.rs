@@ -1,0 +1,235 @@
+//! Getting objects: a batch is one submission, header and payload of an object one vectored read.
+
+use raw_block_core::{AlignedBuf, ReadAt};
+
+use crate::error::Doing;
+use crate::format::{Damage, ObjectEntry, SlotHeader};
+use crate::put::MAX_SUBMISSION;
+use crate::{Error, Store};
+
+/// An object to get, and where to put it.
+#[derive(Debug)]
+pub struct Get<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// Gets the payload, in its front. One that is aligned like a device buffer, for a payload whose
+    /// length is a multiple of the device's block, is read into without a copy.
+    pub payload: &'a mut [u8],
+    /// Gets the metadata, in its front. May be empty: then the metadata is left out.
+    pub metadata: &'a mut [u8],
+}
+
+impl<'a> Get<'a> {
+    /// A get of the payload alone.
+    #[must_use]
+    pub fn new(key: &'a [u8], payload: &'a mut [u8]) -> Self {
+        Self { key, payload, metadata: &mut [] }
+    }
+}
+
+/// What a get found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Found {
+    /// Length in bytes of the payload, which is in the front of the caller's buffer.
+    pub payload_len: usize,
+    /// Length in bytes of the metadata.
+    pub metadata_len: usize,
+}
+
+/// A whole object.
+#[derive(Debug)]
+pub struct Object {
+    buffer: AlignedBuf,
+    metadata: Vec<u8>,
+    payload_len: usize,
+}
+
+impl Object {
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer[..self.payload_len]
+    }
+
+    /// The metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &[u8] {
+        &self.metadata
+    }
+}
+
+/// Where the index says that an object is.
+#[derive(Clone, Copy)]
+struct Located {
+    slot: u64,
+    entry: ObjectEntry,
+}
+
+impl Store {
+    /// Gets one object into memory of its own; `None` if there is none with this key.
+    ///
+    /// # Errors
+    /// Those of [`get_many`](Self::get_many).
+    pub fn get(&self, key: &[u8]) -> Result<Option<Object>, Error> {
+        const DOING: &str = "make room for an object";
+        let hash = self.hash(key);
+        loop {
+            let Some(entry) = self.index().get(&hash).map(|(_, entry)| *entry) else {
+                self.counters.misses.add(1);
+                return Ok(None);
+            };
+            let mut buffer = AlignedBuf::zeroed(entry.payload_len.get() as usize).doing(DOING)?;
+            let mut metadata = vec![0; entry.metadata_len.get().into()];
+            let get = Get { key, payload: &mut buffer, metadata: &mut metadata };
+            match self.get_many(&mut [get]).remove(0) {
+                // Overwritten since the lengths were looked up, by a longer one.
+                Err(Error::BufferTooSmall { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(None) => return Ok(None),
+                Ok(Some(found)) => {
+                    metadata.truncate(found.metadata_len);
+                    let payload_len = found.payload_len;
+                    return Ok(Some(Object { buffer, metadata, payload_len }));
+                }
+            }
+        }
+    }
+
+    /// Gets a batch of objects, with one submission to the device for up to 1024 of them.
+    ///
+    /// Each key has its own result, in the order of the batch: what was found, or `None` for a key that
+    /// is not there. Key, sequence and checksums of each object were verified. In place of the result:
+    /// [`Error::Damaged`] when the object is there and fails a check, [`Error::BufferTooSmall`],
+    /// [`Error::Device`]. Unless an object was found, the contents of its buffers are unspecified.
+    #[must_use = "each object may be missing or damaged"]
+    pub fn get_many(&self, gets: &mut [Get<'_>]) -> Vec<Result<Option<Found>, Error>> {
+        let mut results = Vec::with_capacity(gets.len());
+        for batch in gets.chunks_mut(MAX_SUBMISSION) {
+            let from = results.len();
+            if let Err(error) = self.read(batch, &mut results) {
+                results.truncate(from);
+                results.extend(batch.iter().map(|_| Err(error.clone())));
+            }
+        }
+        results
+    }
+
+    /// Reads and verifies a batch; appends a result for each.
+    fn read(
+        &self,
+        gets: &mut [Get<'_>],
+        results: &mut Vec<Result<Option<Found>, Error>>,
+    ) -> Result<(), Error> {
+        // Held until everything was read: what the index names now is not overwritten meanwhile.
+        let _gate = self.enter();
+        let located: Vec<Option<Located>> = {
+            let index = self.index();
+            let locate = |get: &Get<'_>| {
+                let (slot, entry) = index.get(&self.hash(get.key))?;
+                Some(Located { slot, entry: *entry })
+            };
+            gets.iter().map(locate).collect()
+        };
+        let block_size = self.block_size();
+        let mut headers = self.scratch.take(gets.len() * block_size)?;
+
+        let mut reads = Vec::with_capacity(gets.len());
+        let outcomes: Vec<_> = located
+            .iter()
+            .zip(gets.iter_mut())
+            .zip(headers.chunks_exact_mut(block_size))
+            .map(|((located, get), header)| {
+                let Some(located) = located else { return Ok(false) };
+                check_buffers(get, &located.entry)?;
+                let len = located.entry.payload_len.get() as usize;
+                let behind =
+                    if self.is_inline(&located.entry) { &mut [] } else { &mut get.payload[..len] };
+                let total_len = (block_size + behind.len()).next_multiple_of(block_size);
+                let read = ReadAt::scatter(self.slot_offset(located.slot), [header, behind]);
+                reads.push(read.padded_to(total_len as u64));
+                Ok(true)
+            })
+            .collect();
+        let mut read = self.device.read_buffers(&mut reads).into_iter();
+        drop(reads);
+
+        for (((outcome, located), get), header) in
+            outcomes.into_iter().zip(located).zip(gets).zip(headers.chunks_exact(block_size))
+        {
+            let result = match (outcome, located) {
+                (Err(error), _) => Err(error),
+                (Ok(true), Some(located)) => read
+                    .next()
+                    .unwrap_or(Ok(()))
+                    .doing("get an object")
+                    .and_then(|()| self.verify(get, header, &located)),
+                _ => Ok(None),
+            };
+            self.count(&result);
+            results.push(result);
+        }
+        Ok(())
+    }
+
+    /// Checks an object that was read, and completes the caller's buffers.
+    fn verify(
+        &self,
+        get: &mut Get<'_>,
+        block: &[u8],
+        located: &Located,
+    ) -> Result<Option<Found>, Error> {
+        let damaged = |structure, damage| Error::Damaged {
+            structure,
+            offset: self.slot_offset(located.slot),
+            damage,
+        };
+        let view = SlotHeader::read(block, &self.layout, located.slot)
+            .map_err(|damage| damaged("the header of an object", damage))?;
+        if view.header.entry != located.entry {
+            let rule = Damage::Inconsistent("it is another object than the index names");
+            return Err(damaged("the header of an object", rule));
+        }
+        if view.key != get.key {
+            // Two keys with one 128-bit hash: the one that was put last is there.
+            return Ok(None);
+        }
+        let payload_len = located.entry.payload_len.get() as usize;
+        let payload = &mut get.payload[..payload_len];
+        if let Some(inline) = view.inline_payload {
+            payload.copy_from_slice(inline);
+        }
+        view.header
+            .verify_payload([&*payload])
+            .map_err(|damage| damaged("the payload of an object", damage))?;
+        let metadata_len = view.metadata.len();
+        if !get.metadata.is_empty() {
+            get.metadata[..metadata_len].copy_from_slice(view.metadata);
+        }
+        Ok(Some(Found { payload_len, metadata_len }))
+    }
+
+    fn count(&self, result: &Result<Option<Found>, Error>) {
+        match result {
+            Ok(Some(_)) => self.counters.hits.add(1),
+            Ok(None) => self.counters.misses.add(1),
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(%error, "an object failed its checks");
+                self.counters.failed_checks.add(1);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn check_buffers(get: &Get<'_>, entry: &ObjectEntry) -> Result<(), Error> {
+    let needed = entry.payload_len.get() as usize;
+    if get.payload.len() < needed {
+        return Err(Error::BufferTooSmall { what: "payload", needed, given: get.payload.len() });
+    }
+    let needed = usize::from(entry.metadata_len.get());
+    if !get.metadata.is_empty() && get.metadata.len() < needed {
+        return Err(Error::BufferTooSmall { what: "metadata", needed, given: get.metadata.len() });
+    }
+    Ok(())
+}

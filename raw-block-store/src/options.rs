@@ -1,0 +1,140 @@
+//! How a store is laid out when it is formatted.
+
+use raw_block_core::Geometry;
+
+use crate::Error;
+use crate::format::{
+    MAX_SLOT_COUNT, MAX_SLOT_SIZE, SLOT_HEADER_LEN, Superblock, container_len, is_block_size,
+    records_per_block, superblock_offsets,
+};
+
+/// Block size in bytes unless the device needs a larger one.
+const DEFAULT_BLOCK_SIZE: u32 = 4096;
+/// Delete log blocks of the smallest store.
+const MIN_LOG_BLOCKS: u64 = 64;
+/// Delete log blocks of the largest store.
+const MAX_LOG_BLOCKS: u64 = 4096;
+
+/// What [`Store::format`](crate::Store::format) makes.
+#[derive(Clone, Debug)]
+pub struct FormatOptions {
+    /// Length in bytes of the largest payload.
+    pub payload_len: u64,
+    /// Block size in bytes: a power of two from 512 to 65536 and a multiple of the device's transfer
+    /// alignment; 4096 if not given. Each object takes one block for its header, so larger blocks hold
+    /// longer keys and smaller blocks waste less.
+    pub block_size: Option<u32>,
+    /// How many slots to make; as many as fit if not given.
+    pub slot_count: Option<u64>,
+    /// A name for people, up to 64 bytes.
+    pub label: String,
+    /// Overwrite a store that is there.
+    pub force: bool,
+}
+
+impl FormatOptions {
+    /// A store of objects with payloads of up to `payload_len` bytes, as many as the device holds.
+    #[must_use]
+    pub fn for_payloads(payload_len: u64) -> Self {
+        Self { payload_len, block_size: None, slot_count: None, label: String::new(), force: false }
+    }
+
+    /// The superblock of the store that these options make on a device. Everything but UUID, hash key,
+    /// time and state is filled in.
+    pub(crate) fn lay_out(&self, geometry: &Geometry, device: &str) -> Result<Superblock, Error> {
+        let unsuitable = |reason: String| Error::Unsuitable { device: device.to_owned(), reason };
+        let block_size =
+            self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE.max(geometry.transfer_alignment));
+        if !is_block_size(block_size) || !block_size.is_multiple_of(geometry.transfer_alignment) {
+            return Err(unsuitable(format!(
+                "a block size of {block_size} bytes is not a power of two from 512 to 65536 and a multiple \
+                 of the device's {}",
+                geometry.transfer_alignment
+            )));
+        }
+        let block = u64::from(block_size);
+        let slot_size = self
+            .payload_len
+            .checked_next_multiple_of(block)
+            .and_then(|payload| payload.checked_add(block))
+            .filter(|&size| size <= MAX_SLOT_SIZE)
+            .ok_or_else(|| {
+                let largest = MAX_SLOT_SIZE - block;
+                unsuitable(format!("payloads of {} bytes are above {largest}", self.payload_len))
+            })?;
+        let too_small = |slots| {
+            unsuitable(format!(
+                "{} bytes are too few for {slots} slots of {slot_size} bytes and what belongs to them",
+                geometry.capacity
+            ))
+        };
+        let wanted = self.slot_count.unwrap_or(1);
+        let [_, second, last] =
+            superblock_offsets(geometry.capacity).ok_or_else(|| too_small(wanted))?;
+        let first_region = (second + 4096).next_multiple_of(block);
+        let regions = |slots| Regions::new(first_region, slots, slot_size, block_size);
+        let fits = |&slots: &u64| regions(slots).is_some_and(|regions| regions.end <= last);
+
+        let slot_count = match self.slot_count {
+            Some(slots) => Some(slots).filter(fits),
+            None => {
+                // The most that fit: between `low`, which fits, and `high`, which does not.
+                let mut low = 0;
+                let mut high = (geometry.capacity / slot_size).min(MAX_SLOT_COUNT) + 1;
+                while low + 1 < high {
+                    let middle = low + (high - low) / 2;
+                    if fits(&middle) { low = middle } else { high = middle }
+                }
+                Some(low)
+            }
+        };
+        let regions = slot_count
+            .filter(|&slots| slots > 0)
+            .and_then(regions)
+            .ok_or_else(|| too_small(wanted))?;
+
+        let mut superblock = Superblock::new(&[0; 16]);
+        superblock.block_size = block_size.into();
+        superblock.slot_size = slot_size.into();
+        superblock.slot_count = regions.slots.into();
+        superblock.device_len = geometry.capacity.into();
+        superblock.checkpoint_offset =
+            [first_region.into(), (first_region + regions.container).into()];
+        superblock.checkpoint_len = regions.container.into();
+        superblock.delete_log_offset = (first_region + 2 * regions.container).into();
+        superblock.delete_log_len = regions.log.into();
+        superblock.slots_offset = regions.slots_offset.into();
+        superblock.last_superblock_offset = last.into();
+        superblock.set_label(&self.label)?;
+        Ok(superblock)
+    }
+}
+
+/// The regions of a store with a certain number of slots, in bytes.
+struct Regions {
+    slots: u64,
+    container: u64,
+    log: u64,
+    slots_offset: u64,
+    end: u64,
+}
+
+impl Regions {
+    fn new(first: u64, slots: u64, slot_size: u64, block_size: u32) -> Option<Self> {
+        if slots > MAX_SLOT_COUNT {
+            return None;
+        }
+        let container = container_len(slots, block_size)?;
+        let log_blocks =
+            (slots / records_per_block(block_size) as u64).clamp(MIN_LOG_BLOCKS, MAX_LOG_BLOCKS);
+        let log = log_blocks * u64::from(block_size);
+        let slots_offset = container.checked_mul(2)?.checked_add(log)?.checked_add(first)?;
+        let end = slots.checked_mul(slot_size)?.checked_add(slots_offset)?;
+        Some(Self { slots, container, log, slots_offset, end })
+    }
+}
+
+/// What key and metadata may have together, in bytes.
+pub(crate) fn key_limit(block_size: u32) -> usize {
+    block_size as usize - SLOT_HEADER_LEN
+}

@@ -1,0 +1,53 @@
+//! What the store was asked, and how it went.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The counters of one open store at one moment. Everything counts from when it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Slots in all.
+    pub slots: u64,
+    /// Slots that hold a live object: the number of keys.
+    pub live_slots: u64,
+    /// Slots that can be written now.
+    pub free_slots: u64,
+    /// Slots that wait for the next checkpoint.
+    pub waiting_slots: u64,
+    /// Objects that were put.
+    pub puts: u64,
+    /// Objects that were found and passed their checks.
+    pub hits: u64,
+    /// Keys that were not there.
+    pub misses: u64,
+    /// Objects that were there and failed a check: damaged on the device.
+    pub failed_checks: u64,
+    /// Keys that were deleted.
+    pub deletes: u64,
+    /// Checkpoints that were committed.
+    pub checkpoints: u64,
+}
+
+/// The counters that calls add to.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) puts: Counter,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) failed_checks: Counter,
+    pub(crate) deletes: Counter,
+    pub(crate) checkpoints: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,296 @@
+//! The store: formatting, opening, closing, and what its calls share.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use raw_block_core::{Dispatcher, IoBackend};
+
+use crate::checkpoint::{self, Committed};
+use crate::error::Doing;
+use crate::format::{ObjectEntry, Superblock, SuperblockState, records_per_block};
+use crate::hash::key_hash;
+use crate::index::{Index, KeyHash};
+use crate::recovery::{self, Recovered};
+use crate::scratch::ScratchPool;
+use crate::space::Space;
+use crate::stats::{Counters, StoreStats};
+use crate::superblocks::Superblocks;
+use crate::{Error, FormatOptions};
+
+/// Keyed objects on one device.
+///
+/// All calls take `&self` and may come from several threads. Calls on batches are the primitive: one
+/// batch is one submission to the device, whatever its size; [`put`](Store::put) and
+/// [`get`](Store::get) are batches of one.
+///
+/// What was put is durable after [`flush`](Store::flush). A store that is dropped without
+/// [`close`](Store::close) is recovered when it is opened again, as after a power cut.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_core::MemoryBackend;
+/// use raw_block_store::{FormatOptions, Get, Put, Store};
+///
+/// let device = Arc::new(MemoryBackend::new(64 << 20)?);
+/// Store::format(device.clone(), &FormatOptions::for_payloads(256 << 10))?;
+/// let store = Store::open(device)?;
+///
+/// let puts = [Put::new(b"layer 0", &[1; 1000]), Put::new(b"layer 1", &[2; 2000])];
+/// for result in store.put_many(&puts) {
+///     result?;
+/// }
+///
+/// let (mut first, mut second) = ([0; 1000], [0; 2000]);
+/// let found = store.get_many(&mut [
+///     Get::new(b"layer 0", &mut first),
+///     Get::new(b"layer 2", &mut second),
+/// ]);
+/// assert_eq!(found[0].as_ref().unwrap().unwrap().payload_len, 1000);
+/// assert!(found[1].as_ref().unwrap().is_none(), "a miss");
+/// assert_eq!(first, [1; 1000]);
+/// store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Store {
+    pub(crate) device: Dispatcher,
+    /// Where everything lies. Its state and generation are those of when the store was opened.
+    pub(crate) layout: Superblock,
+    superblocks: Mutex<Superblocks>,
+    pub(crate) index: RwLock<Index>,
+    space: Mutex<Space>,
+    /// Held shared by every call that reads or writes slots, alone by a checkpoint: no operation is
+    /// under way while one is taken, and no slot is freed while it is read.
+    pub(crate) gate: RwLock<Committed>,
+    pub(crate) scratch: ScratchPool,
+    pub(crate) counters: Counters,
+}
+
+impl Store {
+    /// Makes an empty store on a device, whose contents are lost.
+    ///
+    /// # Errors
+    /// - [`Error::AlreadyAStore`] when there is one, unless `options.force` is set.
+    /// - [`Error::Unsuitable`] when the device is too small or its blocks are too large.
+    /// - [`Error::Device`] when the device fails.
+    pub fn format(backend: Arc<dyn IoBackend>, options: &FormatOptions) -> Result<(), Error> {
+        let name = backend.device().to_owned();
+        let device = Dispatcher::new(backend).doing("format")?;
+        let mut superblock = options.lay_out(device.geometry(), &name)?;
+        match Superblocks::read(&device) {
+            Ok(found) if !options.force => {
+                let label = found.current().label().to_owned();
+                return Err(Error::AlreadyAStore { device: name, label });
+            }
+            Ok(found) => found.erase(&device)?,
+            Err(Error::NotAStore { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        superblock.preamble.uuid = random()?;
+        superblock.hash_key = random()?;
+        let since_epoch =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        superblock.created_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(0).into();
+
+        let mut superblocks = Superblocks::new(superblock);
+        superblocks.erase(&device)?;
+        let mut committed =
+            Committed { number: 0, container: 1, covered: 0, next_sequence: 1, last_number: 0 };
+        let index = Index::new(superblock.slot_count.get())?;
+        checkpoint::write(&device, &superblock, &mut committed, index.entries(), 1)?;
+        superblocks.mark(&device, SuperblockState::Clean { checkpoint: committed.number })
+    }
+
+    /// Opens the store on a device. One that was not closed in order is recovered first, which reads
+    /// the header of every slot.
+    ///
+    /// Nothing is written before everything was checked; then the store is durably marked as open.
+    ///
+    /// # Errors
+    /// - [`Error::NotAStore`] when there is none, or none that this software and this device can
+    ///   handle.
+    /// - [`Error::Damaged`] when its newest checkpoint cannot be believed.
+    /// - [`Error::OutOfMemory`] when there is no memory for the index.
+    /// - [`Error::Device`] when the device fails.
+    pub fn open(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        let device = Dispatcher::new(backend).doing("open the store")?;
+        // A process that was killed may have left writes in the device's cache: trust only what is
+        // durable.
+        device.flush().doing("open the store")?;
+        let mut superblocks = Superblocks::read(&device)?;
+        let layout = *superblocks.current();
+        let recovered = recovery::run(&device, &layout)?;
+        let Recovered { index, mut committed, next_sequence } = recovered;
+
+        superblocks.mark(&device, SuperblockState::Open)?;
+        if layout.state() == SuperblockState::Open {
+            // Now this checkpoint speaks for everything that was found, and slots whose headers could
+            // bring an old state back can be written again.
+            checkpoint::write(&device, &layout, &mut committed, index.entries(), next_sequence)?;
+        }
+        let log_blocks = layout.delete_log_len.get() / u64::from(layout.block_size.get());
+        let slots = (0..).zip(index.entries()).filter(|(_, entry)| entry.is_live());
+        let space = Space::new(
+            layout.slot_count.get(),
+            slots.map(|(slot, _)| slot),
+            next_sequence,
+            log_blocks,
+        );
+        Ok(Self {
+            device,
+            layout,
+            superblocks: Mutex::new(superblocks),
+            index: RwLock::new(index),
+            space: Mutex::new(space),
+            gate: RwLock::new(committed),
+            scratch: ScratchPool::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Makes durable every put and delete that was acknowledged before this call.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; after a failed flush every later change is refused until the store is opened
+    /// again, because it is unknown what is durable.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.device.flush().doing("flush the store")
+    }
+
+    /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening it
+    /// again needs no recovery.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; the store is then recovered when it is opened again.
+    pub fn close(self) -> Result<(), Error> {
+        self.checkpoint(false)?;
+        let number = self.gate.into_inner().unwrap_or_else(PoisonError::into_inner).number;
+        let mut superblocks = self.superblocks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        superblocks.mark(&self.device, SuperblockState::Clean { checkpoint: number })
+    }
+
+    /// Whether there is an object with this key, as far as the index knows: the object itself is not
+    /// read.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.index().get(&self.hash(key)).is_some()
+    }
+
+    /// The counters as they are now.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let live_slots = self.index().len() as u64;
+        let space = self.space();
+        StoreStats {
+            slots: self.layout.slot_count.get(),
+            live_slots,
+            free_slots: space.free_slots(),
+            waiting_slots: space.waiting_slots(),
+            puts: self.counters.puts.get(),
+            hits: self.counters.hits.get(),
+            misses: self.counters.misses.get(),
+            failed_checks: self.counters.failed_checks.get(),
+            deletes: self.counters.deletes.get(),
+            checkpoints: self.counters.checkpoints.get(),
+        }
+    }
+
+    /// The device below.
+    #[must_use]
+    pub fn device(&self) -> &Dispatcher {
+        &self.device
+    }
+
+    /// The largest payload that fits, in bytes, whatever the key.
+    #[must_use]
+    pub fn max_payload(&self) -> u64 {
+        crate::format::max_payload(self.layout.slot_size.get(), self.layout.block_size.get())
+    }
+
+    /// Writes a checkpoint, which frees the slots and log blocks that wait for one. With `only_if_useful`,
+    /// not if none wait: another call may have done it meanwhile. Waits for the operations under way,
+    /// and lets none begin.
+    pub(crate) fn checkpoint(&self, only_if_useful: bool) -> Result<(), Error> {
+        let mut committed = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let (useful, next_sequence) = {
+            let space = self.space();
+            (space.is_waiting(), space.next_sequence())
+        };
+        if only_if_useful && !useful {
+            return Ok(());
+        }
+        {
+            let index = self.index();
+            checkpoint::write(
+                &self.device,
+                &self.layout,
+                &mut committed,
+                index.entries(),
+                next_sequence,
+            )?;
+        }
+        self.index_mut().forget_deletions();
+        self.space().release();
+        self.counters.checkpoints.add(1);
+        Ok(())
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        key_hash(&self.layout.hash_key, key)
+    }
+
+    pub(crate) fn block_size(&self) -> usize {
+        self.layout.block_size.get() as usize
+    }
+
+    /// Where a slot begins, in bytes.
+    pub(crate) fn slot_offset(&self, slot: u64) -> u64 {
+        self.layout.slots_offset.get() + slot * self.layout.slot_size.get()
+    }
+
+    /// Whether the payload of this object lies in the header block.
+    pub(crate) fn is_inline(&self, entry: &ObjectEntry) -> bool {
+        entry.is_inline(self.layout.block_size.get())
+    }
+
+    pub(crate) fn records_per_log_block(&self) -> usize {
+        records_per_block(self.layout.block_size.get())
+    }
+
+    pub(crate) fn space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index_mut(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn enter(&self) -> std::sync::RwLockReadGuard<'_, Committed> {
+        self.gate.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("device", &self.device)
+            .field("label", &self.layout.label())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn random() -> Result<[u8; 16], Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| {
+            raw_block_core::Error::os("draw random bytes", std::io::Error::other(error))
+        })
+        .doing("format")?;
+    Ok(bytes)
+}

@@ -1,0 +1,104 @@
+//! A store on a file and on a block device, written with one engine and read with another.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{bytes, payload, put_all, store_on};
+use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
+use raw_block_core::{Direct, IoBackend};
+use raw_block_store::{Engine, FormatOptions, Put, Store, open_device};
+
+const LEN: u64 = 32 << 20;
+
+/// The ways to reach a device.
+const WAYS: [(Engine, Direct); 4] = [
+    (Engine::Uring, Direct::Preferred),
+    (Engine::Posix, Direct::Preferred),
+    (Engine::Posix, Direct::Off),
+    (Engine::Auto, Direct::Off),
+];
+
+fn open(path: &Path, (engine, direct): (Engine, Direct)) -> Arc<dyn IoBackend> {
+    open_device(path, engine, direct).unwrap()
+}
+
+/// Objects of many lengths: empty, inline, ending inside a block, ending with one.
+fn objects() -> Vec<(String, Vec<u8>)> {
+    let lengths = (0..40).map(|number| number * 512);
+    (0..)
+        .zip(lengths)
+        .map(|(seed, len)| (format!("key {seed}"), bytes(seed, len + len % 3)))
+        .collect()
+}
+
+/// Writes with each way and reads with each, after an orderly close and without one.
+fn mix(path: &Path) {
+    let objects = objects();
+    let puts: Vec<_> = objects.iter().map(|(key, value)| Put::new(key.as_bytes(), value)).collect();
+    for writer in WAYS {
+        for reader in WAYS {
+            for orderly in [true, false] {
+                let options =
+                    FormatOptions { force: true, ..FormatOptions::for_payloads(64 << 10) };
+                let store = store_on(&open(path, writer), &options);
+                put_all(&store, &puts);
+                assert!(store.delete_many(&[b"key 7"]).remove(0).unwrap());
+                if orderly {
+                    store.close().unwrap();
+                } else {
+                    drop(store);
+                }
+                let store = Store::open(open(path, reader)).unwrap();
+                for (key, value) in &objects {
+                    let expected = (key != "key 7").then_some(value);
+                    let found = payload(&store, key.as_bytes());
+                    assert_eq!(found.as_ref(), expected, "{key}, {writer:?} to {reader:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_one_engine_wrote_to_a_file_every_other_reads() {
+    mix(temp_file(LEN).unwrap().path());
+}
+
+#[test]
+fn what_one_engine_wrote_to_a_block_device_every_other_reads() {
+    for sector_size in [512, 4096] {
+        match LoopDevice::attach(LEN, sector_size) {
+            Ok(device) => mix(device.path()),
+            Err(skipped) => return println!("skipped: {skipped}"),
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_puts_is_one_submission_on_the_ring_and_so_is_a_batch_of_gets() {
+    let file = temp_file(LEN).unwrap();
+    let device = open(file.path(), (Engine::Uring, Direct::Preferred));
+    let store = store_on(&device, &FormatOptions::for_payloads(256 << 10));
+    let value = bytes(1, 256 << 10);
+    let keys: Vec<_> = (0..32_u8).map(|key| [key]).collect();
+    let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
+    let before = store.device().stats().submissions;
+    put_all(&store, &puts);
+    assert_eq!(store.device().stats().submissions - before, 1);
+    for key in keys {
+        assert_eq!(payload(&store, &key).unwrap(), value);
+    }
+    assert_eq!(store.device().stats().submissions - before, 33);
+}
+
+#[test]
+fn a_second_store_on_the_same_file_is_refused() {
+    let file = temp_file(LEN).unwrap();
+    let _first = open(file.path(), (Engine::Uring, Direct::Preferred));
+    for engine in [Engine::Posix, Engine::Uring] {
+        let error = open_device(file.path(), engine, Direct::Preferred).map(drop).unwrap_err();
+        assert_eq!(error.kind(), raw_block_core::ErrorKind::Busy);
+    }
+}

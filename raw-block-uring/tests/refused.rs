@@ -1,0 +1,108 @@
+//! What happens where io_uring, or the device, is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use raw_block_core::{Direct, ErrorKind};
+use raw_block_uring::{UringBackend, UringOptions, probe};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+/// Runs `test` in a thread in which `io_uring_setup` fails with `errno`, as under the seccomp profile of
+/// a container.
+fn without_io_uring<T: Send>(errno: i32, test: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let forbidden = scope.spawn(|| {
+            let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
+            let filter = SeccompFilter::new(
+                rules,
+                SeccompAction::Allow,
+                SeccompAction::Errno(u32::try_from(errno).unwrap()),
+                std::env::consts::ARCH.try_into().unwrap(),
+            )
+            .unwrap();
+            let program: BpfProgram = filter.try_into().unwrap();
+            seccompiler::apply_filter(&program).unwrap();
+            test()
+        });
+        forbidden.join().unwrap()
+    })
+}
+
+fn file(len: u64) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.as_file().set_len(len).unwrap();
+    file
+}
+
+#[test]
+fn a_seccomp_profile_that_forbids_io_uring_is_named() {
+    let file = file(1 << 20);
+    let error = without_io_uring(libc::EPERM, || {
+        assert_eq!(probe().unwrap_err().kind(), ErrorKind::PermissionDenied);
+        UringBackend::open(file.path(), &UringOptions::default()).unwrap_err()
+    });
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let text = error.to_string();
+    assert!(text.contains("seccomp") && text.contains("posix backend"), "{text}");
+    assert!(text.contains(file.path().to_str().unwrap()), "{text}");
+}
+
+#[test]
+fn a_kernel_without_io_uring_is_told_apart_from_a_forbidden_one() {
+    let error = without_io_uring(libc::ENOSYS, || probe().unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("this kernel has no io_uring"), "{error}");
+}
+
+#[test]
+fn exhausted_lockable_memory_is_told_apart_from_a_ban() {
+    let error = without_io_uring(libc::ENOMEM, || probe().unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::OutOfResources);
+    assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+}
+
+#[test]
+fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
+    // A filter cannot look at the flags, which are behind a pointer; refusing all shows that the ladder
+    // ends.
+    let error = without_io_uring(libc::EINVAL, || probe().unwrap_err());
+    assert_eq!(error.os_error().unwrap().raw_os_error(), Some(libc::EINVAL));
+    let file = file(1 << 20);
+    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    assert!(backend.granted_flags().names().any(|name| name == "CLAMP"));
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_has_a_clear_error() {
+    let open = |path: &str| UringBackend::open(path, &UringOptions::default()).unwrap_err();
+    assert_eq!(open("/no/such/path").kind(), ErrorKind::NotFound);
+    let error = open("/");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("directory"), "{error}");
+    let error = open("/dev/null");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("character device"), "{error}");
+    let small = file(100);
+    assert_eq!(open(small.path().to_str().unwrap()).kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
+    let file = file(1 << 20);
+    let first = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let error = UringBackend::open(file.path(), &UringOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    drop(first);
+    assert!(UringBackend::open(file.path(), &UringOptions::default()).is_ok());
+}
+
+#[test]
+fn the_page_cache_is_bypassed_only_where_that_was_asked_for() {
+    let file = file(1 << 20);
+    let options = |direct| UringOptions { direct };
+    for (direct, expected) in [(Direct::Required, true), (Direct::Off, false)] {
+        let backend = UringBackend::open(file.path(), &options(direct)).unwrap();
+        assert_eq!(backend.is_direct(), expected);
+    }
+    assert_eq!(fs::metadata(file.path()).unwrap().len(), 1 << 20, "opening changes nothing");
+}

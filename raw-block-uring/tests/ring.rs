@@ -1,0 +1,159 @@
+//! What is special about this backend: system calls, registered memory, devices that shrink.
+
+use std::sync::Arc;
+
+use raw_block_core::{
+    AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, IoBackend, OwnedTransfer,
+    ReadAt, WriteAt,
+};
+use raw_block_uring::{UringBackend, UringOptions};
+
+const LEN: u64 = 16 << 20;
+
+fn open(options: DispatcherOptions) -> (tempfile::NamedTempFile, Arc<UringBackend>, Dispatcher) {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.as_file().set_len(LEN).unwrap();
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let dispatcher = Dispatcher::with_options(backend.clone(), options).unwrap();
+    (file, backend, dispatcher)
+}
+
+/// Places that are no neighbours, so that nothing is merged.
+fn apart(count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(|number| number * 8192)
+}
+
+#[test]
+fn a_blocking_batch_that_fits_the_ring_is_one_system_call() {
+    let (_file, _, device) = open(DispatcherOptions::default());
+    let mut buffers: Vec<_> = (0..128).map(|_| AlignedBuf::zeroed(4096).unwrap()).collect();
+    for count in [1, 2, 32, 128] {
+        let before = device.stats().submissions;
+        let writes: Vec<_> = apart(count)
+            .zip(&buffers)
+            .map(|(offset, buffer)| WriteAt::new(offset, buffer))
+            .collect();
+        device.write_buffers(&writes).all().unwrap();
+        assert_eq!(device.stats().submissions - before, 1, "write of {count}");
+        let mut reads: Vec<_> = apart(count)
+            .zip(&mut buffers)
+            .map(|(offset, buffer)| ReadAt::new(offset, buffer))
+            .collect();
+        device.read_buffers(&mut reads).all().unwrap();
+        assert_eq!(device.stats().submissions - before, 2, "read of {count}");
+    }
+}
+
+#[test]
+fn a_batch_larger_than_the_ring_never_has_more_in_flight_than_the_ring_holds() {
+    let (_file, _, device) = open(DispatcherOptions { queue_depth: 8, max_queues: 2 });
+    let buffers: Vec<_> = (0..200_u8)
+        .map(|number| {
+            let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+            buffer.fill(number);
+            buffer
+        })
+        .collect();
+    let writes: Vec<_> =
+        apart(200).zip(&buffers).map(|(offset, buffer)| WriteAt::new(offset, buffer)).collect();
+    device.write_buffers(&writes).all().unwrap();
+    let stats = device.stats();
+    assert!(stats.achieved_depth() <= 8.0, "{}", stats.achieved_depth());
+    assert!((200 / 8..=100).contains(&stats.submissions), "{} submissions", stats.submissions);
+    let mut found = AlignedBuf::zeroed(4096).unwrap();
+    for (number, offset) in apart(200).enumerate() {
+        device.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
+        assert_eq!(found[..], buffers[number][..]);
+    }
+}
+
+#[test]
+fn memory_of_a_registered_pool_is_used_as_registered_memory() {
+    let (_file, backend, device) = open(DispatcherOptions::default());
+    let pool = BufferPool::new(8192, 8).unwrap();
+    let other = BufferPool::new(8192, 1).unwrap();
+    let write = |pool: &BufferPool, offset| {
+        let before = device.stats().registered_ops;
+        let mut buffer = pool.take().unwrap();
+        buffer.fill(u8::try_from(offset >> 16).unwrap());
+        device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
+        // An interior slice qualifies too.
+        let mut inner = pool.take().unwrap_or(buffer);
+        device.read_buffers(&mut [ReadAt::new(offset, &mut inner[4096..])]).all().unwrap();
+        assert_eq!(inner[4096], u8::try_from(offset >> 16).unwrap());
+        device.stats().registered_ops - before
+    };
+    assert_eq!(write(&pool, 1 << 16), 0, "before it is registered");
+    pool.register_with(&*backend).unwrap();
+    assert_eq!(write(&pool, 2 << 16), 2, "on a queue that was open already");
+    assert_eq!(write(&other, 3 << 16), 0, "memory of another pool");
+    other.register_with(&*backend).unwrap();
+    assert_eq!(write(&other, 4 << 16), 2);
+    assert_eq!(write(&pool, 5 << 16), 2, "the first one still");
+}
+
+#[test]
+fn a_registered_pool_may_go_away_before_the_backend() {
+    let (_file, backend, device) = open(DispatcherOptions::default());
+    let pool = BufferPool::new(4096, 1).unwrap();
+    pool.register_with(&*backend).unwrap();
+    drop(pool);
+    let buffer = AlignedBuf::zeroed(4096).unwrap();
+    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    let pool = BufferPool::new(4096, 1).unwrap();
+    let mut buffer = pool.take().unwrap();
+    buffer.fill(3);
+    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    buffer.fill(0);
+    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    assert!(buffer.iter().all(|&byte| byte == 3));
+}
+
+#[test]
+fn a_file_that_became_shorter_ends_in_an_error_and_not_in_a_loop() {
+    let (file, _, device) = open(DispatcherOptions::default());
+    file.as_file().set_len(6144).unwrap();
+    let mut buffers = vec![vec![0; 8192]; 3];
+    let mut reads: Vec<_> = [0, 4096, 8192]
+        .into_iter()
+        .zip(&mut buffers)
+        .map(|(offset, buffer)| ReadAt::new(offset, &mut buffer[..4096]))
+        .collect();
+    let results = device.read_buffers(&mut reads);
+    assert!(results[0].is_ok());
+    for result in &results[1..] {
+        assert_eq!(result.as_ref().unwrap_err().kind(), ErrorKind::EndOfDevice);
+    }
+    assert_eq!(device.stats().errors(ErrorKind::EndOfDevice), 2);
+}
+
+#[test]
+fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
+    let (file, backend, device) = open(DispatcherOptions::default());
+    let batch = apart(64)
+        .map(|offset| {
+            let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+            buffer.fill(9);
+            OwnedTransfer::new(offset, buffer)
+        })
+        .collect();
+    drop(device.batched_write(batch).unwrap());
+    drop(device);
+    drop(backend);
+    // Free again at once: nothing holds the device in the background.
+    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let mut found = AlignedBuf::zeroed(4096).unwrap();
+    for offset in apart(64) {
+        device.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
+        assert!(found.iter().all(|&byte| byte == 9));
+    }
+}
+
+#[test]
+fn what_a_ring_got_can_be_seen() {
+    let (_file, backend, _) = open(DispatcherOptions::default());
+    let text = format!("{backend:?}");
+    assert!(text.contains("granted_flags") && text.contains("CLAMP"), "{text}");
+    assert_eq!(backend.engine(), "uring");
+}
