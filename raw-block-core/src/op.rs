@@ -35,6 +35,12 @@ impl OpKind {
         }
     }
 
+    /// Whether the op moves bytes from or to memory.
+    #[must_use]
+    pub const fn transfers(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
+    }
+
     /// Whether the op changes what the device holds.
     #[must_use]
     pub const fn modifies(self) -> bool {

@@ -1,9 +1,14 @@
-//! The device in memory keeps the contract, whatever its shape.
+//! The device in memory keeps the contract, whatever its shape; and so does one whose ops take time.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+mod threaded;
 
 use std::sync::Arc;
 
 use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::{Geometry, MemoryBackend, conformance_suite};
+use threaded::ThreadedBackend;
 
 /// A device in memory with blocks of `block` bytes and what `change` makes of its shape.
 fn memory(block: u32, change: impl FnOnce(&mut Geometry)) -> Result<Subject, Skipped> {
@@ -28,4 +33,10 @@ conformance_suite!(one_block_per_command, || memory(512, |shape| shape.max_trans
 conformance_suite!(one_segment_per_command, || memory(4096, |shape| shape.max_segments = 1));
 conformance_suite!(nothing_but_reads_and_writes, || {
     memory(512, |shape| (shape.discard, shape.write_zeroes) = (false, false))
+});
+
+conformance_suite!(ops_that_take_time, || {
+    let mut geometry = Geometry::new(16 << 20, 512).unwrap();
+    (geometry.discard, geometry.write_zeroes) = (true, true);
+    Ok(Subject::new(Arc::new(ThreadedBackend::new(geometry))))
 });

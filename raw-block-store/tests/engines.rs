@@ -1,5 +1,7 @@
 //! A store on a file and on a block device, written with one engine and read with another.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Putting, getting and deleting on an open store.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use common::{bytes, get_one, payload, put_all, store, store_on};

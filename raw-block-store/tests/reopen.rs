@@ -1,5 +1,7 @@
 //! Closing and opening a store, in order and not, intact and damaged.
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 mod common;
 
 use std::collections::HashMap;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, squeue, types};
-use raw_block_core::{Completion, Error, IoQueue, Op, OpKind};
+use raw_block_core::{Completion, Error, IoQueue, Op};
 
 use crate::backend::Device;
 use crate::entry;
@@ -258,7 +258,7 @@ impl Verdict {
 }
 
 fn judge(in_flight: &mut InFlight, result: i32) -> Verdict {
-    let transfers = matches!(in_flight.op.kind(), OpKind::Read | OpKind::Write);
+    let transfers = in_flight.op.kind().transfers();
     match u32::try_from(result) {
         Ok(_) if !transfers => Verdict::Done,
         Ok(0) => Verdict::EndOfDevice,

@@ -1,4 +1,5 @@
 //! What happens where io_uring, or the device, is refused.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::BTreeMap;
 use std::fs;

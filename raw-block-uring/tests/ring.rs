@@ -1,4 +1,5 @@
 //! What is special about this backend: system calls, registered memory, devices that shrink.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::sync::Arc;
 

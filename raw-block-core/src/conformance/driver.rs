@@ -107,7 +107,8 @@ impl Driver {
     /// Lines up a read.
     pub(super) fn read(&mut self, offset: u64, len: usize) -> usize {
         // What a read leaves untouched must not look like what was read.
-        self.add_with_memory(OpKind::Read, offset, aligned(&vec![0xEE; len]), &[0..len])
+        let whole = 0..len;
+        self.add_with_memory(OpKind::Read, offset, aligned(&vec![0xEE; len]), &[whole])
     }
 
     pub(super) fn add_with_memory(

@@ -79,7 +79,7 @@ impl LoopDevice {
     /// page cache of its file where the file system allows that.
     ///
     /// # Errors
-    /// When this user or this machine cannot attach one: it takes root, the program `losetup` and a
+    /// When this user or this system cannot attach one: it takes root, the program `losetup` and a
     /// kernel with loop devices.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! One test suite for every backend: what [`IoQueue`](crate::IoQueue) promises, what a
+//! One test suite for every backend: what [`IoQueue`] promises, what a
 //! [`Dispatcher`] makes of it, and random batches against a plain array of bytes.
 //!
 //! Whoever writes a backend adds this crate with the feature `conformance` to the dev-dependencies and
@@ -154,7 +154,7 @@ impl Skipped {
     }
 
     /// Prints the one line, also where the test harness captures the output of tests that pass.
-    fn tell(&self) {
+    pub fn tell(&self) {
         let line = format!("skipped: {self}\n");
         let _ = io::stderr().write_all(line.as_bytes());
     }

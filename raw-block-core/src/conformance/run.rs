@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Skipped, Subject};
 
 /// A statement that is not over by then hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Set in a process that runs a single statement.
 const ALONE: &str = "RAW_BLOCK_CONFORMANCE_ALONE";
@@ -50,6 +50,18 @@ pub(super) fn owning(
     }
 }
 
+/// Runs a statement that may take as long as it is told to.
+pub(super) fn patient(
+    _test: &str,
+    make: impl FnOnce() -> Result<Subject, Skipped>,
+    statement: fn(&Subject),
+) {
+    match make() {
+        Ok(subject) => statement(&subject),
+        Err(skipped) => skipped.tell(),
+    }
+}
+
 /// Runs a statement in a process of its own, where no other test uses the CPU: this test program again,
 /// with this one test.
 pub(super) fn alone(
@@ -69,5 +81,8 @@ pub(super) fn alone(
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "in a process of its own:\n{said}");
+    assert!(
+        child.status.success() && said.contains("1 passed"),
+        "in a process of its own:\n{said}"
+    );
 }

@@ -101,6 +101,7 @@ statements! { $
         an_idle_queue_uses_no_cpu
     }
     borrowing results {
+        the_geometry_can_be_worked_with
         each_write_of_a_batch_has_its_own_result
         each_read_of_a_batch_has_its_own_result
         a_payload_longer_than_its_total_length_is_refused
@@ -157,7 +158,7 @@ statements! { $
         registered_memory_and_other_memory_serve_alike
         a_buffer_of_a_registered_pool_comes_back_from_a_ticket
     }
-    borrowing model {
+    patient model {
         any_batches_do_on_the_device_what_they_do_to_an_array
     }
 }

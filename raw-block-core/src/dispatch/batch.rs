@@ -250,11 +250,11 @@ impl Batch {
         let first = self.carried;
         let mut staging = 0;
         for (position, &index) in self.order.iter().enumerate().skip(first) {
+            if !self.kind.transfers() {
+                break;
+            }
             let request = &mut self.requests[index as usize];
             let segments = &self.callers[request.segments.clone()];
-            if segments.is_empty() {
-                continue;
-            }
             let end = lay_out(segments, request.total_len, geometry, staging, |_| {});
             if end > MAX_STAGING && position > first {
                 return (first..position, staging);
@@ -268,7 +268,7 @@ impl Batch {
 
     /// Notes that a queue took ops from the front of `waiting`.
     pub(super) fn note_accepted(&mut self) {
-        let accepted = self.runs.len() - self.waiting.len();
+        let accepted = self.runs.len().saturating_sub(self.waiting.len());
         if accepted > self.accepted {
             let now = Some(Instant::now());
             for run in &mut self.runs[self.accepted..accepted] {

@@ -60,15 +60,27 @@ impl Lane {
                     Patience::Until(deadline) => Instant::now() >= deadline,
                     Patience::None => true,
                 };
-                if out_of_time && !self.batch.is_settled() {
+                // Never ends with ops waiting and room for them: nothing would wake the caller.
+                if out_of_time && !self.batch.is_settled() && !self.has_room() {
                     return false;
                 }
+            }
+            if !self.batch.waiting.is_empty() {
+                tracing::error!("a queue left ops of another batch among those of this one");
+                self.batch.waiting.clear();
+                self.queue = None;
             }
             self.wait_until_released();
             if !self.batch.next_wave(backend.geometry(), backend.stats()) {
                 return true;
             }
         }
+    }
+
+    /// Whether ops wait that the queue would take now.
+    fn has_room(&self) -> bool {
+        let room = self.queue.as_ref().is_none_or(|queue| queue.in_flight() < queue.depth());
+        room && !self.batch.waiting.is_empty()
     }
 
     /// Hands ops to the queue and takes completions from it, once.
@@ -91,8 +103,9 @@ impl Lane {
         };
         queue.reap(min, deadline, &mut batch.done);
         batch.settle(backend.geometry(), backend.stats());
-        if in_flight == 0 && !batch.is_settled() {
-            // Nothing is under way, and yet something is missing: the queue does not keep its contract.
+        if !batch.is_settled() && (in_flight == 0 || batch.is_released()) {
+            // Nothing is under way, or no op is left that could be, and yet something is missing: the
+            // queue does not keep its contract.
             tracing::error!(
                 engine = backend.engine(),
                 device = backend.device(),

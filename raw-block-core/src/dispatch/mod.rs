@@ -270,7 +270,6 @@ impl Dispatcher {
         lane.batch.add_owned(batch, self.geometry());
         lane.begin(self.backend());
         let id = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
-        self.backend().stats().update(|stats| stats.tickets_out += 1);
         lane.advance(self.backend(), Patience::None);
         Ok(Ticket::new(id, lane))
     }

@@ -44,13 +44,13 @@ impl Batch {
         memory.segments.clear();
 
         let bytes: u64 = order[wave.clone()].iter().map(|&i| requests[i as usize].total_len).sum();
-        let mergeable = !apart && matches!(kind, OpKind::Read | OpKind::Write);
+        let mergeable = !apart && kind.transfers();
         let longest = if mergeable { longest_merge(bytes, geometry) } else { 0 };
         let (mut merged, mut direct) = (0, 0);
         for position in wave {
             let request = &requests[order[position] as usize];
             let first = memory.segments.len();
-            if !request.segments.is_empty() {
+            if kind.transfers() {
                 let segments = &callers[request.segments.clone()];
                 lay_out(segments, request.total_len, geometry, request.staging, |piece| {
                     if let Piece::Direct(Segment(segment)) = piece {
@@ -83,7 +83,7 @@ impl Batch {
         stats.update(|stats| {
             stats.ops += runs.len() as u64;
             stats.merged_transfers += merged;
-            if matches!(kind, OpKind::Read | OpKind::Write) {
+            if kind.transfers() {
                 stats.direct_bytes += direct;
                 stats.staged_bytes += bytes - direct;
             }

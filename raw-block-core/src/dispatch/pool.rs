@@ -101,6 +101,9 @@ impl LanePool {
     }
 
     fn lent(self: &Arc<Self>, lane: Lane, ticketed: bool) -> Lent {
+        if ticketed {
+            self.backend.stats().update(|stats| stats.tickets_out += 1);
+        }
         Lent { lane: Some(lane), pool: Arc::clone(self), ticketed }
     }
 
@@ -147,5 +150,8 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let lane = self.lane.take().and_then(|mut lane| lane.is_sound().then_some(lane));
         self.pool.take_back(lane, self.ticketed);
+        if self.ticketed {
+            self.pool.backend.stats().update(|stats| stats.tickets_out -= 1);
+        }
     }
 }

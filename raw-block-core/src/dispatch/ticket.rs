@@ -79,23 +79,19 @@ impl Ticket {
         self.advance(Patience::Until(deadline))
     }
 
-    pub(super) fn advance(&mut self, patience: Patience) -> Option<Vec<Finished>> {
-        let lent = self.lent.as_mut()?;
+    fn advance(&mut self, patience: Patience) -> Option<Vec<Finished>> {
+        // Out of the ticket while it runs: if the backend panics, the lane goes with the panic, and the
+        // ticket's own drop finds nothing left to do.
+        let mut lent = self.lent.take()?;
         let backend = Arc::clone(&lent.pool.backend);
         if !lent.advance(&*backend, patience) {
+            self.lent = Some(lent);
             return None;
         }
-        let mut lent = self.lent.take()?;
         let buffers = lent.batch.take_owned();
         let results = lent.batch.take_results(&*backend);
-        backend.stats().update(|stats| stats.tickets_out -= 1);
-        Some(
-            buffers
-                .into_iter()
-                .zip(results)
-                .map(|(buffer, result)| Finished { buffer, result })
-                .collect(),
-        )
+        let finish = |(buffer, result)| Finished { buffer, result };
+        Some(buffers.into_iter().zip(results).map(finish).collect())
     }
 }
 

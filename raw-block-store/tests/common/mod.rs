@@ -1,5 +1,6 @@
 //! What the tests of the store share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::sync::Arc;
 

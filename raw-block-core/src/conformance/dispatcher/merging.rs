@@ -63,7 +63,8 @@ pub(crate) fn neighbours_share_an_op(subject: &Subject) {
     batch.reverse();
     let read = counted(subject, || device.read_buffers(&mut batch).all().unwrap());
     assert_merged(subject, read);
-    let found: Vec<_> = memory.chunks(stride).flat_map(|memory| &memory[..block]).copied().collect();
+    let found: Vec<_> =
+        memory.chunks(stride).flat_map(|memory| &memory[..block]).copied().collect();
     assert_same(&found, &bytes, "neighbours");
 }
 

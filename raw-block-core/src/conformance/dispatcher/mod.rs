@@ -10,11 +10,11 @@ pub(super) mod tickets;
 
 use crate::conformance::Subject;
 use crate::conformance::bytes::assert_same;
-use crate::{AlignedBuf, BatchResult, Dispatcher, ErrorKind, Geometry, ReadAt, WriteAt};
+use crate::{AlignedBuf, BatchResult, Dispatcher, Error, ErrorKind, Geometry, ReadAt, WriteAt};
 
 /// How each transfer went: `None` for well.
 fn kinds(results: &BatchResult) -> Vec<Option<ErrorKind>> {
-    results.iter().map(|result| result.as_ref().err().map(|error| error.kind())).collect()
+    results.iter().map(|result| result.as_ref().err().map(Error::kind)).collect()
 }
 
 /// Writes bytes that fill whole blocks.

@@ -3,7 +3,10 @@
 use super::{assert_holds, fill, kinds};
 use crate::conformance::bytes::{assert_same, pattern};
 use crate::conformance::{Skipped, Subject};
-use crate::{Error, ErrorKind, OpKind, ReadAt, WriteAt};
+use crate::{
+    BUFFER_ALIGNMENT, Dispatcher, Error, ErrorKind, Geometry, MIN_LOGICAL_BLOCK, OpKind, ReadAt,
+    WriteAt,
+};
 
 /// Offset and total length of transfers that break a rule, and what is said about them.
 fn offenders(subject: &Subject) -> Vec<(u64, u64, ErrorKind)> {
@@ -21,6 +24,20 @@ fn offenders(subject: &Subject) -> Vec<(u64, u64, ErrorKind)> {
         (u64::MAX, block, ErrorKind::Misaligned),
         (0, u64::MAX, ErrorKind::Misaligned),
     ]
+}
+
+pub(crate) fn the_geometry_can_be_worked_with(subject: &Subject) {
+    let geometry = *subject.geometry();
+    let Geometry { logical_block, transfer_alignment, memory_alignment, .. } = geometry;
+    assert!(logical_block.is_power_of_two() && logical_block >= MIN_LOGICAL_BLOCK);
+    assert!(transfer_alignment.is_power_of_two() && transfer_alignment >= logical_block);
+    assert!(memory_alignment.is_power_of_two() && memory_alignment as usize <= BUFFER_ALIGNMENT);
+    assert!(geometry.capacity.is_multiple_of(u64::from(transfer_alignment)));
+    assert!(geometry.max_transfer >= u64::from(transfer_alignment));
+    assert!(geometry.max_segments >= 1);
+    fill(&subject.dispatcher(), 0, &pattern(199, subject.block()));
+    assert_eq!(*subject.geometry(), geometry, "it never changes");
+    assert!(!subject.backend.engine().is_empty() && !subject.backend.device().is_empty());
 }
 
 pub(crate) fn each_write_of_a_batch_has_its_own_result(subject: &Subject) {
@@ -124,7 +141,11 @@ pub(crate) fn overlapping_writes_are_refused_but_for_one(subject: &Subject) {
 
     let overlap = |kind: &Option<ErrorKind>| *kind == Some(ErrorKind::Overlap);
     assert!(results.iter().all(|kind| kind.is_none() || overlap(kind)), "{results:?}");
-    assert_eq!(results[..3].iter().filter(|kind| overlap(kind)).count(), 2, "one of three is written");
+    assert_eq!(
+        results[..3].iter().filter(|kind| overlap(kind)).count(),
+        2,
+        "one of three is written"
+    );
     assert!(overlap(&results[3]) != (overlap(&results[4]) && overlap(&results[5])), "{results:?}");
     assert_eq!(results[6], None, "the last one overlaps nobody");
 
@@ -168,10 +189,10 @@ pub(crate) fn a_flush_follows_writes(subject: &Subject) {
 pub(crate) fn erasing_obeys_the_rules_of_a_transfer(subject: &Subject) {
     let device = subject.dispatcher();
     let geometry = subject.geometry();
-    type Erase = fn(&crate::Dispatcher, u64, u64) -> Result<(), Error>;
+    type Erase = fn(&Dispatcher, u64, u64) -> Result<(), Error>;
     let operations: [(OpKind, bool, Erase); 2] = [
-        (OpKind::Discard, geometry.discard, crate::Dispatcher::discard),
-        (OpKind::WriteZeroes, geometry.write_zeroes, crate::Dispatcher::write_zeroes),
+        (OpKind::Discard, geometry.discard, Dispatcher::discard),
+        (OpKind::WriteZeroes, geometry.write_zeroes, Dispatcher::write_zeroes),
     ];
     for (kind, supported, erase) in operations {
         for (offset, len, expected) in offenders(subject) {

@@ -15,8 +15,10 @@ pub(crate) fn batches_transfers_and_bytes_add_up(subject: &Subject) {
     fill(&device, 0, &bytes);
     let mut found = vec![0; 3 * block];
     let (a, b) = found.split_at_mut(block + 1);
-    let mut reads =
-        [ReadAt::new(0, a).padded_to(2 * block as u64), ReadAt::new(subject.at(9), &mut b[..block])];
+    let mut reads = [
+        ReadAt::new(0, a).padded_to(2 * block as u64),
+        ReadAt::new(subject.at(9), &mut b[..block]),
+    ];
     device.read_buffers(&mut reads).all().unwrap();
     device.flush().unwrap();
     let owned = vec![OwnedTransfer::new(subject.at(20), aligned(&bytes))];

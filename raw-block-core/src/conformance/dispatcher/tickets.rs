@@ -8,7 +8,7 @@ use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::queue::waking::is_readable;
-use crate::{AlignedBuf, Dispatcher, ErrorKind, Finished, OwnedTransfer, Ticket};
+use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, Ticket};
 
 /// Patience with a device.
 const SOON: Duration = Duration::from_secs(60);
@@ -17,9 +17,8 @@ const TRANSFERS: usize = 9;
 
 /// Every other block, so that nothing is merged.
 fn batch(subject: &Subject, bytes: &[u8]) -> Vec<OwnedTransfer> {
-    let transfer = |(number, part): (usize, &[u8])| {
-        OwnedTransfer::new(subject.at(2 * number), aligned(part))
-    };
+    let transfer =
+        |(number, part): (usize, &[u8])| OwnedTransfer::new(subject.at(2 * number), aligned(part));
     bytes.chunks(subject.block()).enumerate().map(transfer).collect()
 }
 
@@ -35,8 +34,7 @@ fn start_write(subject: &Subject, device: &Dispatcher, bytes: &[u8]) -> Ticket {
 #[track_caller]
 fn assert_written(subject: &Subject, device: &Dispatcher, all: Vec<Finished>, bytes: &[u8]) {
     assert_eq!(all.len(), TRANSFERS);
-    for (number, (finished, part)) in
-        all.into_iter().zip(bytes.chunks(subject.block())).enumerate()
+    for (number, (finished, part)) in all.into_iter().zip(bytes.chunks(subject.block())).enumerate()
     {
         finished.result.unwrap();
         assert_same(&finished.buffer, part, "the buffer of a write");
@@ -105,7 +103,7 @@ pub(crate) fn a_ticket_can_be_driven_by_its_event_fd(subject: &Subject) {
                     break all;
                 }
                 let fd = ticket.event_fd().expect("the queue is there");
-                assert!(is_readable(fd, 60_000), "a ticket is not over, and nothing will wake it");
+                assert!(is_readable(fd, 10_000), "a ticket is not over, and nothing will wake it");
             };
             assert_written(subject, &device, all, &bytes);
         }
@@ -208,7 +206,7 @@ pub(crate) fn each_transfer_of_a_ticket_has_its_own_result(subject: &Subject) {
     });
     let all = device.batched_write(batch.into()).unwrap().wait();
     for (number, (finished, expected)) in all.iter().zip(transfers).enumerate() {
-        let kind = finished.result.as_ref().err().map(|error| error.kind());
+        let kind = finished.result.as_ref().err().map(Error::kind);
         assert_eq!(kind, expected.3, "transfer {number}");
         assert_same(&finished.buffer, &buffer(), "a buffer that came back");
     }

@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::conformance::Subject;
 use crate::conformance::bytes::{assert_same, pattern};
-use crate::conformance::driver::Driver;
+use crate::conformance::driver::{Driver, Memory};
 
 /// Enough for a device to be busy with.
 const WRITES: usize = 32;
@@ -23,7 +23,7 @@ fn with_writes(subject: &Subject) -> (Driver, Vec<u8>) {
 
 fn drop_and_check(subject: &Subject, driver: Driver, bytes: &[u8]) {
     let memory = driver.drop_queue();
-    assert!(memory.iter().all(|memory| memory.is_released()), "memory is still in use");
+    assert!(memory.iter().all(Memory::is_released), "memory is still in use");
     let found = Driver::open(subject, 4).read_now(0, bytes.len());
     assert_same(&found, bytes, "written by a queue that was dropped");
 }
@@ -49,7 +49,7 @@ pub(crate) fn dropping_an_idle_queue_is_nothing(subject: &Subject) {
     drop(subject.queue(4));
     let mut driver = Driver::open(subject, 4);
     driver.read_now(0, subject.block());
-    assert!(driver.drop_queue().iter().all(|memory| memory.is_released()));
+    assert!(driver.drop_queue().iter().all(Memory::is_released));
 }
 
 pub(crate) fn a_queue_can_be_moved_to_another_thread(subject: &Subject) {

@@ -11,12 +11,12 @@ const LONG: &[u8] = &pattern::<600>();
 /// What the block of 512 bytes has room for beside `KEY` and `METADATA`.
 const ROOM: usize = 512 - SLOT_HEADER_LEN - KEY.len() - METADATA.len();
 
-/// Bytes in a sequence that does not repeat within a block.
+/// Bytes that differ from their neighbours, and from those half a block away.
 const fn pattern<const LEN: usize>() -> [u8; LEN] {
     let mut bytes = [0; LEN];
-    let mut at = 0;
+    let mut at = 1;
     while at < LEN {
-        bytes[at] = (at % 251) as u8;
+        bytes[at] = (bytes[at - 1] + 1) % 251;
         at += 1;
     }
     bytes

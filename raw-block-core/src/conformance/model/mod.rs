@@ -1,130 +1,25 @@
 //! Random batches on the device and on a plain array of bytes.
 
+mod plan;
+
 use std::array;
 use std::env;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proptest::collection::vec;
-use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof};
+use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
 use super::Subject;
 use super::bytes::{aligned, pattern};
 use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt};
+use plan::{Batch, Call, Case, Place, Plan, Total, WINDOW, cases};
 
 /// Cases without `PROPTEST_CASES`.
 const CASES: u32 = 64;
-/// Blocks that the array has. They are the last ones of the device, so that its end is near.
-const WINDOW: usize = 64;
 /// What fills memory before a read.
 const UNTOUCHED: u8 = 0xEE;
-
-#[derive(Clone, Debug)]
-struct Case {
-    queue_depth: usize,
-    batches: Vec<Batch>,
-}
-
-#[derive(Clone, Debug)]
-struct Batch {
-    write: bool,
-    call: Call,
-    transfers: Vec<Plan>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Call {
-    /// Borrowed memory, so many segments each.
-    Borrowed(usize),
-    Wait,
-    TryWait,
-    WaitDeadline,
-}
-
-/// A transfer before it has a place and lengths.
-#[derive(Clone, Debug)]
-struct Plan {
-    place: Place,
-    offset_shift: usize,
-    /// Length of each segment, and how far off an aligned address it begins.
-    segments: [(usize, usize); 3],
-    total: Total,
-    /// How much longer an owned buffer is than its payload.
-    slack: isize,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Block(usize),
-    /// Where the one before it ends.
-    Next,
-    /// So many blocks before the last number there is.
-    Huge(u64),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Total {
-    Payload,
-    /// Whole blocks, and some more of them.
-    Padded(usize),
-    Short,
-    Zero,
-}
-
-fn cases(block: usize) -> impl Strategy<Value = Case> {
-    (prop_oneof![1..8_usize, Just(128)], vec(batches(block), 1..8))
-        .prop_map(|(queue_depth, batches)| Case { queue_depth, batches })
-}
-
-fn batches(block: usize) -> impl Strategy<Value = Batch> {
-    let call = prop_oneof![
-        4 => (1..4_usize).prop_map(Call::Borrowed),
-        1 => Just(Call::Wait),
-        1 => Just(Call::TryWait),
-        1 => Just(Call::WaitDeadline),
-    ];
-    (any::<bool>(), call, vec(plans(block), 0..12))
-        .prop_map(|(write, call, transfers)| Batch { write, call, transfers })
-}
-
-fn plans(block: usize) -> impl Strategy<Value = Plan> {
-    let place = prop_oneof![
-        6 => (0..WINDOW).prop_map(Place::Block),
-        6 => Just(Place::Next),
-        2 => (WINDOW - 3..WINDOW + 3).prop_map(Place::Block),
-        1 => (1..4_u64).prop_map(Place::Huge),
-    ];
-    let total = prop_oneof![
-        8 => (0..3_usize).prop_map(Total::Padded),
-        4 => Just(Total::Payload),
-        1 => Just(Total::Short),
-        1 => Just(Total::Zero),
-    ];
-    let offset_shift = prop_oneof![15 => Just(0), 1 => 1..block];
-    let segments = [segments(block), segments(block), segments(block)];
-    let slack = prop_oneof![5 => 0..100_isize, 1 => Just(-1)];
-    (place, offset_shift, segments, total, slack).prop_map(
-        |(place, offset_shift, segments, total, slack)| Plan {
-            place,
-            offset_shift,
-            segments,
-            total,
-            slack,
-        },
-    )
-}
-
-fn segments(block: usize) -> impl Strategy<Value = (usize, usize)> {
-    let len = prop_oneof![
-        6 => (1..5_usize).prop_map(move |blocks| blocks * block),
-        3 => 0..3 * block,
-        1 => Just(0),
-        1 => Just(block / 2),
-    ];
-    (len, prop_oneof![3 => Just(0), 1 => 1..block])
-}
 
 /// A transfer with its place, its lengths and its memory.
 struct Transfer {
@@ -142,11 +37,11 @@ impl Transfer {
     fn verdict(&self, subject: &Subject) -> Option<ErrorKind> {
         let block = subject.block() as u64;
         let end = u128::from(self.offset) + u128::from(self.total_len);
-        if self.payload_len > self.payload.len() || self.payload_len as u64 > self.total_len {
+        let too_long =
+            self.payload_len > self.payload.len() || self.payload_len as u64 > self.total_len;
+        if too_long || self.total_len == 0 {
             Some(ErrorKind::InvalidInput)
-        } else if self.total_len == 0 {
-            Some(ErrorKind::InvalidInput)
-        } else if self.offset % block != 0 || self.total_len % block != 0 {
+        } else if !self.offset.is_multiple_of(block) || !self.total_len.is_multiple_of(block) {
             Some(ErrorKind::Misaligned)
         } else if end > u128::from(subject.at(subject.blocks())) {
             Some(ErrorKind::OutOfRange)
@@ -223,7 +118,8 @@ impl Model<'_> {
             _ => {
                 let payload_len = plan.segments[0].0;
                 let memory_len = payload_len.saturating_add_signed(plan.slack);
-                (vec![0..payload_len.min(memory_len)], memory_len, Some(payload_len))
+                let part = 0..payload_len.min(memory_len);
+                (vec![part], memory_len, Some(payload_len))
             }
         };
         self.seed += 1;
@@ -257,6 +153,7 @@ impl Model<'_> {
     fn run(&mut self, batch: &Batch) -> Result<(), TestCaseError> {
         let mut transfers = self.transfers(batch);
         let results = match batch.call {
+            Call::Borrowed(0) => run_borrowed::<0>(&self.device, batch.write, &mut transfers),
             Call::Borrowed(1) => run_borrowed::<1>(&self.device, batch.write, &mut transfers),
             Call::Borrowed(2) => run_borrowed::<2>(&self.device, batch.write, &mut transfers),
             Call::Borrowed(_) => run_borrowed::<3>(&self.device, batch.write, &mut transfers),
@@ -267,8 +164,7 @@ impl Model<'_> {
             results.into_iter().map(|result| result.err().map(|error| error.kind())).collect();
         for (transfer, result) in transfers.iter().zip(&results) {
             let verdict = transfer.verdict(self.subject);
-            let overlap =
-                verdict.is_none() && batch.write && *result == Some(ErrorKind::Overlap);
+            let overlap = verdict.is_none() && batch.write && *result == Some(ErrorKind::Overlap);
             prop_assert!(overlap || *result == verdict, "{result:?} and not {verdict:?}");
         }
         if batch.write {
@@ -300,11 +196,15 @@ impl Model<'_> {
     ) -> Result<(), TestCaseError> {
         let with = |wanted: Option<ErrorKind>| {
             let all = transfers.iter().zip(results);
-            all.filter(move |(_, result)| **result == wanted).map(|(transfer, _)| self.range(transfer))
+            all.filter(move |(_, result)| **result == wanted)
+                .map(|(transfer, _)| self.range(transfer))
         };
         let mut served: Vec<_> = with(None).collect();
         served.sort_unstable_by_key(|range| range.start);
-        prop_assert!(served.is_sorted_by(|a, b| a.end <= b.start), "overlapping writes were served");
+        prop_assert!(
+            served.is_sorted_by(|a, b| a.end <= b.start),
+            "overlapping writes were served"
+        );
         for refused in with(Some(ErrorKind::Overlap)) {
             let reason = served.iter().any(|s| s.start < refused.end && refused.start < s.end);
             prop_assert!(reason, "{refused:?} overlaps nothing that was written");
@@ -318,7 +218,9 @@ fn run_borrowed<const N: usize>(
     write: bool,
     transfers: &mut [Transfer],
 ) -> Vec<Result<(), Error>> {
-    let ranges = |transfer: &Transfer| -> [Range<usize>; N] { array::from_fn(|number| transfer.parts[number].clone()) };
+    let ranges = |transfer: &Transfer| -> [Range<usize>; N] {
+        array::from_fn(|number| transfer.parts[number].clone())
+    };
     let results = if write {
         let batch: Vec<WriteAt<'_, N>> = transfers
             .iter()

@@ -1,0 +1,160 @@
+//! A device that takes its time: nobody returns before it is done, and who does not want to wait does
+//! not.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+mod fakes;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fakes::{Behaviour, blocks, device, kinds, owned, within_seconds, writes};
+use raw_block_core::{Completion, Dispatcher, IoQueue, Op};
+
+/// Closed, nothing is carried out.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn is_open(&self) -> bool {
+        *self.open.lock().unwrap()
+    }
+
+    /// Waits until it is open, at the longest until `deadline`.
+    fn wait(&self, deadline: Option<Instant>) {
+        let mut open = self.open.lock().unwrap();
+        while !*open {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            open = match left {
+                Some(Duration::ZERO) => return,
+                Some(left) => self.opened.wait_timeout(open, left).unwrap().0,
+                None => self.opened.wait(open).unwrap(),
+            };
+        }
+    }
+}
+
+/// Holds its ops back until the gate opens.
+struct Gated {
+    gate: Arc<Gate>,
+    held: VecDeque<Op>,
+}
+
+impl Behaviour for Gated {
+    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        let room = honest.depth() - self.held.len() - honest.in_flight();
+        self.held.extend(ops.drain(..room.min(ops.len())));
+    }
+
+    fn reap(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        min: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
+        if min > 0 {
+            self.gate.wait(deadline);
+        }
+        if self.gate.is_open() {
+            honest.submit(&mut self.held);
+            honest.reap(min, deadline, done);
+        }
+    }
+
+    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
+        honest.in_flight() + self.held.len()
+    }
+}
+
+fn gated() -> (Dispatcher, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let shared = Arc::clone(&gate);
+    (
+        device(move |_| Ok(Box::new(Gated { gate: Arc::clone(&shared), held: VecDeque::new() }))),
+        gate,
+    )
+}
+
+/// Opens the gate in a while, and asserts that `run` has not returned before.
+fn ends_only_when_open(gate: &Gate, run: impl FnOnce()) {
+    let opening = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(30));
+            opening.store(true, Ordering::SeqCst);
+            gate.open();
+        });
+        run();
+        assert!(opening.load(Ordering::SeqCst), "it returned while its ops were under way");
+    });
+}
+
+#[test]
+fn a_blocking_call_waits() {
+    within_seconds(|| {
+        let (device, gate) = gated();
+        ends_only_when_open(&gate, || {
+            device.write_buffers(&writes(&blocks(40))).all().unwrap();
+        });
+    });
+}
+
+#[test]
+fn waiting_for_a_ticket_and_dropping_it_waits() {
+    within_seconds(|| {
+        let (device, gate) = gated();
+        let ticket = device.batched_write(owned(&blocks(40))).unwrap();
+        ends_only_when_open(&gate, || {
+            assert!(ticket.wait().iter().all(|finished| finished.result.is_ok()));
+        });
+
+        let (device, gate) = gated();
+        let ticket = device.batched_write(owned(&blocks(40))).unwrap();
+        ends_only_when_open(&gate, || drop(ticket));
+        assert_eq!(device.stats().tickets_out, 0);
+    });
+}
+
+#[test]
+fn trying_does_not_wait_and_a_deadline_is_kept() {
+    within_seconds(|| {
+        for count in [3, 40] {
+            let (device, gate) = gated();
+            let mut ticket = device.batched_write(owned(&blocks(count))).unwrap();
+            for _ in 0..3 {
+                assert!(ticket.try_wait().is_none());
+                let deadline = Instant::now() + Duration::from_millis(5);
+                assert!(ticket.wait_deadline(deadline).is_none());
+                assert!(Instant::now() >= deadline, "it gave up before the deadline");
+                assert!(ticket.wait_deadline(Instant::now()).is_none());
+            }
+            gate.open();
+            let far = Instant::now() + Duration::from_secs(3600);
+            let all = ticket.wait_deadline(far).expect("nothing holds it back any more");
+            let results: Vec<_> = all.into_iter().map(|finished| finished.result).collect();
+            assert_eq!(kinds(&results), vec![None; usize::from(count)]);
+        }
+    });
+}
+
+#[test]
+fn a_flush_waits_beside_a_ticket() {
+    within_seconds(|| {
+        let (device, gate) = gated();
+        let ticket = device.batched_write(owned(&blocks(3))).unwrap();
+        ends_only_when_open(&gate, || device.flush().unwrap());
+        assert!(ticket.wait().iter().all(|finished| finished.result.is_ok()));
+    });
+}

@@ -1,0 +1,122 @@
+//! A backend that panics takes its own batch with it, and nothing else.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+mod fakes;
+
+use std::collections::VecDeque;
+use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::time::Instant;
+
+use fakes::{Behaviour, blocks, first_queue, kinds, owned, within_seconds, writes};
+use raw_block_core::{Completion, Dispatcher, IoQueue, Op};
+
+/// Panics when it is asked for completions.
+#[derive(Clone, Copy)]
+struct PanickingInReap {
+    /// So often it says first that there are none.
+    calm: usize,
+    /// So often it panics then.
+    panics: usize,
+}
+
+impl Behaviour for PanickingInReap {
+    fn reap(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        min: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
+        if self.calm > 0 {
+            self.calm -= 1;
+        } else if self.panics > 0 {
+            self.panics -= 1;
+            panic!("as told");
+        } else {
+            honest.reap(min, deadline, done);
+        }
+    }
+}
+
+struct PanickingInSubmit;
+
+impl Behaviour for PanickingInSubmit {
+    fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        ops.pop_front();
+        panic!("as told");
+    }
+}
+
+fn panics(run: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(run)).is_err()
+}
+
+/// Asserts that every queue can still be had, and works.
+fn assert_works(device: &Dispatcher) {
+    let blocks = blocks(5);
+    let tickets = [(); 3].map(|()| device.batched_write(owned(&blocks)).unwrap());
+    device.write_buffers(&writes(&blocks)).all().unwrap();
+    for ticket in tickets {
+        let results: Vec<_> = ticket.wait().into_iter().map(|finished| finished.result).collect();
+        assert_eq!(kinds(&results), [None; 5]);
+    }
+    assert_eq!(device.stats().tickets_out, 0, "a ticket that is gone is still counted");
+}
+
+#[test]
+fn a_panic_in_a_blocking_call_costs_that_call() {
+    within_seconds(|| {
+        for panics_left in [1, usize::MAX] {
+            let device = first_queue(move || PanickingInReap { calm: 0, panics: panics_left });
+            assert!(panics(|| drop(device.write_buffers(&writes(&blocks(5))))));
+            assert_works(&device);
+        }
+        let device = first_queue(|| PanickingInSubmit);
+        assert!(panics(|| drop(device.write_buffers(&writes(&blocks(5))))));
+        assert_works(&device);
+    });
+}
+
+#[test]
+fn a_panic_while_a_ticket_is_started_costs_that_ticket() {
+    within_seconds(|| {
+        let device = first_queue(|| PanickingInReap { calm: 0, panics: usize::MAX });
+        assert!(panics(|| drop(device.batched_write(owned(&blocks(5))))));
+        assert_works(&device);
+        let device = first_queue(|| PanickingInSubmit);
+        assert!(panics(|| drop(device.batched_write(owned(&blocks(5))))));
+        assert_works(&device);
+    });
+}
+
+#[test]
+fn a_panic_while_a_ticket_is_waited_for_costs_that_ticket() {
+    within_seconds(|| {
+        let device = first_queue(|| PanickingInReap { calm: 1, panics: 1 });
+        let ticket = device.batched_write(owned(&blocks(5))).unwrap();
+        assert!(panics(|| drop(ticket.wait())));
+        assert_works(&device);
+    });
+}
+
+#[test]
+fn a_queue_that_goes_on_panicking_does_not_abort_the_process() {
+    const CHILD: &str = "RAW_BLOCK_TEST_CHILD";
+    if env::var_os(CHILD).is_some() {
+        let device = first_queue(|| PanickingInReap { calm: 1, panics: usize::MAX });
+        let ticket = device.batched_write(owned(&blocks(5))).unwrap();
+        assert!(panics(|| drop(ticket.wait())));
+        return assert_works(&device);
+    }
+    // In a process of its own, because a panic while another one unwinds is the end of it.
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "a_queue_that_goes_on_panicking_does_not_abort_the_process"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{}: {said}", child.status);
+}

@@ -1,0 +1,30 @@
+//! The conformance suite on files and loop devices.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::sync::Arc;
+
+use raw_block_core::Direct;
+use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
+use raw_block_core::conformance::{Skipped, Subject};
+use raw_block_uring::{UringBackend, UringOptions};
+
+const LEN: u64 = 16 << 20;
+
+fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
+    let file = temp_file(LEN)?;
+    let backend = UringBackend::open(file.path(), &UringOptions { direct }).unwrap();
+    Ok(Subject::new(Arc::new(backend)).keeping(file))
+}
+
+fn on_a_loop_device(sector_size: u32) -> Result<Subject, Skipped> {
+    let device = LoopDevice::attach(LEN, sector_size)?;
+    let options = UringOptions { direct: Direct::Required };
+    let backend = UringBackend::open(device.path(), &options).unwrap();
+    Ok(Subject::new(Arc::new(backend)).keeping(device))
+}
+
+raw_block_core::conformance_suite!(file, || on_a_file(Direct::Required));
+raw_block_core::conformance_suite!(file_through_the_page_cache, || on_a_file(Direct::Off));
+raw_block_core::conformance_suite!(loop_device_512, || on_a_loop_device(512));
+raw_block_core::conformance_suite!(loop_device_4096, || on_a_loop_device(4096));
