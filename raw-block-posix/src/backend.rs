@@ -1,11 +1,9 @@
-//! The backend.
+//! The open device and its options.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use raw_block_core::{
-    DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats,
-};
+use raw_block_core::{DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats};
 
 use crate::queue::PosixQueue;
 use crate::workers::Workers;
@@ -14,43 +12,80 @@ use crate::workers::Workers;
 const MAX_THREADS: usize = 1024;
 
 /// How a [`PosixBackend`] opens and uses its device.
-#[derive(Clone, Copy, Debug)]
+///
+/// # Examples
+/// ```
+/// use raw_block_core::Direct;
+/// use raw_block_posix::PosixOptions;
+///
+/// let through_the_page_cache = PosixOptions { direct: Direct::Off, ..PosixOptions::default() };
+/// assert_eq!(through_the_page_cache.threads, 32);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PosixOptions {
     /// Whether transfers bypass the page cache.
     pub direct: Direct,
-    /// How many transfers run at once, over all queues of the backend.
+    /// How many transfers run at once, over all queues of the backend: 1 to 1024.
+    ///
+    /// The thread that waits for a batch is one of them. So with 1, which is the plain serial
+    /// reference, no thread is ever started; with more, the others are started when there is first
+    /// something for them to do.
     pub threads: usize,
 }
 
 impl Default for PosixOptions {
+    /// [`Direct::Preferred`] and 32 threads.
+    ///
+    /// A disk is as fast as the number of transfers that it works on at once, and here each of them
+    /// takes a thread. 32 are what a batch of 32 needs. On the virtual disk where this was measured,
+    /// such batches of random 4 KiB transfers ran at least three times as fast as with one thread, and
+    /// at nine tenths of what `io_uring` does at depth 32; 8 threads reached seven tenths, and 64 were no
+    /// faster. A thread that has nothing to do costs no more than its stack.
     fn default() -> Self {
         Self { direct: Direct::default(), threads: 32 }
     }
 }
 
-/// An open file.
+/// A file or block device whose transfers are blocking system calls.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{ErrorKind, IoBackend};
+/// use raw_block_posix::{PosixBackend, PosixOptions};
+///
+/// let error = PosixBackend::open("/no/such/device", &PosixOptions::default()).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// ```
 #[derive(Debug)]
 pub struct PosixBackend {
     workers: Arc<Workers>,
+    stats: Arc<Stats>,
     threads: usize,
 }
 
 impl PosixBackend {
-    /// Opens
+    /// Opens the regular file or block device at `path`, and holds it exclusively.
+    ///
+    /// Nothing is written, and no thread is started.
+    ///
     /// # Errors
-    /// todo
+    /// - [`ErrorKind::InvalidInput`]: the options ask for no thread or for more than 1024, or the
+    ///   device is smaller than one block.
+    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says. It has to be
+    ///   readable and writable.
+    /// - [`ErrorKind::Busy`]: it is mounted, or open elsewhere, and was still so after two seconds.
+    /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, or the file
+    ///   system has no `O_DIRECT` and [`Direct::Required`] asks for it.
     pub fn open(path: impl AsRef<Path>, options: &PosixOptions) -> Result<Self, Error> {
         let PosixOptions { direct, threads } = *options;
         if threads == 0 || threads > MAX_THREADS {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "open",
-                format!("{threads} threads: it takes 1 to {MAX_THREADS}"),
-            )
-            .on(path.as_ref().display().to_string()));
+            let rule = format!("{threads} threads were asked for; it can be 1 to {MAX_THREADS}");
+            let device = path.as_ref().display().to_string();
+            return Err(Error::new(ErrorKind::InvalidInput, "open", rule).on(device));
         }
         let device = DeviceFile::open(path, direct)?;
-        Ok(Self { workers: Arc::new(Workers::new(device, threads - 1)), threads })
+        let workers = Arc::new(Workers::new(device, threads - 1));
+        Ok(Self { workers, stats: Arc::default(), threads })
     }
 
     /// Whether transfers bypass the page cache.
@@ -59,7 +94,7 @@ impl PosixBackend {
         self.workers.device().is_direct()
     }
 
-    /// threads
+    /// How many transfers run at once, as the options asked for.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads
@@ -80,10 +115,12 @@ impl IoBackend for PosixBackend {
     }
 
     fn stats(&self) -> &Stats {
-        &self.workers.stats
+        &self.stats
     }
 
+    /// Never fails: a queue is a list. It takes no thread before it has ops.
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        Ok(Box::new(PosixQueue::new(Arc::clone(&self.workers), depth)))
+        let queue = PosixQueue::new(Arc::clone(&self.workers), Arc::clone(&self.stats), depth);
+        Ok(Box::new(queue))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{Completion, IoQueue, Op};
+use raw_block_core::{Completion, IoQueue, Op, Stats};
 
 use crate::share::Share;
 use crate::transfer::{Effort, carry_out};
@@ -14,14 +14,15 @@ use crate::workers::Workers;
 #[derive(Debug)]
 pub(crate) struct PosixQueue {
     workers: Arc<Workers>,
+    stats: Arc<Stats>,
     share: Arc<Share>,
     depth: usize,
     in_flight: usize,
 }
 
 impl PosixQueue {
-    pub(crate) fn new(workers: Arc<Workers>, depth: usize) -> Self {
-        Self { workers, share: Arc::new(Share::new()), depth, in_flight: 0 }
+    pub(crate) fn new(workers: Arc<Workers>, stats: Arc<Stats>, depth: usize) -> Self {
+        Self { workers, stats, share: Arc::new(Share::new()), depth, in_flight: 0 }
     }
 }
 
@@ -69,7 +70,7 @@ impl IoQueue for PosixQueue {
         effort.add(self.share.wait(done, goal, deadline));
         self.in_flight -= done.len() - before;
         if effort != Effort::default() {
-            self.workers.stats.update(|stats| {
+            self.stats.update(|stats| {
                 stats.submissions += effort.calls;
                 stats.retries += effort.repeats;
             });

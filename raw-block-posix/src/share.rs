@@ -105,10 +105,7 @@ impl Share {
             state = match left {
                 None => self.enough.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => {
-                    self.enough
-                        .wait_timeout(state, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.enough.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
         }

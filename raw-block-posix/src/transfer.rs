@@ -1,6 +1,5 @@
 //! One op, carried out by blocking system calls.
 
-use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -72,10 +71,12 @@ fn move_all(
                 refusals += 1;
                 thread::sleep(AGAIN_PAUSE);
             }
-            Err(Errno::EINVAL) if !op.offset().is_multiple_of(alignment) => {
-                let text = "an earlier part of this transfer ended inside a block, \
-                            and the device does not transfer the rest of a block";
-                return (op.fail(io::Error::new(io::ErrorKind::InvalidInput, text)), effort);
+            // A direct read cannot go on inside a block, and only the end of the device makes one stop
+            // there.
+            Err(Errno::EINVAL)
+                if op.kind() == OpKind::Read && !op.offset().is_multiple_of(alignment) =>
+            {
+                return (op.fail_at_end(), effort);
             }
             Err(errno) => return (op.fail(errno.into()), effort),
         }
@@ -136,3 +137,6 @@ fn change_range(device: &DeviceFile, op: &Op, mode: FallocateFlags) -> nix::Resu
 fn signed(bytes: u64) -> nix::Result<off_t> {
     off_t::try_from(bytes).map_err(|_| Errno::EOVERFLOW)
 }
+
+#[cfg(test)]
+mod tests;

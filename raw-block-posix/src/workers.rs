@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use raw_block_core::{DeviceFile, Op, Stats};
+use raw_block_core::{DeviceFile, Op};
 
 use crate::share::Share;
 use crate::transfer::carry_out;
@@ -16,7 +16,6 @@ const THREAD_NAME: &str = "raw-block-posix";
 #[derive(Debug)]
 pub(crate) struct Workers {
     crew: Arc<Crew>,
-    pub(crate) stats: Stats,
     /// The process that has the threads: a forked child does not.
     process: u32,
 }
@@ -56,6 +55,21 @@ enum Help {
 }
 
 impl Duty {
+    /// An op to begin, from the queue whose turn it is.
+    fn next_op(&mut self) -> Option<(Arc<Share>, Op)> {
+        while let Some(share) = self.ready.pop_front() {
+            let (op, more) = share.take_for_worker();
+            if more {
+                self.ready.push_back(Arc::clone(&share));
+            }
+            // Without an op, the queue's owner was faster.
+            if let Some(op) = op {
+                return Some((share, op));
+            }
+        }
+        None
+    }
+
     /// Decides how one more worker comes, if there is work and a worker to be had.
     fn call(&mut self) -> Help {
         if self.ready.is_empty() {
@@ -86,7 +100,7 @@ impl Workers {
             closing: false,
         };
         let crew = Crew { device, duty: Mutex::new(duty), called: Condvar::new() };
-        Self { crew: Arc::new(crew), stats: Stats::new(), process: std::process::id() }
+        Self { crew: Arc::new(crew), process: std::process::id() }
     }
 
     pub(crate) fn device(&self) -> &DeviceFile {
@@ -135,45 +149,36 @@ impl Drop for Workers {
 impl Crew {
     /// The life of a worker.
     fn work(self: &Arc<Self>) {
-        let mut woken = true;
-        while let Some((share, op)) = self.next_op(&mut woken) {
-            let then = std::time::Instant::now();
-            let (completion, effort) = carry_out(&self.device, op);
-            woken = then.elapsed().as_micros() > 20;
-            share.finish(completion, effort);
+        let mut duty = self.duty();
+        while !duty.closing {
+            let mut just_came = true;
+            while let Some((share, op)) = duty.next_op() {
+                // Who comes calls the next, so that the waking does not fall on one thread. Who comes
+                // back from an op does not: where ops end before a worker wakes up, none is woken.
+                let help = if just_came { duty.call() } else { Help::None };
+                just_came = false;
+                drop(duty);
+                self.bring(help);
+                let (completion, effort) = carry_out(&self.device, op);
+                share.finish(completion, effort);
+                drop(share);
+                duty = self.duty();
+            }
+            if !duty.closing {
+                duty = self.sleep(duty);
+            }
         }
     }
 
-    /// Waits for an op. `None` when the backend is gone.
-    fn next_op(self: &Arc<Self>, woken: &mut bool) -> Option<(Arc<Share>, Op)> {
-        let mut duty = self.duty();
-        loop {
-            while let Some(share) = duty.ready.pop_front() {
-                let (op, more) = share.take_for_worker();
-                if more {
-                    duty.ready.push_back(Arc::clone(&share));
-                }
-                if let Some(op) = op {
-                    // Each worker that finds work calls the next, so that as many come as there are
-                    // ops to begin, and the waking does not fall on one thread.
-                    let help = if *woken { duty.call() } else { Help::None };
-                    *woken = false;
-                    drop(duty);
-                    self.bring(help);
-                    return Some((share, op));
-                }
-            }
-            if duty.closing {
-                return None;
-            }
-            duty.idle += 1;
-            duty = self
-                .called
-                .wait_while(duty, |duty| duty.calls == 0 && !duty.closing)
-                .unwrap_or_else(PoisonError::into_inner);
-            duty.calls = duty.calls.saturating_sub(1);
-            *woken = true;
-        }
+    /// Sleeps until this worker is called, or the backend is gone.
+    fn sleep<'a>(&self, mut duty: MutexGuard<'a, Duty>) -> MutexGuard<'a, Duty> {
+        duty.idle += 1;
+        let mut duty = self
+            .called
+            .wait_while(duty, |duty| duty.calls == 0 && !duty.closing)
+            .unwrap_or_else(PoisonError::into_inner);
+        duty.calls = duty.calls.saturating_sub(1);
+        duty
     }
 
     /// Lets one more worker come. Returns `false` when there is none to be had.

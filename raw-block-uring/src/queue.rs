@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, squeue, types};
-use raw_block_core::{Completion, Error, IoQueue, Op};
+use raw_block_core::{Completion, Error, IoQueue, Op, OpKind};
 
 use crate::backend::Device;
 use crate::entry;
@@ -39,6 +39,8 @@ pub(crate) struct UringQueue {
     failed_enters: u32,
     /// Why the kernel takes no more entries, once that is so.
     broken: Option<i32>,
+    /// The process that has the ring: its memory is not there in a forked child.
+    process: u32,
     device: Arc<Device>,
 }
 
@@ -59,6 +61,7 @@ impl UringQueue {
             generation: 0,
             failed_enters: 0,
             broken: None,
+            process: std::process::id(),
             device,
         })
     }
@@ -214,6 +217,9 @@ impl IoQueue for UringQueue {
 impl Drop for UringQueue {
     /// Waits for everything that was accepted: the kernel still owns its memory.
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            return;
+        }
         self.reap(usize::MAX, None, &mut Vec::new());
         // Without this the ring, which the kernel takes down in the background, would hold the device
         // open, and locked, for some time after it was closed.
@@ -269,9 +275,11 @@ fn judge(in_flight: &mut InFlight, result: i32) -> Verdict {
         Err(_) => match -result {
             // ECANCELED: the thread that submitted the op ended, and with it the kernel's worker.
             libc::EINTR | libc::EAGAIN | libc::ECANCELED if in_flight.try_again() => Verdict::Again,
-            // A direct transfer cannot go on at an unaligned place, and only the end of the device
-            // makes one stop there.
-            libc::EINVAL if in_flight.has_advanced() => Verdict::EndOfDevice,
+            // A direct read cannot go on inside a block, and only the end of the device makes one stop
+            // there.
+            libc::EINVAL if in_flight.op.kind() == OpKind::Read && in_flight.has_advanced() => {
+                Verdict::EndOfDevice
+            }
             errno => Verdict::Failed(errno),
         },
     }

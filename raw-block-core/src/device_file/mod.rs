@@ -12,8 +12,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::{Error, ErrorKind, Geometry};
 
 /// How long opening waits for a device that somebody else is just closing.
@@ -36,9 +34,12 @@ pub enum Direct {
 ///
 /// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
 /// `flock(2)`. Both end with the process, however it ends. Nothing is written by opening.
+///
+/// Its size is asked for once. If somebody else makes a file shorter later, reads behind its end fail,
+/// and writes there make it longer again, as the system does it.
 #[derive(Debug)]
 pub struct DeviceFile {
-    file: Flock<File>,
+    file: File,
     path: Arc<str>,
     direct: bool,
     is_block_device: bool,
@@ -106,7 +107,7 @@ impl DeviceFile {
                 "the path was replaced while it was opened",
             ));
         }
-        let file = lock(file)?;
+        lock(&file)?;
         let geometry = geometry::of(&file, is_block_device, direct)?;
         Ok(Self { file, path: Arc::clone(name), direct, is_block_device, geometry })
     }
@@ -148,8 +149,10 @@ fn while_busy<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match attempt() {
             Err(error)
-                if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN))
-                    && Instant::now() < deadline =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock
+                ) && Instant::now() < deadline =>
             {
                 thread::sleep(LOCK_POLL);
             }
@@ -158,17 +161,11 @@ fn while_busy<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn lock(file: File) -> Result<Flock<File>, Error> {
-    let mut unlocked = Some(file);
-    while_busy(|| {
-        let file = unlocked.take().ok_or(io::ErrorKind::Other)?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(file, errno)| {
-            unlocked = Some(file);
-            errno.into()
-        })
-    })
-    .map_err(|error| match error.raw_os_error() {
-        Some(libc::EAGAIN) => Error::new(
+/// Locks the file for as long as it is open, here or, through a forked child, anywhere.
+fn lock(file: &File) -> Result<(), Error> {
+    let attempt = || file.try_lock().map_err(io::Error::from);
+    while_busy(attempt).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::new(
             ErrorKind::Busy,
             "lock",
             "it is open already, here or in another process: close it there first",
@@ -182,9 +179,12 @@ fn explain(error: io::Error) -> Error {
     let described = Error::os("open", error);
     match errno {
         Some(libc::EBUSY) => described.because("it is mounted, or another process holds it"),
-        Some(libc::EACCES | libc::EPERM) => {
+        Some(libc::EACCES) => {
             described.because("this user may not both read and write it: check its mode and group")
         }
+        Some(libc::EPERM) => described.because(
+            "the kernel forbids to write to it: it may be mounted, immutable or write-protected",
+        ),
         Some(libc::EROFS) => described.because("it is on a read-only file system"),
         _ => described,
     }

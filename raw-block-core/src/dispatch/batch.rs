@@ -169,6 +169,11 @@ impl Batch {
         self.memory().owned = buffers;
     }
 
+    /// How many transfers were added.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
     /// The batch's memory, while there are no ops.
     pub(super) fn memory(&mut self) -> &mut BatchMemory {
         Arc::get_mut(&mut self.memory)

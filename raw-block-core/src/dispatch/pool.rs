@@ -118,7 +118,8 @@ impl LanePool {
         self.returned.notify_one();
     }
 
-    fn check_process(&self) -> Result<(), Error> {
+    /// Whether this is the process that opened the device.
+    pub(super) fn check_process(&self) -> Result<(), Error> {
         if std::process::id() == self.process {
             return Ok(());
         }

@@ -25,7 +25,7 @@ pub struct Ticket {
 #[derive(Debug)]
 #[must_use]
 pub struct Finished {
-    /// The buffer that the transfer owned.
+    /// The buffer that the transfer owned. Empty in a forked child, which has none.
     pub buffer: AlignedBuf,
     /// How it went. After a failed read the contents of the buffer are unspecified.
     pub result: Result<(), Error>,
@@ -83,6 +83,11 @@ impl Ticket {
         // Out of the ticket while it runs: if the backend panics, the lane goes with the panic, and the
         // ticket's own drop finds nothing left to do.
         let mut lent = self.lent.take()?;
+        if let Err(error) = lent.pool.check_process() {
+            // The parent has the queue; what the child has of it is a copy that nothing fills.
+            let lost = || Finished { buffer: AlignedBuf::default(), result: Err(error.clone()) };
+            return Some(std::iter::repeat_with(lost).take(lent.batch.len()).collect());
+        }
         let backend = Arc::clone(&lent.pool.backend);
         if !lent.advance(&*backend, patience) {
             self.lent = Some(lent);

@@ -1,0 +1,170 @@
+//! What cannot be opened is refused with a kind to match on and a text that says what to do.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use raw_block_core::{
+    Direct, Dispatcher, Error, ErrorKind, IoBackend, ReadAt, WriteAt, conformance::fixture,
+};
+use raw_block_posix::{PosixBackend, PosixOptions};
+use support::{is_root, passed_on, prefixed, run_again, skip};
+
+/// A user without rights.
+const NOBODY: u32 = 65534;
+
+fn open(path: impl AsRef<Path>, direct: Direct) -> Result<PosixBackend, Error> {
+    PosixBackend::open(path, &PosixOptions { direct, ..PosixOptions::default() })
+}
+
+/// Opens what cannot be opened; the error names it and contains `text`.
+fn refused(path: impl AsRef<Path>, text: &str) -> ErrorKind {
+    let error = open(&path, Direct::Preferred).unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains(path.as_ref().to_str().unwrap()), "which device? {said}");
+    assert!(said.contains(text), "{text}? {said}");
+    error.kind()
+}
+
+#[test]
+fn a_missing_path_is_not_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing");
+    assert_eq!(refused(&missing, "No such file"), ErrorKind::NotFound);
+    assert_eq!(refused("", "No such file"), ErrorKind::NotFound);
+    assert!(!missing.exists(), "opening creates nothing");
+}
+
+#[test]
+fn a_directory_is_no_device() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(refused(directory.path(), "it is a directory"), ErrorKind::Unsupported);
+}
+
+#[test]
+fn a_character_device_is_no_block_device() {
+    assert_eq!(refused("/dev/null", "it is a character device"), ErrorKind::Unsupported);
+}
+
+#[test]
+fn a_file_smaller_than_a_block_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for len in [0, 1, 511] {
+        file.as_file().set_len(len).unwrap();
+        assert_eq!(refused(file.path(), "smaller than one"), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn no_threads_and_too_many_threads_are_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    for threads in [0, 1025, usize::MAX] {
+        let options = PosixOptions { threads, ..PosixOptions::default() };
+        let error = PosixBackend::open(file.path(), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("1 to 1024"), "{error}");
+    }
+    for threads in [1, 1024] {
+        let options = PosixOptions { threads, ..PosixOptions::default() };
+        assert_eq!(PosixBackend::open(file.path(), &options).unwrap().threads(), threads);
+    }
+}
+
+#[test]
+fn a_file_that_is_open_already_is_busy_until_it_is_closed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let first = open(file.path(), Direct::Preferred).unwrap();
+    let asked = Instant::now();
+    assert_eq!(refused(file.path(), "it is open already"), ErrorKind::Busy);
+    assert!(asked.elapsed() < Duration::from_secs(20), "patience ends");
+    drop(first);
+    open(file.path(), Direct::Preferred).unwrap();
+}
+
+#[test]
+fn a_file_that_this_user_may_only_read_is_refused() {
+    let Some(path) = passed_on() else {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let path = directory.path().join("read-only");
+        File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+        let test = "a_file_that_this_user_may_only_read_is_refused";
+        // To root, a mode means nothing.
+        let as_nobody = |mut command: Command| {
+            if is_root() {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            command
+        };
+        return run_again(test, path.to_str().unwrap(), as_nobody);
+    };
+    assert!(File::open(&path).is_ok(), "it can be read");
+    assert_eq!(refused(&path, "check its mode"), ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn without_o_direct_a_file_is_refused_or_used_through_the_page_cache() {
+    let Some(path) = passed_on() else {
+        if !is_root() {
+            return skip("only root mounts a file system without O_DIRECT");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let test = "without_o_direct_a_file_is_refused_or_used_through_the_page_cache";
+        let path = directory.path().to_str().unwrap();
+        return run_again(test, path, |command| {
+            prefixed("unshare", &["--mount", "--propagation", "private", "--"], &command)
+        });
+    };
+    // What is mounted here goes away with this process.
+    let mount = Command::new("mount").args(["-t", "ramfs", "none"]).arg(&path).output();
+    match mount {
+        Ok(output) if output.status.success() => {}
+        refused => return skip(&format!("no ramfs can be mounted: {refused:?}")),
+    }
+    let path = Path::new(&path).join("file");
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+
+    let error = open(&path, Direct::Required).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("no O_DIRECT"), "{error}");
+
+    let backend = open(&path, Direct::Preferred).unwrap();
+    assert!(!backend.is_direct());
+    assert_eq!(backend.geometry().memory_alignment, 1);
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    device.write_buffers(&[WriteAt::new(512, &[7; 512])]).all().unwrap();
+    let mut found = [0; 1024];
+    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    assert_eq!(found[511..513], [0, 7]);
+    // It has no fallocate either.
+    for result in [device.discard(0, 512), device.write_zeroes(0, 512)] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}
+
+#[test]
+fn what_was_granted_can_be_asked() {
+    let Ok(file) = fixture::temp_file(1 << 20) else {
+        return skip("no directory on a disk can be written to");
+    };
+    let through_cache = open(file.path(), Direct::Off).unwrap();
+    assert!(!through_cache.is_direct());
+    assert_eq!(through_cache.engine(), "posix");
+    assert_eq!(through_cache.device(), file.path().to_str().unwrap());
+    assert_eq!(through_cache.geometry().capacity, 1 << 20);
+    drop(through_cache);
+    match open(file.path(), Direct::Required) {
+        Ok(direct) => assert!(direct.is_direct()),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+    }
+}

@@ -1,0 +1,218 @@
+//! Threads: when they are started, what they cost, and when they end.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, alarm, fork};
+use raw_block_core::{AlignedBuf, Direct, Dispatcher, OwnedTransfer, ReadAt};
+use raw_block_posix::{PosixBackend, PosixOptions};
+use support::{passed_on, prefixed, run_again};
+use tempfile::NamedTempFile;
+
+const BLOCK: usize = 4096;
+/// Blocks of the device.
+const BLOCKS: usize = 256;
+
+/// The threads of this process are counted by one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn open(threads: usize) -> (NamedTempFile, Dispatcher) {
+    let file = NamedTempFile::new().unwrap();
+    file.as_file().set_len((BLOCKS * BLOCK) as u64).unwrap();
+    let options = PosixOptions { direct: Direct::Preferred, threads };
+    let backend = PosixBackend::open(file.path(), &options).unwrap();
+    (file, Dispatcher::new(Arc::new(backend)).unwrap())
+}
+
+/// Reads so many blocks, no two of them neighbours, in one batch.
+fn read(device: &Dispatcher, count: usize) {
+    let mut buffers: Vec<_> = (0..count).map(|_| AlignedBuf::zeroed(BLOCK).unwrap()).collect();
+    let places = (0..).step_by(2 * BLOCK);
+    let mut batch: Vec<_> =
+        places.zip(&mut buffers).map(|(place, buffer)| ReadAt::new(place, buffer)).collect();
+    device.read_buffers(&mut batch).all().unwrap();
+}
+
+/// How often each thread of a backend, in this process, gave up the CPU to wait for something.
+fn workers() -> Vec<(String, u64)> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|task| {
+            // A thread may end meanwhile.
+            let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name));
+                line.map(|value| value.trim().to_owned())
+            };
+            let is_worker = field("Name:")? == "raw-block-posix";
+            let waits = field("voluntary_ctxt_switches:")?.parse().ok()?;
+            is_worker.then_some((field("Pid:")?, waits))
+        })
+        .collect()
+}
+
+#[test]
+fn one_thread_is_the_callers_own() {
+    let _alone = alone();
+    let (_file, device) = open(1);
+    read(&device, 64);
+    let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(BLOCK).unwrap())];
+    let _ = device.batched_read(batch).unwrap().wait();
+    assert_eq!(workers(), []);
+}
+
+#[test]
+fn a_batch_of_one_transfer_starts_no_thread() {
+    let _alone = alone();
+    let (_file, device) = open(8);
+    for _ in 0..10 {
+        read(&device, 1);
+        device.flush().unwrap();
+    }
+    assert_eq!(workers(), []);
+}
+
+#[test]
+fn threads_are_started_when_there_is_something_for_them_to_do_and_end_with_the_backend() {
+    let _alone = alone();
+    let (_file, device) = open(4);
+    assert_eq!(workers(), [], "opening starts none");
+    for _ in 0..50 {
+        read(&device, 64);
+        let count = workers().len();
+        assert!(count <= 3, "{count} threads besides the caller's");
+    }
+    // A thread has its name only when it runs.
+    let end = Instant::now() + Duration::from_secs(60);
+    while workers().is_empty() {
+        assert!(Instant::now() < end, "nobody helped");
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(device);
+    assert_eq!(workers(), []);
+}
+
+#[test]
+fn idle_threads_do_not_wake_up() {
+    let _alone = alone();
+    let (_file, device) = open(8);
+    read(&device, 64);
+    // What was called by the last op may go to sleep first.
+    thread::sleep(Duration::from_millis(300));
+    let before = workers();
+    assert!(!before.is_empty(), "nobody helped");
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(workers(), before, "a thread woke up");
+}
+
+#[test]
+fn many_callers_share_the_threads() {
+    let _alone = alone();
+    let (_file, device) = open(4);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                for count in 1..30 {
+                    read(&device, count);
+                }
+            });
+        }
+    });
+    assert!(workers().len() <= 3);
+}
+
+#[test]
+fn with_one_thread_each_look_at_a_ticket_carries_out_one_op() {
+    let _alone = alone();
+    let (_file, device) = open(1);
+    let batch = (0..8).map(|number| {
+        OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
+    });
+    // Starting a batch is the first look.
+    let mut ticket = device.batched_read(batch.collect()).unwrap();
+    for done in 1..8 {
+        assert_eq!(device.stats().submissions, done);
+        assert_eq!(ticket.try_wait().is_some(), done == 7);
+    }
+    assert_eq!(device.stats().submissions, 8);
+}
+
+#[test]
+fn with_one_thread_a_deadline_in_the_past_makes_progress_too() {
+    let _alone = alone();
+    let (_file, device) = open(1);
+    let batch = (0..8).map(|number| {
+        OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
+    });
+    let mut ticket = device.batched_read(batch.collect()).unwrap();
+    let past = Instant::now();
+    let looks = (1..).find(|_| ticket.wait_deadline(past).is_some());
+    assert_eq!(looks, Some(7));
+}
+
+#[test]
+fn where_the_system_has_no_more_threads_those_that_there_are_do_the_work() {
+    let Some(limit) = passed_on() else {
+        for limit in ["1", "2", "4"] {
+            let test = "where_the_system_has_no_more_threads_those_that_there_are_do_the_work";
+            // To root, the limit means nothing; and of another user, all threads count.
+            let user = format!("--reuid=314159200{limit}");
+            run_again(test, limit, |command| {
+                let command = prefixed("prlimit", &[&format!("--nproc={limit}"), "--"], &command);
+                if !support::is_root() {
+                    return command;
+                }
+                prefixed("setpriv", &[&user, "--clear-groups", "--"], &command)
+            });
+        }
+        return;
+    };
+    let (_file, device) = open(16);
+    read(&device, 64);
+    let batch = (0..64).map(|number| {
+        OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
+    });
+    let mut ticket = device.batched_read(batch.collect()).unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while ticket.try_wait().is_none() {
+        assert!(Instant::now() < end, "looking at a ticket makes no progress");
+        thread::sleep(Duration::from_micros(100));
+    }
+    read(&device, 64);
+    let count = workers().len();
+    let limit: usize = limit.to_str().unwrap().parse().unwrap();
+    assert!(count < limit, "{count} threads besides this one");
+}
+
+#[test]
+fn a_forked_child_can_drop_what_it_inherited() {
+    let _alone = alone();
+    let (_file, device) = open(4);
+    read(&device, 64);
+    // SAFETY: the child only drops what it inherited and ends.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            // Ends a child that hangs.
+            alarm::set(20);
+            drop(device);
+            // SAFETY: it ends the process.
+            unsafe { nix::libc::_exit(0) };
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        }
+    }
+    read(&device, 64);
+    let path = device.backend().device().to_owned();
+    let again = PosixBackend::open(&path, &PosixOptions::default());
+    assert!(again.is_err(), "the child gave up the parent's lock");
+}

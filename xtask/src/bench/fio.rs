@@ -1,0 +1,180 @@
+//! fio, doing the same transfers.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::cases::Shape;
+use super::sample::Sample;
+
+/// What fio shall do, apart from the shape of its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FioJob {
+    pub(super) writes: bool,
+    /// Bytes of one transfer.
+    pub(super) io_bytes: u64,
+    /// How many transfers lie one behind the other.
+    pub(super) run: usize,
+    /// Bytes at the front of the device over which the transfers are spread.
+    pub(super) span: u64,
+}
+
+/// The version of fio.
+pub(super) fn version() -> Result<String> {
+    let output = Command::new("fio")
+        .arg("--version")
+        .output()
+        .context("fio cannot be run: install it (packages are called `fio`), or leave --fio out")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Runs fio once, for `slice`.
+pub(super) fn run(path: &Path, job: FioJob, shape: Shape, slice: Duration) -> Result<Sample> {
+    let output = Command::new("fio").args(arguments(path, job, shape, slice)).output();
+    let output = output.context("cannot run fio")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("fio failed: {}{text}", String::from_utf8_lossy(&output.stderr));
+    }
+    sample(&text, job.io_bytes)
+}
+
+fn arguments(path: &Path, job: FioJob, shape: Shape, slice: Duration) -> Vec<String> {
+    let mode = if job.writes { "randwrite" } else { "randread" };
+    let mode = if job.run > 1 { format!("{mode}:{}", job.run) } else { mode.to_owned() };
+    let depth = shape.batch;
+    // fio takes a colon as the end of a file's name.
+    let path = path.display().to_string().replace(':', "\\:");
+    let mut arguments: Vec<String> = [
+        "--name=bench",
+        "--output-format=json",
+        "--thread",
+        "--group_reporting",
+        "--ioengine=io_uring",
+        "--direct=1",
+        "--registerfiles=1",
+        "--fixedbufs=1",
+        "--norandommap",
+        "--randrepeat=0",
+        "--scramble_buffers=0",
+        "--gtod_reduce=1",
+        "--time_based",
+        "--allow_file_create=0",
+    ]
+    .map(str::to_owned)
+    .into();
+    arguments.extend([
+        format!("--filename={path}"),
+        format!("--rw={mode}"),
+        format!("--bs={}", job.io_bytes),
+        format!("--size={}", job.span - job.span % job.io_bytes),
+        format!("--iodepth={depth}"),
+        format!("--iodepth_batch_submit={depth}"),
+        format!("--iodepth_batch_complete_min={depth}"),
+        format!("--numjobs={}", shape.threads),
+        format!("--runtime={}ms", slice.as_millis()),
+    ]);
+    arguments
+}
+
+#[derive(Deserialize)]
+struct Output {
+    jobs: Vec<Job>,
+}
+
+#[derive(Deserialize)]
+struct Job {
+    error: i64,
+    read: Direction,
+    write: Direction,
+    /// Milliseconds, of all threads together.
+    job_runtime: f64,
+    /// Per cent of `job_runtime`.
+    usr_cpu: f64,
+    sys_cpu: f64,
+}
+
+#[derive(Deserialize)]
+struct Direction {
+    iops: f64,
+    total_ios: u64,
+}
+
+/// Reads fio's report. It may be preceded by remarks.
+fn sample(text: &str, io_bytes: u64) -> Result<Sample> {
+    let json = text.find('{').map(|start| &text[start..]).unwrap_or_default();
+    let output: Output =
+        serde_json::from_str(json).with_context(|| format!("fio gave no report: {text}"))?;
+    let [job] = &output.jobs[..] else {
+        bail!("fio reports {} jobs in place of one", output.jobs.len())
+    };
+    let ios = job.read.total_ios + job.write.total_ios;
+    if job.error != 0 || ios == 0 {
+        bail!("fio moved nothing (its error number is {})", job.error);
+    }
+    let cpu_us = (job.usr_cpu + job.sys_cpu) / 100.0 * job.job_runtime * 1e3;
+    Ok(Sample {
+        keys_per_s: job.read.iops + job.write.iops,
+        cpu_us_per_key: cpu_us / as_f64(ios),
+        io_bytes: as_f64(io_bytes),
+        ..Sample::default()
+    })
+}
+
+fn as_f64(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fio 3.33 prints, shortened to what surrounds the fields that are read.
+    const REPORT: &str = include_str!("fio_report.json");
+
+    #[test]
+    fn a_report_of_fio_gives_rate_and_cpu() {
+        let sample = sample(REPORT, 4096).unwrap();
+        assert!((sample.keys_per_s - 12_346.534_653).abs() < 1e-6);
+        // 42.786070 per cent of 201 ms over 2494 transfers.
+        assert!((sample.cpu_us_per_key - 34.482_759).abs() < 1e-6, "{}", sample.cpu_us_per_key);
+        assert_eq!(sample.latency_us, None);
+    }
+
+    #[test]
+    fn remarks_before_the_report_are_skipped() {
+        let text = format!("note: both iodepth >= 1 and synchronous I/O engine\n{REPORT}");
+        assert!(sample(&text, 4096).is_ok());
+    }
+
+    #[test]
+    fn a_report_without_transfers_is_an_error() {
+        let idle = REPORT.replace("\"total_ios\" : 2494", "\"total_ios\" : 0");
+        assert!(sample(&idle, 4096).is_err());
+        assert!(sample("", 4096).is_err());
+    }
+
+    #[test]
+    fn neighbouring_keys_become_runs_of_sequential_transfers() {
+        let job = FioJob { writes: false, io_bytes: 8192, run: 32, span: 100_000 };
+        let shape = Shape { value: 4096, batch: 32, threads: 1 };
+        let slice = Duration::from_millis(250);
+        let apart = FioJob { writes: true, run: 1, ..job };
+        let given = arguments(Path::new("/dev/a:b"), job, shape, slice);
+        for wanted in [
+            "--rw=randread:32",
+            "--bs=8192",
+            "--size=98304",
+            "--iodepth=32",
+            "--filename=/dev/a\\:b",
+            "--runtime=250ms",
+        ] {
+            assert!(given.iter().any(|argument| argument == wanted), "{wanted}: {given:?}");
+        }
+        let given = arguments(Path::new("/dev/a"), apart, shape, slice);
+        assert!(given.iter().any(|argument| argument == "--rw=randwrite"));
+    }
+}

@@ -1,0 +1,156 @@
+//! What must be known about a run to make sense of its figures.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::stat::{major, minor};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::options::{Options, Size};
+use super::target::Target;
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Meta {
+    date: String,
+    version: &'static str,
+    fio_version: Option<String>,
+    /// Whether plain programs get huge pages; the engines ask for them, fio does not.
+    transparent_huge_pages: Option<String>,
+    kernel: Option<String>,
+    cpu_model: Option<String>,
+    cpus: usize,
+    device: Device,
+    options: Value,
+    /// What is special about each engine here.
+    engines: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Device {
+    path: String,
+    block_device: bool,
+    /// The block device itself, or the one that the file lies on.
+    model: Option<String>,
+    scheduler: Option<String>,
+    logical_block: u32,
+    transfer_alignment: u32,
+    memory_alignment: u32,
+    direct: bool,
+    span_bytes: u64,
+    capacity_bytes: u64,
+}
+
+impl Meta {
+    pub(super) fn new(
+        options: &Options,
+        target: &Target,
+        fio_version: Option<String>,
+        slice: Duration,
+        engines: Map<String, Value>,
+    ) -> Self {
+        let geometry = &target.geometry;
+        Self {
+            date: date(SystemTime::now()),
+            version: env!("CARGO_PKG_VERSION"),
+            fio_version,
+            transparent_huge_pages: text_of("/sys/kernel/mm/transparent_hugepage/enabled")
+                .map(|list| chosen(&list)),
+            kernel: text_of("/proc/sys/kernel/osrelease"),
+            cpu_model: cpu_model(&text_of("/proc/cpuinfo").unwrap_or_default()),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            device: Device {
+                path: target.path.display().to_string(),
+                block_device: target.is_block_device,
+                model: of_disk(target, "device/model"),
+                scheduler: of_disk(target, "queue/scheduler").map(|list| chosen(&list)),
+                logical_block: geometry.logical_block,
+                transfer_alignment: geometry.transfer_alignment,
+                memory_alignment: geometry.memory_alignment,
+                direct: target.direct,
+                span_bytes: target.span,
+                capacity_bytes: geometry.capacity,
+            },
+            options: json!({
+                "engines": options.engines(),
+                "value_bytes": options.value_sizes().iter().map(|&Size(n)| n).collect::<Vec<_>>(),
+                "batches": options.batches(),
+                "threads": options.threads,
+                "rounds": options.rounds(),
+                "slice_ms": slice.as_secs_f64() * 1e3,
+                "quick": options.quick,
+                "fio": options.fio,
+            }),
+            engines,
+        }
+    }
+}
+
+/// A file of the disk in sysfs; a partition has those of its disk.
+fn of_disk(target: &Target, name: &str) -> Option<String> {
+    let metadata = fs::metadata(&target.path).ok()?;
+    let device = if target.is_block_device { metadata.rdev() } else { metadata.dev() };
+    let device = format!("/sys/dev/block/{}:{}", major(device), minor(device));
+    text_of(format!("{device}/{name}")).or_else(|| text_of(format!("{device}/../{name}")))
+}
+
+fn text_of(path: impl AsRef<Path>) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// The kernel lists all schedulers and puts the one in use into brackets.
+fn chosen(schedulers: &str) -> String {
+    let of_brackets = schedulers.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    of_brackets.map_or(schedulers, |(chosen, _)| chosen).to_owned()
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// A moment in UTC, as RFC 3339 writes it.
+fn date(moment: SystemTime) -> String {
+    let seconds = moment.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (mut days, mut year, mut month) = (seconds / 86400, 1970, 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}Z", month + 1, days + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(date(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn the_scheduler_is_the_one_in_brackets() {
+        assert_eq!(chosen("none [mq-deadline] kyber"), "mq-deadline");
+        assert_eq!(chosen("none"), "none");
+    }
+}

@@ -1,0 +1,185 @@
+//! `cargo xtask bench`.
+
+mod cases;
+mod data;
+mod engine;
+mod fio;
+mod measure;
+mod meta;
+mod options;
+mod plan;
+mod progress;
+mod raw;
+mod report;
+mod sample;
+mod serial;
+mod store;
+mod table;
+mod target;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use cases::{Job, Task};
+use data::permutation;
+use engine::Engines;
+use meta::Meta;
+pub(crate) use options::{ABOUT, Options};
+use options::{EngineName, Size};
+use plan::Plan;
+use progress::Progress;
+use report::Row;
+use sample::Sample;
+use target::Target;
+
+/// Bounds of the length of a slice.
+const SLICE: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
+/// The part of the time, in per cent, that is spent measuring; the rest opens engines and fills stores.
+const MEASURING: u32 = 65;
+
+/// Runs the benchmark and prints its report.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let say = |text: &str| eprintln!("{text}");
+    let fio_version = options.fio.then(fio::version).transpose()?;
+    if let Some(path) = &options.json {
+        // Rather now than after all rounds.
+        fs::write(path, "").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let target = Target::prepare(options, say)?;
+    if !target.direct {
+        say("its file system has no O_DIRECT: the page cache is measured");
+    }
+    let (engines, usable) = Engines::new(&target, &options.engines(), say)?;
+    if usable.is_empty() {
+        bail!("none of the engines can be opened");
+    }
+    if options.fio && usable == [EngineName::Memory] {
+        bail!("fio needs a device to be compared on: add --engines posix or uring");
+    }
+    let alignment = u64::from(target.geometry.transfer_alignment);
+    let plan = Plan::new(options, &usable, alignment, target.span)?;
+    let mut run = Run {
+        slice: slice(options, &plan),
+        engines: &engines,
+        target: &target,
+        orders: HashMap::new(),
+        round: 0,
+    };
+    let samples = measure_all(&mut run, options, &plan)?;
+
+    let rows = report::rows(&plan, &samples);
+    println!("{}", table::tables(&rows, &target.path.display().to_string()));
+    if let Some(summary) = table::summary(&rows) {
+        println!("{summary}");
+    }
+    if let Some(path) = &options.json {
+        let meta = Meta::new(options, &target, fio_version, run.slice, engines.describe(&usable));
+        write_json(path, &meta, &rows)?;
+    }
+    Ok(())
+}
+
+/// How long one case is measured in one round.
+fn slice(options: &Options, plan: &Plan) -> Duration {
+    let slices = u32::try_from(plan.cases.len() * options.rounds()).unwrap_or(u32::MAX);
+    let fitting = options.budget().map(|time| time * MEASURING / 100 / slices);
+    fitting.unwrap_or(SLICE[1]).clamp(SLICE[0], SLICE[1])
+}
+
+/// Runs all rounds; gives the samples of each case.
+fn measure_all(run: &mut Run<'_>, options: &Options, plan: &Plan) -> Result<Vec<Vec<Sample>>> {
+    let rounds = options.rounds();
+    let tasks = plan.groups.iter().map(Vec::len).sum();
+    let mut samples = vec![Vec::with_capacity(rounds); plan.cases.len()];
+    let progress = Progress::new(rounds, tasks);
+    for round in 0..rounds {
+        let next = progress.elapsed() + progress.elapsed() / u32::try_from(round.max(1))?;
+        if options.rounds.is_none() && options.budget().is_some_and(|time| next > time * 4 / 3) {
+            progress.say(&format!(
+                "out of time after {round} of {rounds} rounds; --rounds runs them all"
+            ));
+            break;
+        }
+        progress.begin_round(round);
+        run.round = round;
+        for task in plan.round(round) {
+            progress.begin_task(describe(task));
+            let hurry = options.fio && !plan.is_compared(task);
+            let slice = if hurry { run.slice / 4 } else { run.slice };
+            let measured = run.task(task, slice).with_context(|| describe(task))?;
+            for (&case, sample) in task.cases.iter().zip(measured) {
+                samples[case].push(sample);
+            }
+            progress.end_task();
+        }
+    }
+    Ok(samples)
+}
+
+fn describe(task: &Task) -> String {
+    let (layer, engine) = match task.job {
+        Job::Raw(engine) => ("raw ", engine.name()),
+        Job::Serial(engine) => ("serial ", engine.name()),
+        Job::Store { engine, .. } => ("store ", engine.name()),
+        Job::Fio(_) => ("", "fio"),
+    };
+    format!("{layer}{engine}, {} x {}", task.shape.batch, Size(task.shape.value))
+}
+
+/// What all tasks share.
+struct Run<'a> {
+    engines: &'a Engines<'a>,
+    target: &'a Target,
+    slice: Duration,
+    round: usize,
+    /// Permutations by their length, because they take a while to make.
+    orders: HashMap<u32, Arc<[u32]>>,
+}
+
+impl Run<'_> {
+    fn task(&mut self, task: &Task, slice: Duration) -> Result<Vec<Sample>> {
+        let (shape, round) = (task.shape, self.round);
+        match task.job {
+            Job::Raw(engine) => {
+                let backend = self.engines.open(engine)?;
+                let alignment = u64::from(backend.geometry().transfer_alignment);
+                let io_bytes = shape.value.next_multiple_of(alignment);
+                let order = self.order(self.engines.span(engine) / io_bytes)?;
+                raw::run(&backend, shape, io_bytes, &order, round, slice)
+            }
+            Job::Serial(engine) => {
+                let backend = self.engines.open(engine)?;
+                let io_bytes = serial::io_bytes(shape.value);
+                let batches = self.engines.span(engine) / io_bytes / shape.batch as u64;
+                let order = self.order(batches)?;
+                serial::run(&backend, shape, io_bytes, &order, round, slice)
+            }
+            Job::Store { engine, io_bytes } => {
+                let backend = self.engines.open(engine)?;
+                let span = self.engines.span(engine);
+                let samples = store::run(&backend, shape, io_bytes, span, round, slice);
+                drop(backend);
+                self.target.fill_holes()?;
+                samples
+            }
+            Job::Fio(job) => fio::run(&self.target.path, job, shape, slice).map(|one| vec![one]),
+        }
+    }
+
+    fn order(&mut self, count: u64) -> Result<Arc<[u32]>> {
+        let count = u32::try_from(count)?;
+        Ok(Arc::clone(self.orders.entry(count).or_insert_with(|| permutation(count))))
+    }
+}
+
+fn write_json(path: &Path, meta: &Meta, rows: &[Row]) -> Result<()> {
+    let report = json!({ "meta": meta, "rows": rows });
+    let text = serde_json::to_string_pretty(&report)? + "\n";
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,224 @@
+//! What a run can be told, and sizes as people write them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Error, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+/// The long help of `cargo xtask bench`.
+pub(crate) const ABOUT: &str = "\
+Measures the layers of this workspace side by side, on a file or on a block device.
+
+Without arguments it makes a file below target/, runs the engines memory, posix and uring for about a
+minute, and prints a table. What counts is a ratio within one run: every case runs once in every round,
+in short slices, and the figures are medians over the rounds.
+
+  raw     batches of random transfers through the dispatcher: no store, no checksums
+  serial  the older way: for each key a header and then its payload, each waited for on its own
+  store   put_many and get_many, checksums on; every value that is read back is compared
+  fio     (with --fio) fio, doing the same transfers in the same rounds
+
+The latencies p50, p99 and p99.9 are those of one call: a whole batch, and with --batches 1 one key.
+CPU is that of the whole process, user and system, per key.
+
+fio transfers from and to ordinary pages, the engines from and to huge pages where the system grants
+them. With large values that alone can make the engines faster: such a ratio is not one of batching.";
+
+/// The least rounds over which a ratio to fio is judged.
+pub(super) const JUDGED_ROUNDS: usize = 9;
+
+/// The options of `cargo xtask bench`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// Block device or file to measure on [default: a file below target/]
+    pub(super) device: Option<PathBuf>,
+
+    /// Engines to run; one that cannot be opened here is left out
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,posix,uring")]
+    pub(super) engines: Vec<EngineName>,
+
+    /// Bytes of one value, such as 4KiB or 1MiB [default: 4KiB,64KiB,256KiB]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    pub(super) value_sizes: Vec<Size>,
+
+    /// Keys per batch [default: 1,8,32]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(super) batches: Vec<u32>,
+
+    /// Threads that run batches at the same time, on one dispatcher or one store
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) threads: u32,
+
+    /// How often every case runs [default: 3, with --fio 9]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) rounds: Option<u32>,
+
+    /// 4KiB and 256KiB in batches of 1 and 32 only; without --fio over within about 20 seconds
+    #[arg(long)]
+    pub(super) quick: bool,
+
+    /// Run fio beside it in every round, and a second time as the control; takes some minutes
+    #[arg(long)]
+    pub(super) fio: bool,
+
+    /// Write the figures to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+
+    /// Allow to overwrite what is on the device or in the file that was named
+    #[arg(long)]
+    pub(super) destroy_data: bool,
+}
+
+impl Options {
+    /// The value sizes to run, each once.
+    pub(super) fn value_sizes(&self) -> Vec<Size> {
+        let default: &[u64] =
+            if self.quick { &[4 << 10, 256 << 10] } else { &[4 << 10, 64 << 10, 256 << 10] };
+        let default = default.iter().copied().map(Size);
+        unique(if self.value_sizes.is_empty() {
+            default.collect()
+        } else {
+            self.value_sizes.clone()
+        })
+    }
+
+    /// The batch sizes to run, each once.
+    pub(super) fn batches(&self) -> Vec<u32> {
+        let default: &[u32] = if self.quick { &[1, 32] } else { &[1, 8, 32] };
+        unique(if self.batches.is_empty() { default.to_vec() } else { self.batches.clone() })
+    }
+
+    /// The engines to run, each once.
+    pub(super) fn engines(&self) -> Vec<EngineName> {
+        unique(self.engines.clone())
+    }
+
+    pub(super) fn rounds(&self) -> usize {
+        let default = if self.fio { JUDGED_ROUNDS } else { 3 };
+        self.rounds.map_or(default, |rounds| rounds as usize)
+    }
+
+    /// How much of the device is used, at most.
+    pub(super) fn span(&self) -> u64 {
+        if self.quick { 256 << 20 } else { 1 << 30 }
+    }
+
+    /// How long the measuring may take, if that is for us to say.
+    pub(super) fn budget(&self) -> Option<Duration> {
+        (!self.fio).then(|| Duration::from_secs(if self.quick { 15 } else { 55 }))
+    }
+}
+
+fn unique<T: Copy + PartialEq>(mut list: Vec<T>) -> Vec<T> {
+    let mut kept = Vec::with_capacity(list.len());
+    list.retain(|item| {
+        let new = !kept.contains(item);
+        kept.push(*item);
+        new
+    });
+    list
+}
+
+/// An engine that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum EngineName {
+    /// Memory: what the layers cost by themselves
+    Memory,
+    /// pread and pwrite on a pool of threads
+    Posix,
+    /// `io_uring`
+    Uring,
+}
+
+impl EngineName {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Posix => "posix",
+            Self::Uring => "uring",
+        }
+    }
+}
+
+/// A number of bytes, written with a binary unit: `4KiB`, `4k` and `4096` are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size(pub(super) u64);
+
+const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+impl FromStr for Size {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = text[digits.len()..].trim().to_ascii_lowercase();
+        let shift = match unit.as_str() {
+            "" | "b" => 0,
+            "k" | "kib" => 10,
+            "m" | "mib" => 20,
+            "g" | "gib" => 30,
+            _ => bail!("`{text}` is no size: write bytes, or a number with KiB, MiB or GiB"),
+        };
+        let bytes = digits.parse().ok().and_then(|n: u64| n.checked_mul(1 << shift));
+        match bytes {
+            Some(bytes) if (1..=1 << 30).contains(&bytes) => Ok(Self(bytes)),
+            _ => bail!("`{text}` is no size between 1 byte and 1GiB"),
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |&&(_, shift): &&(&str, u32)| self.0 > 0 && self.0.is_multiple_of(1 << shift);
+        match UNITS.iter().find(fits) {
+            Some((unit, shift)) => write!(f, "{} {unit}", self.0 >> shift),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("4KiB", 4096),
+            ("4k", 4096),
+            ("4 KiB", 4096),
+            ("256K", 256 << 10),
+            ("1MiB", 1 << 20),
+            ("512b", 512),
+        ] {
+            assert_eq!(text.parse::<Size>().unwrap(), Size(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused_with_the_text_that_was_given() {
+        for text in ["", "KiB", "0", "4KB", "-1", "4.5KiB", "99999999999GiB", "2GiB"] {
+            let error = text.parse::<Size>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{text}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_with_the_largest_unit_that_divides_them() {
+        assert_eq!(Size(256 << 10).to_string(), "256 KiB");
+        assert_eq!(Size(3 << 20).to_string(), "3 MiB");
+        assert_eq!(Size(5000).to_string(), "5000 B");
+    }
+
+    #[test]
+    fn what_is_given_twice_runs_once() {
+        assert_eq!(unique(vec![32, 1, 32, 1]), [32, 1]);
+    }
+}

@@ -1,0 +1,261 @@
+//! What is run, and in which order.
+
+use anyhow::{Result, bail};
+
+use super::cases::{Case, Job, Layer, Operation, Places, Shape, Task};
+use super::fio::FioJob;
+use super::options::{EngineName, Options, Size};
+use super::{engine, serial, store};
+
+/// The cases, and groups of tasks. The tasks of a group are compared with each other, so they run close
+/// together; each round begins with another group, and in each group with another task.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    pub(super) cases: Vec<Case>,
+    pub(super) groups: Vec<Vec<Task>>,
+}
+
+impl Plan {
+    /// All cases of `options` on `engines`, on a device of this alignment of which `span` bytes are
+    /// used.
+    pub(super) fn new(
+        options: &Options,
+        engines: &[EngineName],
+        alignment: u64,
+        span: u64,
+    ) -> Result<Self> {
+        let mut plan = Self::default();
+        let smallest = engines.iter().map(|&engine| engine::span(engine, span)).min();
+        let threads = options.threads as usize;
+        for Size(value) in options.value_sizes() {
+            for batch in options.batches() {
+                let shape = Shape { value, batch: batch as usize, threads };
+                check_room(shape, smallest.unwrap_or(span))?;
+                plan.add_transfers(shape, engines, options.fio.then_some((alignment, span)));
+                plan.add_keys(shape, engines, options.fio.then_some(span))?;
+            }
+        }
+        Ok(plan)
+    }
+
+    fn add_transfers(&mut self, shape: Shape, engines: &[EngineName], fio: Option<(u64, u64)>) {
+        let works = [(Operation::Write, Places::Apart), (Operation::Read, Places::Apart)];
+        let jobs = fio.map(|(alignment, span)| {
+            let io_bytes = shape.value.next_multiple_of(alignment);
+            [span; 2].map(|span| FioJob { writes: false, io_bytes, run: 1, span })
+        });
+        let (mut group, references, controls) = self.fio_tasks(shape, &works, jobs.as_ref());
+        for &engine in engines {
+            let cases = self.add_cases(Layer::Raw, engine, shape, &works, &references);
+            group.push(Task { job: Job::Raw(engine), shape, cases });
+        }
+        group.extend(controls);
+        self.groups.push(group);
+    }
+
+    fn add_keys(
+        &mut self,
+        shape: Shape,
+        engines: &[EngineName],
+        fio_span: Option<u64>,
+    ) -> Result<()> {
+        let works = key_works(shape);
+        let io_bytes = store::io_bytes(shape.value)?;
+        let jobs = fio_span.map(|span| {
+            let read = store::working_set(shape, io_bytes, span) * io_bytes;
+            [(span, shape.batch), (read, shape.batch), (read, 1)].map(|(span, run)| FioJob {
+                writes: false,
+                io_bytes,
+                run,
+                span,
+            })
+        });
+        let (mut group, references, controls) = self.fio_tasks(shape, &works, jobs.as_ref());
+        for &engine in engines {
+            let cases = self.add_cases(Layer::Serial, engine, shape, &works[..2], &[]);
+            group.push(Task { job: Job::Serial(engine), shape, cases });
+            let cases = self.add_cases(Layer::Store, engine, shape, &works, &references);
+            group.push(Task { job: Job::Store { engine, io_bytes }, shape, cases });
+        }
+        group.extend(controls);
+        self.groups.push(group);
+        Ok(())
+    }
+
+    /// The first and the second fio of a group, with the cases of the first.
+    fn fio_tasks<const N: usize>(
+        &mut self,
+        shape: Shape,
+        works: &[(Operation, Places)],
+        jobs: Option<&[FioJob; N]>,
+    ) -> (Vec<Task>, Vec<usize>, Vec<Task>) {
+        let (mut first, mut references, mut second) = (Vec::new(), Vec::new(), Vec::new());
+        for (&(operation, places), job) in works.iter().zip(jobs.into_iter().flatten()) {
+            let writes = matches!(operation, Operation::Write | Operation::Put);
+            let operation = if writes { Operation::Write } else { Operation::Read };
+            let work = [(operation, places)];
+            let control = self.add_cases(Layer::Fio, EngineName::Uring, shape, &work, &[]);
+            let cases = self.add_cases(Layer::Fio, EngineName::Uring, shape, &work, &[]);
+            self.cases[control[0]].is_control = true;
+            self.cases[cases[0]].control = Some(control[0]);
+            references.push(cases[0]);
+            let job = Job::Fio(FioJob { writes, ..*job });
+            first.push(Task { job, shape, cases });
+            second.push(Task { job, shape, cases: control });
+        }
+        (first, references, second)
+    }
+
+    fn add_cases(
+        &mut self,
+        layer: Layer,
+        engine: EngineName,
+        shape: Shape,
+        works: &[(Operation, Places)],
+        references: &[usize],
+    ) -> Vec<usize> {
+        let first = self.cases.len();
+        for (index, &(operation, places)) in works.iter().enumerate() {
+            // fio transfers from and to a device, so memory is not compared with it.
+            let fio = references.get(index).copied().filter(|_| engine != EngineName::Memory);
+            self.cases.push(Case {
+                layer,
+                engine,
+                operation,
+                places,
+                shape,
+                fio,
+                control: None,
+                is_control: false,
+            });
+        }
+        (first..self.cases.len()).collect()
+    }
+
+    /// Whether what the task measures is compared with fio, or is fio.
+    pub(super) fn is_compared(&self, task: &Task) -> bool {
+        task.cases.iter().any(|&case| {
+            let case = &self.cases[case];
+            case.layer == Layer::Fio || case.fio.is_some()
+        })
+    }
+
+    /// The tasks in the order of round `round`.
+    pub(super) fn round(&self, round: usize) -> impl Iterator<Item = &Task> {
+        rotated(&self.groups, round).flat_map(move |group| rotated(group, round))
+    }
+}
+
+/// What is done with keys. A batch of one key has no neighbours.
+fn key_works(shape: Shape) -> Vec<(Operation, Places)> {
+    if shape.batch == 1 {
+        return vec![(Operation::Put, Places::Apart), (Operation::Get, Places::Apart)];
+    }
+    vec![
+        (Operation::Put, Places::Neighbouring),
+        (Operation::Get, Places::Neighbouring),
+        (Operation::Get, Places::Apart),
+    ]
+}
+
+/// The smallest device must hold some batches of every thread.
+fn check_room(shape: Shape, span: u64) -> Result<()> {
+    let Shape { value, batch, threads } = shape;
+    let wanted = serial::io_bytes(value) * (batch * threads) as u64 * 8;
+    if wanted > span {
+        bail!(
+            "{threads} x {batch} values of {} need {} of device, and {} are used: take smaller values, \
+             batches, or fewer threads{}",
+            Size(value),
+            Size(wanted),
+            Size(span),
+            if span < 1 << 30 { ", or leave --quick out" } else { "" }
+        );
+    }
+    Ok(())
+}
+
+fn rotated<T>(list: &[T], by: usize) -> impl Iterator<Item = &T> {
+    let start = by % list.len().max(1);
+    list[start..].iter().chain(&list[..start])
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Wrapper {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn plan(arguments: &[&str]) -> Plan {
+        let arguments = ["bench"].iter().chain(arguments);
+        let options = Wrapper::parse_from(arguments).options;
+        Plan::new(&options, &options.engines(), 512, options.span()).unwrap()
+    }
+
+    #[test]
+    fn quick_covers_small_and_large_values_alone_and_in_batches_on_every_engine() {
+        let plan = plan(&["--quick"]);
+        for engine in [EngineName::Memory, EngineName::Posix, EngineName::Uring] {
+            for value in [4096, 256 << 10] {
+                for batch in [1, 32] {
+                    let shape = Shape { value, batch, threads: 1 };
+                    for (layer, operation) in [
+                        (Layer::Raw, Operation::Write),
+                        (Layer::Raw, Operation::Read),
+                        (Layer::Serial, Operation::Put),
+                        (Layer::Serial, Operation::Get),
+                        (Layer::Store, Operation::Put),
+                        (Layer::Store, Operation::Get),
+                    ] {
+                        assert!(plan.cases.iter().any(|case| case.engine == engine
+                            && case.shape == shape
+                            && case.layer == layer
+                            && case.operation == operation));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_round_runs_every_case_once_and_starts_with_another() {
+        let plan = plan(&["--quick", "--fio"]);
+        let mut firsts = Vec::new();
+        for round in 0..3 {
+            let mut cases: Vec<_> = plan.round(round).flat_map(|task| task.cases.clone()).collect();
+            firsts.push(cases[0]);
+            cases.sort_unstable();
+            assert!(cases.into_iter().eq(0..plan.cases.len()));
+        }
+        assert!(firsts[0] != firsts[1] && firsts[1] != firsts[2]);
+    }
+
+    #[test]
+    fn with_fio_every_device_case_has_a_reference_that_has_a_control() {
+        let plan = plan(&["--quick", "--fio"]);
+        for case in &plan.cases {
+            let compared = matches!(case.layer, Layer::Raw | Layer::Store)
+                && case.engine != EngineName::Memory;
+            assert_eq!(case.fio.is_some(), compared, "{case:?}");
+            if let Some(fio) = case.fio {
+                let fio = plan.cases[fio];
+                assert_eq!((fio.layer, fio.shape), (Layer::Fio, case.shape));
+                assert_eq!(fio.places, case.places);
+                assert!(plan.cases[fio.control.unwrap()].is_control);
+            }
+        }
+    }
+
+    #[test]
+    fn batches_that_the_device_does_not_hold_are_refused_with_advice() {
+        let shape = Shape { value: 16 << 20, batch: 64, threads: 4 };
+        let error = check_room(shape, 256 << 20).unwrap_err().to_string();
+        assert!(error.contains("--quick"), "{error}");
+    }
+}

@@ -1,0 +1,298 @@
+//! The layer `store`: batches of keys, put into a store that is new for every slice and got from it.
+//!
+//! Each key's payload is one of `batch` sequences of random bytes, with the key's number in its first
+//! and last bytes, so that a payload of another key, or a part of one, does not pass for the right one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use raw_block_core::{AlignedBuf, BufferPool, IoBackend, MemoryBackend};
+use raw_block_store::{FormatOptions, Get, Put, Store};
+
+use super::cases::Shape;
+use super::data::{SplitMix, Walk, permutation};
+use super::measure::{Work, measure};
+use super::raw::{random_buffers, registered_pool};
+use super::sample::Sample;
+
+/// Bytes that gets are spread over, at most.
+const WORKING_SET: u64 = 128 << 20;
+/// Bytes that are read before they are compared, unless a batch is longer.
+const COMPARED_AT_ONCE: u64 = 256 << 10;
+/// Objects that are put at once when it is not measured.
+const FILLED_AT_ONCE: usize = 64;
+
+type Key = [u8; 16];
+
+/// What one object takes on the device, as the store itself has it: found out in memory.
+pub(super) fn io_bytes(value: u64) -> Result<u64> {
+    let backend = Arc::new(MemoryBackend::new((value + (1 << 20)) * 16)?);
+    Store::format(Arc::clone(&backend) as _, &format_options(value, 4))?;
+    let store = Store::open(backend)?;
+    let before = store.device().stats().written_bytes;
+    store.put(&key(0), &vec![0; usize::try_from(value)?])?;
+    Ok(store.device().stats().written_bytes - before)
+}
+
+/// How many keys gets are spread over: whole batches of every thread.
+pub(super) fn working_set(shape: Shape, io_bytes: u64, span: u64) -> u64 {
+    let batches = shape.batch as u64 * shape.threads as u64;
+    let fit = WORKING_SET.min(span / 4) / io_bytes / batches;
+    fit.max(1) * batches
+}
+
+/// Measures puts, then gets of neighbours, then with batches above 1 gets of keys that lie apart.
+///
+/// Everything that is got is compared with what was put.
+pub(super) fn run(
+    backend: &Arc<dyn IoBackend>,
+    shape: Shape,
+    io_bytes: u64,
+    span: u64,
+    round: usize,
+    slice: Duration,
+) -> Result<Vec<Sample>> {
+    let Shape { value, batch, threads } = shape;
+    // What the store keeps beside its slots has room in the rest.
+    let slots = span / 8 * 7 / io_bytes;
+    Store::format(Arc::clone(backend), &format_options(value, slots))?;
+    let stretch = (COMPARED_AT_ONCE / (value * batch as u64)).clamp(1, 64);
+    let count = usize::try_from(stretch)? * batch;
+    let pool = registered_pool(&**backend, value, (batch + count) * threads)?;
+    let store = Store::open(Arc::clone(backend))?;
+
+    // No put waits for a checkpoint, which would free slots, because there are more than are used.
+    let last = slots / 4 * 3 / batch as u64;
+    let mut puts = Vec::new();
+    for thread in 0..threads {
+        let buffers = random_buffers(&pool, batch)?;
+        puts.push(Puts { store: &store, buffers, next: thread as u64, step: threads as u64, last });
+    }
+    let mut samples = vec![measure(&mut puts, batch as u64, &**backend, slice)?];
+
+    let keys = working_set(shape, io_bytes, span);
+    for put in &mut puts {
+        put.fill(keys / batch as u64)?;
+    }
+    drop(puts);
+    for apart in if batch > 1 { &[false, true][..] } else { &[false] } {
+        let places = if *apart { keys } else { keys / batch as u64 };
+        let order = permutation(u32::try_from(places)?);
+        let mut gets = Vec::new();
+        for thread in 0..threads {
+            let walk = Walk::new(&order, thread, threads, round);
+            gets.push(Gets::new(&store, &pool, batch, count, *apart, walk)?);
+        }
+        samples.push(measure(&mut gets, batch as u64, &**backend, slice)?);
+    }
+    if store.stats().checkpoints > 0 {
+        bail!(
+            "the store took a checkpoint while it was measured: this is a fault of the benchmark"
+        );
+    }
+    Ok(samples)
+}
+
+fn format_options(value: u64, slots: u64) -> FormatOptions {
+    FormatOptions { slot_count: Some(slots), force: true, ..FormatOptions::for_payloads(value) }
+}
+
+fn key(number: u64) -> Key {
+    let mut key = *b"key             ";
+    key[8..].copy_from_slice(&number.to_le_bytes());
+    key
+}
+
+/// Makes the first and last bytes of a payload those of key `number`.
+fn stamp(payload: &mut [u8], number: u64) {
+    let stamp = number.to_le_bytes();
+    let len = payload.len().min(stamp.len());
+    payload[..len].copy_from_slice(&stamp[..len]);
+    let tail = payload.len() - len;
+    payload[tail..].copy_from_slice(&stamp[..len]);
+}
+
+/// Puts batches `next`, `next + step` and so on; batch n has the keys from n * batch on.
+struct Puts<'a> {
+    store: &'a Store,
+    buffers: Vec<AlignedBuf>,
+    next: u64,
+    step: u64,
+    last: u64,
+}
+
+impl Puts<'_> {
+    /// Puts what is missing of the first `batches` batches, in long batches.
+    fn fill(&mut self, batches: u64) -> Result<()> {
+        let mut objects: Vec<(Key, Vec<u8>)> = Vec::new();
+        while self.next < batches {
+            let first = self.next * self.buffers.len() as u64;
+            for (number, buffer) in (first..).zip(&self.buffers) {
+                let mut payload = buffer.to_vec();
+                stamp(&mut payload, number);
+                objects.push((key(number), payload));
+            }
+            self.next += self.step;
+            if objects.len() >= FILLED_AT_ONCE || self.next >= batches {
+                put_all(self.store, objects.iter().map(|(key, payload)| Put::new(key, payload)))?;
+                objects.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Work for Puts<'_> {
+    fn warm_up(&self) -> u64 {
+        self.last / self.step / 8
+    }
+
+    fn batch(&mut self) -> Result<bool> {
+        if self.next >= self.last {
+            return Ok(false);
+        }
+        let first = self.next * self.buffers.len() as u64;
+        self.next += self.step;
+        let mut keys = Vec::with_capacity(self.buffers.len());
+        for (number, buffer) in (first..).zip(&mut self.buffers) {
+            stamp(buffer, number);
+            keys.push(key(number));
+        }
+        let batch = keys.iter().zip(&self.buffers).map(|(key, payload)| Put::new(key, payload));
+        put_all(self.store, batch)?;
+        Ok(true)
+    }
+}
+
+fn put_all<'a>(store: &Store, batch: impl Iterator<Item = Put<'a>>) -> Result<()> {
+    let batch: Vec<_> = batch.collect();
+    for result in store.put_many(&batch) {
+        result?;
+    }
+    Ok(())
+}
+
+/// Gets batches of neighbours, or keys that lie apart.
+struct Gets<'a> {
+    store: &'a Store,
+    batch: usize,
+    apart: bool,
+    walk: Walk,
+    buffers: Vec<AlignedBuf>,
+    /// The keys whose payloads are in `buffers`, not compared yet.
+    got: Vec<u64>,
+    /// The payloads of the keys of any batch, but for their stamps.
+    expected: Vec<Vec<u8>>,
+}
+
+impl<'a> Gets<'a> {
+    fn new(
+        store: &'a Store,
+        pool: &BufferPool,
+        batch: usize,
+        count: usize,
+        apart: bool,
+        walk: Walk,
+    ) -> Result<Self> {
+        let taken = (0..count).map(|_| pool.take().context("the pool is too small"));
+        let buffers: Vec<_> = taken.collect::<Result<_>>()?;
+        let expected = (0..batch).map(|seed| {
+            let mut payload = vec![0; pool.buffer_len()];
+            SplitMix(seed as u64).fill(&mut payload);
+            payload
+        });
+        let (got, expected) = (Vec::with_capacity(count), expected.collect());
+        Ok(Self { store, batch, apart, walk, buffers, got, expected })
+    }
+}
+
+impl Work for Gets<'_> {
+    fn batch(&mut self) -> Result<bool> {
+        let Self { store, batch, apart, walk, buffers, got, .. } = self;
+        let from = got.len();
+        if *apart {
+            got.extend((0..*batch).map(|_| walk.next()));
+        } else {
+            let first = walk.next() * *batch as u64;
+            got.extend(first..first + *batch as u64);
+        }
+        let keys: Vec<Key> = got[from..].iter().map(|&number| key(number)).collect();
+        let mut gets: Vec<_> = keys
+            .iter()
+            .zip(&mut buffers[from..])
+            .map(|(key, payload)| Get::new(key, payload))
+            .collect();
+        for (result, number) in store.get_many(&mut gets).into_iter().zip(&got[from..]) {
+            match result? {
+                Some(found) if found.payload_len == self.expected[0].len() => {}
+                Some(found) => bail!("key {number} has {} bytes", found.payload_len),
+                None => bail!("key {number} was put and is missing"),
+            }
+        }
+        Ok(true)
+    }
+
+    fn stretch(&self) -> u64 {
+        (self.buffers.len() / self.batch) as u64
+    }
+
+    fn check(&mut self) -> Result<()> {
+        for (number, found) in self.got.drain(..).zip(&self.buffers) {
+            let place = usize::try_from(number % self.batch as u64)?;
+            let expected = &mut self.expected[place];
+            stamp(expected, number);
+            if **found != **expected {
+                return Err(anyhow!("key {number} came back with other bytes than were put"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_of_a_store_in_memory_is_measured_and_compared() {
+        for threads in [1, 2] {
+            for (value, batch, cases) in [(4096, 1, 2), (4096, 32, 3), (5000, 8, 3)] {
+                let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(64 << 20).unwrap());
+                let shape = Shape { value, batch, threads };
+                let slice = Duration::from_millis(10);
+                let moved = io_bytes(value).unwrap();
+                let samples = run(&backend, shape, moved, 64 << 20, 0, slice).unwrap();
+                assert_eq!(samples.len(), cases);
+                for sample in samples {
+                    assert!((sample.io_bytes - moved as f64).abs() < 1e-9);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_of_another_key_or_with_a_flipped_bit_is_noticed() {
+        let backend = Arc::new(MemoryBackend::new(64 << 20).unwrap());
+        Store::format(backend.clone(), &format_options(4096, 100)).unwrap();
+        let store = Store::open(backend).unwrap();
+        let pool = BufferPool::new(4096, 3).unwrap();
+        let buffers = random_buffers(&pool, 1).unwrap();
+        let mut puts = Puts { store: &store, buffers, next: 0, step: 1, last: 2 };
+        while puts.batch().unwrap() {}
+        let order = permutation(2);
+        let mut gets = Gets::new(&store, &pool, 1, 2, false, Walk::new(&order, 0, 1, 0)).unwrap();
+        for spoil in [None, Some(0), Some(2000), Some(4095)] {
+            gets.batch().unwrap();
+            gets.batch().unwrap();
+            if let Some(at) = spoil {
+                gets.buffers[1][at] ^= 1;
+            }
+            assert_eq!(gets.check().is_ok(), spoil.is_none());
+        }
+        gets.batch().unwrap();
+        gets.batch().unwrap();
+        gets.buffers.swap(0, 1);
+        assert!(gets.check().is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! What is measured on: a file that is made for it, or a device or file that was named.
+
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use raw_block_core::{DeviceFile, Direct, Geometry};
+
+use super::data::SplitMix;
+use super::options::{Options, Size};
+
+/// The smallest target that holds a store and a few batches.
+const SMALLEST: u64 = 64 << 20;
+
+/// A file or block device, of which the first `span` bytes are fully written with random bytes.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) path: PathBuf,
+    /// How much of it is used, in bytes.
+    pub(super) span: u64,
+    pub(super) geometry: Geometry,
+    pub(super) direct: bool,
+    pub(super) is_block_device: bool,
+}
+
+impl Target {
+    /// Finds or makes the target, and makes sure that nobody loses data that was not given away.
+    pub(super) fn prepare(options: &Options, say: impl Fn(&str)) -> Result<Self> {
+        let wanted = options.span();
+        let Some(path) = &options.device else {
+            let path = own_path(wanted);
+            if !is_fully_written(&path, wanted) {
+                say(&format!("writing {} of random bytes to {}", Size(wanted), path.display()));
+                make_file(&path, wanted)?;
+            }
+            return Self::look_at(path, wanted);
+        };
+        if path.exists() {
+            may_be_overwritten(path, options.destroy_data)?;
+        } else if path.starts_with("/dev") {
+            bail!("there is no {}: `lsblk` lists the block devices", path.display());
+        } else {
+            make_file(path, wanted)?;
+        }
+        // Held while it is filled: what is mounted or in use elsewhere is refused here.
+        let device = DeviceFile::open(path, Direct::Preferred)?;
+        let span = wanted.min(device.geometry().capacity);
+        if span < SMALLEST {
+            bail!("{} is smaller than {}: too small to measure on", path.display(), Size(SMALLEST));
+        }
+        say(&format!("writing {} of random bytes to {}", Size(span), path.display()));
+        let file = OpenOptions::new().write(true).open(path);
+        file.and_then(|file| fill(file, span))
+            .with_context(|| format!("cannot write to {}", path.display()))?;
+        drop(device);
+        Self::look_at(path.clone(), span)
+    }
+
+    fn look_at(path: PathBuf, span: u64) -> Result<Self> {
+        let device = DeviceFile::open(&path, Direct::Preferred)?;
+        Ok(Self {
+            span,
+            geometry: *device.geometry(),
+            direct: device.is_direct(),
+            is_block_device: device.is_block_device(),
+            path,
+        })
+    }
+
+    /// Writes it again if something has made holes in it: reading a hole costs a device nothing.
+    pub(super) fn fill_holes(&self) -> Result<()> {
+        if self.is_block_device || is_fully_written(&self.path, self.span) {
+            return Ok(());
+        }
+        let file = OpenOptions::new().write(true).open(&self.path);
+        file.and_then(|file| fill(file, self.span))
+            .with_context(|| format!("cannot write to {}", self.path.display()))
+    }
+}
+
+/// The file that is made when no device is named.
+fn own_path(len: u64) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || {
+            let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+            here.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).join("target")
+        },
+        PathBuf::from,
+    );
+    target.join("bench").join(format!("device-{}MiB", len >> 20))
+}
+
+/// Refuses to overwrite what was not given away.
+fn may_be_overwritten(path: &Path, destroy_data: bool) -> Result<()> {
+    let kind = fs::metadata(path).with_context(|| path.display().to_string())?.file_type();
+    let what = if kind.is_block_device() {
+        "block device"
+    } else if kind.is_file() {
+        "file"
+    } else {
+        bail!("{} is neither a block device nor a file", path.display());
+    };
+    if !destroy_data {
+        bail!(
+            "the benchmark overwrites the {what} {}: if nothing on it is needed, run it again with \
+             --destroy-data; without a path it makes a file of its own",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn is_fully_written(path: &Path, len: u64) -> bool {
+    // A block in `st_blocks` has 512 bytes on every system.
+    fs::metadata(path).is_ok_and(|found| found.len() == len && found.blocks() * 512 >= len)
+}
+
+/// Makes a file of random bytes; it appears under its name only when it is complete.
+fn make_file(path: &Path, len: u64) -> Result<()> {
+    let failed = || format!("cannot make the file {}", path.display());
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(failed)?;
+    }
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    File::create(&unfinished)
+        .and_then(|file| fill(file, len))
+        .and_then(|()| fs::rename(&unfinished, path))
+        .inspect_err(|_| {
+            // What is half written is of no use to anybody.
+            let _ = fs::remove_file(&unfinished);
+        })
+        .with_context(failed)
+}
+
+fn fill(mut file: File, len: u64) -> std::io::Result<()> {
+    let mut random = SplitMix(len);
+    let mut bytes = vec![0; 1 << 20];
+    let mut left = len;
+    while left > 0 {
+        let part = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
+        random.fill(&mut bytes[..part]);
+        file.write_all(&bytes[..part])?;
+        left -= part as u64;
+    }
+    file.sync_all()?;
+    // The page cache would otherwise have to be emptied by the first direct writes.
+    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_or_device_is_overwritten_only_when_that_is_allowed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        let refusal = may_be_overwritten(&path, false).unwrap_err().to_string();
+        assert!(refusal.contains("--destroy-data") && refusal.contains("precious"), "{refusal}");
+        assert_eq!(fs::read(&path).unwrap(), b"data");
+        may_be_overwritten(&path, true).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_device_is_refused_also_with_permission() {
+        for path in ["/dev/null", "/tmp"] {
+            assert!(may_be_overwritten(Path::new(path), true).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_holes_is_not_fully_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        File::create(&path).unwrap().set_len(1 << 20).unwrap();
+        assert!(!is_fully_written(&path, 1 << 20));
+        make_file(&path, 1 << 20).unwrap();
+        assert!(is_fully_written(&path, 1 << 20));
+        assert!(!is_fully_written(&path, 2 << 20));
+    }
+}
