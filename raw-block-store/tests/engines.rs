@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{bytes, payload, put_all, store_on};
-use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
+use raw_block_core::conformance::fixture::{LoopDevice, temp_file, without_io_uring};
 use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, FormatOptions, Put, Store, open_device};
 
@@ -102,5 +102,19 @@ fn a_second_store_on_the_same_file_is_refused() {
     for engine in [Engine::Posix, Engine::Uring] {
         let error = open_device(file.path(), engine, Direct::Preferred).map(drop).unwrap_err();
         assert_eq!(error.kind(), raw_block_core::ErrorKind::Busy);
+    }
+}
+
+#[test]
+fn the_automatic_choice_is_the_ring_and_posix_where_that_is_forbidden() {
+    let file = temp_file(LEN).unwrap();
+    let choice = || open(file.path(), (Engine::Auto, Direct::Preferred)).engine().to_owned();
+    assert_eq!(choice(), "uring");
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        assert_eq!(without_io_uring(errno, choice), "posix");
+        let error = without_io_uring(errno, || {
+            open_device(file.path(), Engine::Uring, Direct::Preferred).map(drop).unwrap_err()
+        });
+        assert!(error.to_string().contains("posix backend"), "{error}");
     }
 }

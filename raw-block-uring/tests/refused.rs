@@ -1,33 +1,11 @@
 //! What happens where io_uring, or the device, is refused.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::collections::BTreeMap;
 use std::fs;
 
+use raw_block_core::conformance::fixture::without_io_uring;
 use raw_block_core::{Direct, ErrorKind};
 use raw_block_uring::{UringBackend, UringOptions, probe};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-
-/// Runs `test` in a thread in which `io_uring_setup` fails with `errno`, as under the seccomp profile of
-/// a container.
-fn without_io_uring<T: Send>(errno: i32, test: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let forbidden = scope.spawn(|| {
-            let rules = BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]);
-            let filter = SeccompFilter::new(
-                rules,
-                SeccompAction::Allow,
-                SeccompAction::Errno(u32::try_from(errno).unwrap()),
-                std::env::consts::ARCH.try_into().unwrap(),
-            )
-            .unwrap();
-            let program: BpfProgram = filter.try_into().unwrap();
-            seccompiler::apply_filter(&program).unwrap();
-            test()
-        });
-        forbidden.join().unwrap()
-    })
-}
 
 fn file(len: u64) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -1,12 +1,15 @@
-//! Devices to test on: a temporary file, and a loop device over one.
+//! What to test on: a temporary file, a loop device over one, a thread that may not use io_uring.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use tempfile::{NamedTempFile, TempPath};
 
 use super::Skipped;
@@ -141,4 +144,26 @@ fn attach(
 fn detach(path: &Path) {
     // Somebody who still has it open keeps it until then: the kernel detaches it afterwards.
     let _ = Command::new("losetup").arg("--detach").arg(path).output();
+}
+
+/// Runs `test` in a thread in which `io_uring_setup(2)` fails with `errno`: as under the seccomp profile of
+/// a container, which answers `EPERM` or `ENOSYS`.
+///
+/// # Panics
+/// When `test` panics, or the thread cannot be restricted.
+pub fn without_io_uring<T: Send>(errno: i32, test: impl FnOnce() -> T + Send) -> T {
+    let restricted = || {
+        let filter = SeccompFilter::new(
+            BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]),
+            SeccompAction::Allow,
+            SeccompAction::Errno(errno.unsigned_abs()),
+            env::consts::ARCH.try_into().unwrap(),
+        );
+        let program: BpfProgram = filter.unwrap().try_into().unwrap();
+        // The filter ends with the thread, and holds for no other.
+        apply_filter(&program).unwrap();
+        test()
+    };
+    thread::scope(|scope| scope.spawn(restricted).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
