@@ -64,7 +64,7 @@ pub trait IoBackend: Send + Sync {
 /// 5. Dropping a queue waits for what is in flight. Where it cannot wait, it leaks the ops.
 /// 6. An idle queue uses no CPU.
 pub trait IoQueue: Send {
-    /// The most ops that can be in flight.
+    /// The most ops that can be in flight; 0 once the queue is broken and should not be used again.
     fn depth(&self) -> usize;
 
     /// How many ops were accepted and not yet reaped.

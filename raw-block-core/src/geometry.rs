@@ -2,6 +2,9 @@
 
 use crate::{Error, ErrorKind, OpKind};
 
+/// The largest device this library accepts, in bytes: what the system's file offsets can say.
+pub const MAX_CAPACITY: u64 = i64::MAX.unsigned_abs();
+
 /// Smallest logical block this library accepts, in bytes.
 pub const MIN_LOGICAL_BLOCK: u32 = 512;
 
@@ -41,7 +44,7 @@ impl Geometry {
     /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, single-block
     /// atomicity, and neither discard nor write-zeroes.
     ///
-    /// `capacity` is rounded down to whole blocks.
+    /// `capacity` is rounded down to whole blocks, and to [`MAX_CAPACITY`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when `logical_block` is not a power of two of at least
@@ -56,6 +59,7 @@ impl Geometry {
                 ),
             ));
         }
+        let capacity = capacity.min(MAX_CAPACITY);
         let capacity = capacity - capacity % u64::from(logical_block);
         if capacity == 0 {
             return Err(Error::new(

@@ -1,7 +1,7 @@
 //! One transfer on its way through a queue, and the memory that it keeps alive.
 
 use std::fmt;
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ pub struct Op {
     segment_count: u32,
     offset: u64,
     len: u64,
-    segments: NonNull<libc::iovec>,
+    segments: NonNull<Segment>,
     /// Keeps alive what `segments` points at.
     memory: Arc<BatchMemory>,
 }
@@ -162,7 +162,9 @@ impl Op {
     pub fn iovecs(&self) -> &[libc::iovec] {
         // SAFETY: the pointer and count describe a part of the list in `memory` that this op owns
         // and that stays in place while the op lives (the contract of `new`).
-        unsafe { std::slice::from_raw_parts(self.segments.as_ptr(), self.segment_count as usize) }
+        unsafe {
+            std::slice::from_raw_parts(self.segments.as_ptr().cast(), self.segment_count as usize)
+        }
     }
 
     /// The memory that a write takes its bytes from; empty for any other kind.
@@ -177,21 +179,18 @@ impl Op {
         unsafe { std::slice::from_raw_parts(list.as_ptr().cast(), list.len()) }
     }
 
-    /// The memory that a read puts its bytes into; empty for any other kind.
-    #[must_use]
-    pub fn destination(&mut self) -> &mut [IoSliceMut<'_>] {
-        if self.kind != OpKind::Read {
-            return &mut [];
-        }
-        // SAFETY: `IoSliceMut` is ABI compatible with `iovec` on Unix (std documents it), the list is
-        // this op's alone, and the segments of a read are initialised memory that nothing else
-        // accesses while the op lives; the borrow of `self` keeps two such lists from existing.
-        unsafe {
-            std::slice::from_raw_parts_mut(
-                self.segments.as_ptr().cast(),
-                self.segment_count as usize,
-            )
-        }
+    /// The memory segments that a read puts its bytes into, in order; none for any other kind.
+    ///
+    /// The segments are given one by one, and never their list: what is in the list stays what the
+    /// dispatcher put there.
+    pub fn destination(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        let segments = if self.kind == OpKind::Read { self.iovecs() } else { &[] };
+        segments.iter().map(|segment| {
+            // SAFETY: the segments of a read are initialised memory that nothing else accesses while the
+            // op lives, each is given once, and the borrow of `self` keeps a second such iterator from
+            // existing beside this one.
+            unsafe { std::slice::from_raw_parts_mut(segment.iov_base.cast(), segment.iov_len) }
+        })
     }
 
     /// Takes the first `bytes` off what is left to do, after a short transfer.
@@ -205,7 +204,7 @@ impl Op {
         while self.segment_count > 0 {
             // SAFETY: at least one segment is left, so the pointer names an element of the list that
             // this op owns; `&mut self` makes the access exclusive.
-            let segment = unsafe { self.segments.as_mut() };
+            let segment = &mut unsafe { self.segments.as_mut() }.0;
             if segment.iov_len > left {
                 segment.iov_base = segment.iov_base.cast::<u8>().wrapping_add(left).cast();
                 segment.iov_len -= left;

@@ -41,7 +41,7 @@ impl<'a, const N: usize> WriteAt<'a, N> {
     pub fn gather(offset: u64, segments: [&'a [u8]; N]) -> Self {
         Self {
             offset,
-            total_len: segments.iter().map(|segment| segment.len() as u64).sum(),
+            total_len: total_len(segments.iter().map(|segment| segment.len())),
             segments: segments.map(IoSlice::new),
         }
     }
@@ -89,7 +89,7 @@ impl<'a, const N: usize> ReadAt<'a, N> {
     pub fn scatter(offset: u64, segments: [&'a mut [u8]; N]) -> Self {
         Self {
             offset,
-            total_len: segments.iter().map(|segment| segment.len() as u64).sum(),
+            total_len: total_len(segments.iter().map(|segment| segment.len())),
             segments: segments.map(IoSliceMut::new),
         }
     }
@@ -124,6 +124,10 @@ impl OwnedTransfer {
     }
 }
 
+fn total_len(lengths: impl Iterator<Item = usize>) -> u64 {
+    lengths.fold(0, |sum, len| sum.saturating_add(len as u64))
+}
+
 mod sealed {
     pub trait Sealed {}
 }
@@ -147,7 +151,7 @@ pub trait Transfer: sealed::Sealed {
 
     /// How many bytes the caller means: the length of all segments.
     fn payload_len(&self) -> u64 {
-        self.iovecs().iter().map(|segment| segment.iov_len as u64).sum()
+        total_len(self.iovecs().iter().map(|segment| segment.iov_len))
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use fakes::{Behaviour, blocks, device, kinds, owned};
+use fakes::{Behaviour, blocks, device, kinds, owned, within_seconds};
 use raw_block_core::{
     AlignedBuf, Completion, Dispatcher, ErrorKind, IoQueue, Op, OpKind, OwnedTransfer, ReadAt,
     WriteAt,
@@ -100,83 +100,94 @@ fn expected_kinds(bad: &[u64], count: u64) -> Vec<Option<ErrorKind>> {
 
 #[test]
 fn a_bad_block_fails_its_own_write_and_not_its_merged_neighbours() {
-    for bad in [&[3][..], &[0], &[31], &[3, 4, 20]] {
-        let (device, asked) = bad_transfers(bad);
-        let bytes: Vec<_> = (0..32).map(|number| [number + 1; LEN]).collect();
-        let batch: Vec<_> =
-            (0..).zip(&bytes).map(|(n, bytes)| WriteAt::new(n * LEN as u64, bytes)).collect();
-        let results = device.write_buffers(&batch);
-        assert_eq!(kinds(&*results), expected_kinds(bad, 32));
-        let error = results[usize::try_from(bad[0]).unwrap()].as_ref().unwrap_err();
-        assert_eq!(error.place(), Some((bad[0] * LEN as u64, LEN as u64)), "its own place");
-        assert_repeated_once(&asked, bad, 32);
+    within_seconds(|| {
+        for bad in [&[3][..], &[0], &[31], &[3, 4, 20]] {
+            let (device, asked) = bad_transfers(bad);
+            let bytes: Vec<_> = (0..32).map(|number| [number + 1; LEN]).collect();
+            let batch: Vec<_> =
+                (0..).zip(&bytes).map(|(n, bytes)| WriteAt::new(n * LEN as u64, bytes)).collect();
+            let results = device.write_buffers(&batch);
+            assert_eq!(kinds(&*results), expected_kinds(bad, 32));
+            let error = results[usize::try_from(bad[0]).unwrap()].as_ref().unwrap_err();
+            assert_eq!(error.place(), Some((bad[0] * LEN as u64, LEN as u64)), "its own place");
+            assert_repeated_once(&asked, bad, 32);
 
-        let stats = device.stats();
-        let asked = asked.lock().unwrap().clone();
-        let alone = asked.iter().filter(|range| range.end - range.start == LEN as u64).count();
-        assert_eq!(stats.retries, alone as u64);
-        assert_eq!(stats.ops, asked.len() as u64);
-        assert_eq!(stats.errors(ErrorKind::Io), bad.len() as u64);
-        assert_eq!(stats.written_bytes, (32 - bad.len() as u64) * LEN as u64);
+            let stats = device.stats();
+            let asked = asked.lock().unwrap().clone();
+            let alone = asked.iter().filter(|range| range.end - range.start == LEN as u64).count();
+            assert_eq!(stats.retries, alone as u64);
+            assert_eq!(stats.ops, asked.len() as u64);
+            assert_eq!(stats.errors(ErrorKind::Io), bad.len() as u64);
+            assert_eq!(stats.written_bytes, (32 - bad.len() as u64) * LEN as u64);
 
-        for (number, bytes) in (0..).zip(&bytes).filter(|(number, _)| !bad.contains(number)) {
-            let mut found = [0; LEN];
-            let read = ReadAt::new(number * LEN as u64, &mut found);
-            device.read_buffers(&mut [read]).all().unwrap();
-            assert!(found == *bytes, "transfer {number}");
+            for (number, bytes) in (0..).zip(&bytes).filter(|(number, _)| !bad.contains(number)) {
+                let mut found = [0; LEN];
+                let read = ReadAt::new(number * LEN as u64, &mut found);
+                device.read_buffers(&mut [read]).all().unwrap();
+                assert!(found == *bytes, "transfer {number}");
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn a_bad_block_fails_its_own_read_and_not_its_merged_neighbours() {
-    let bad = [3, 17];
-    let (device, asked) = bad_transfers(&bad);
-    let good = (0..32_u8).filter(|number| !bad.contains(&u64::from(*number)));
-    for number in good {
-        let bytes = [number + 1; LEN];
-        let write = WriteAt::new(u64::from(number) * LEN as u64, &bytes);
-        device.write_buffers(&[write]).all().unwrap();
-    }
-    asked.lock().unwrap().clear();
-
-    // Odd lengths, so that every one is staged in part.
-    let mut found = vec![[0xEE; LEN]; 32];
-    let mut batch: Vec<_> = (0..)
-        .zip(&mut found)
-        .map(|(n, found)| ReadAt::new(n * LEN as u64, &mut found[..LEN - 5]).padded_to(LEN as u64))
-        .collect();
-    assert_eq!(kinds(&*device.read_buffers(&mut batch)), expected_kinds(&bad, 32));
-    assert_repeated_once(&asked, &bad, 32);
-    for (number, found) in (0..32_u8).zip(&found) {
-        assert_eq!(found[LEN - 5..], [0xEE; 5], "behind transfer {number}");
-        if !bad.contains(&u64::from(number)) {
-            assert!(found[..LEN - 5].iter().all(|&byte| byte == number + 1), "transfer {number}");
+    within_seconds(|| {
+        let bad = [3, 17];
+        let (device, asked) = bad_transfers(&bad);
+        let good = (0..32_u8).filter(|number| !bad.contains(&u64::from(*number)));
+        for number in good {
+            let bytes = [number + 1; LEN];
+            let write = WriteAt::new(u64::from(number) * LEN as u64, &bytes);
+            device.write_buffers(&[write]).all().unwrap();
         }
-    }
+        asked.lock().unwrap().clear();
+
+        // Odd lengths, so that every one is staged in part.
+        let mut found = vec![[0xEE; LEN]; 32];
+        let mut batch: Vec<_> = (0..)
+            .zip(&mut found)
+            .map(|(n, found)| {
+                ReadAt::new(n * LEN as u64, &mut found[..LEN - 5]).padded_to(LEN as u64)
+            })
+            .collect();
+        assert_eq!(kinds(&*device.read_buffers(&mut batch)), expected_kinds(&bad, 32));
+        assert_repeated_once(&asked, &bad, 32);
+        for (number, found) in (0..32_u8).zip(&found) {
+            assert_eq!(found[LEN - 5..], [0xEE; 5], "behind transfer {number}");
+            if !bad.contains(&u64::from(number)) {
+                assert!(
+                    found[..LEN - 5].iter().all(|&byte| byte == number + 1),
+                    "transfer {number}"
+                );
+            }
+        }
+    });
 }
 
 #[test]
 fn a_bad_block_fails_its_own_part_of_a_ticket() {
-    let bad = [5];
-    let (device, asked) = bad_transfers(&bad);
-    let batch = || -> Vec<_> {
-        (0..32)
-            .map(|n| OwnedTransfer::new(n * LEN as u64, AlignedBuf::zeroed(LEN).unwrap()))
-            .collect()
-    };
-    let all: Vec<_> = device.batched_write(batch()).unwrap().wait();
-    let results: Vec<_> = all.into_iter().map(|finished| finished.result).collect();
-    assert_eq!(kinds(&results), expected_kinds(&bad, 32));
-    assert_repeated_once(&asked, &bad, 32);
+    within_seconds(|| {
+        let bad = [5];
+        let (device, asked) = bad_transfers(&bad);
+        let batch = || -> Vec<_> {
+            (0..32)
+                .map(|n| OwnedTransfer::new(n * LEN as u64, AlignedBuf::zeroed(LEN).unwrap()))
+                .collect()
+        };
+        let all: Vec<_> = device.batched_write(batch()).unwrap().wait();
+        let results: Vec<_> = all.into_iter().map(|finished| finished.result).collect();
+        assert_eq!(kinds(&results), expected_kinds(&bad, 32));
+        assert_repeated_once(&asked, &bad, 32);
 
-    // A dropped ticket repeats as well: a good neighbour of a bad block is written.
-    let mut batch = batch();
-    batch[4].buffer.fill(77);
-    drop(device.batched_write(batch).unwrap());
-    let mut found = [0; LEN];
-    device.read_buffers(&mut [ReadAt::new(4 * LEN as u64, &mut found)]).all().unwrap();
-    assert_eq!(found, [77; LEN]);
+        // A dropped ticket repeats as well: a good neighbour of a bad block is written.
+        let mut batch = batch();
+        batch[4].buffer.fill(77);
+        drop(device.batched_write(batch).unwrap());
+        let mut found = [0; LEN];
+        device.read_buffers(&mut [ReadAt::new(4 * LEN as u64, &mut found)]).all().unwrap();
+        assert_eq!(found, [77; LEN]);
+    });
 }
 
 /// Fails flushes.
@@ -209,24 +220,26 @@ impl Behaviour for FailingFlush {
 
 #[test]
 fn a_failed_flush_stops_writes_and_not_reads() {
-    let device = device(|_| Ok(Box::new(FailingFlush(Vec::new()))));
-    let bytes = [7; 512];
-    device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
-    assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::Io);
+    within_seconds(|| {
+        let device = device(|_| Ok(Box::new(FailingFlush(Vec::new()))));
+        let bytes = [7; 512];
+        device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
+        assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::Io);
 
-    let stopped = Some(ErrorKind::WritesStopped);
-    let batch = [WriteAt::new(0, &[8; 512]), WriteAt::new(512, &[8; 512])];
-    assert_eq!(kinds(&*device.write_buffers(&batch)), [stopped, stopped]);
-    let refused = device.batched_write(owned(&blocks(3))).unwrap_err();
-    assert_eq!(refused.error.kind(), ErrorKind::WritesStopped);
-    assert_eq!(refused.batch.len(), 3);
-    for error in [device.flush(), device.discard(0, 512), device.write_zeroes(0, 512)] {
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::WritesStopped);
-    }
+        let stopped = Some(ErrorKind::WritesStopped);
+        let batch = [WriteAt::new(0, &[8; 512]), WriteAt::new(512, &[8; 512])];
+        assert_eq!(kinds(&*device.write_buffers(&batch)), [stopped, stopped]);
+        let refused = device.batched_write(owned(&blocks(3))).unwrap_err();
+        assert_eq!(refused.error.kind(), ErrorKind::WritesStopped);
+        assert_eq!(refused.batch.len(), 3);
+        for error in [device.flush(), device.discard(0, 512), device.write_zeroes(0, 512)] {
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::WritesStopped);
+        }
 
-    let mut found = [0; 512];
-    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
-    assert_eq!(found, bytes, "the last write before the flush");
-    let all = device.batched_read(owned(&blocks(1))).unwrap().wait();
-    assert!(all[0].result.is_ok() && all[0].buffer[..] == bytes);
+        let mut found = [0; 512];
+        device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+        assert_eq!(found, bytes, "the last write before the flush");
+        let all = device.batched_read(owned(&blocks(1))).unwrap().wait();
+        assert!(all[0].result.is_ok() && all[0].buffer[..] == bytes);
+    });
 }

@@ -115,6 +115,30 @@ fn a_dropped_op_that_is_counted_as_in_flight_does_not_hang() {
     });
 }
 
+/// Drops whatever it takes, and soon says that it is full.
+struct FullOfNothing(usize);
+
+impl Behaviour for FullOfNothing {
+    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        let accepted = (honest.depth() - self.0).min(ops.len());
+        ops.drain(..accepted);
+        self.0 += accepted;
+    }
+
+    fn in_flight(&self, _: &dyn IoQueue) -> usize {
+        self.0
+    }
+}
+
+#[test]
+fn a_queue_that_is_full_of_dropped_ops_fails_its_batch() {
+    within_seconds(|| {
+        let device = first_queue(|| FullOfNothing(0));
+        assert_eq!(kinds(&*device.write_buffers(&writes(&blocks(40)))), [LOST; 40]);
+        assert_works(&device, &blocks(40));
+    });
+}
+
 /// Accepts nothing, though nothing is in flight.
 struct NeverAccepting;
 

@@ -1,17 +1,19 @@
 //! One op, carried out by blocking system calls.
 
+use std::io::IoSliceMut;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::libc::{UIO_MAXIOV, off_t};
+use nix::libc::off_t;
 use nix::sys::uio::{pread, preadv, pwrite, pwritev};
 use nix::unistd::fdatasync;
 use raw_block_core::{Completion, DeviceFile, Op, OpKind};
 
-/// The most memory segments that one system call takes.
-const MAX_SEGMENTS: usize = UIO_MAXIOV as usize;
+/// The most memory segments of one system call. The kernel takes 1024, but a list of them is made on the
+/// stack; the rest of a longer op follows.
+const MAX_SEGMENTS: usize = 128;
 /// How often an op is issued again after `EAGAIN`, and how long it pauses before each time.
 const AGAIN_LIMIT: u32 = 50;
 const AGAIN_PAUSE: Duration = Duration::from_millis(1);
@@ -54,8 +56,6 @@ fn move_all(
 ) -> (Completion, Effort) {
     let mut effort = Effort::default();
     let mut refusals = 0;
-    // Skips empty segments: a call with nothing else would return 0, as at the end of the device.
-    op.advance(0);
     loop {
         effort.calls += 1;
         match move_some(&mut op) {
@@ -86,13 +86,16 @@ fn move_all(
 
 fn read_some(device: &DeviceFile, op: &mut Op) -> nix::Result<usize> {
     let offset = signed(op.offset())?;
-    match op.destination() {
-        [one] => pread(device, one, offset),
-        many => {
-            let count = many.len().min(MAX_SEGMENTS);
-            preadv(device, &mut many[..count], offset)
-        }
+    let count = op.iovecs().len().min(MAX_SEGMENTS);
+    let mut segments = op.destination();
+    if count == 1
+        && let Some(one) = segments.next()
+    {
+        return pread(device, one, offset);
     }
+    let mut list: [_; MAX_SEGMENTS] =
+        std::array::from_fn(|_| IoSliceMut::new(segments.next().unwrap_or_default()));
+    preadv(device, &mut list[..count], offset)
 }
 
 fn write_some(device: &DeviceFile, op: &Op) -> nix::Result<usize> {

@@ -1,6 +1,7 @@
 //! The device behind the rings.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,7 +38,11 @@ impl UringBackend {
         let file = DeviceFile::open(path, options.direct)?;
         let (template, granted) = setup::ring(1).map_err(|error| error.on(file.path()))?;
         Ok(Self(Arc::new(Device {
-            template: Mutex::new(Template { ring: template, arenas: Vec::new() }),
+            template: Mutex::new(Template {
+                ring: ManuallyDrop::new(template),
+                process: std::process::id(),
+                arenas: Vec::new(),
+            }),
             generation: AtomicU64::new(0),
             granted,
             stats: Stats::new(),
@@ -106,9 +111,20 @@ pub(crate) struct Device {
 /// The registered memory, and a ring that does no I/O but holds the kernel's record of it, for other
 /// rings to take over.
 struct Template {
-    ring: IoUring,
+    /// Not dropped in a forked child, where something else may have its addresses.
+    ring: ManuallyDrop<IoUring>,
+    process: u32,
     /// Kept alive because the kernel writes to these pages, whatever their addresses mean by then.
     arenas: Vec<Arc<Arena>>,
+}
+
+impl Drop for Template {
+    fn drop(&mut self) {
+        if std::process::id() == self.process {
+            // SAFETY: the ring is not used any more: this is the drop of its only owner.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
+        }
+    }
 }
 
 impl Device {

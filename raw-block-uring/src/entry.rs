@@ -4,6 +4,7 @@ use io_uring::{opcode, squeue, types};
 use raw_block_core::{Op, OpKind};
 
 use crate::regions::Regions;
+use crate::slots::InFlight;
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
@@ -13,8 +14,9 @@ const MAX_BYTES: usize = 1 << 30;
 /// One entry takes at most this many segments: `UIO_MAXIOV` of `linux/uio.h`. The rest follows.
 const MAX_SEGMENTS: usize = 1024;
 
-/// The entry that carries out what is left of `op`, and whether it uses registered memory.
-pub(crate) fn of(op: &Op, regions: &Regions) -> (squeue::Entry, bool) {
+/// The entry that carries out what is left of an op, and whether it uses registered memory.
+pub(crate) fn of(in_flight: &InFlight, regions: &Regions) -> (squeue::Entry, bool) {
+    let op = &in_flight.op;
     let (offset, segments) = (op.offset(), op.iovecs());
     #[expect(clippy::cast_possible_truncation, reason = "both are bounded by constants that fit")]
     let (count, first_len) = (
@@ -52,13 +54,18 @@ pub(crate) fn of(op: &Op, regions: &Regions) -> (squeue::Entry, bool) {
         (OpKind::Flush, _) => {
             (opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(), false)
         }
-        (OpKind::Discard, _) => {
-            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            (opcode::Fallocate::new(DEVICE, op.len()).offset(offset).mode(mode).build(), false)
+        (OpKind::Discard, _) => (change_range(op, libc::FALLOC_FL_PUNCH_HOLE), false),
+        // A hole reads as zeroes too.
+        (OpKind::WriteZeroes, _) if in_flight.punches => {
+            (change_range(op, libc::FALLOC_FL_PUNCH_HOLE), false)
         }
-        (OpKind::WriteZeroes, _) => {
-            let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
-            (opcode::Fallocate::new(DEVICE, op.len()).offset(offset).mode(mode).build(), false)
-        }
+        (OpKind::WriteZeroes, _) => (change_range(op, libc::FALLOC_FL_ZERO_RANGE), false),
     }
+}
+
+fn change_range(op: &Op, mode: i32) -> squeue::Entry {
+    opcode::Fallocate::new(DEVICE, op.len())
+        .offset(op.offset())
+        .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
+        .build()
 }

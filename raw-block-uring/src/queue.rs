@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
@@ -26,7 +27,8 @@ const ENTER_PAUSE: Duration = Duration::from_millis(1);
 /// Ops wait in slots, whose index is the user data of their entries. An entry is pushed when its op is
 /// accepted, and the system call that waits for completions hands all entries to the kernel.
 pub(crate) struct UringQueue {
-    ring: IoUring,
+    /// Not dropped in a forked child, where something else may have its addresses.
+    ring: ManuallyDrop<IoUring>,
     slots: Slots,
     /// Slots whose entries are in the submission queue, oldest first.
     unsubmitted: VecDeque<u32>,
@@ -53,7 +55,7 @@ impl UringQueue {
         // entries, so the completion queue holds whatever the slots hold.
         let capacity = ring.params().sq_entries().min(depth);
         Ok(Self {
-            ring,
+            ring: ManuallyDrop::new(ring),
             slots: Slots::new(capacity),
             unsubmitted: VecDeque::with_capacity(capacity as usize),
             registered: 0,
@@ -162,7 +164,7 @@ impl UringQueue {
 
 impl IoQueue for UringQueue {
     fn depth(&self) -> usize {
-        self.slots.capacity()
+        if self.broken.is_some() { 0 } else { self.slots.capacity() }
     }
 
     fn in_flight(&self) -> usize {
@@ -224,6 +226,8 @@ impl Drop for UringQueue {
         // Without this the ring, which the kernel takes down in the background, would hold the device
         // open, and locked, for some time after it was closed.
         let _ = self.ring.submitter().unregister_files();
+        // SAFETY: the ring is not used any more: this is the drop of its only owner.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
     }
 }
 
@@ -235,7 +239,7 @@ fn push(
     index: u32,
     regions: &Regions,
 ) -> u64 {
-    let (entry, registered) = entry::of(&in_flight.op, regions);
+    let (entry, registered) = entry::of(in_flight, regions);
     let entry = entry.user_data(u64::from(index));
     // SAFETY: the entry names the memory of the op and its segment list, both valid while the op lives,
     // and the op stays in its slot until the kernel's completion for it was taken in.
@@ -279,6 +283,12 @@ fn judge(in_flight: &mut InFlight, result: i32) -> Verdict {
             // there.
             libc::EINVAL if in_flight.op.kind() == OpKind::Read && in_flight.has_advanced() => {
                 Verdict::EndOfDevice
+            }
+            libc::EOPNOTSUPP
+                if in_flight.op.kind() == OpKind::WriteZeroes && !in_flight.punches =>
+            {
+                in_flight.punches = true;
+                Verdict::Again
             }
             errno => Verdict::Failed(errno),
         },

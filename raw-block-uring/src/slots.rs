@@ -18,6 +18,8 @@ pub(crate) struct InFlight {
     pub(crate) op: Op,
     tries: u32,
     advanced: bool,
+    /// Whether write-zeroes is to punch a hole, because the file system has nothing better.
+    pub(crate) punches: bool,
 }
 
 impl InFlight {
@@ -57,7 +59,7 @@ impl Slots {
     pub(crate) fn insert(&mut self, op: Op) -> Result<(u32, &InFlight), Op> {
         let Some(index) = self.free.pop() else { return Err(op) };
         let slot = &mut self.ops[index as usize];
-        Ok((index, slot.insert(InFlight { op, tries: 0, advanced: false })))
+        Ok((index, slot.insert(InFlight { op, tries: 0, advanced: false, punches: false })))
     }
 
     pub(crate) fn get_mut(&mut self, index: u32) -> Option<&mut InFlight> {

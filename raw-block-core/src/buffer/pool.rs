@@ -10,11 +10,16 @@ use super::{AlignedBuf, BUFFER_ALIGNMENT};
 use crate::{Error, ErrorKind, IoBackend};
 
 /// A range of anonymous memory, in huge pages where the system grants them, that a backend can
-/// register. It is not inherited by forked children (`MADV_DONTFORK`).
+/// register.
+///
+/// It is not inherited by forked children (`MADV_DONTFORK`): what a child does with a buffer of it, other
+/// than to drop it, ends the child.
 #[derive(Debug)]
 pub struct Arena {
     start: NonNull<u8>,
     len: NonZeroUsize,
+    /// The process that mapped it: in a forked child something else may have these addresses.
+    process: u32,
 }
 
 // SAFETY: the arena owns its mapping, which is valid from any thread; it hands out addresses only.
@@ -31,7 +36,8 @@ impl Arena {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: no address is asked for, so the new mapping replaces nothing.
         let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
-        let arena = Self { start: start.map_err(failed)?.cast(), len };
+        let start = start.map_err(failed)?.cast();
+        let arena = Self { start, len, process: std::process::id() };
         // Huge pages are a wish: a kernel without them still serves the arena.
         let _ = arena.advise(MmapAdvise::MADV_HUGEPAGE);
         arena.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
@@ -54,8 +60,11 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: the mapping is the arena's own, and everything that points into it holds a reference
-        // to the arena.
+        if std::process::id() != self.process {
+            return;
+        }
+        // SAFETY: this process has the mapping, it is the arena's own, and everything that points into
+        // it holds a reference to the arena.
         let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
         debug_assert!(unmapped.is_ok());
     }

@@ -50,12 +50,15 @@ pub(super) fn owning(
     }
 }
 
-/// Runs a statement that may take as long as it is told to.
-pub(super) fn patient(
-    _test: &str,
+/// Runs a statement about random cases, which takes as long as whoever set their number wants.
+pub(super) fn random(
+    test: &str,
     make: impl FnOnce() -> Result<Subject, Skipped>,
     statement: fn(&Subject),
 ) {
+    if env::var_os("PROPTEST_CASES").is_none() {
+        return borrowing(test, make, statement);
+    }
     match make() {
         Ok(subject) => statement(&subject),
         Err(skipped) => skipped.tell(),

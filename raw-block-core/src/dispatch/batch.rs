@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::layout::{Piece, lay_out};
 use crate::op::{BatchMemory, Segment};
@@ -83,6 +83,8 @@ pub(super) struct Batch {
     pub(super) waiting: VecDeque<Op>,
     /// Completions on their way from the queue to [`settle`](Self::settle).
     pub(super) done: Vec<Completion>,
+    /// How long each of them took.
+    latencies: Vec<Duration>,
 }
 
 impl Default for Batch {
@@ -102,6 +104,7 @@ impl Default for Batch {
             memory: Arc::default(),
             waiting: VecDeque::new(),
             done: Vec::new(),
+            latencies: Vec::new(),
         }
     }
 }
@@ -134,7 +137,8 @@ impl Batch {
         let first = self.callers.len();
         self.callers.extend(segments);
         let segments = first..self.callers.len();
-        let payload_len: u64 = self.callers[first..].iter().map(|s| s.0.iov_len as u64).sum();
+        let lengths = self.callers[first..].iter().map(|segment| segment.0.iov_len as u64);
+        let payload_len = lengths.fold(0, u64::saturating_add);
         let check = if payload_len > total_len {
             let rule = format!(
                 "its payload of {payload_len} bytes does not fit into its total length: raise that"
@@ -289,41 +293,47 @@ impl Batch {
             return;
         }
         let now = Instant::now();
-        stats.update(|stats| {
-            let mut done = std::mem::take(&mut self.done);
-            for Completion { op, result } in done.drain(..) {
-                let run = match self.runs.get_mut(op.index as usize) {
-                    Some(run) if !run.over && op.points_into(&self.memory) => run,
-                    _ => {
-                        tracing::error!("a queue handed out an op that is not this batch's");
-                        continue;
-                    }
-                };
-                run.over = true;
-                // From here on the memory of this op is ours again.
-                drop(op);
-                self.outstanding -= 1;
-                stats.count_latency(run.accepted.map_or_else(Default::default, |then| now - then));
-                let requests = run.requests.clone();
-                match result {
-                    Ok(()) => {
-                        stats.count_done(self.kind, run.len);
-                        self.unstage(requests, geometry);
-                    }
-                    Err(error) if requests.len() == 1 => {
-                        let index = self.order[requests.start] as usize;
-                        self.results[index] = Err(error);
-                    }
-                    Err(_) => {
-                        stats.retries += requests.len() as u64;
-                        self.retry.extend(&self.order[requests]);
-                    }
+        let since =
+            |accepted: Option<Instant>| accepted.map_or_else(Default::default, |at| now - at);
+        let (mut moved, mut retries) = (0, 0);
+        let mut done = std::mem::take(&mut self.done);
+        self.latencies.clear();
+        for Completion { op, result } in done.drain(..) {
+            let run = match self.runs.get_mut(op.index as usize) {
+                Some(run) if !run.over && op.points_into(&self.memory) => run,
+                _ => {
+                    tracing::error!("a queue handed out an op that is not this batch's");
+                    continue;
+                }
+            };
+            run.over = true;
+            // From here on the memory of this op is ours again.
+            drop(op);
+            self.outstanding -= 1;
+            self.latencies.push(since(run.accepted));
+            let requests = run.requests.clone();
+            match result {
+                Ok(()) => {
+                    moved += run.len;
+                    self.unstage(requests, geometry);
+                }
+                Err(error) if requests.len() == 1 => {
+                    let index = self.order[requests.start] as usize;
+                    self.results[index] = Err(error);
+                }
+                Err(_) => {
+                    retries += requests.len() as u64;
+                    self.retry.extend(&self.order[requests]);
                 }
             }
-            if let (0, Some(first)) = (self.outstanding, self.runs.first()) {
-                stats.count_busy(first.accepted.map_or_else(Default::default, |then| now - then));
-            }
-            self.done = done;
+        }
+        self.done = done;
+        let over = self.runs.first().filter(|_| self.outstanding == 0);
+        stats.update(|stats| {
+            stats.count_done(self.kind, moved);
+            stats.retries += retries;
+            self.latencies.iter().for_each(|&latency| stats.count_latency(latency));
+            stats.count_busy(over.map_or_else(Default::default, |first| since(first.accepted)));
         });
     }
 
@@ -371,6 +381,11 @@ impl Batch {
     /// Whether every op of the current wave is over.
     pub(super) fn is_settled(&self) -> bool {
         self.outstanding == 0
+    }
+
+    /// Whether all ops that there are still wait for a queue.
+    pub(super) fn has_only_waiting_ops(&self) -> bool {
+        Arc::strong_count(&self.memory) == 1 + self.waiting.len()
     }
 
     /// Whether nobody but this batch can reach its memory any more.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use crate::{IoBackend, IoQueue};
+use crate::{Geometry, IoBackend, IoQueue};
 
 /// How often memory that a backend has lost track of is looked at again.
 const RELEASE_POLL: Duration = Duration::from_millis(1);
@@ -15,6 +15,9 @@ pub(super) struct Lane {
     /// Gone once it turned out to be broken.
     queue: Option<Box<dyn IoQueue>>,
     pub(super) batch: Batch,
+    /// The geometry as the dispatcher saw it first: a plan that was made with one cannot be carried out
+    /// with another.
+    geometry: Geometry,
     /// Whether the batch points into memory that is borrowed from the caller.
     borrowing: bool,
 }
@@ -31,8 +34,8 @@ pub(super) enum Patience {
 }
 
 impl Lane {
-    pub(super) fn new(queue: Box<dyn IoQueue>) -> Self {
-        Self { queue: Some(queue), batch: Batch::default(), borrowing: false }
+    pub(super) fn new(queue: Box<dyn IoQueue>, geometry: Geometry) -> Self {
+        Self { queue: Some(queue), batch: Batch::default(), geometry, borrowing: false }
     }
 
     /// Runs a batch over borrowed memory. When this returns or unwinds, no op is left that could touch
@@ -47,7 +50,7 @@ impl Lane {
     /// Makes the ops of the first wave.
     pub(super) fn begin(&mut self, backend: &dyn IoBackend) {
         self.batch.arrange();
-        self.batch.next_wave(backend.geometry(), backend.stats());
+        self.batch.next_wave(&self.geometry, backend.stats());
     }
 
     /// Lets the batch advance. Returns whether it is over.
@@ -71,7 +74,7 @@ impl Lane {
                 self.queue = None;
             }
             self.wait_until_released();
-            if !self.batch.next_wave(backend.geometry(), backend.stats()) {
+            if !self.batch.next_wave(&self.geometry, backend.stats()) {
                 return true;
             }
         }
@@ -91,21 +94,22 @@ impl Lane {
         queue.submit(&mut batch.waiting);
         batch.note_accepted();
         let in_flight = queue.in_flight();
-        let (min, deadline) = match patience {
-            Patience::None => (0, None),
+        let min = match patience {
+            Patience::None => 0,
             // More ops wait for room: refill the queue well before it runs dry, but not one by one.
-            _ if !batch.waiting.is_empty() => ((queue.depth() / 4).max(1), None),
-            _ => (in_flight, None),
+            _ if !batch.waiting.is_empty() => (queue.depth() / 4).max(1),
+            _ => in_flight,
         };
         let deadline = match patience {
             Patience::Until(deadline) => Some(deadline),
-            _ => deadline,
+            Patience::Unlimited | Patience::None => None,
         };
         queue.reap(min, deadline, &mut batch.done);
-        batch.settle(backend.geometry(), backend.stats());
-        if !batch.is_settled() && (in_flight == 0 || batch.is_released()) {
-            // Nothing is under way, or no op is left that could be, and yet something is missing: the
-            // queue does not keep its contract.
+        batch.settle(&self.geometry, backend.stats());
+        // Nothing is under way, or what the queue says is under way is gone, and yet something is
+        // missing: the queue does not keep its contract.
+        let lost = in_flight == 0 || queue.in_flight() > 0 && batch.has_only_waiting_ops();
+        if lost && !batch.is_settled() {
             tracing::error!(
                 engine = backend.engine(),
                 device = backend.device(),
@@ -132,7 +136,8 @@ impl Lane {
 
     /// Whether the lane can be lent again.
     pub(super) fn is_sound(&mut self) -> bool {
-        self.queue.is_some() && self.batch.is_settled() && self.batch.is_released()
+        let working = self.queue.as_ref().is_some_and(|queue| queue.depth() > 0);
+        working && self.batch.is_settled() && self.batch.is_released()
     }
 
     /// See [`IoQueue::event_fd`].

@@ -9,13 +9,13 @@ mod result;
 mod ticket;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::op::Segment;
 use crate::{
-    BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, OpKind, OwnedTransfer, ReadAt,
-    StatsSnapshot, Transfer, WriteAt,
+    BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, MAX_CAPACITY, OpKind, OwnedTransfer,
+    ReadAt, StatsSnapshot, Transfer, WriteAt,
 };
 use lane::Patience;
 use pool::LanePool;
@@ -70,6 +70,9 @@ impl Default for DispatcherOptions {
 /// ```
 pub struct Dispatcher {
     pool: Arc<LanePool>,
+    /// Held during a flush. The kernel reports a failure to one flush only, so another one that runs at
+    /// the same time could take its own success for everybody's.
+    flushing: Mutex<()>,
     /// Set when a flush failed: what is durable is unknown from then on.
     writes_stopped: AtomicBool,
     last_ticket: AtomicU64,
@@ -102,7 +105,8 @@ impl Dispatcher {
                 "queue depth and queues must be at least 1".into(),
             );
         }
-        let alignment = backend.geometry().memory_alignment;
+        let geometry = *backend.geometry();
+        let alignment = geometry.memory_alignment;
         if alignment as usize > BUFFER_ALIGNMENT || !alignment.is_power_of_two() {
             return refuse(
                 ErrorKind::Unsupported,
@@ -112,8 +116,15 @@ impl Dispatcher {
                 ),
             );
         }
+        if geometry.capacity > MAX_CAPACITY || geometry.transfer_alignment == 0 {
+            return refuse(
+                ErrorKind::Unsupported,
+                format!("the device says that it is impossible: {geometry:?}"),
+            );
+        }
         Ok(Self {
             pool: Arc::new(LanePool::new(backend, queue_depth, max_queues)),
+            flushing: Mutex::new(()),
             writes_stopped: AtomicBool::new(false),
             last_ticket: AtomicU64::new(0),
         })
@@ -128,7 +139,7 @@ impl Dispatcher {
     /// What the device can do.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
-        self.backend().geometry()
+        &self.pool.geometry
     }
 
     /// The counters as they are now.
@@ -171,7 +182,9 @@ impl Dispatcher {
     /// Those of the device. After a failed flush it is unknown what is durable, so every later write is
     /// refused with [`ErrorKind::WritesStopped`] until the device is opened again.
     pub fn flush(&self) -> Result<(), Error> {
-        self.run_bare(OpKind::Flush, 0, 0, Ok(())).inspect_err(|error| {
+        let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let results = self.try_run(OpKind::Flush, 1, |batch, _| batch.add_bare(0, 0, Ok(())))?;
+        results.all().inspect_err(|error| {
             tracing::error!(%error, "a flush failed: writes are refused from now on");
             self.writes_stopped.store(true, Ordering::SeqCst);
         })
@@ -221,7 +234,6 @@ impl Dispatcher {
         self.run_blocking(kind, 1, |batch, _| batch.add_bare(offset, len, check)).all()
     }
 
-    /// Borrows a lane, lets `fill` put the batch into it, and runs it to its end.
     fn run_blocking(
         &self,
         kind: OpKind,
@@ -231,15 +243,26 @@ impl Dispatcher {
         if transfers == 0 {
             return BatchResult::default();
         }
-        let lent = self.check_batch(kind, transfers).and_then(|()| self.pool.lend());
-        let mut lane = match lent {
-            Ok(lane) => lane,
-            Err(error) => return BatchResult::refused(&error, transfers),
-        };
+        let refused = |error| BatchResult::refused(&error, transfers);
+        self.try_run(kind, transfers, fill).unwrap_or_else(refused)
+    }
+
+    /// Borrows a lane, lets `fill` put the batch into it, and runs it to its end.
+    ///
+    /// # Errors
+    /// When nothing was started.
+    fn try_run(
+        &self,
+        kind: OpKind,
+        transfers: usize,
+        fill: impl FnOnce(&mut batch::Batch, &Geometry),
+    ) -> Result<BatchResult, Error> {
+        self.check_batch(kind, transfers)?;
+        let mut lane = self.pool.lend()?;
         lane.batch.start(kind);
         fill(&mut lane.batch, self.geometry());
         lane.run_borrowed(self.backend());
-        BatchResult(lane.batch.take_results(self.backend()))
+        Ok(BatchResult(lane.batch.take_results(self.backend())))
     }
 
     /// Starts a batch of writes and returns at once.

@@ -43,18 +43,23 @@ impl Batch {
         }
         memory.segments.clear();
 
-        let bytes: u64 = order[wave.clone()].iter().map(|&i| requests[i as usize].total_len).sum();
+        let lengths = order[wave.clone()].iter().map(|&index| requests[index as usize].total_len);
+        let bytes = lengths.fold(0, u64::saturating_add);
         let mergeable = !apart && kind.transfers();
         let longest = if mergeable { longest_merge(bytes, geometry) } else { 0 };
-        let (mut merged, mut direct) = (0, 0);
+        let (mut merged, mut direct, mut staged) = (0, 0, 0);
         for position in wave {
             let request = &requests[order[position] as usize];
             let first = memory.segments.len();
             if kind.transfers() {
                 let segments = &callers[request.segments.clone()];
                 lay_out(segments, request.total_len, geometry, request.staging, |piece| {
-                    if let Piece::Direct(Segment(segment)) = piece {
-                        direct += segment.iov_len as u64;
+                    match piece {
+                        Piece::Direct(Segment(segment)) => direct += segment.iov_len as u64,
+                        Piece::Staged { caller: Segment(caller), .. } => {
+                            staged += caller.iov_len as u64;
+                        }
+                        Piece::Padding { len, .. } => staged += len as u64,
                     }
                     place(piece, *kind, memory, first);
                 });
@@ -85,7 +90,7 @@ impl Batch {
             stats.merged_transfers += merged;
             if kind.transfers() {
                 stats.direct_bytes += direct;
-                stats.staged_bytes += bytes - direct;
+                stats.staged_bytes += staged;
             }
         });
 

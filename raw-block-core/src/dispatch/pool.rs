@@ -4,11 +4,13 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::lane::Lane;
-use crate::{Error, ErrorKind, IoBackend};
+use crate::{Error, ErrorKind, Geometry, IoBackend};
 
 /// Lends each lane to one caller at a time, and opens queues as callers need them.
 pub(super) struct LanePool {
     pub(super) backend: Arc<dyn IoBackend>,
+    /// As it was when the dispatcher was made.
+    pub(super) geometry: Geometry,
     depth: usize,
     max_lanes: usize,
     /// The process that opened the device: a forked child shares neither its rings nor its threads.
@@ -28,7 +30,7 @@ struct State {
 
 /// A lane that goes back to its pool when this is dropped.
 pub(super) struct Lent {
-    /// `None` only while being dropped.
+    /// `None` only before it was opened and while being dropped.
     lane: Option<Lane>,
     pub(super) pool: Arc<LanePool>,
     ticketed: bool,
@@ -36,8 +38,10 @@ pub(super) struct Lent {
 
 impl LanePool {
     pub(super) fn new(backend: Arc<dyn IoBackend>, depth: usize, max_lanes: usize) -> Self {
+        let geometry = *backend.geometry();
         Self {
             backend,
+            geometry,
             depth,
             max_lanes,
             process: std::process::id(),
@@ -52,10 +56,24 @@ impl LanePool {
         let mut state = self.state();
         loop {
             if let Some(lane) = state.idle.pop() {
+                drop(state);
                 return Ok(self.lent(lane, false));
             }
             if state.open < self.max_lanes {
-                return self.open(state, false);
+                match self.open(state, false) {
+                    Ok(lent) => return Ok(lent),
+                    Err(error) => {
+                        state = self.state();
+                        // No further queue can be had: wait for one of those that there are, but not
+                        // for tickets, which may be this caller's own.
+                        if state.open == state.ticketed {
+                            return Err(error);
+                        }
+                        if !state.idle.is_empty() {
+                            continue;
+                        }
+                    }
+                }
             }
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -64,25 +82,29 @@ impl LanePool {
     /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last one.
     pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<Lent, Error> {
         self.check_process()?;
+        let busy =
+            |rule| Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()));
         let mut state = self.state();
         if state.ticketed + 1 >= self.max_lanes {
-            let rule = format!(
-                "{} tickets are out, and one queue is kept for blocking calls: wait for a ticket, or allow more queues",
+            return busy(format!(
+                "{} tickets are out, and one queue is kept for blocking calls: wait for a ticket, or \
+                 allow more queues",
                 state.ticketed
-            );
-            return Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()));
+            ));
         }
         if let Some(lane) = state.idle.pop() {
             state.ticketed += 1;
+            drop(state);
             return Ok(self.lent(lane, true));
         }
         if state.open < self.max_lanes {
             return self.open(state, true);
         }
-        let rule = "every queue is in use: try again, or allow more queues";
-        Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()))
+        busy("every queue is in use: try again, or allow more queues".to_owned())
     }
 
+    /// Opens a queue and lends it. The lane is counted before, so that no more are opened than allowed;
+    /// whatever happens to the backend meanwhile, dropping what is lent corrects the count.
     fn open(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
@@ -91,20 +113,18 @@ impl LanePool {
         state.open += 1;
         state.ticketed += usize::from(ticketed);
         drop(state);
-        match self.backend.open_queue(self.depth) {
-            Ok(queue) => Ok(self.lent(Lane::new(queue), ticketed)),
-            Err(error) => {
-                self.take_back(None, ticketed);
-                Err(error.on(self.backend.device()))
-            }
-        }
+        let mut lent = Lent { lane: None, pool: Arc::clone(self), ticketed };
+        lent.count_ticket(1);
+        let queue = self.backend.open_queue(self.depth);
+        let queue = queue.map_err(|error| error.on(self.backend.device()))?;
+        lent.lane = Some(Lane::new(queue, self.geometry));
+        Ok(lent)
     }
 
     fn lent(self: &Arc<Self>, lane: Lane, ticketed: bool) -> Lent {
-        if ticketed {
-            self.backend.stats().update(|stats| stats.tickets_out += 1);
-        }
-        Lent { lane: Some(lane), pool: Arc::clone(self), ticketed }
+        let lent = Lent { lane: Some(lane), pool: Arc::clone(self), ticketed };
+        lent.count_ticket(1);
+        lent
     }
 
     fn take_back(&self, lane: Option<Lane>, ticketed: bool) {
@@ -133,26 +153,38 @@ impl LanePool {
     }
 }
 
+impl Lent {
+    fn count_ticket(&self, change: i64) {
+        if self.ticketed {
+            self.pool.backend.stats().update(|stats| {
+                stats.tickets_out = stats.tickets_out.saturating_add_signed(change);
+            });
+        }
+    }
+}
+
 impl Deref for Lent {
     type Target = Lane;
 
     fn deref(&self) -> &Lane {
-        self.lane.as_ref().unwrap_or_else(|| unreachable!("a lane leaves only in drop"))
+        self.lane.as_ref().unwrap_or_else(|| unreachable!("a lane comes first and leaves last"))
     }
 }
 
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut Lane {
-        self.lane.as_mut().unwrap_or_else(|| unreachable!("a lane leaves only in drop"))
+        self.lane.as_mut().unwrap_or_else(|| unreachable!("a lane comes first and leaves last"))
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let lane = self.lane.take().and_then(|mut lane| lane.is_sound().then_some(lane));
-        self.pool.take_back(lane, self.ticketed);
-        if self.ticketed {
-            self.pool.backend.stats().update(|stats| stats.tickets_out -= 1);
-        }
+        self.count_ticket(-1);
+        let mut lane = self.lane.take();
+        let sound = lane.as_mut().is_some_and(Lane::is_sound);
+        let (kept, broken) = if sound { (lane, None) } else { (None, lane) };
+        // First the count, which must be right even if the backend panics as its queue is dropped.
+        self.pool.take_back(kept, self.ticketed);
+        drop(broken);
     }
 }
