@@ -5,8 +5,10 @@ use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
 use crate::Error;
 use crate::error::Doing;
 use crate::format::{
-    CheckpointBlock, CheckpointHeader, ObjectEntry, Superblock, body_blocks, entries_per_block,
+    CheckpointBlock, CheckpointHeader, Damage, ObjectEntry, Superblock, body_blocks,
+    entries_per_block,
 };
+use crate::layout::whole_blocks;
 
 /// Bytes of a container that are written or read at once.
 const PIECE: usize = 1 << 20;
@@ -17,12 +19,19 @@ pub(crate) struct Committed {
     pub(crate) number: u64,
     /// Which of the two containers holds it.
     pub(crate) container: usize,
-    /// The checkpoint speaks for every sequence up to this one.
+    /// The highest number that was tried since the store was opened. One that failed is not used again.
+    pub(crate) last_number: u64,
+}
+
+/// A checkpoint as it was found on the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) committed: Committed,
+    /// It speaks for every sequence up to this one.
     pub(crate) covered: u64,
     /// Above every sequence that was given out when it was taken.
     pub(crate) next_sequence: u64,
-    /// The highest number that was ever tried. One that failed is never used again.
-    pub(crate) last_number: u64,
+    live_count: u64,
 }
 
 /// Writes a checkpoint of `entries` to the container that does not hold the committed one, and commits
@@ -37,14 +46,20 @@ pub(crate) fn write(
     next_sequence: u64,
 ) -> Result<(), Error> {
     const DOING: &str = "write a checkpoint";
-    committed.last_number += 1;
-    let number = committed.last_number;
     let container = 1 - committed.container;
     let offset = store.checkpoint_offset[container].get();
     let block_size = store.block_size.get() as usize;
     let per_block = entries_in_block(store);
+    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
+    if committed.last_number > committed.number {
+        // An earlier attempt failed, and its header may be there all the same: out with it, before the
+        // body that it names goes.
+        device.write_buffers(&[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;
+        device.flush().doing(DOING)?;
+    }
+    committed.last_number += 1;
+    let number = committed.last_number;
 
-    let mut piece = AlignedBuf::zeroed(piece_len(store)).doing(DOING)?;
     let mut at = offset + block_size as u64;
     let mut blocks = (0..).zip(entries.chunks(per_block)).peekable();
     while blocks.peek().is_some() {
@@ -69,27 +84,30 @@ pub(crate) fn write(
     device.write_buffers(&[WriteAt::new(offset, block)]).all().doing(DOING)?;
     device.flush().doing(DOING)?;
 
-    let covered = next_sequence - 1;
-    *committed = Committed { number, container, covered, next_sequence, last_number: number };
+    *committed = Committed { number, container, last_number: number };
     Ok(())
 }
 
 /// Finds the newest checkpoint of this store and calls `visit` with each live entry and its slot.
 ///
 /// # Errors
-/// [`Error::Damaged`] when there is none, or it is damaged: the older one may name objects that are no
-/// longer there, so it is not used in its place.
+/// [`Error::Damaged`] when there is none, or when the body of the newest is damaged: the older one may
+/// name objects that are no longer there, so it is not used in its place. If the header itself was
+/// damaged after it was committed, the older checkpoint passes for the newest: the two cannot be told
+/// from a header that was never completely written.
 pub(crate) fn read(
     device: &Dispatcher,
     store: &Superblock,
     mut visit: impl FnMut(u64, &ObjectEntry),
-) -> Result<Committed, Error> {
-    let committed = newest(device, store)?;
+) -> Result<Checkpoint, Error> {
+    let checkpoint = newest(device, store)?;
+    let committed = checkpoint.committed;
     let block_size = store.block_size.get() as usize;
     let body = store.checkpoint_offset[committed.container].get() + block_size as u64;
     let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
-    let mut piece = AlignedBuf::zeroed(piece_len(store)).doing("read the checkpoint")?;
+    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing("read the checkpoint")?;
     let mut slot = 0;
+    let mut live = 0;
     let mut index = 0;
     while index < blocks {
         let at = body + index * block_size as u64;
@@ -106,6 +124,7 @@ pub(crate) fn read(
             })?;
             for entry in entries {
                 if entry.is_live() {
+                    live += 1;
                     visit(slot, entry);
                 }
                 slot += 1;
@@ -113,11 +132,18 @@ pub(crate) fn read(
             index += 1;
         }
     }
-    Ok(committed)
+    if live != checkpoint.live_count {
+        return Err(Error::Damaged {
+            structure: "the newest checkpoint",
+            offset: store.checkpoint_offset[committed.container].get(),
+            damage: Damage::Inconsistent("it has not as many live entries as its header says"),
+        });
+    }
+    Ok(checkpoint)
 }
 
 /// The newest checkpoint whose header is valid.
-fn newest(device: &Dispatcher, store: &Superblock) -> Result<Committed, Error> {
+fn newest(device: &Dispatcher, store: &Superblock) -> Result<Checkpoint, Error> {
     let block_size = store.block_size.get() as usize;
     let offsets = store.checkpoint_offset.map(u64::from);
     let mut blocks = AlignedBuf::zeroed(2 * block_size).doing("read the checkpoint")?;
@@ -125,19 +151,18 @@ fn newest(device: &Dispatcher, store: &Superblock) -> Result<Committed, Error> {
     let mut reads = [ReadAt::new(offsets[0], first), ReadAt::new(offsets[1], second)];
     device.read_buffers(&mut reads).all().doing("read the checkpoint")?;
 
-    let mut newest: Option<Committed> = None;
+    let mut newest: Option<Checkpoint> = None;
     let mut damaged = None;
     for (container, block) in blocks.chunks_exact(block_size).enumerate() {
         match CheckpointHeader::read(block, store) {
             Ok(header) => {
                 let number = header.number.get();
-                if newest.is_none_or(|newest| newest.number < number) {
-                    newest = Some(Committed {
-                        number,
-                        container,
+                if newest.is_none_or(|newest| newest.committed.number < number) {
+                    newest = Some(Checkpoint {
+                        committed: Committed { number, container, last_number: number },
                         covered: header.covered_sequence.get(),
                         next_sequence: header.next_sequence.get(),
-                        last_number: number,
+                        live_count: header.live_count.get(),
                     });
                 }
             }
@@ -155,10 +180,4 @@ fn newest(device: &Dispatcher, store: &Superblock) -> Result<Committed, Error> {
 
 fn entries_in_block(store: &Superblock) -> usize {
     usize::try_from(entries_per_block(store.block_size.get())).unwrap_or(1)
-}
-
-/// The length of a piece: whole blocks, at least one.
-fn piece_len(store: &Superblock) -> usize {
-    let block_size = store.block_size.get() as usize;
-    (PIECE / block_size).max(1) * block_size
 }

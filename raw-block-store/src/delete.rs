@@ -22,11 +22,11 @@ impl Store {
         let mut results = Vec::with_capacity(keys.len());
         while results.len() < keys.len() {
             let rest = &keys[results.len()..];
-            let gate = self.enter();
+            let changing = self.changing();
             let blocks = self.space().take_log(rest.len().div_ceil(per_block) as u64);
             if blocks.is_empty() {
-                drop(gate);
-                if let Err(error) = self.checkpoint(true) {
+                drop(changing);
+                if let Err(error) = self.checkpoint_unless(|space| Ok(space.has_log_blocks())) {
                     results.extend(rest.iter().map(|_| Err(error.clone())));
                 }
                 continue;

@@ -38,6 +38,7 @@ pub fn open_device(
         Engine::Uring => open_uring(path, direct),
         Engine::Auto => match probe_uring() {
             Ok(()) => open_uring(path, direct),
+            Err(error) if !cfg!(feature = "posix") => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "io_uring cannot be used: the posix engine takes its place");
                 open_posix(path, direct)

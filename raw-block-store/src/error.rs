@@ -7,12 +7,18 @@ use crate::format::{Damage, EncodeError};
 #[non_exhaustive]
 pub enum Error {
     /// The device below failed, or refused.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {error}")]
     Device {
         /// What the store was doing.
         doing: &'static str,
         /// The device's error: kind, place, reason.
-        source: raw_block_core::Error,
+        error: raw_block_core::Error,
+    },
+    /// The device has a store that is open in this process.
+    #[error("{device} has a store that is open in this process: close it first")]
+    Busy {
+        /// Path or name of the device.
+        device: String,
     },
     /// There is no store on the device, or it can not be read by this software.
     #[error("{device} holds no store that can be opened: {reason}")]
@@ -22,15 +28,13 @@ pub enum Error {
         /// What was found instead.
         reason: String,
     },
-    /// Formatting would destroy a store.
-    #[error(
-        "{device} holds a store already, formatted with label {label:?}: force to overwrite it"
-    )]
+    /// Formatting would destroy a store, perhaps one that this software cannot open.
+    #[error("{device} holds a store already, {which}: force to overwrite it")]
     AlreadyAStore {
         /// Path or name of the device.
         device: String,
-        /// The label of that store.
-        label: String,
+        /// Its label, or why it cannot be opened.
+        which: String,
     },
     /// A structure of the store cannot be believed.
     #[error("{structure} at offset {offset} is damaged: {damage}")]
@@ -73,7 +77,7 @@ pub enum Error {
         /// What fits, in bytes.
         limit: u64,
     },
-    /// Every slot holds a live object.
+    /// Every slot holds a live object, and nothing waits to become free.
     #[error("the store is full: all {slots} slots hold live objects; delete some")]
     Full {
         /// How many slots there are.
@@ -109,6 +113,6 @@ pub(crate) trait Doing<T> {
 
 impl<T> Doing<T> for Result<T, raw_block_core::Error> {
     fn doing(self, doing: &'static str) -> Result<T, Error> {
-        self.map_err(|source| Error::Device { doing, source })
+        self.map_err(|error| Error::Device { doing, error })
     }
 }

@@ -83,8 +83,9 @@ impl Store {
             let mut metadata = vec![0; entry.metadata_len.get().into()];
             let get = Get { key, payload: &mut buffer, metadata: &mut metadata };
             match self.get_many(&mut [get]).remove(0) {
-                // Overwritten since the lengths were looked up, by a longer one.
+                // Overwritten since the lengths were looked up, by something longer.
                 Err(Error::BufferTooSmall { .. }) => {}
+                Ok(Some(found)) if found.metadata_len > metadata.len() => {}
                 Err(error) => return Err(error),
                 Ok(None) => return Ok(None),
                 Ok(Some(found)) => {
@@ -96,7 +97,7 @@ impl Store {
         }
     }
 
-    /// Gets a batch of objects, with one submission to the device for up to 1024 of them.
+    /// Gets a batch of objects. One that fits the queue of the device is one submission.
     ///
     /// Each key has its own result, in the order of the batch: what was found, or `None` for a key that
     /// is not there. Key, sequence and checksums of each object were verified. In place of the result:
@@ -121,8 +122,7 @@ impl Store {
         gets: &mut [Get<'_>],
         results: &mut Vec<Result<Option<Found>, Error>>,
     ) -> Result<(), Error> {
-        // Held until everything was read: what the index names now is not overwritten meanwhile.
-        let _gate = self.enter();
+        let _reading = self.reading();
         let located: Vec<Option<Located>> = {
             let index = self.index();
             let locate = |get: &Get<'_>| {
@@ -161,7 +161,7 @@ impl Store {
                 (Err(error), _) => Err(error),
                 (Ok(true), Some(located)) => read
                     .next()
-                    .unwrap_or(Ok(()))
+                    .unwrap_or_else(|| unreachable!("there is a result for every read"))
                     .doing("get an object")
                     .and_then(|()| self.verify(get, header, &located)),
                 _ => Ok(None),

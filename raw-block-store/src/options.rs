@@ -4,8 +4,8 @@ use raw_block_core::Geometry;
 
 use crate::Error;
 use crate::format::{
-    MAX_SLOT_COUNT, MAX_SLOT_SIZE, SLOT_HEADER_LEN, Superblock, container_len, is_block_size,
-    records_per_block, superblock_offsets,
+    MAX_SLOT_COUNT, MAX_SLOT_SIZE, SLOT_HEADER_LEN, SUPERBLOCK_CELL_LEN, Superblock, container_len,
+    is_block_size, records_per_block, superblock_offsets,
 };
 
 /// Block size in bytes unless the device needs a larger one.
@@ -45,6 +45,12 @@ impl FormatOptions {
         let unsuitable = |reason: String| Error::Unsuitable { device: device.to_owned(), reason };
         let block_size =
             self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE.max(geometry.transfer_alignment));
+        if geometry.transfer_alignment as usize > SUPERBLOCK_CELL_LEN {
+            return Err(unsuitable(format!(
+                "its blocks of {} bytes are larger than the {SUPERBLOCK_CELL_LEN} of a superblock",
+                geometry.transfer_alignment
+            )));
+        }
         if !is_block_size(block_size) || !block_size.is_multiple_of(geometry.transfer_alignment) {
             return Err(unsuitable(format!(
                 "a block size of {block_size} bytes is not a power of two from 512 to 65536 and a multiple \
@@ -71,7 +77,7 @@ impl FormatOptions {
         let wanted = self.slot_count.unwrap_or(1);
         let [_, second, last] =
             superblock_offsets(geometry.capacity).ok_or_else(|| too_small(wanted))?;
-        let first_region = (second + 4096).next_multiple_of(block);
+        let first_region = (second + SUPERBLOCK_CELL_LEN as u64).next_multiple_of(block);
         let regions = |slots| Regions::new(first_region, slots, slot_size, block_size);
         let fits = |&slots: &u64| regions(slots).is_some_and(|regions| regions.end <= last);
 
@@ -105,7 +111,9 @@ impl FormatOptions {
         superblock.delete_log_len = regions.log.into();
         superblock.slots_offset = regions.slots_offset.into();
         superblock.last_superblock_offset = last.into();
-        superblock.set_label(&self.label)?;
+        superblock.set_label(&self.label).map_err(|error| {
+            unsuitable(format!("its label {:?} is impossible: {error}", self.label))
+        })?;
         Ok(superblock)
     }
 }

@@ -8,7 +8,7 @@ use crate::options::key_limit;
 use crate::space::Place;
 use crate::{Error, Store};
 
-/// Objects that are written as one submission. A longer batch takes several.
+/// Objects that are handed to the device at once. A longer batch goes in parts.
 pub(crate) const MAX_SUBMISSION: usize = 1024;
 
 /// An object to put.
@@ -41,12 +41,12 @@ impl Store {
         self.put_many(&[Put::new(key, payload)]).into_iter().collect()
     }
 
-    /// Puts a batch of objects, with one submission to the device for up to 1024 of them.
+    /// Puts a batch of objects. One that fits the queue of the device is one submission.
     ///
     /// Each object has its own result, in the order of the batch. One that succeeded replaces the object
     /// that had its key, for every get that begins afterwards; it is durable after the next
-    /// [`flush`](Self::flush). One that failed leaves the older object in place. If a key appears twice
-    /// in the batch, the later one wins.
+    /// [`flush`](Self::flush). One that failed leaves the older object in place, and after a crash may
+    /// turn out to have happened, whole. If a key appears twice in the batch, the later one wins.
     ///
     /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when the
     /// object does not fit, [`Error::Full`] when no slot is free, [`Error::Device`] when the device
@@ -60,11 +60,11 @@ impl Store {
             let mut rest = batch;
             while !rest.is_empty() {
                 // Held until the objects are published: no checkpoint comes between.
-                let gate = self.enter();
+                let changing = self.changing();
                 places.clear();
                 self.space().take(rest.len(), &mut places);
                 if places.is_empty() {
-                    drop(gate);
+                    drop(changing);
                     if let Err(error) = self.make_room() {
                         fail(&mut results, rest, &error);
                         break;
@@ -101,12 +101,13 @@ impl Store {
         crate::format::fits_inline(key_len, metadata_len, put.payload.len() as u64, block_size)
     }
 
-    /// Frees slots, or says why there are none.
+    /// Frees slots, or says why there are none. Decided while no put is under way: what one of them has
+    /// taken may be free a moment later.
     fn make_room(&self) -> Result<(), Error> {
-        if !self.space().is_waiting() {
-            return Err(Error::Full { slots: self.layout.slot_count.get() });
-        }
-        self.checkpoint(true)
+        self.checkpoint_unless(|space| match (space.free_slots(), space.waiting_slots()) {
+            (0, 0) => Err(Error::Full { slots: self.layout.slot_count.get() }),
+            (free, _) => Ok(free > 0),
+        })
     }
 
     /// Writes the objects `batch` of `puts` to `places` and publishes those that succeeded.

@@ -8,6 +8,9 @@ use raw_block_core::AlignedBuf;
 use crate::Error;
 use crate::error::Doing;
 
+/// The longest buffer that is kept, in bytes.
+const KEPT: usize = 4 << 20;
+
 /// Buffers that nobody uses at the moment.
 #[derive(Debug, Default)]
 pub(crate) struct ScratchPool(Mutex<Vec<AlignedBuf>>);
@@ -48,6 +51,9 @@ impl DerefMut for Scratch<'_> {
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
+        if buffer.len() > KEPT {
+            return;
+        }
         self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }

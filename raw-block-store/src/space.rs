@@ -60,9 +60,9 @@ impl Space {
         self.next_sequence
     }
 
-    /// Whether a checkpoint would free anything.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty() || self.log.start > 0
+    /// Whether there are delete log blocks to take.
+    pub(crate) fn has_log_blocks(&self) -> bool {
+        !self.log.is_empty()
     }
 
     /// How many slots can be taken now.
@@ -166,11 +166,11 @@ mod tests {
         places.clear();
         space.take(1, &mut places);
         assert!(places.is_empty());
-        assert!(space.is_waiting());
+        assert_eq!(space.waiting_slots(), 2);
         space.release();
         space.take(2, &mut places);
         assert_eq!(slots(&places), [0, 1]);
-        assert!(!space.is_waiting());
+        assert_eq!(space.waiting_slots(), 0);
     }
 
     #[test]
@@ -187,6 +187,7 @@ mod tests {
         assert_eq!(space.take_log(2), 0..2);
         assert_eq!(space.take_log(2), 2..3);
         assert_eq!(space.take_log(2), 3..3);
+        assert!(!space.has_log_blocks());
         space.release();
         assert_eq!(space.take_log(1), 0..1);
     }

@@ -1,27 +1,29 @@
 //! The store: formatting, opening, closing, and what its calls share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use raw_block_core::{Dispatcher, IoBackend};
 
 use crate::checkpoint::{self, Committed};
+use crate::claim::Claim;
 use crate::error::Doing;
 use crate::format::{ObjectEntry, Superblock, SuperblockState, records_per_block};
 use crate::hash::key_hash;
 use crate::index::{Index, KeyHash};
+use crate::layout::slot_offset;
 use crate::recovery::{self, Recovered};
 use crate::scratch::ScratchPool;
 use crate::space::Space;
 use crate::stats::{Counters, StoreStats};
-use crate::superblocks::Superblocks;
+use crate::superblocks::{Found, Superblocks};
 use crate::{Error, FormatOptions};
 
 /// Keyed objects on one device.
 ///
-/// All calls take `&self` and may come from several threads. Calls on batches are the primitive: one
-/// batch is one submission to the device, whatever its size; [`put`](Store::put) and
+/// All calls take `&self` and may come from several threads. Calls on batches are the primitive: a batch
+/// that fits the queue of the device (128 transfers) is one submission; [`put`](Store::put) and
 /// [`get`](Store::get) are batches of one.
 ///
 /// What was put is durable after [`flush`](Store::flush). A store that is dropped without
@@ -60,43 +62,51 @@ pub struct Store {
     superblocks: Mutex<Superblocks>,
     pub(crate) index: RwLock<Index>,
     space: Mutex<Space>,
-    /// Held shared by every call that reads or writes slots, alone by a checkpoint: no operation is
-    /// under way while one is taken, and no slot is freed while it is read.
-    pub(crate) gate: RwLock<Committed>,
+    /// The committed checkpoint. Held shared by puts and deletes, alone while a checkpoint is taken, so
+    /// that it speaks for every sequence given out.
+    committed: RwLock<Committed>,
+    /// Held shared by gets, alone while slots become free.
+    reading: RwLock<()>,
     pub(crate) scratch: ScratchPool,
     pub(crate) counters: Counters,
+    _claim: Claim,
 }
 
 impl Store {
     /// Makes an empty store on a device, whose contents are lost.
     ///
     /// # Errors
-    /// - [`Error::AlreadyAStore`] when there is one, unless `options.force` is set.
-    /// - [`Error::Unsuitable`] when the device is too small or its blocks are too large.
+    /// - [`Error::AlreadyAStore`] when there is one, also one that cannot be opened, unless
+    ///   `options.force` is set.
+    /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
+    ///   are impossible.
+    /// - [`Error::Busy`] when a store on this backend is open.
     /// - [`Error::Device`] when the device fails.
     pub fn format(backend: Arc<dyn IoBackend>, options: &FormatOptions) -> Result<(), Error> {
+        let _claim = Claim::take(&backend)?;
         let name = backend.device().to_owned();
         let device = Dispatcher::new(backend).doing("format")?;
         let mut superblock = options.lay_out(device.geometry(), &name)?;
-        match Superblocks::read(&device) {
-            Ok(found) if !options.force => {
-                let label = found.current().label().to_owned();
-                return Err(Error::AlreadyAStore { device: name, label });
+        let which = match Superblocks::find(&device)? {
+            Found::Nothing => None,
+            Found::Unusable(reason) => Some(format!("which cannot be opened, because {reason}")),
+            Found::Store(found) if options.force => {
+                found.erase(&device)?;
+                None
             }
-            Ok(found) => found.erase(&device)?,
-            Err(Error::NotAStore { .. }) => {}
-            Err(error) => return Err(error),
+            Found::Store(found) => Some(format!("labelled {:?}", found.current().label())),
+        };
+        if let Some(which) = which.filter(|_| !options.force) {
+            return Err(Error::AlreadyAStore { device: name, which });
         }
         superblock.preamble.uuid = random()?;
         superblock.hash_key = random()?;
-        let since_epoch =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        superblock.created_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(0).into();
+        let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        superblock.created_unix_ns = u64::try_from(age.as_nanos()).unwrap_or(0).into();
 
         let mut superblocks = Superblocks::new(superblock);
         superblocks.erase(&device)?;
-        let mut committed =
-            Committed { number: 0, container: 1, covered: 0, next_sequence: 1, last_number: 0 };
+        let mut committed = Committed { number: 0, container: 1, last_number: 0 };
         let index = Index::new(superblock.slot_count.get())?;
         checkpoint::write(&device, &superblock, &mut committed, index.entries(), 1)?;
         superblocks.mark(&device, SuperblockState::Clean { checkpoint: committed.number })
@@ -110,15 +120,25 @@ impl Store {
     /// # Errors
     /// - [`Error::NotAStore`] when there is none, or none that this software and this device can
     ///   handle.
+    /// - [`Error::Busy`] when a store on this backend is open already.
     /// - [`Error::Damaged`] when its newest checkpoint cannot be believed.
     /// - [`Error::OutOfMemory`] when there is no memory for the index.
     /// - [`Error::Device`] when the device fails.
     pub fn open(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        let claim = Claim::take(&backend)?;
+        let name = backend.device().to_owned();
         let device = Dispatcher::new(backend).doing("open the store")?;
         // A process that was killed may have left writes in the device's cache: trust only what is
         // durable.
         device.flush().doing("open the store")?;
-        let mut superblocks = Superblocks::read(&device)?;
+        let mut superblocks = match Superblocks::find(&device)? {
+            Found::Store(found) => found,
+            Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
+            Found::Nothing => {
+                let reason = "there is no superblock; format the device to make a store".into();
+                return Err(Error::NotAStore { device: name, reason });
+            }
+        };
         let layout = *superblocks.current();
         let recovered = recovery::run(&device, &layout)?;
         let Recovered { index, mut committed, next_sequence } = recovered;
@@ -129,23 +149,24 @@ impl Store {
             // bring an old state back can be written again.
             checkpoint::write(&device, &layout, &mut committed, index.entries(), next_sequence)?;
         }
-        let log_blocks = layout.delete_log_len.get() / u64::from(layout.block_size.get());
-        let slots = (0..).zip(index.entries()).filter(|(_, entry)| entry.is_live());
+        let live = (0..).zip(index.entries()).filter(|(_, entry)| entry.is_live());
         let space = Space::new(
             layout.slot_count.get(),
-            slots.map(|(slot, _)| slot),
+            live.map(|(slot, _)| slot),
             next_sequence,
-            log_blocks,
+            layout.delete_log_len.get() / u64::from(layout.block_size.get()),
         );
         Ok(Self {
             device,
             layout,
-            superblocks: Mutex::new(superblocks),
+            superblocks: Mutex::new(*superblocks),
             index: RwLock::new(index),
             space: Mutex::new(space),
-            gate: RwLock::new(committed),
+            committed: RwLock::new(committed),
+            reading: RwLock::new(()),
             scratch: ScratchPool::default(),
             counters: Counters::default(),
+            _claim: claim,
         })
     }
 
@@ -164,8 +185,8 @@ impl Store {
     /// # Errors
     /// [`Error::Device`]; the store is then recovered when it is opened again.
     pub fn close(self) -> Result<(), Error> {
-        self.checkpoint(false)?;
-        let number = self.gate.into_inner().unwrap_or_else(PoisonError::into_inner).number;
+        self.checkpoint_unless(|_| Ok(false))?;
+        let number = self.committed.into_inner().unwrap_or_else(PoisonError::into_inner).number;
         let mut superblocks = self.superblocks.into_inner().unwrap_or_else(PoisonError::into_inner);
         superblocks.mark(&self.device, SuperblockState::Clean { checkpoint: number })
     }
@@ -208,32 +229,42 @@ impl Store {
         crate::format::max_payload(self.layout.slot_size.get(), self.layout.block_size.get())
     }
 
-    /// Writes a checkpoint, which frees the slots and log blocks that wait for one. With `only_if_useful`,
-    /// not if none wait: another call may have done it meanwhile. Waits for the operations under way,
-    /// and lets none begin.
-    pub(crate) fn checkpoint(&self, only_if_useful: bool) -> Result<(), Error> {
-        let mut committed = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        let (useful, next_sequence) = {
+    /// Writes a checkpoint, which frees the slots and log blocks that wait for one, unless `enough` finds
+    /// that none is needed. Waits for the puts and deletes under way, and lets none begin.
+    pub(crate) fn checkpoint_unless(
+        &self,
+        enough: impl FnOnce(&Space) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        let mut committed = self.committed.write().unwrap_or_else(PoisonError::into_inner);
+        let next_sequence = {
             let space = self.space();
-            (space.is_waiting(), space.next_sequence())
+            if enough(&space)? {
+                return Ok(());
+            }
+            space.next_sequence()
         };
-        if only_if_useful && !useful {
-            return Ok(());
-        }
         {
             let index = self.index();
-            checkpoint::write(
-                &self.device,
-                &self.layout,
-                &mut committed,
-                index.entries(),
-                next_sequence,
-            )?;
+            let entries = index.entries();
+            checkpoint::write(&self.device, &self.layout, &mut committed, entries, next_sequence)?;
         }
         self.index_mut().forget_deletions();
+        // Gets that began before may still read slots that are to become free.
+        let _no_gets = self.reading.write().unwrap_or_else(PoisonError::into_inner);
         self.space().release();
         self.counters.checkpoints.add(1);
         Ok(())
+    }
+
+    /// Keeps checkpoints from being taken: held while slots or the log are written, until the index shows
+    /// it.
+    pub(crate) fn changing(&self) -> RwLockReadGuard<'_, Committed> {
+        self.committed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps slots from becoming free: held from when the index was asked until the slots were read.
+    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.reading.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
@@ -246,7 +277,7 @@ impl Store {
 
     /// Where a slot begins, in bytes.
     pub(crate) fn slot_offset(&self, slot: u64) -> u64 {
-        self.layout.slots_offset.get() + slot * self.layout.slot_size.get()
+        slot_offset(&self.layout, slot)
     }
 
     /// Whether the payload of this object lies in the header block.
@@ -262,16 +293,12 @@ impl Store {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn index(&self) -> std::sync::RwLockReadGuard<'_, Index> {
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn index_mut(&self) -> std::sync::RwLockWriteGuard<'_, Index> {
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn enter(&self) -> std::sync::RwLockReadGuard<'_, Committed> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,6 +8,10 @@ use crate::format::{
     Damage, SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock, SuperblockState, superblock_offsets,
 };
 
+/// How many copies have to be written for a change of the superblock to count. With one that fails, the
+/// others still outvote what is left in it.
+const ENOUGH_COPIES: usize = SUPERBLOCK_COPIES - 1;
+
 /// The superblock of an open store, and the order in which its copies are rewritten.
 #[derive(Debug)]
 pub(crate) struct Superblocks {
@@ -16,57 +20,67 @@ pub(crate) struct Superblocks {
     write_order: [u64; SUPERBLOCK_COPIES],
 }
 
+/// What the superblocks of a device say.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// There are none.
+    Nothing,
+    /// There are some, and this software, or this device, cannot do with them: the reason.
+    Unusable(String),
+    /// There is a store.
+    Store(Box<Superblocks>),
+}
+
 impl Superblocks {
     /// A superblock that no copy on the device shows yet.
     pub(crate) fn new(superblock: Superblock) -> Self {
-        Self { current: superblock, write_order: offsets_of(&superblock) }
+        let write_order = offsets_of(superblock.last_superblock_offset.get());
+        Self { current: superblock, write_order }
     }
 
-    /// The newest valid superblock on the device.
-    pub(crate) fn read(device: &Dispatcher) -> Result<Self, Error> {
-        let not_a_store = |reason: String| Error::NotAStore {
-            device: device.backend().device().to_owned(),
-            reason,
-        };
+    /// Looks for the newest valid superblock on the device.
+    pub(crate) fn find(device: &Dispatcher) -> Result<Found, Error> {
         let capacity = device.geometry().capacity;
-        let offsets = superblock_offsets(capacity)
-            .ok_or_else(|| not_a_store(format!("{capacity} bytes are too few for one")))?;
+        let alignment = device.geometry().transfer_alignment;
+        if alignment as usize > SUPERBLOCK_CELL_LEN {
+            let reason = format!("blocks of {alignment} bytes are too large for its superblock");
+            return Ok(Found::Unusable(reason));
+        }
+        let Some(offsets) = superblock_offsets(capacity) else { return Ok(Found::Nothing) };
         let mut cells = read_cells(device, offsets)?;
         // On a device that became longer the last copy is no longer at its end.
         let first = Superblock::newest(cells.each_ref().map(|cell| &**cell)).newest.copied();
         if let Some(last) = first.map(|superblock| superblock.last_superblock_offset.get())
-            && last != offsets[2]
             && last < offsets[2]
         {
-            cells = read_cells(device, [offsets[0], offsets[1], last])?;
+            cells = read_cells(device, offsets_of(last))?;
         }
         let copies = Superblock::newest(cells.each_ref().map(|cell| &**cell));
-        let Some(newest) = copies.newest else {
-            return Err(not_a_store(reason(&copies.copies)));
-        };
-        if newest.device_len.get() > capacity {
-            return Err(not_a_store(format!(
-                "it was made on {} bytes, and the device has only {capacity}",
-                newest.device_len
+        let Some(newest) = copies.newest else { return Ok(unusable(&copies.copies)) };
+
+        let last = newest.last_superblock_offset.get();
+        let needed = last + SUPERBLOCK_CELL_LEN as u64;
+        if needed > capacity {
+            return Ok(Found::Unusable(format!(
+                "it takes {needed} bytes, and the device has only {capacity}"
             )));
         }
-        if !newest.block_size.get().is_multiple_of(device.geometry().transfer_alignment) {
-            return Err(not_a_store(format!(
-                "its blocks of {} bytes are smaller than the device's {}",
-                newest.block_size,
-                device.geometry().transfer_alignment
+        if !newest.block_size.get().is_multiple_of(alignment) {
+            let block_size = newest.block_size;
+            return Ok(Found::Unusable(format!(
+                "its blocks of {block_size} bytes are smaller than the device's {alignment}"
             )));
         }
-        if newest.unknown_read_only_features() != 0 {
-            return Err(not_a_store(format!(
-                "it uses features {:#x}, which this software cannot write",
-                newest.unknown_read_only_features()
+        let unknown = newest.unknown_read_only_features();
+        if unknown != 0 {
+            return Ok(Found::Unusable(format!(
+                "it uses features {unknown:#x}, with which this software cannot write"
             )));
         }
-        let mut order: Vec<_> = offsets_of(newest).into_iter().zip(&copies.copies).collect();
+        let mut order: Vec<_> = offsets_of(last).into_iter().zip(&copies.copies).collect();
         order.sort_by_key(|(_, copy)| copy.as_ref().map_or(0, |copy| copy.generation.get()));
         let write_order = std::array::from_fn(|copy| order[copy].0);
-        Ok(Self { current: *newest, write_order })
+        Ok(Found::Store(Box::new(Self { current: *newest, write_order })))
     }
 
     pub(crate) fn current(&self) -> &Superblock {
@@ -75,6 +89,9 @@ impl Superblocks {
 
     /// Durably marks the store as clean or open: one copy after the other, with a flush between, so that
     /// a valid one is left whatever happens.
+    ///
+    /// # Errors
+    /// When a flush fails, or more than one copy cannot be written.
     pub(crate) fn mark(
         &mut self,
         device: &Dispatcher,
@@ -85,9 +102,7 @@ impl Superblocks {
         next.generation += 1;
         let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).doing("write the superblock")?;
         next.encode(&mut cell)?;
-        for offset in self.write_order {
-            write_durably(device, offset, &cell)?;
-        }
+        self.write_copies(device, &cell, ENOUGH_COPIES)?;
         self.current = next;
         Ok(())
     }
@@ -95,17 +110,29 @@ impl Superblocks {
     /// Durably destroys all copies, so that nothing is taken for a store while a new one is made.
     pub(crate) fn erase(&self, device: &Dispatcher) -> Result<(), Error> {
         let zeroes = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).doing("erase the superblock")?;
-        self.write_order.iter().try_for_each(|&offset| write_durably(device, offset, &zeroes))
+        self.write_copies(device, &zeroes, SUPERBLOCK_COPIES)
+    }
+
+    fn write_copies(&self, device: &Dispatcher, cell: &[u8], enough: usize) -> Result<(), Error> {
+        const DOING: &str = "write the superblock";
+        let mut written = 0;
+        let mut failed = Ok(());
+        for offset in self.write_order {
+            match device.write_buffers(&[WriteAt::new(offset, cell)]).all() {
+                Ok(()) => written += 1,
+                Err(error) => {
+                    tracing::warn!(%error, "a copy of the superblock cannot be written");
+                    failed = Err(error);
+                }
+            }
+            device.flush().doing(DOING)?;
+        }
+        if written < enough { failed.doing(DOING) } else { Ok(()) }
     }
 }
 
-fn write_durably(device: &Dispatcher, offset: u64, cell: &[u8]) -> Result<(), Error> {
-    let written = device.write_buffers(&[WriteAt::new(offset, cell)]).all();
-    written.and_then(|()| device.flush()).doing("write the superblock")
-}
-
-fn offsets_of(superblock: &Superblock) -> [u64; SUPERBLOCK_COPIES] {
-    [0, SUPERBLOCK_CELL_LEN as u64, superblock.last_superblock_offset.get()]
+fn offsets_of(last: u64) -> [u64; SUPERBLOCK_COPIES] {
+    [0, SUPERBLOCK_CELL_LEN as u64, last]
 }
 
 /// Reads the cells at these offsets; one that cannot be read is empty, unless none can.
@@ -137,16 +164,15 @@ fn read_cells(
 }
 
 /// Why none of the copies can be used.
-fn reason(copies: &[Result<&Superblock, Damage>; SUPERBLOCK_COPIES]) -> String {
-    let absent = |damage: &Damage| matches!(damage, Damage::NotThisStructure { .. });
-    // The most telling one: a damaged copy says more than an absent one, and newer software more
-    // than damage.
-    let telling = copies.iter().filter_map(|copy| copy.as_ref().err()).max_by_key(|damage| {
-        let newer = matches!(damage, Damage::Version { .. } | Damage::UnknownFeatures { .. });
-        (newer, !absent(damage))
-    });
-    match telling {
-        Some(damage) if !absent(damage) => format!("its superblock cannot be used: {damage}"),
-        _ => "there is no superblock; format the device to make a store".to_owned(),
+fn unusable(copies: &[Result<&Superblock, Damage>; SUPERBLOCK_COPIES]) -> Found {
+    let newer = |damage: &&Damage| {
+        matches!(damage, Damage::Version { .. } | Damage::UnknownFeatures { .. })
+    };
+    let present = |damage: &&Damage| !matches!(damage, Damage::NotThisStructure { .. });
+    let damages = || copies.iter().filter_map(|copy| copy.as_ref().err());
+    // Newer software says more than damage, and damage more than absence.
+    match damages().find(newer).or_else(|| damages().find(present)) {
+        Some(damage) => Found::Unusable(format!("its superblock cannot be used: {damage}")),
+        None => Found::Nothing,
     }
 }

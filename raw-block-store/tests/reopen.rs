@@ -137,7 +137,7 @@ fn a_device_without_a_valid_superblock_is_no_store() {
         other => panic!("{other:?}"),
     };
     assert!(reason(&memory(1 << 20)).contains("there is no superblock"));
-    assert!(reason(&memory(4096)).contains("too few"));
+    assert!(reason(&memory(4096)).contains("there is no superblock"));
     let (device, store) = store(4096, 10);
     store.close().unwrap();
     let last = superblock(&device).last_superblock_offset.get();

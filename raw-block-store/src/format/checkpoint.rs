@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use super::damage::{Damage, EncodeError, ensure, ensure_zero};
 use super::entry::ObjectEntry;
-use super::limits::is_block_size;
+use super::limits::{MAX_SEQUENCE, is_block_size};
 use super::preamble::{Kind, Preamble, seal};
 use super::superblock::Superblock;
 
@@ -95,6 +95,10 @@ impl CheckpointHeader {
 
     fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
         ensure(self.number != U64::ZERO, "the checkpoint number is 0")?;
+        ensure(
+            self.number.get().max(self.next_sequence.get()) <= MAX_SEQUENCE,
+            "the checkpoint number or the next sequence is too high",
+        )?;
         ensure(
             self.covered_sequence.get() < self.next_sequence.get(),
             "the next sequence is not above the covered one",

@@ -11,12 +11,12 @@ use crc_fast::{CrcAlgorithm, Digest};
 /// one piece.
 pub fn crc32c<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     // The mask drops nothing: a CRC of 32 bits is at most u32::MAX.
-    (crc(Crc32Iscsi, parts) & 0xFFFF_FFFF) as u32
+    (crc(Crc32Iscsi, &[], parts) & 0xFFFF_FFFF) as u32
 }
 
 /// CRC-64/NVME of `parts`, as if they were one piece.
 pub fn crc64_nvme<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
-    crc(Crc64Nvme, parts)
+    crc(Crc64Nvme, &[], parts)
 }
 
 /// Checksum of the payload that the write with this `sequence` puts into this
@@ -37,16 +37,16 @@ pub fn payload_checksum<'a>(
     place[16..24].copy_from_slice(&slot.to_le_bytes());
     place[24..].copy_from_slice(&sequence.to_le_bytes());
 
-    let mut digest = Digest::new(Crc64Nvme);
-    digest.update(&place);
-    for part in parts {
-        digest.update(part);
-    }
-    digest.finalize()
+    crc(Crc64Nvme, &place, parts)
 }
 
-fn crc<'a>(algorithm: CrcAlgorithm, parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+fn crc<'a>(
+    algorithm: CrcAlgorithm,
+    first: &[u8],
+    parts: impl IntoIterator<Item = &'a [u8]>,
+) -> u64 {
     let mut digest = Digest::new(algorithm);
+    digest.update(first);
     for part in parts {
         digest.update(part);
     }

@@ -6,6 +6,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::damage::{Damage, EncodeError, ensure, ensure_zero, fits, number};
+use super::limits::MAX_SEQUENCE;
 use super::preamble::{Kind, Preamble, seal};
 use super::superblock::Superblock;
 
@@ -129,7 +130,7 @@ fn check_index(store: &Superblock, index: u64) -> Result<(), &'static str> {
 
 fn check_records(records: &[DeleteRecord]) -> Result<(), &'static str> {
     ensure(
-        records.iter().all(|record| record.sequence != U64::ZERO),
-        "the sequence of a delete record is 0",
+        records.iter().all(|record| (1..=MAX_SEQUENCE).contains(&record.sequence.get())),
+        "the sequence of a delete record is 0 or too high",
     )
 }

@@ -7,6 +7,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::damage::ensure;
+use super::limits::MAX_SEQUENCE;
 use super::slot::{SLOT_HEADER_LEN, fits_inline, max_payload};
 use super::superblock::Superblock;
 
@@ -71,6 +72,7 @@ impl ObjectEntry {
     pub(super) fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
         let block_size = store.block_size.get();
         ensure(self.is_live(), "the sequence of an object is 0")?;
+        ensure(self.sequence.get() <= MAX_SEQUENCE, "the sequence of an object is too high")?;
         ensure(self.key_len != U16::ZERO, "the key is empty")?;
         ensure(
             self.header_len() <= block_size.into(),

@@ -12,6 +12,10 @@ pub const MAX_SLOT_SIZE: u64 = 1 << 32;
 /// The largest number of slots.
 pub const MAX_SLOT_COUNT: u64 = 1 << 32;
 
+/// The highest sequence, checkpoint number and generation. Far above what a store can use up, and far
+/// enough below the end of the numbers that the next one can always be computed.
+pub const MAX_SEQUENCE: u64 = 1 << 62;
+
 /// Whether this is a block size: a power of two from [`MIN_BLOCK_SIZE`] to
 /// [`MAX_BLOCK_SIZE`], in bytes.
 pub fn is_block_size(block_size: u32) -> bool {

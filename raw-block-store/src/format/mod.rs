@@ -51,7 +51,9 @@ pub use checksum::{crc32c, crc64_nvme, payload_checksum};
 pub use damage::{Damage, EncodeError};
 pub use delete_log::{DeleteLogBlock, DeleteRecord, records_per_block};
 pub use entry::ObjectEntry;
-pub use limits::{MAX_BLOCK_SIZE, MAX_SLOT_COUNT, MAX_SLOT_SIZE, MIN_BLOCK_SIZE, is_block_size};
+pub use limits::{
+    MAX_BLOCK_SIZE, MAX_SEQUENCE, MAX_SLOT_COUNT, MAX_SLOT_SIZE, MIN_BLOCK_SIZE, is_block_size,
+};
 pub use preamble::{Preamble, VERSION};
 pub use slot::{SLOT_HEADER_LEN, SlotFields, SlotHeader, SlotView, fits_inline, max_payload};
 pub use superblock::{

@@ -6,13 +6,14 @@ use zerocopy::little_endian::U64;
 
 use super::super::checkpoint::container_len;
 use super::super::damage::{ensure, ensure_zero};
-use super::super::limits::{MAX_SLOT_COUNT, MAX_SLOT_SIZE, is_block_size};
+use super::super::limits::{MAX_SEQUENCE, MAX_SLOT_COUNT, MAX_SLOT_SIZE, is_block_size};
 use super::{SUPERBLOCK_CELL_LEN, Superblock, superblock_offsets};
 
 impl Superblock {
     /// The rules that the fields have to keep, for reading as for writing.
     pub(super) fn check_bounds(&self) -> Result<(), &'static str> {
         ensure(self.generation != U64::ZERO, "the generation is 0")?;
+        ensure(self.generation.get() <= MAX_SEQUENCE, "the generation is too high")?;
         ensure(
             match self.state.get() {
                 0 => self.clean_checkpoint != U64::ZERO,

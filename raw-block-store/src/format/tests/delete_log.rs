@@ -66,8 +66,9 @@ fn fields_out_of_bounds_are_refused() {
     let forgeries: &[(usize, &[u8], &str)] = &[
         (40, &[19], "more records than fit into the block"),
         (40, &[0xFF; 4], "more records than fit into the block"),
-        (40, &[4], "the sequence of a delete record is 0"),
-        (80, &[0; 8], "the sequence of a delete record is 0"),
+        (40, &[4], "the sequence of a delete record is 0 or too high"),
+        (80, &[0xFF; 8], "the sequence of a delete record is 0 or too high"),
+        (80, &[0; 8], "the sequence of a delete record is 0 or too high"),
         (40, &[2], "reserved bytes are not zero"),
         (44, &[1], "reserved bytes are not zero"),
         (63, &[1], "reserved bytes are not zero"),

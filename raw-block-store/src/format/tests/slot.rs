@@ -192,6 +192,7 @@ fn an_intact_payload_of_another_store_slot_or_write_is_refused() {
 fn fields_out_of_bounds_are_refused() {
     let forgeries: &[(usize, &[u8], &str)] = &[
         (48, &[0; 8], "the sequence of an object is 0"),
+        (48, &[0xFF; 8], "the sequence of an object is too high"),
         (56, &[1, 14], "the payload does not fit into the slot"),
         (56, &[0xFF; 4], "the payload does not fit into the slot"),
         (60, &[0], "the key is empty"),

@@ -1,0 +1,148 @@
+//! A device in memory whose ops can be made to fail, before or after they were carried out.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
+
+/// What happens to an op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Done,
+    /// It fails, and nothing happened.
+    Failed,
+    /// It fails, and yet it happened: only its completion was lost.
+    FailedButDone,
+}
+
+type Rule = Box<dyn FnMut(&Op) -> Fate + Send>;
+
+#[derive(Clone)]
+pub(crate) struct Faulty(Arc<Device>);
+
+struct Device {
+    geometry: Geometry,
+    stats: Stats,
+    bytes: Mutex<Vec<u8>>,
+    rule: Mutex<Rule>,
+    /// Called in each flush, without a lock held.
+    in_flush: Mutex<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl Faulty {
+    pub(crate) fn new(len: usize) -> Self {
+        Self::holding(vec![0; len])
+    }
+
+    /// A sound device that holds these bytes.
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Device {
+            geometry: Geometry::new(bytes.len() as u64, 512).unwrap(),
+            stats: Stats::new(),
+            bytes: Mutex::new(bytes),
+            rule: Mutex::new(Box::new(|_| Fate::Done)),
+            in_flush: Mutex::new(Arc::new(|| ())),
+        }))
+    }
+
+    /// What the device holds now.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.bytes.lock().unwrap().clone()
+    }
+
+    /// From now on `rule` decides about each op.
+    pub(crate) fn rule(&self, rule: impl FnMut(&Op) -> Fate + Send + 'static) {
+        *self.0.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    /// From now on ops of this kind that touch the byte at `offset` fail.
+    pub(crate) fn fail_at(&self, kind: OpKind, offset: u64) {
+        self.rule(move |op| {
+            let touches = (op.offset()..op.offset() + op.len()).contains(&offset);
+            if op.kind() == kind && touches { Fate::Failed } else { Fate::Done }
+        });
+    }
+
+    /// From now on each flush calls `hold` before it ends.
+    pub(crate) fn hold_flush(&self, hold: impl Fn() + Send + Sync + 'static) {
+        *self.0.in_flush.lock().unwrap() = Arc::new(hold);
+    }
+
+    pub(crate) fn backend(&self) -> Arc<dyn IoBackend> {
+        Arc::new(self.clone())
+    }
+}
+
+impl IoBackend for Faulty {
+    fn engine(&self) -> &'static str {
+        "faulty"
+    }
+
+    fn device(&self) -> &'static str {
+        "a faulty device"
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.0.geometry
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    fn open_queue(&self, _: usize) -> Result<Box<dyn IoQueue>, Error> {
+        Ok(Box::new(Queue { device: Arc::clone(&self.0), done: Vec::new() }))
+    }
+}
+
+struct Queue {
+    device: Arc<Device>,
+    done: Vec<Completion>,
+}
+
+impl Queue {
+    fn carry_out(&self, op: &mut Op) {
+        let mut bytes = self.device.bytes.lock().unwrap();
+        let mut at = usize::try_from(op.offset()).unwrap();
+        for segment in op.source() {
+            bytes[at..at + segment.len()].copy_from_slice(segment);
+            at += segment.len();
+        }
+        for segment in op.destination() {
+            segment.copy_from_slice(&bytes[at..at + segment.len()]);
+            at += segment.len();
+        }
+    }
+}
+
+impl IoQueue for Queue {
+    fn depth(&self) -> usize {
+        128
+    }
+
+    fn in_flight(&self) -> usize {
+        self.done.len()
+    }
+
+    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        let room = self.depth() - self.done.len();
+        for mut op in ops.drain(..room.min(ops.len())) {
+            let fate = (self.device.rule.lock().unwrap())(&op);
+            if op.kind() == OpKind::Flush {
+                let hold = Arc::clone(&self.device.in_flush.lock().unwrap());
+                hold();
+            }
+            if fate != Fate::Failed {
+                self.carry_out(&mut op);
+            }
+            let error = io::Error::from_raw_os_error(libc::EIO);
+            self.done.push(if fate == Fate::Done { op.complete() } else { op.fail(error) });
+        }
+    }
+
+    fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
+        done.append(&mut self.done);
+    }
+}

@@ -1,0 +1,280 @@
+//! Devices that fail, stores that this software must not touch, and calls that get in each other's way.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use common::faulty::{Fate, Faulty};
+use common::{payload, put_all, store};
+use raw_block_core::{Geometry, MemoryBackend, OpKind};
+use raw_block_store::format::{Superblock, crc32c};
+use raw_block_store::{Error, FormatOptions, Put, Store};
+
+fn options(slots: u64) -> FormatOptions {
+    FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(8192) }
+}
+
+/// A store of 16 slots, and where its parts are.
+fn faulty_store() -> (Faulty, Store, Superblock) {
+    let device = Faulty::new(8 << 20);
+    Store::format(device.backend(), &options(16)).unwrap();
+    let store = Store::open(device.backend()).unwrap();
+    let superblock = *Superblock::read(&device.bytes()[..4096]).unwrap();
+    (device, store, superblock)
+}
+
+fn fill(store: &Store, keys: std::ops::Range<u8>) {
+    for key in keys {
+        store.put(&[key], &[key; 5000]).unwrap();
+    }
+}
+
+#[test]
+fn formatting_spares_a_store_of_newer_software() {
+    let (device, store, _) = faulty_store();
+    store.close().unwrap();
+    let mut bytes = device.bytes();
+    let len = bytes.len();
+    for at in [0, 4096, len - 4096] {
+        bytes[at + 12] = 2;
+        let checksum = crc32c([&bytes[at + 12..at + 512]]);
+        bytes[at + 8..at + 12].copy_from_slice(&checksum.to_le_bytes());
+    }
+    let newer = Faulty::holding(bytes.clone());
+    let refused = Store::format(newer.backend(), &options(16));
+    assert!(
+        matches!(&refused, Err(Error::AlreadyAStore { which, .. }) if which.contains("version 2"))
+    );
+    assert!(newer.bytes() == bytes, "nothing was written");
+    let forced = FormatOptions { force: true, ..options(16) };
+    Store::format(newer.backend(), &forced).unwrap();
+    assert!(Store::open(newer.backend()).is_ok());
+}
+
+#[test]
+fn formatting_spares_a_store_that_is_damaged() {
+    let (device, store, _) = faulty_store();
+    store.close().unwrap();
+    let mut bytes = device.bytes();
+    let len = bytes.len();
+    for at in [0, 4096, len - 4096] {
+        bytes[at + 100] ^= 1;
+    }
+    let damaged = Faulty::holding(bytes);
+    let refused = Store::format(damaged.backend(), &options(16));
+    assert!(
+        matches!(&refused, Err(Error::AlreadyAStore { which, .. }) if which.contains("checksum"))
+    );
+}
+
+#[test]
+fn a_checkpoint_header_that_failed_but_landed_does_not_cost_the_store() {
+    let (device, store, superblock) = faulty_store();
+    fill(&store, 0..16);
+    assert!(store.delete_many(&[&[0]]).remove(0).unwrap());
+    store.flush().unwrap();
+    // The next checkpoint goes to container 1; its header is written, and the completion is lost.
+    let header = superblock.checkpoint_offset[1].get();
+    let mut once = true;
+    device.rule(move |op| {
+        let lost = op.kind() == OpKind::Write && op.offset() == header && std::mem::take(&mut once);
+        if lost { Fate::FailedButDone } else { Fate::Done }
+    });
+    assert!(store.put(&[20], &[20; 5000]).is_err());
+    // Power cuts at every flush of the next attempt.
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let (taken, copied) = (Arc::clone(&images), device.clone());
+    device.rule(move |op| {
+        if op.kind() == OpKind::Flush {
+            taken.lock().unwrap().push(copied.bytes());
+        }
+        Fate::Done
+    });
+    store.put(&[20], &[20; 5000]).unwrap();
+    let images = std::mem::take(&mut *images.lock().unwrap());
+    assert!(images.len() >= 3, "{} flushes", images.len());
+    for image in images {
+        let store = Store::open(Faulty::holding(image).backend()).unwrap();
+        for key in 1..16 {
+            assert_eq!(payload(&store, &[key]).unwrap(), [key; 5000]);
+        }
+        assert_eq!(payload(&store, &[0]), None);
+    }
+}
+
+#[test]
+fn an_unreadable_slot_header_costs_its_object_and_no_more() {
+    for slot in [3, 12] {
+        let (device, store, superblock) = faulty_store();
+        fill(&store, 0..8);
+        store.flush().unwrap();
+        drop(store);
+        device.fail_at(OpKind::Read, superblock.slot_offset(slot).unwrap());
+        let store = Store::open(device.backend()).unwrap();
+        for key in (0..8).filter(|&key| u64::from(key) != slot) {
+            assert_eq!(payload(&store, &[key]).unwrap(), [key; 5000]);
+        }
+        assert_eq!(store.contains(&[3]), slot != 3);
+        // What cannot be read may have had a higher sequence than all others.
+        device.rule(|_| Fate::Done);
+        store.put(&[3], &[33; 5000]).unwrap();
+        drop(store);
+        let store = Store::open(device.backend()).unwrap();
+        assert_eq!(payload(&store, &[3]).unwrap(), [33; 5000]);
+    }
+}
+
+#[test]
+fn an_unreadable_payload_of_the_newest_copy_gives_way_to_the_older_one() {
+    let (device, store, superblock) = faulty_store();
+    store.put(b"key", &[1; 5000]).unwrap();
+    store.put(b"key", &[2; 5000]).unwrap();
+    drop(store);
+    device.fail_at(OpKind::Read, superblock.slot_offset(1).unwrap() + 8192);
+    assert_eq!(payload(&Store::open(device.backend()).unwrap(), b"key").unwrap(), [1; 5000]);
+}
+
+#[test]
+fn one_superblock_copy_that_cannot_be_written_is_borne_and_two_are_not() {
+    let (device, store, superblock) = faulty_store();
+    store.put(b"key", b"value").unwrap();
+    store.close().unwrap();
+    device.fail_at(OpKind::Write, 4096);
+    let store = Store::open(device.backend()).unwrap();
+    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    store.close().unwrap();
+    let last = superblock.last_superblock_offset.get();
+    device.rule(move |op| {
+        let fails = op.kind() == OpKind::Write && [0, last].contains(&op.offset());
+        if fails { Fate::Failed } else { Fate::Done }
+    });
+    assert!(matches!(Store::open(device.backend()), Err(Error::Device { .. })));
+}
+
+#[test]
+fn a_failed_put_leaves_the_older_object_and_its_neighbours_in_the_batch() {
+    let (device, store, superblock) = faulty_store();
+    store.put(b"b", b"older").unwrap();
+    // The batch takes slots 1 to 3.
+    device.fail_at(OpKind::Write, superblock.slot_offset(2).unwrap());
+    let results = store.put_many(&[
+        Put::new(b"a", &[1; 5000]),
+        Put::new(b"b", &[2; 5000]),
+        Put::new(b"c", &[3; 5000]),
+    ]);
+    assert!(results[0].is_ok() && results[2].is_ok());
+    assert!(
+        matches!(&results[1], Err(error @ Error::Device { .. }) if error.to_string().contains("put an object"))
+    );
+    assert_eq!(payload(&store, b"a").unwrap(), [1; 5000]);
+    assert_eq!(payload(&store, b"b").unwrap(), b"older");
+    let stats = store.stats();
+    assert_eq!((stats.live_slots, stats.waiting_slots, stats.free_slots), (3, 1, 12));
+}
+
+#[test]
+fn a_failed_delete_leaves_the_object_there() {
+    let (device, store, superblock) = faulty_store();
+    store.put(b"key", b"value").unwrap();
+    device.fail_at(OpKind::Write, superblock.delete_log_offset.get());
+    assert!(matches!(store.delete_many(&[b"key"]).remove(0), Err(Error::Device { .. })));
+    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    assert!(store.delete_many(&[b"key"]).remove(0).unwrap(), "the next block of the log is used");
+}
+
+#[test]
+fn after_a_failed_flush_nothing_is_changed_and_gets_go_on() {
+    let (device, store, _) = faulty_store();
+    store.put(b"key", b"value").unwrap();
+    device.rule(|op| if op.kind() == OpKind::Flush { Fate::Failed } else { Fate::Done });
+    assert!(store.flush().is_err());
+    device.rule(|_| Fate::Done);
+    assert!(store.put(b"other", b"value").is_err());
+    assert!(store.delete_many(&[b"key"]).remove(0).is_err());
+    assert!(store.flush().is_err());
+    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    assert!(store.close().is_err());
+    assert_eq!(payload(&Store::open(device.backend()).unwrap(), b"key").unwrap(), b"value");
+}
+
+#[test]
+fn a_device_has_one_store_at_a_time() {
+    let (device, store) = store(8192, 4);
+    assert!(matches!(Store::open(device.clone()), Err(Error::Busy { .. })));
+    let forced = FormatOptions { force: true, ..options(4) };
+    assert!(matches!(Store::format(device.clone(), &forced), Err(Error::Busy { .. })));
+    store.close().unwrap();
+    assert!(Store::open(device).is_ok());
+}
+
+#[test]
+fn impossible_labels_and_blocks_are_said_to_be_unsuitable() {
+    let label = FormatOptions { label: "x".repeat(65), ..options(4) };
+    let refused = Store::format(Faulty::new(8 << 20).backend(), &label);
+    assert!(matches!(refused, Err(Error::Unsuitable { reason, .. }) if reason.contains("label")));
+    let mut geometry = Geometry::new(8 << 20, 512).unwrap();
+    geometry.transfer_alignment = 8192;
+    let device = Arc::new(MemoryBackend::with_geometry(geometry));
+    assert!(matches!(Store::format(device.clone(), &options(4)), Err(Error::Unsuitable { .. })));
+    assert!(matches!(Store::open(device), Err(Error::NotAStore { .. })));
+}
+
+#[test]
+fn an_object_always_comes_with_its_own_metadata() {
+    let (_, store) = store(8192, 512);
+    store.put(b"key", &[0; 64]).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                store.put(b"key", &[0; 64]).unwrap();
+                put_all(&store, &[Put { key: b"key", metadata: b"one", payload: &[1; 64] }]);
+            }
+        });
+        let wrong = (0..50_000).filter(|_| {
+            let object = store.get(b"key").unwrap().unwrap();
+            (object.payload()[0] == 1) != (object.metadata() == b"one")
+        });
+        let wrong = wrong.count();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, 0);
+    });
+}
+
+#[test]
+fn a_store_with_slots_to_spare_is_never_called_full() {
+    let (_, store) = store(8192, 6);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..1000).for_each(|_| store.put(b"key", &[0; 5000]).unwrap()));
+        }
+    });
+    assert_eq!(store.stats().live_slots, 1);
+}
+
+#[test]
+fn gets_go_on_while_a_checkpoint_is_written() {
+    let (device, store, _) = faulty_store();
+    fill(&store, 0..16);
+    assert!(store.delete_many(&[&[0]]).remove(0).unwrap());
+    std::thread::scope(|scope| {
+        // The first flush of a checkpoint ends only when a get was answered: with a get inside it.
+        let (flushing, is_flushing) = mpsc::channel();
+        let (answered, is_answered) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(Some((flushing, is_answered))));
+        device.hold_flush(move || {
+            if let Some((flushing, is_answered)) = held.lock().unwrap().take() {
+                flushing.send(()).unwrap();
+                is_answered.recv().unwrap();
+            }
+        });
+        scope.spawn(|| store.put(&[20], &[20; 5000]).unwrap());
+        is_flushing.recv().unwrap();
+        assert_eq!(payload(&store, &[3]).unwrap(), [3; 5000]);
+        answered.send(()).unwrap();
+    });
+    assert_eq!(payload(&store, &[20]).unwrap(), [20; 5000]);
+}
