@@ -144,6 +144,15 @@ mod tests {
     }
 
     #[test]
+    fn deletions_are_remembered_until_they_are_forgotten_and_not_for_ever() {
+        let mut index = Index::new(4).unwrap();
+        assert_eq!(index.delete(&[1; 16], 20), None);
+        assert_eq!(index.publish(0, entry(1, 15)), Some(0));
+        index.forget_deletions();
+        assert_eq!(index.publish(0, entry(1, 15)), None);
+    }
+
+    #[test]
     fn a_late_deletion_leaves_a_newer_put_alone() {
         let mut index = Index::new(4).unwrap();
         assert_eq!(index.publish(0, entry(1, 10)), None);

@@ -116,6 +116,22 @@ fn an_object_of_another_slot_is_not_taken_for_the_right_one() {
 }
 
 #[test]
+fn an_older_write_of_the_same_slot_and_key_is_not_taken_for_the_newer() {
+    let (device, store) = store(8192, 2);
+    store.put(b"key", &[1; 8192]).unwrap();
+    let older = read(&device, slot_offset(&device, 0), 12288);
+    store.put(b"key", &[2; 8192]).unwrap();
+    // Slot 0 again, after a checkpoint; then the device goes back to what it had there.
+    store.put(b"key", &[3; 8192]).unwrap();
+    assert_eq!(payload(&store, b"key").unwrap(), [3; 8192]);
+    write(&device, slot_offset(&device, 0), &older);
+    assert!(matches!(
+        store.get(b"key"),
+        Err(Error::Damaged { structure: "the header of an object", .. })
+    ));
+}
+
+#[test]
 fn one_good_copy_of_the_superblock_is_enough_and_repairs_the_others() {
     let (device, store) = store(4096, 10);
     store.put(b"key", b"value").unwrap();
