@@ -110,21 +110,26 @@ impl Device {
         });
     }
 
+    /// Makes a range read as zeroes: whole chunks are given up, at either end a part of one is filled.
     fn erase(&self, offset: u64, len: u64) {
-        let mut at = offset;
+        let chunk_len = CHUNK as u64;
         let end = offset + len;
-        while at < end {
-            let chunk = at / CHUNK as u64;
-            let next = ((chunk + 1) * CHUNK as u64).min(end);
-            let mut shard = self.shard(chunk).write().unwrap_or_else(PoisonError::into_inner);
-            if next - at == CHUNK as u64 {
-                shard.remove(&chunk);
-            } else if let Some(stored) = shard.get_mut(&chunk) {
-                let within = usize::try_from(at % CHUNK as u64).unwrap_or(0);
-                let len = usize::try_from(next - at).unwrap_or(0);
-                stored[within..within + len].fill(0);
-            }
-            at = next;
+        let whole = offset.div_ceil(chunk_len)..end / chunk_len;
+        // By what is stored, and not by the range: a sparse device may be larger than anybody can count.
+        for shard in &self.shards {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|chunk, _| !whole.contains(chunk));
+        }
+        for part in
+            [offset..end.min(whole.start * chunk_len), offset.max(whole.end * chunk_len)..end]
+        {
+            let Ok(len) = usize::try_from(part.end.saturating_sub(part.start)) else { continue };
+            for_each_chunk(part.start, len, |chunk, within, part| {
+                let mut shard = self.shard(chunk).write().unwrap_or_else(PoisonError::into_inner);
+                if let Some(stored) = shard.get_mut(&chunk) {
+                    stored[within..within + part.len()].fill(0);
+                }
+            });
         }
     }
 }

@@ -7,13 +7,17 @@ mod fakes;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use fakes::{Behaviour, blocks, device, kinds, owned, within_seconds};
+use fakes::{
+    Behaviour, Gate, Honest, blocks, device, first_queue, kinds, owned, within_seconds, writes,
+};
 use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, ErrorKind, IoQueue, Op, OpKind, OwnedTransfer, ReadAt,
-    WriteAt,
+    AlignedBuf, Completion, Dispatcher, Error, ErrorKind, IoQueue, Op, OpKind, OwnedTransfer,
+    ReadAt, WriteAt,
 };
 
 /// Length of each transfer.
@@ -241,5 +245,73 @@ fn a_failed_flush_stops_writes_and_not_reads() {
         assert_eq!(found, bytes, "the last write before the flush");
         let all = device.batched_read(owned(&blocks(1))).unwrap().wait();
         assert!(all[0].result.is_ok() && all[0].buffer[..] == bytes);
+    });
+}
+
+/// Fails what it takes, once the gate is open.
+struct FailingAtGate {
+    gate: Arc<Gate>,
+    held: Vec<Op>,
+}
+
+impl Behaviour for FailingAtGate {
+    fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        self.held.extend(ops.drain(..));
+    }
+
+    fn reap(
+        &mut self,
+        _: &mut dyn IoQueue,
+        _: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
+        self.gate.wait(deadline);
+        done.extend(self.held.drain(..).map(|op| op.fail(io::Error::from_raw_os_error(EIO))));
+    }
+
+    fn in_flight(&self, _: &dyn IoQueue) -> usize {
+        self.held.len()
+    }
+}
+
+#[test]
+fn a_flush_beside_one_that_fails_does_not_succeed() {
+    within_seconds(|| {
+        let gate = Arc::new(Gate::default());
+        let shared = Arc::clone(&gate);
+        let device =
+            first_queue(move || FailingAtGate { gate: Arc::clone(&shared), held: Vec::new() });
+        let flush = || kinds(&[device.flush()]);
+        thread::scope(|scope| {
+            let first = scope.spawn(flush);
+            gate.until_someone_waits();
+            let others = [(); 3].map(|()| scope.spawn(flush));
+            // Those have a queue that does not fail, and the time to use it.
+            thread::sleep(Duration::from_millis(50));
+            gate.open();
+            assert_eq!(first.join().unwrap(), [Some(ErrorKind::Io)]);
+            for other in others {
+                assert_eq!(other.join().unwrap(), [Some(ErrorKind::WritesStopped)]);
+            }
+        });
+        let written = kinds(&*device.write_buffers(&writes(&blocks(3))));
+        assert_eq!(written, [Some(ErrorKind::WritesStopped); 3]);
+    });
+}
+
+#[test]
+fn a_flush_that_gets_no_queue_fails_and_stops_no_writes() {
+    within_seconds(|| {
+        let scarce = AtomicBool::new(true);
+        let device = device(move |_| {
+            if scarce.swap(false, Ordering::SeqCst) {
+                return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
+            }
+            Ok(Box::new(Honest))
+        });
+        assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::OutOfResources);
+        device.write_buffers(&writes(&blocks(3))).all().unwrap();
+        device.flush().unwrap();
     });
 }

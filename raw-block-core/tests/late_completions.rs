@@ -5,86 +5,18 @@
 
 mod fakes;
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fakes::{Behaviour, blocks, device, kinds, owned, within_seconds, writes};
-use raw_block_core::{Completion, Dispatcher, IoQueue, Op};
-
-/// Closed, nothing is carried out.
-#[derive(Default)]
-struct Gate {
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn open(&self) {
-        *self.open.lock().unwrap() = true;
-        self.opened.notify_all();
-    }
-
-    fn is_open(&self) -> bool {
-        *self.open.lock().unwrap()
-    }
-
-    /// Waits until it is open, at the longest until `deadline`.
-    fn wait(&self, deadline: Option<Instant>) {
-        let mut open = self.open.lock().unwrap();
-        while !*open {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            open = match left {
-                Some(Duration::ZERO) => return,
-                Some(left) => self.opened.wait_timeout(open, left).unwrap().0,
-                None => self.opened.wait(open).unwrap(),
-            };
-        }
-    }
-}
-
-/// Holds its ops back until the gate opens.
-struct Gated {
-    gate: Arc<Gate>,
-    held: VecDeque<Op>,
-}
-
-impl Behaviour for Gated {
-    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-        let room = honest.depth() - self.held.len() - honest.in_flight();
-        self.held.extend(ops.drain(..room.min(ops.len())));
-    }
-
-    fn reap(
-        &mut self,
-        honest: &mut dyn IoQueue,
-        min: usize,
-        deadline: Option<Instant>,
-        done: &mut Vec<Completion>,
-    ) {
-        if min > 0 {
-            self.gate.wait(deadline);
-        }
-        if self.gate.is_open() {
-            honest.submit(&mut self.held);
-            honest.reap(min, deadline, done);
-        }
-    }
-
-    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
-        honest.in_flight() + self.held.len()
-    }
-}
+use fakes::{Gate, Gated, blocks, device, kinds, owned, within_seconds, writes};
+use raw_block_core::Dispatcher;
 
 fn gated() -> (Dispatcher, Arc<Gate>) {
     let gate = Arc::new(Gate::default());
     let shared = Arc::clone(&gate);
-    (
-        device(move |_| Ok(Box::new(Gated { gate: Arc::clone(&shared), held: VecDeque::new() }))),
-        gate,
-    )
+    (device(move |_| Ok(Box::new(Gated::new(&shared)))), gate)
 }
 
 /// Opens the gate in a while, and asserts that `run` has not returned before.

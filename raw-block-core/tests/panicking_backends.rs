@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::Instant;
 
-use fakes::{Behaviour, blocks, first_queue, kinds, owned, within_seconds, writes};
+use fakes::{Behaviour, Honest, blocks, device, first_queue, kinds, owned, within_seconds, writes};
 use raw_block_core::{Completion, Dispatcher, IoQueue, Op};
 
 /// Panics when it is asked for completions.
@@ -103,6 +103,52 @@ fn a_panic_while_a_ticket_is_waited_for_costs_that_ticket() {
 }
 
 #[test]
+fn a_panic_while_a_queue_is_opened_costs_that_call() {
+    within_seconds(|| {
+        // More panics than queues that may be open at once.
+        let device = device(|number| {
+            assert!(number >= 10, "as told");
+            Ok(Box::new(Honest))
+        });
+        for _ in 0..5 {
+            assert!(panics(|| drop(device.write_buffers(&writes(&blocks(5))))));
+            assert!(panics(|| drop(device.batched_write(owned(&blocks(5))))));
+        }
+        assert_works(&device);
+    });
+}
+
+/// Is broken from the start, and panics when it is closed.
+struct PanickingInDrop;
+
+impl Behaviour for PanickingInDrop {
+    fn depth(&self, _: &dyn IoQueue) -> usize {
+        0
+    }
+}
+
+impl Drop for PanickingInDrop {
+    fn drop(&mut self) {
+        panic!("as told");
+    }
+}
+
+#[test]
+fn a_panic_while_a_broken_queue_is_closed_costs_that_call() {
+    within_seconds(|| {
+        let device = device(|number| {
+            Ok(if number < 10 { Box::new(PanickingInDrop) } else { Box::new(Honest) })
+        });
+        for _ in 0..5 {
+            assert!(panics(|| drop(device.write_buffers(&writes(&blocks(5))))));
+            let ticket = device.batched_write(owned(&blocks(5))).unwrap();
+            assert!(panics(|| drop(ticket.wait())));
+        }
+        assert_works(&device);
+    });
+}
+
+#[test]
 fn a_queue_that_goes_on_panicking_does_not_abort_the_process() {
     const CHILD: &str = "RAW_BLOCK_TEST_CHILD";
     if env::var_os(CHILD).is_some() {
@@ -119,4 +165,15 @@ fn a_queue_that_goes_on_panicking_does_not_abort_the_process() {
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && said.contains("1 passed"), "{}: {said}", child.status);
+}
+
+#[test]
+fn a_panic_in_a_flush_stops_writes() {
+    within_seconds(|| {
+        let device = first_queue(|| PanickingInReap { calm: 0, panics: usize::MAX });
+        assert!(panics(|| drop(device.flush())));
+        let stopped = Some(raw_block_core::ErrorKind::WritesStopped);
+        assert_eq!(kinds(&*device.write_buffers(&writes(&blocks(2)))), [stopped; 2]);
+        assert_eq!(kinds(&[device.flush()]), [stopped]);
+    });
 }

@@ -28,6 +28,7 @@
 //! ```
 
 mod backend;
+mod device;
 mod entry;
 mod queue;
 mod regions;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, squeue, types};
 use raw_block_core::{Completion, Error, IoQueue, Op, OpKind};
 
-use crate::backend::Device;
+use crate::device::Device;
 use crate::entry;
 use crate::regions::Regions;
 use crate::setup;

@@ -7,15 +7,62 @@ use std::sync::Arc;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
+use raw_block_core::{
+    AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, OwnedTransfer, ReadAt,
+    WriteAt,
+};
 use raw_block_uring::{UringBackend, UringOptions};
+
+/// New memory of many sizes, each piece full of a byte of its own. It takes the places of memory that the
+/// parent has and the child has not.
+struct Memory {
+    /// Mappings, from one page on.
+    mapped: Vec<AlignedBuf>,
+    /// What the allocator makes of requests that it passes on to the system.
+    allocated: Vec<Vec<u8>>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let sizes = [4 << 20, 1 << 20, 256 << 10, 132 << 10, 64 << 10, 16 << 10, 8 << 10, 4 << 10];
+        let map = |len| BufferPool::new(len, 1).unwrap().take().unwrap();
+        let mut memory = Self {
+            mapped: sizes.iter().flat_map(|&len| (0..16).map(move |_| map(len))).collect(),
+            allocated: sizes.iter().flat_map(|&len| (0..8).map(move |_| vec![0; len])).collect(),
+        };
+        for (number, piece) in memory.pieces_mut() {
+            piece.fill(number);
+        }
+        memory
+    }
+
+    fn pieces_mut(&mut self) -> impl Iterator<Item = (u8, &mut [u8])> {
+        let mapped = self.mapped.iter_mut().map(|piece| &mut piece[..]);
+        let allocated = self.allocated.iter_mut().map(|piece| &mut piece[..]);
+        (1..).zip(mapped.chain(allocated))
+    }
+
+    /// Whether it is all there, can be written to, and holds what it held.
+    fn is_intact(&mut self) -> bool {
+        self.pieces_mut().all(|(number, piece)| {
+            piece.iter_mut().all(|byte| std::mem::replace(byte, !number) == number)
+        })
+    }
+}
 
 #[test]
 fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     file.as_file().set_len(1 << 20).unwrap();
-    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let pool = BufferPool::new(256 << 10, 4).unwrap();
+    pool.register_with(&*backend).unwrap();
+    // Deep, so that the memory of a ring is large.
+    let options = DispatcherOptions { queue_depth: 4096, max_queues: 4 };
+    let device = Dispatcher::with_options(backend.clone(), options).unwrap();
+    let mut lent = pool.take().unwrap();
+    lent.fill(1);
+    device.write_buffers(&[WriteAt::new(512 << 10, &lent)]).all().unwrap();
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
     buffer.fill(1);
     device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
@@ -28,6 +75,7 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let forked = |error: &raw_block_core::Error| error.kind() == ErrorKind::Forked;
+            let mut memory = Memory::new();
             let blocking = device.write_buffers(&[WriteAt::new(0, &buffer)]);
             let ticket = device.batched_write(vec![owned]);
             let pending = pending.wait();
@@ -35,7 +83,10 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
                 && blocking[0].as_ref().is_err_and(forked)
                 && ticket.is_err_and(|refused| forked(&refused.error));
             drop(device);
-            std::process::exit(i32::from(!right));
+            drop(backend);
+            drop(lent);
+            drop(pool);
+            std::process::exit(i32::from(!right || !memory.is_intact()));
         }
         ForkResult::Parent { child } => {
             assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
@@ -48,4 +99,9 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     buffer.fill(0);
     device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer.iter().all(|&byte| byte == 1));
+    let registered = device.stats().registered_ops;
+    lent.fill(0);
+    device.read_buffers(&mut [ReadAt::new(512 << 10, &mut lent)]).all().unwrap();
+    assert!(lent.iter().all(|&byte| byte == 1));
+    assert!(device.stats().registered_ops > registered);
 }

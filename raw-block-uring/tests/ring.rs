@@ -1,11 +1,13 @@
 //! What is special about this backend: system calls, registered memory, devices that shrink.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+use std::fs;
 use std::sync::Arc;
 
+use raw_block_core::conformance::Skipped;
 use raw_block_core::{
-    AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, IoBackend, OwnedTransfer,
-    ReadAt, WriteAt,
+    AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
+    OwnedTransfer, ReadAt, WriteAt,
 };
 use raw_block_uring::{UringBackend, UringOptions};
 
@@ -148,6 +150,32 @@ fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
     for offset in apart(64) {
         device.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
         assert!(found.iter().all(|&byte| byte == 9));
+    }
+}
+
+#[test]
+fn zeroes_are_written_where_the_file_system_knows_only_holes() {
+    const BLOCK: usize = 512;
+    // Linux keeps these files in memory, with holes but without FALLOC_FL_ZERO_RANGE.
+    let file = match tempfile::NamedTempFile::new_in("/dev/shm") {
+        Ok(file) => file,
+        Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).tell(),
+    };
+    fs::write(file.path(), vec![9; 1 << 20]).unwrap();
+    let options = UringOptions { direct: Direct::Off };
+    let backend = UringBackend::open(file.path(), &options).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    // The second one is on a queue that has seen the refusal.
+    device.write_zeroes(BLOCK as u64, 100 * BLOCK as u64).unwrap();
+    device.write_zeroes(300 * BLOCK as u64, BLOCK as u64).unwrap();
+    device.discard(200 * BLOCK as u64, BLOCK as u64).unwrap();
+    drop(device);
+    let found = fs::read(file.path()).unwrap();
+    assert_eq!(found.len(), 1 << 20);
+    let zeroes = [1..101, 200..201, 300..301];
+    for (number, block) in found.chunks(BLOCK).enumerate() {
+        let expected = if zeroes.iter().any(|zeroes| zeroes.contains(&number)) { 0 } else { 9 };
+        assert!(block.iter().all(|&byte| byte == expected), "block {number}");
     }
 }
 

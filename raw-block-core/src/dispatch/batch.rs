@@ -11,28 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::layout::{Piece, lay_out};
+use super::request::Request;
 use crate::op::{BatchMemory, Segment};
-use crate::{
-    AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, OwnedTransfer, Stats,
-};
+use crate::{AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats};
 
 /// Staging memory of one wave, in bytes, unless a single transfer needs more.
 const MAX_STAGING: usize = 64 << 20;
 /// Staging memory that a batch keeps for the next one, in bytes.
 const KEPT_STAGING: usize = 4 << 20;
-
-/// One transfer as the caller asked for it.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) offset: u64,
-    pub(super) total_len: u64,
-    /// Its memory, in `Batch::callers`.
-    pub(super) segments: Range<usize>,
-    /// Where its staged pieces begin in the staging memory of the current wave.
-    pub(super) staging: usize,
-    /// Whether it has staged pieces.
-    pub(super) staged: bool,
-}
 
 /// One op of the current wave.
 #[derive(Debug)]
@@ -65,7 +51,7 @@ pub(super) struct Batch {
     pub(super) requests: Vec<Request>,
     /// The callers' memory segments.
     pub(super) callers: Vec<Segment>,
-    results: Vec<Result<(), Error>>,
+    pub(super) results: Vec<Result<(), Error>>,
     /// The requests that these waves carry, as they lie on the device.
     pub(super) order: Vec<u32>,
     /// How many of `order` were carried by earlier waves.
@@ -122,57 +108,6 @@ impl Batch {
         self.retrying = false;
     }
 
-    /// Adds a transfer; one that breaks a rule has its result at once.
-    ///
-    /// # Safety
-    /// The memory of the transfer stays valid until this batch is [released](Self::is_released) or
-    /// started anew; meanwhile nothing else writes to it, and for a read nothing else reads it either.
-    pub(super) unsafe fn add(
-        &mut self,
-        offset: u64,
-        total_len: u64,
-        segments: impl Iterator<Item = Segment>,
-        geometry: &Geometry,
-    ) {
-        let first = self.callers.len();
-        self.callers.extend(segments);
-        let segments = first..self.callers.len();
-        let lengths = self.callers[first..].iter().map(|segment| segment.0.iov_len as u64);
-        let payload_len = lengths.fold(0, u64::saturating_add);
-        let check = if payload_len > total_len {
-            let rule = format!(
-                "its payload of {payload_len} bytes does not fit into its total length: raise that"
-            );
-            Err(Error::new(ErrorKind::InvalidInput, self.kind.name(), rule).at(offset, total_len))
-        } else {
-            geometry.check_range(self.kind, offset, total_len)
-        };
-        self.push(offset, total_len, segments, check);
-    }
-
-    /// Adds transfers with their buffers.
-    pub(super) fn add_owned(&mut self, transfers: Vec<OwnedTransfer>, geometry: &Geometry) {
-        let mut buffers = Vec::with_capacity(transfers.len());
-        for OwnedTransfer { offset, buffer, payload_len, total_len } in transfers {
-            if payload_len > buffer.len() {
-                let rule = format!(
-                    "its buffer of {} bytes does not hold the payload of {payload_len} bytes",
-                    buffer.len()
-                );
-                let error = Error::new(ErrorKind::InvalidInput, self.kind.name(), rule);
-                self.push(offset, total_len, 0..0, Err(error.at(offset, total_len)));
-            } else {
-                let iov_base = buffer.start().as_ptr().cast();
-                let segment = Segment(libc::iovec { iov_base, iov_len: payload_len });
-                // SAFETY: the buffer goes into the memory of this batch, from where it is taken only
-                // when no op is left.
-                unsafe { self.add(offset, total_len, std::iter::once(segment), geometry) };
-            }
-            buffers.push(buffer);
-        }
-        self.memory().owned = buffers;
-    }
-
     /// How many transfers were added.
     pub(super) fn len(&self) -> usize {
         self.requests.len()
@@ -182,52 +117,6 @@ impl Batch {
     pub(super) fn memory(&mut self) -> &mut BatchMemory {
         Arc::get_mut(&mut self.memory)
             .unwrap_or_else(|| unreachable!("lanes and waves start and end when the ops are gone"))
-    }
-
-    /// Adds an op without memory: a flush, a discard, write-zeroes.
-    pub(super) fn add_bare(&mut self, offset: u64, len: u64, check: Result<(), Error>) {
-        self.push(offset, len, 0..0, check);
-    }
-
-    fn push(
-        &mut self,
-        offset: u64,
-        total_len: u64,
-        segments: Range<usize>,
-        check: Result<(), Error>,
-    ) {
-        if check.is_ok() {
-            #[expect(clippy::cast_possible_truncation, reason = "the dispatcher bounds the batch")]
-            self.order.push(self.requests.len() as u32);
-        }
-        self.results.push(check);
-        self.requests.push(Request { offset, total_len, segments, staging: 0, staged: false });
-    }
-
-    /// Puts the transfers in the order of the device, and refuses writes that overlap.
-    pub(super) fn arrange(&mut self) {
-        let Self { requests, order, results, kind, .. } = self;
-        let place = |&index: &u32| (requests[index as usize].offset, index);
-        if !order.is_sorted_by_key(place) {
-            order.sort_unstable_by_key(place);
-        }
-        if !kind.modifies() {
-            return;
-        }
-        let mut end = 0;
-        order.retain(|&index| {
-            let request = &requests[index as usize];
-            let free = request.offset >= end;
-            if free {
-                end = request.offset + request.total_len;
-            } else {
-                let rule = "it overlaps another write of its batch, and a batch has no order: \
-                            submit it in a later batch";
-                let error = Error::new(ErrorKind::Overlap, kind.name(), rule);
-                results[index as usize] = Err(error.at(request.offset, request.total_len));
-            }
-            free
-        });
     }
 
     /// Turns the next transfers into ops, in `waiting`. Returns `false` when all have been carried.
@@ -264,6 +153,10 @@ impl Batch {
             }
             let request = &mut self.requests[index as usize];
             let segments = &self.callers[request.segments.clone()];
+            // A request of the largest length behind another one of it would end behind every address.
+            if staging > MAX_STAGING {
+                return (first..position, staging);
+            }
             let end = lay_out(segments, request.total_len, geometry, staging, |_| {});
             if end > MAX_STAGING && position > first {
                 return (first..position, staging);

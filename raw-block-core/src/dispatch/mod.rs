@@ -5,6 +5,7 @@ mod lane;
 mod layout;
 mod plan;
 mod pool;
+mod request;
 mod result;
 mod ticket;
 
@@ -123,7 +124,7 @@ impl Dispatcher {
             );
         }
         Ok(Self {
-            pool: Arc::new(LanePool::new(backend, queue_depth, max_queues)),
+            pool: Arc::new(LanePool::new(backend, geometry, queue_depth, max_queues)),
             flushing: Mutex::new(()),
             writes_stopped: AtomicBool::new(false),
             last_ticket: AtomicU64::new(0),
@@ -183,6 +184,7 @@ impl Dispatcher {
     /// refused with [`ErrorKind::WritesStopped`] until the device is opened again.
     pub fn flush(&self) -> Result<(), Error> {
         let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _stop = StopIfPanicking(&self.writes_stopped);
         let results = self.try_run(OpKind::Flush, 1, |batch, _| batch.add_bare(0, 0, Ok(())))?;
         results.all().inspect_err(|error| {
             tracing::error!(%error, "a flush failed: writes are refused from now on");
@@ -312,6 +314,17 @@ impl Dispatcher {
             return Ok(());
         };
         Err(Error::new(error, kind.name(), rule).on(self.backend().device()))
+    }
+}
+
+/// Stops writes when a flush unwinds: then nothing is known of it either.
+struct StopIfPanicking<'a>(&'a AtomicBool);
+
+impl Drop for StopIfPanicking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::SeqCst);
+        }
     }
 }
 

@@ -37,8 +37,12 @@ pub(super) struct Lent {
 }
 
 impl LanePool {
-    pub(super) fn new(backend: Arc<dyn IoBackend>, depth: usize, max_lanes: usize) -> Self {
-        let geometry = *backend.geometry();
+    pub(super) fn new(
+        backend: Arc<dyn IoBackend>,
+        geometry: Geometry,
+        depth: usize,
+        max_lanes: usize,
+    ) -> Self {
         Self {
             backend,
             geometry,
@@ -138,6 +142,17 @@ impl LanePool {
         self.returned.notify_one();
     }
 
+    /// Corrects the count after a queue could not be opened. Those who wait cannot open one either, and
+    /// need to know only when nothing is left to wait for.
+    fn count_unopened(&self, ticketed: bool) {
+        let mut state = self.state();
+        state.ticketed -= usize::from(ticketed);
+        state.open -= 1;
+        if state.open == state.ticketed {
+            self.returned.notify_all();
+        }
+    }
+
     /// Whether this is the process that opened the device.
     pub(super) fn check_process(&self) -> Result<(), Error> {
         if std::process::id() == self.process {
@@ -180,9 +195,11 @@ impl DerefMut for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         self.count_ticket(-1);
-        let mut lane = self.lane.take();
-        let sound = lane.as_mut().is_some_and(Lane::is_sound);
-        let (kept, broken) = if sound { (lane, None) } else { (None, lane) };
+        let Some(mut lane) = self.lane.take() else {
+            return self.pool.count_unopened(self.ticketed);
+        };
+        let sound = lane.is_sound();
+        let (kept, broken) = if sound { (Some(lane), None) } else { (None, Some(lane)) };
         // First the count, which must be right even if the backend panics as its queue is dropped.
         self.pool.take_back(kept, self.ticketed);
         drop(broken);

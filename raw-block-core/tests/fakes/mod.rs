@@ -3,9 +3,9 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,10 +33,99 @@ pub(crate) trait Behaviour: Send {
     fn in_flight(&self, honest: &dyn IoQueue) -> usize {
         honest.in_flight()
     }
+
+    fn depth(&self, honest: &dyn IoQueue) -> usize {
+        honest.depth()
+    }
 }
 
 pub(crate) struct Honest;
 impl Behaviour for Honest {}
+
+/// Closed, nothing is carried out.
+#[derive(Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    open: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+
+    fn is_open(&self) -> bool {
+        self.state.lock().unwrap().open
+    }
+
+    /// Waits until it is open, at the longest until `deadline`.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        self.changed.notify_all();
+        while !state.open {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            state = match left {
+                Some(Duration::ZERO) => break,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap().0,
+                None => self.changed.wait(state).unwrap(),
+            };
+        }
+        state.waiting -= 1;
+    }
+
+    /// Returns when somebody stands before it.
+    pub(crate) fn until_someone_waits(&self) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| state.waiting == 0).unwrap());
+    }
+}
+
+/// Holds its ops back until the gate opens.
+pub(crate) struct Gated {
+    gate: Arc<Gate>,
+    held: VecDeque<Op>,
+}
+
+impl Gated {
+    pub(crate) fn new(gate: &Arc<Gate>) -> Self {
+        Self { gate: Arc::clone(gate), held: VecDeque::new() }
+    }
+}
+
+impl Behaviour for Gated {
+    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        let room = honest.depth() - self.held.len() - honest.in_flight();
+        self.held.extend(ops.drain(..room.min(ops.len())));
+    }
+
+    fn reap(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        min: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
+        if min > 0 {
+            self.gate.wait(deadline);
+        }
+        if self.gate.is_open() {
+            honest.submit(&mut self.held);
+            honest.reap(min, deadline, done);
+        }
+    }
+
+    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
+        honest.in_flight() + self.held.len()
+    }
+}
 
 struct Queue {
     honest: Box<dyn IoQueue>,
@@ -45,7 +134,7 @@ struct Queue {
 
 impl IoQueue for Queue {
     fn depth(&self) -> usize {
-        self.honest.depth()
+        self.behaviour.depth(&*self.honest)
     }
 
     fn in_flight(&self) -> usize {

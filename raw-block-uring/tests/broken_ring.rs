@@ -1,0 +1,52 @@
+//! A ring that the kernel takes no more ops from is replaced. Alone in its file, because it breaks every
+//! ring of its process.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, WriteAt};
+use raw_block_uring::{UringBackend, UringOptions};
+
+/// Puts something that is no ring behind the descriptor of every ring. Returns how many there were.
+fn break_rings() -> usize {
+    let other = File::open("/dev/null").unwrap();
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let rings = descriptors.filter(|path| {
+        fs::read_link(path).is_ok_and(|target| target.to_str() == Some("anon_inode:[io_uring]"))
+    });
+    let rings: Vec<i32> =
+        rings.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
+    for &ring in &rings {
+        // SAFETY: both descriptors are open. Whoever owns the ring's still has an open descriptor, and
+        // its memory stays, which holds what is left of the ring.
+        assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), ring) }, ring);
+    }
+    rings.len()
+}
+
+#[test]
+fn a_broken_ring_fails_its_batch_and_is_replaced() {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    file.as_file().set_len(1 << 20).unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+    for round in 1..=3 {
+        buffer.fill(round);
+        device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+        assert!(break_rings() > 0, "there was a ring");
+        let apart = [WriteAt::new(0, &buffer[..512]), WriteAt::new(8192, &buffer[..512])];
+        assert!(device.write_buffers(&apart).iter().all(Result::is_err));
+        device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+        assert!(buffer.iter().all(|&byte| byte == round));
+
+        break_rings();
+        let owned = || vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
+        assert!(device.batched_read(owned()).unwrap().wait()[0].result.is_err());
+        let read = device.batched_read(owned()).unwrap().wait();
+        assert!(read[0].result.is_ok() && read[0].buffer.iter().all(|&byte| byte == round));
+    }
+}
