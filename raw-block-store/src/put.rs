@@ -54,8 +54,9 @@ impl Store {
     #[must_use = "each object may have failed"]
     pub fn put_many(&self, puts: &[Put<'_>]) -> Vec<Result<(), Error>> {
         let mut results: Vec<_> = puts.iter().map(|put| self.check(put)).collect();
-        let fitting: Vec<_> = (0..puts.len()).filter(|&index| results[index].is_ok()).collect();
-        let mut places = Vec::new();
+        let mut fitting = Vec::with_capacity(puts.len());
+        fitting.extend((0..puts.len()).filter(|&index| results[index].is_ok()));
+        let mut places = Vec::with_capacity(fitting.len().min(MAX_SUBMISSION));
         for batch in fitting.chunks(MAX_SUBMISSION) {
             let mut rest = batch;
             while !rest.is_empty() {
@@ -140,7 +141,7 @@ impl Store {
         }
         let written = self.device.write_buffers(&writes);
 
-        let mut retired = Vec::new();
+        let mut retired = Vec::with_capacity(batch.len());
         let mut index = self.index_mut();
         let mut done = 0;
         for (((result, &put), place), entry) in

@@ -96,12 +96,13 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Empties the batch for transfers of one kind.
-    pub(super) fn start(&mut self, kind: OpKind) {
+    /// Empties the batch for so many transfers of one kind.
+    pub(super) fn start(&mut self, kind: OpKind, transfers: usize) {
         self.kind = kind;
         self.requests.clear();
         self.callers.clear();
         self.results.clear();
+        self.results.reserve(transfers);
         self.order.clear();
         self.carried = 0;
         self.retry.clear();

@@ -261,7 +261,7 @@ impl Dispatcher {
     ) -> Result<BatchResult, Error> {
         self.check_batch(kind, transfers)?;
         let mut lane = self.pool.lend()?;
-        lane.batch.start(kind);
+        lane.batch.start(kind, transfers);
         fill(&mut lane.batch, self.geometry());
         lane.run_borrowed(self.backend());
         Ok(BatchResult(lane.batch.take_results(self.backend())))
@@ -291,7 +291,7 @@ impl Dispatcher {
             Ok(lane) => lane,
             Err(error) => return Err(Refused { error, batch }),
         };
-        lane.batch.start(kind);
+        lane.batch.start(kind, batch.len());
         lane.batch.add_owned(batch, self.geometry());
         lane.begin(self.backend());
         let id = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,0 +1,77 @@
+//! What a batch allocates does not grow with its keys. Alone in its file, because it counts what the whole
+//! process allocates.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use common::{put_all, store_on};
+use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::{AlignedBuf, Direct};
+use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `dealloc`, and `start` came from `System`.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How many allocations `run` makes.
+fn allocations(run: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    run();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// What a put and a get of the first `count` keys allocate.
+fn cost(store: &Store, keys: &[[u8; 2]], count: usize, buffers: &mut [AlignedBuf]) -> [u64; 2] {
+    let puts: Vec<_> =
+        keys[..count].iter().zip(&*buffers).map(|(key, buffer)| Put::new(key, buffer)).collect();
+    let put = allocations(|| put_all(store, &puts));
+    let mut gets: Vec<_> =
+        keys[..count].iter().zip(buffers).map(|(key, buffer)| Get::new(key, buffer)).collect();
+    let get = allocations(|| {
+        assert!(store.get_many(&mut gets).iter().all(|found| matches!(found, Ok(Some(_)))));
+    });
+    [put, get]
+}
+
+#[test]
+fn a_batch_of_many_keys_allocates_no_more_often_than_a_batch_of_few() {
+    let file = temp_file(64 << 20).unwrap();
+    for engine in [Engine::Uring, Engine::Posix] {
+        let device = open_device(file.path(), engine, Direct::Preferred).unwrap();
+        let options = FormatOptions { force: true, ..FormatOptions::for_payloads(16384) };
+        let store = store_on(&device, &options);
+        let keys: Vec<_> = (0..128_u16).map(u16::to_le_bytes).collect();
+        let mut buffers: Vec<_> = keys.iter().map(|_| AlignedBuf::zeroed(16384).unwrap()).collect();
+        // Once for everything that is kept from batch to batch.
+        for _ in 0..3 {
+            cost(&store, &keys, 128, &mut buffers);
+        }
+        let few = cost(&store, &keys, 8, &mut buffers);
+        let many = cost(&store, &keys, 128, &mut buffers);
+        for (few, many) in few.into_iter().zip(many) {
+            // The list of slots that wait for a checkpoint grows now and then.
+            assert!(many <= few + 1, "{many} for 128 keys, {few} for 8, {engine:?}");
+        }
+    }
+}
