@@ -15,7 +15,7 @@
 //! });
 //!
 //! # struct MyBackend;
-//! # impl MyBackend { fn new(_: DeviceFile) -> MemoryBackend { todo!() } }
+//! # impl MyBackend { fn new(_: DeviceFile) -> MemoryBackend { MemoryBackend::new(16 << 20).unwrap() } }
 //! raw_block_core::conformance_suite!(loop_device, || {
 //!     let device = fixture::LoopDevice::attach(16 << 20, 4096)?;
 //!     let file = DeviceFile::open(device.path(), Direct::Required).unwrap();
