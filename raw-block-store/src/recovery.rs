@@ -8,7 +8,7 @@ use crate::Error;
 use crate::checkpoint::{self, Checkpoint, Committed};
 use crate::error::Doing;
 use crate::format::{
-    Damage, DeleteLogBlock, ObjectEntry, SlotHeader, Superblock, SuperblockState, records_per_block,
+    Damage, DeleteLogBlock, ObjectEntry, SlotHeader, Superblock, records_per_block,
 };
 use crate::index::{Index, KeyHash};
 use crate::layout::{slot_offset, whole_blocks};
@@ -24,16 +24,12 @@ pub(crate) struct Recovered {
     pub(crate) next_sequence: u64,
 }
 
-/// Reads what a store holds, whichever way it was left. Writes nothing.
-pub(crate) fn run(device: &Dispatcher, store: &Superblock) -> Result<Recovered, Error> {
-    match store.state() {
-        SuperblockState::Clean { checkpoint } => load(device, store, checkpoint),
-        SuperblockState::Open => recover(device, store),
-    }
-}
-
 /// Reads the index of a store that was closed in order from the checkpoint that its clean mark names.
-fn load(device: &Dispatcher, store: &Superblock, named: u64) -> Result<Recovered, Error> {
+pub(crate) fn load(
+    device: &Dispatcher,
+    store: &Superblock,
+    named: u64,
+) -> Result<Recovered, Error> {
     let mut index = Index::new(store.slot_count.get())?;
     let found = checkpoint::read(device, store, |slot, entry| {
         index.publish(slot, *entry);
@@ -53,8 +49,8 @@ fn load(device: &Dispatcher, store: &Superblock, named: u64) -> Result<Recovered
 ///
 /// The checkpoint speaks for the sequences up to the covered one: of the objects among them it names the
 /// live ones. Slots and delete records with a higher sequence speak for themselves, and the newest of a
-/// key wins.
-fn recover(device: &Dispatcher, store: &Superblock) -> Result<Recovered, Error> {
+/// key wins. Writes nothing.
+pub(crate) fn recover(device: &Dispatcher, store: &Superblock) -> Result<Recovered, Error> {
     let mut named = Index::new(store.slot_count.get())?;
     let Checkpoint { committed, covered, mut next_sequence, .. } =
         checkpoint::read(device, store, |slot, entry| {

@@ -140,11 +140,15 @@ impl Store {
             }
         };
         let layout = *superblocks.current();
-        let recovered = recovery::run(&device, &layout)?;
+        let clean = superblocks.clean_checkpoint();
+        let recovered = match clean {
+            Some(checkpoint) => recovery::load(&device, &layout, checkpoint)?,
+            None => recovery::recover(&device, &layout)?,
+        };
         let Recovered { index, mut committed, next_sequence } = recovered;
 
         superblocks.mark(&device, SuperblockState::Open)?;
-        if layout.state() == SuperblockState::Open {
+        if clean.is_none() {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.
             checkpoint::write(&device, &layout, &mut committed, index.entries(), next_sequence)?;

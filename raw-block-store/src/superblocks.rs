@@ -18,6 +18,8 @@ pub(crate) struct Superblocks {
     current: Superblock,
     /// Offsets of the copies: damaged ones first, then the oldest.
     write_order: [u64; SUPERBLOCK_COPIES],
+    /// Whether all copies could be read and were valid.
+    all_valid: bool,
 }
 
 /// What the superblocks of a device say.
@@ -35,7 +37,7 @@ impl Superblocks {
     /// A superblock that no copy on the device shows yet.
     pub(crate) fn new(superblock: Superblock) -> Self {
         let write_order = offsets_of(superblock.last_superblock_offset.get());
-        Self { current: superblock, write_order }
+        Self { current: superblock, write_order, all_valid: true }
     }
 
     /// Looks for the newest valid superblock on the device.
@@ -80,11 +82,23 @@ impl Superblocks {
         let mut order: Vec<_> = offsets_of(last).into_iter().zip(&copies.copies).collect();
         order.sort_by_key(|(_, copy)| copy.as_ref().map_or(0, |copy| copy.generation.get()));
         let write_order = std::array::from_fn(|copy| order[copy].0);
-        Ok(Found::Store(Box::new(Self { current: *newest, write_order })))
+        let all_valid = copies.copies.iter().all(Result::is_ok);
+        Ok(Found::Store(Box::new(Self { current: *newest, write_order, all_valid })))
     }
 
     pub(crate) fn current(&self) -> &Superblock {
         &self.current
+    }
+
+    /// The checkpoint that holds everything, if the store was closed in order.
+    ///
+    /// A clean mark is believed only if all copies are valid: one that is not may have been newer, and
+    /// have said that the store is open.
+    pub(crate) fn clean_checkpoint(&self) -> Option<u64> {
+        match self.current.state() {
+            SuperblockState::Clean { checkpoint } if self.all_valid => Some(checkpoint),
+            _ => None,
+        }
     }
 
     /// Durably marks the store as clean or open: one copy after the other, with a flush between, so that
@@ -99,7 +113,9 @@ impl Superblocks {
     ) -> Result<(), Error> {
         let mut next = self.current;
         next.set_state(state);
-        next.generation += 1;
+        // A close that was interrupted leaves a generation one higher in a copy that may not have been
+        // readable when the store was opened again. Two higher is above that.
+        next.generation += if state == SuperblockState::Open { 2 } else { 1 };
         let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).doing("write the superblock")?;
         next.encode(&mut cell)?;
         self.write_copies(device, &cell, ENOUGH_COPIES)?;

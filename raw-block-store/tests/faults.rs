@@ -293,3 +293,60 @@ fn gets_go_on_while_a_checkpoint_is_written() {
     });
     assert_eq!(payload(&store, &[20]).unwrap(), [20; 5000]);
 }
+
+#[test]
+fn an_outdated_clean_mark_is_not_believed_when_the_newer_copies_are_lost() {
+    let (device, store, superblock) = faulty_store();
+    store.put(b"key", &[1; 5000]).unwrap();
+    store.close().unwrap();
+    // Copy 0 stays as it is: clean, with the older state.
+    device.fail_at(OpKind::Write, 0);
+    let store = Store::open(device.backend()).unwrap();
+    store.put(b"key", &[2; 5000]).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    device.rule(|_| Fate::Done);
+    let newer = [4096, superblock.last_superblock_offset.get()];
+    device.rule(move |op| {
+        let fails = op.kind() == OpKind::Read && newer.contains(&op.offset());
+        if fails { Fate::Failed } else { Fate::Done }
+    });
+    assert_eq!(payload(&Store::open(device.backend()).unwrap(), b"key").unwrap(), [2; 5000]);
+}
+
+#[test]
+fn a_clean_mark_of_an_interrupted_close_is_outdone_by_the_next_open() {
+    let (device, store, superblock) = faulty_store();
+    store.put(b"key", &[1; 5000]).unwrap();
+    // Power is cut in the close, after one copy was marked clean.
+    let image = Arc::new(Mutex::new(None));
+    let (taken, copied, mut marked) = (Arc::clone(&image), device.clone(), false);
+    let first = superblock.last_superblock_offset.get();
+    device.rule(move |op| {
+        let marks = op.kind() == OpKind::Write && [0, 4096, first].contains(&op.offset());
+        if marked && op.kind() == OpKind::Flush {
+            taken.lock().unwrap().get_or_insert_with(|| copied.bytes());
+        }
+        marked |= marks;
+        Fate::Done
+    });
+    store.close().unwrap();
+    let image = image.lock().unwrap().take().unwrap();
+    let clean = [0, 4096, first].into_iter().find(|&at| {
+        let at = usize::try_from(at).unwrap();
+        Superblock::read(&image[at..at + 4096]).unwrap().clean_checkpoint != 0
+    });
+    let clean = clean.unwrap();
+    // That copy can be neither read nor written for a while.
+    let device = Faulty::holding(image);
+    device.rule(move |op| {
+        let hidden = !op.is_empty() && op.offset() == clean;
+        if hidden { Fate::Failed } else { Fate::Done }
+    });
+    let store = Store::open(device.backend()).unwrap();
+    store.put(b"key", &[2; 5000]).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    device.rule(|_| Fate::Done);
+    assert_eq!(payload(&Store::open(device.backend()).unwrap(), b"key").unwrap(), [2; 5000]);
+}

@@ -80,9 +80,10 @@ impl Lane {
         }
     }
 
-    /// Whether ops wait that the queue would take now.
+    /// Whether ops wait that the queue would take now. A broken one takes them to fail them.
     fn has_room(&self) -> bool {
-        let room = self.queue.as_ref().is_none_or(|queue| queue.in_flight() < queue.depth());
+        let has_room = |queue: &dyn IoQueue| queue.in_flight() < queue.depth().max(1);
+        let room = self.queue.as_deref().is_none_or(has_room);
         room && !self.batch.waiting.is_empty()
     }
 

@@ -184,7 +184,7 @@ impl Dispatcher {
     /// refused with [`ErrorKind::WritesStopped`] until the device is opened again.
     pub fn flush(&self) -> Result<(), Error> {
         let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let _stop = StopIfPanicking(&self.writes_stopped);
+        let _stop = StopIfItPanics::new(&self.writes_stopped);
         let results = self.try_run(OpKind::Flush, 1, |batch, _| batch.add_bare(0, 0, Ok(())))?;
         results.all().inspect_err(|error| {
             tracing::error!(%error, "a flush failed: writes are refused from now on");
@@ -318,12 +318,22 @@ impl Dispatcher {
 }
 
 /// Stops writes when a flush unwinds: then nothing is known of it either.
-struct StopIfPanicking<'a>(&'a AtomicBool);
+struct StopIfItPanics<'a> {
+    writes_stopped: &'a AtomicBool,
+    /// Whether the flush is itself part of an unwinding.
+    unwinding: bool,
+}
 
-impl Drop for StopIfPanicking<'_> {
+impl<'a> StopIfItPanics<'a> {
+    fn new(writes_stopped: &'a AtomicBool) -> Self {
+        Self { writes_stopped, unwinding: std::thread::panicking() }
+    }
+}
+
+impl Drop for StopIfItPanics<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.store(true, Ordering::SeqCst);
+        if std::thread::panicking() && !self.unwinding {
+            self.writes_stopped.store(true, Ordering::SeqCst);
         }
     }
 }
