@@ -33,8 +33,8 @@ pub trait IoBackend: Send + Sync {
 
     /// Registers an arena, so that transfers from and to it skip the mapping of its pages.
     ///
-    /// The backend keeps the arena alive until it is dropped itself. Purely an optimisation: transfers
-    /// from unregistered memory work just as well.
+    /// The backend keeps the arena alive until it is [unregistered](Self::unregister) or the backend is
+    /// dropped. Purely an optimisation: transfers from unregistered memory work just as well.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the backend has no such thing;
@@ -47,6 +47,12 @@ pub trait IoBackend: Send + Sync {
             "this backend has no registered memory; transfers work without it",
         )
         .on(self.device()))
+    }
+
+    /// Takes back a registration. Transfers that begin later do not use it; those in flight still may.
+    /// Nothing happens when there is none.
+    fn unregister(&self, arena: &Arc<Arena>) {
+        let _ = arena;
     }
 }
 

@@ -33,7 +33,7 @@
 //! `conformance`: the test suite that every backend passes, for those who write one.
 
 pub use backend::{Completion, IoBackend, IoQueue};
-pub use buffer::{AlignedBuf, Arena, BUFFER_ALIGNMENT, BufferPool};
+pub use buffer::{AlignedBuf, Arena, BUFFER_ALIGNMENT, BufferPool, Registration};
 pub use device_file::{DeviceFile, Direct};
 pub use dispatch::{
     BatchResult, Dispatcher, DispatcherOptions, Finished, MAX_BATCH, Refused, Ticket,

@@ -52,12 +52,15 @@ pub struct StatsSnapshot {
     pub direct_bytes: u64,
     /// Bytes moved through aligned memory of the dispatcher.
     pub staged_bytes: u64,
-    /// System calls that submitted something.
+    /// Times that ops were handed over: system calls, except where a thread of the kernel looks for ops by
+    /// itself.
     pub submissions: u64,
     /// Ops, or rests of ops, that were issued again: short transfers, `EAGAIN`, parts of a failed merge.
     pub retries: u64,
     /// Ops that a backend served from registered memory.
     pub registered_ops: u64,
+    /// Ops whose memory is registered, but not in one piece, so that a backend served them without.
+    pub crossing_ops: u64,
     /// Tickets that are out now. A forgotten one is never subtracted.
     pub tickets_out: u64,
     /// Time in nanoseconds during which a queue had something in flight, summed over the queues.
@@ -136,6 +139,7 @@ impl Default for StatsSnapshot {
             submissions: 0,
             retries: 0,
             registered_ops: 0,
+            crossing_ops: 0,
             tickets_out: 0,
             busy_ns: 0,
             errors: [0; ErrorKind::COUNT],

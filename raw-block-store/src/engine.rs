@@ -57,7 +57,7 @@ fn open_posix(path: &Path, direct: Direct) -> Result<Arc<dyn IoBackend>, DeviceE
 #[cfg(feature = "uring")]
 fn open_uring(path: &Path, direct: Direct) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_uring::{UringBackend, UringOptions};
-    Ok(Arc::new(UringBackend::open(path, &UringOptions { direct })?))
+    Ok(Arc::new(UringBackend::open(path, &UringOptions { direct, ..UringOptions::default() })?))
 }
 
 #[cfg(feature = "uring")]

@@ -1,28 +1,36 @@
-//! What the queues of one backend share: the open device and its registered memory.
+//! What the rings of one backend share: the open device and its registered memory.
 
+use std::fmt;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use io_uring::IoUring;
-use raw_block_core::{Arena, DeviceFile, Error, ErrorKind, Stats};
+use io_uring::{IoUring, Probe, opcode};
+use raw_block_core::{Arena, Error, ErrorKind, Stats};
 
 use crate::regions::Regions;
-use crate::setup::{self, GrantedFlags};
+use crate::setup::{self, GrantedFlags, Polling};
+use crate::width::{RawRing, Standard, Width};
 
-/// What the queues of one backend share.
-pub(crate) struct Device {
+/// What the rings of one backend share.
+///
+/// It has a ring of its own, the template, which does no I/O but holds the kernel's record of the
+/// registered memory for the others to take over, and the kernel's polling thread, if there is one.
+pub struct RingDevice {
     template: Mutex<Template>,
     /// Grows with every change of the registered memory.
     generation: AtomicU64,
+    polling: Option<Polling>,
     granted: GrantedFlags,
+    serves_vectored_fixed: bool,
     stats: Stats,
-    file: DeviceFile,
+    name: String,
+    /// Open for as long as there are rings.
+    file: Box<dyn AsFd + Send + Sync>,
 }
 
-/// The registered memory, and a ring that does no I/O but holds the kernel's record of it, for other
-/// rings to take over.
 struct Template {
     /// Not dropped in a forked child, where something else may have its addresses.
     ring: ManuallyDrop<IoUring>,
@@ -40,37 +48,69 @@ impl Drop for Template {
     }
 }
 
-impl Device {
-    pub(crate) fn new(file: DeviceFile) -> Result<Self, Error> {
-        let (ring, granted) = setup::ring(1).map_err(|error| error.on(file.path()))?;
+impl RingDevice {
+    /// Makes the template for rings on an open device, whose `name` errors and log messages give.
+    ///
+    /// With `idle`, a thread of the kernel looks for submissions, and sleeps when there was none for so
+    /// long.
+    ///
+    /// # Errors
+    /// Those of [`probe`](crate::probe); [`ErrorKind::InvalidInput`] or
+    /// [`ErrorKind::PermissionDenied`] where the kernel does not poll for this process.
+    pub fn new(
+        file: impl AsFd + Send + Sync + 'static,
+        name: &str,
+        idle: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let first = idle.map(Polling::start).transpose()?;
+        let (ring, granted) = setup::ring::<Standard>(1, first).map_err(|error| error.on(name))?;
+        let mut probe = Probe::new();
+        // A kernel that does not even answer has nothing that is asked for here.
+        let _ = ring.submitter().register_probe(&mut probe);
         let template = Template {
             ring: ManuallyDrop::new(ring),
             process: std::process::id(),
             arenas: Vec::new(),
         };
         Ok(Self {
+            polling: first.map(|polling| polling.joined(template.ring.as_raw_fd())),
             template: Mutex::new(template),
             generation: AtomicU64::new(0),
             granted,
+            serves_vectored_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
+                && probe.is_supported(opcode::WritevFixed::CODE),
             stats: Stats::new(),
-            file,
+            name: name.to_owned(),
+            file: Box::new(file),
         })
     }
 
-    pub(crate) fn file(&self) -> &DeviceFile {
-        &self.file
+    /// The device's path or name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    pub(crate) fn path(&self) -> &str {
-        self.file.path()
-    }
-
-    pub(crate) fn granted_flags(&self) -> GrantedFlags {
+    /// The setup flags that the kernel granted.
+    #[must_use]
+    pub fn granted_flags(&self) -> GrantedFlags {
         self.granted
     }
 
-    pub(crate) fn stats(&self) -> &Stats {
+    /// Whether the kernel takes registered memory in vectored transfers (Linux 6.15).
+    #[must_use]
+    pub fn serves_vectored_fixed(&self) -> bool {
+        self.serves_vectored_fixed
+    }
+
+    /// The counters of the device.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    pub(crate) fn polling(&self) -> Option<Polling> {
+        self.polling
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -78,37 +118,50 @@ impl Device {
     }
 
     /// Makes the device the first registered file of a ring.
-    pub(crate) fn register_file(&self, ring: &IoUring) -> Result<(), Error> {
+    pub(crate) fn register_file<W: Width>(&self, ring: &RawRing<W>) -> Result<(), Error> {
         ring.submitter()
             .register_files(&[self.file.as_fd().as_raw_fd()])
-            .map_err(|error| Error::os("register the device with a ring", error))
+            .map_err(|error| Error::os("register the device with a ring", error).on(self.name()))
     }
 
     /// See [`IoBackend::register`](raw_block_core::IoBackend::register).
-    pub(crate) fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory.
+    pub fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
         let mut template = self.template();
         template.arenas.push(arena);
-        let result = register_buffers(&template.ring, &Regions::table(&template.arenas));
+        let result =
+            register_buffers::<Standard>(&template.ring, &Regions::table(&template.arenas));
         if result.is_err() {
             template.arenas.pop();
             // What was granted before is granted again, or the queues do without.
-            let _ = register_buffers(&template.ring, &Regions::table(&template.arenas));
+            let _ = register_buffers::<Standard>(&template.ring, &Regions::table(&template.arenas));
         }
         self.generation.fetch_add(1, Ordering::Release);
         result.map_err(|error| {
-            let described = Error::os("register memory", error).on(self.path());
-            match described.kind() {
-                ErrorKind::OutOfResources => described.because(
+            let mut described = Error::os("register memory", error).on(self.name());
+            if described.kind() == ErrorKind::OutOfResources {
+                described = described.because(
                     "the kernel pins no more pages for this user: raise RLIMIT_MEMLOCK; transfers work \
                      without registration",
-                ),
-                _ => described,
+                );
             }
+            tracing::warn!(error = %described, "transfers go on without registered memory");
+            described
         })
     }
 
+    /// See [`IoBackend::unregister`](raw_block_core::IoBackend::unregister).
+    pub fn unregister(&self, arena: &Arc<Arena>) {
+        let mut template = self.template();
+        template.arenas.retain(|registered| !Arc::ptr_eq(registered, arena));
+        let _ = register_buffers::<Standard>(&template.ring, &Regions::table(&template.arenas));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
     /// Gives a ring the registered memory as it is now, and returns what it got.
-    pub(crate) fn regions_for(&self, ring: &IoUring) -> Regions {
+    pub(crate) fn regions_for<W: Width>(&self, ring: &RawRing<W>) -> Regions {
         let template = self.template();
         let table = Regions::table(&template.arenas);
         let _ = ring.submitter().unregister_buffers();
@@ -119,11 +172,11 @@ impl Device {
         let registered = ring
             .submitter()
             .register_buffers_clone(template.ring.as_raw_fd())
-            .or_else(|_| register_buffers(ring, &table));
+            .or_else(|_| register_buffers::<W>(ring, &table));
         match registered {
             Ok(()) => Regions::of(&table),
             Err(error) => {
-                tracing::warn!(device = self.path(), %error, "a queue works without registered memory");
+                tracing::warn!(device = self.name, %error, "a queue works without registered memory");
                 Regions::default()
             }
         }
@@ -135,12 +188,22 @@ impl Device {
 }
 
 /// Replaces a ring's table of registered buffers.
-fn register_buffers(ring: &IoUring, table: &[libc::iovec]) -> std::io::Result<()> {
+fn register_buffers<W: Width>(ring: &RawRing<W>, table: &[libc::iovec]) -> std::io::Result<()> {
     let _ = ring.submitter().unregister_buffers();
     if table.is_empty() {
         return Ok(());
     }
-    // SAFETY: the table names memory of arenas that the device keeps alive; the queues keep the device
+    // SAFETY: the table names memory of arenas that the device keeps alive; the rings keep the device
     // alive, and it drops the template ring before the arenas.
     unsafe { ring.submitter().register_buffers(table) }
+}
+
+impl fmt::Debug for RingDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingDevice")
+            .field("name", &self.name)
+            .field("granted_flags", &self.granted)
+            .field("serves_vectored_fixed", &self.serves_vectored_fixed)
+            .finish_non_exhaustive()
+    }
 }

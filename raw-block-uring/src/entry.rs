@@ -3,8 +3,7 @@
 use io_uring::{opcode, squeue, types};
 use raw_block_core::{Op, OpKind};
 
-use crate::regions::Regions;
-use crate::slots::InFlight;
+use crate::regions::Lookup;
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
@@ -14,52 +13,52 @@ const MAX_BYTES: usize = 1 << 30;
 /// One entry takes at most this many segments: `UIO_MAXIOV` of `linux/uio.h`. The rest follows.
 const MAX_SEGMENTS: usize = 1024;
 
-/// The entry that carries out what is left of an op, and whether it uses registered memory.
-pub(crate) fn of(in_flight: &InFlight, regions: &Regions) -> (squeue::Entry, bool) {
-    let op = &in_flight.op;
-    let (offset, segments) = (op.offset(), op.iovecs());
-    #[expect(clippy::cast_possible_truncation, reason = "both are bounded by constants that fit")]
-    let (count, first_len) = (
-        segments.len().min(MAX_SEGMENTS) as u32,
-        segments.first().map_or(0, |segment| segment.iov_len.min(MAX_BYTES)) as u32,
-    );
-    match (op.kind(), segments) {
-        (OpKind::Read, [segment]) => {
-            let to = segment.iov_base.cast();
-            match regions.find(segment) {
-                Some(region) => (
-                    opcode::ReadFixed::new(DEVICE, to, first_len, region).offset(offset).build(),
-                    true,
-                ),
-                None => (opcode::Read::new(DEVICE, to, first_len).offset(offset).build(), false),
-            }
-        }
-        (OpKind::Write, [segment]) => {
-            let from = segment.iov_base.cast_const().cast();
-            match regions.find(segment) {
-                Some(region) => (
-                    opcode::WriteFixed::new(DEVICE, from, first_len, region).offset(offset).build(),
-                    true,
-                ),
-                None => (opcode::Write::new(DEVICE, from, first_len).offset(offset).build(), false),
-            }
-        }
-        (OpKind::Read, _) => {
-            (opcode::Readv::new(DEVICE, segments.as_ptr(), count).offset(offset).build(), false)
-        }
-        (OpKind::Write, _) => {
-            (opcode::Writev::new(DEVICE, segments.as_ptr(), count).offset(offset).build(), false)
-        }
+/// The entry that carries out what is left of an op. `punches` says to write zeroes by making a hole.
+pub(crate) fn of(op: &Op, punches: bool, memory: Lookup) -> squeue::Entry {
+    let region = match memory {
+        Lookup::Region(region) => Some(region),
+        Lookup::Crossing | Lookup::Plain => None,
+    };
+    match (op.kind(), op.iovecs()) {
+        (OpKind::Read | OpKind::Write, [segment]) => one_segment(op, segment, region),
+        (OpKind::Read | OpKind::Write, segments) => many_segments(op, segments, region),
         // Data and whatever is needed to find them again: the size of the device never changes here.
-        (OpKind::Flush, _) => {
-            (opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(), false)
-        }
-        (OpKind::Discard, _) => (change_range(op, libc::FALLOC_FL_PUNCH_HOLE), false),
+        (OpKind::Flush, _) => opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(),
         // A hole reads as zeroes too.
-        (OpKind::WriteZeroes, _) if in_flight.punches => {
-            (change_range(op, libc::FALLOC_FL_PUNCH_HOLE), false)
+        (OpKind::WriteZeroes, _) if !punches => change_range(op, libc::FALLOC_FL_ZERO_RANGE),
+        (OpKind::Discard | OpKind::WriteZeroes, _) => change_range(op, libc::FALLOC_FL_PUNCH_HOLE),
+    }
+}
+
+fn one_segment(op: &Op, segment: &libc::iovec, region: Option<u16>) -> squeue::Entry {
+    let (at, memory) = (op.offset(), segment.iov_base.cast::<u8>());
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
+    let len = segment.iov_len.min(MAX_BYTES) as u32;
+    match (op.kind(), region) {
+        (OpKind::Read, Some(region)) => {
+            opcode::ReadFixed::new(DEVICE, memory, len, region).offset(at).build()
         }
-        (OpKind::WriteZeroes, _) => (change_range(op, libc::FALLOC_FL_ZERO_RANGE), false),
+        (OpKind::Read, None) => opcode::Read::new(DEVICE, memory, len).offset(at).build(),
+        (_, Some(region)) => {
+            opcode::WriteFixed::new(DEVICE, memory, len, region).offset(at).build()
+        }
+        (_, None) => opcode::Write::new(DEVICE, memory, len).offset(at).build(),
+    }
+}
+
+fn many_segments(op: &Op, segments: &[libc::iovec], region: Option<u16>) -> squeue::Entry {
+    let (at, list) = (op.offset(), segments.as_ptr());
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
+    let count = segments.len().min(MAX_SEGMENTS) as u32;
+    match (op.kind(), region) {
+        (OpKind::Read, Some(region)) => {
+            opcode::ReadvFixed::new(DEVICE, list, count, region).offset(at).build()
+        }
+        (OpKind::Read, None) => opcode::Readv::new(DEVICE, list, count).offset(at).build(),
+        (_, Some(region)) => {
+            opcode::WritevFixed::new(DEVICE, list, count, region).offset(at).build()
+        }
+        (_, None) => opcode::Writev::new(DEVICE, list, count).offset(at).build(),
     }
 }
 

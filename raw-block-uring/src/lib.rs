@@ -8,6 +8,9 @@
 //! Needs Linux 5.13 and a process that may use io_uring; container runtimes often forbid it in their
 //! seccomp profile, and then [`UringBackend::open`] and [`probe`] say so.
 //!
+//! Backends of other commands build on [`Ring`], in either [`Width`]; users of files and block devices
+//! need nothing of it.
+//!
 //! # Examples
 //! ```
 //! use std::sync::Arc;
@@ -30,10 +33,21 @@
 mod backend;
 mod device;
 mod entry;
+mod in_flight;
+mod kernel;
 mod queue;
 mod regions;
+mod ring;
 mod setup;
 mod slots;
+#[cfg(test)]
+mod tests;
+mod width;
 
 pub use backend::{UringBackend, UringOptions};
+pub use device::RingDevice;
+pub use kernel::{Enter, Kernel, Linux};
+pub use regions::Lookup;
+pub use ring::Ring;
 pub use setup::{GrantedFlags, probe};
+pub use width::{Big, Outcome, Standard, Width};

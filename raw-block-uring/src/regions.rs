@@ -10,17 +10,36 @@ const MAX_REGION: usize = 1 << 30;
 /// The regions of a ring's table of registered buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Regions {
-    /// First address, address behind the last, index in the ring's table; in the order of addresses.
-    sorted: Vec<(usize, usize, u16)>,
+    /// In the order of addresses.
+    sorted: Vec<Region>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Region {
+    start: usize,
+    /// The address behind the last.
+    end: usize,
+    /// Its place in the ring's table.
+    index: u16,
+}
+
+/// What registered memory can do for a list of segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// All of them lie in the region with this place in the table.
+    Region(u16),
+    /// All of them are registered, but not in one region, which is what an entry can name.
+    Crossing,
+    /// Not all of them are registered.
+    Plain,
 }
 
 impl Regions {
     /// The table entries for these arenas, as the kernel takes them; the position is the index.
     pub(crate) fn table(arenas: &[Arc<Arena>]) -> Vec<libc::iovec> {
         let mut table = Vec::new();
-        for arena in arenas {
-            let (start, len) = arena.range();
-            for at in (0..len).step_by(MAX_REGION) {
+        for (start, len) in arenas.iter().flat_map(|arena| arena.ranges()) {
+            for at in (0..*len).step_by(MAX_REGION) {
                 table.push(libc::iovec {
                     iov_base: start.as_ptr().wrapping_add(at).cast(),
                     iov_len: (len - at).min(MAX_REGION),
@@ -36,19 +55,43 @@ impl Regions {
             .zip(table)
             .map(|(index, entry)| {
                 let start = entry.iov_base as usize;
-                (start, start + entry.iov_len, index)
+                Region { start, end: start + entry.iov_len, index }
             })
             .collect();
         sorted.sort_unstable();
         Self { sorted }
     }
 
-    /// The region that holds all of `segment`.
-    pub(crate) fn find(&self, segment: &libc::iovec) -> Option<u16> {
-        let start = segment.iov_base as usize;
-        let behind = self.sorted.partition_point(|&(first, ..)| first <= start);
-        let &(_, end, index) = self.sorted.get(behind.checked_sub(1)?)?;
-        (start + segment.iov_len <= end).then_some(index)
+    /// What the regions can do for `segments`.
+    pub(crate) fn find(&self, segments: &[libc::iovec]) -> Lookup {
+        let mut found = None;
+        let mut crossing = false;
+        for segment in segments {
+            let start = segment.iov_base as usize;
+            let Some((region, crosses)) = self.holding(start, start + segment.iov_len) else {
+                return Lookup::Plain;
+            };
+            let first = *found.get_or_insert(region);
+            crossing |= crosses || region != first;
+        }
+        match found {
+            Some(_) if crossing => Lookup::Crossing,
+            Some(region) => Lookup::Region(region),
+            None => Lookup::Plain,
+        }
+    }
+
+    /// The region of the first address, and whether others are needed up to `end`; `None` where any of
+    /// these addresses is in none.
+    fn holding(&self, start: usize, end: usize) -> Option<(u16, bool)> {
+        let behind = self.sorted.partition_point(|region| region.start <= start);
+        let mut regions = self.sorted[behind.checked_sub(1)?..].iter();
+        let first = regions.next().filter(|region| start < region.end)?;
+        let mut covered = first.end;
+        while covered < end {
+            covered = regions.next().filter(|region| region.start == covered)?.end;
+        }
+        Some((first.index, first.end < end))
     }
 }
 
@@ -60,15 +103,32 @@ mod tests {
         libc::iovec { iov_base: std::ptr::without_provenance_mut(start), iov_len: len }
     }
 
+    fn regions() -> Regions {
+        Regions::of(&[segment(0x9000, 0x1000), segment(0x1000, 0x2000), segment(0xA000, 0x1000)])
+    }
+
     #[test]
-    fn a_segment_is_found_only_when_one_region_holds_all_of_it() {
-        let regions = Regions::of(&[segment(0x9000, 0x1000), segment(0x1000, 0x2000)]);
-        assert_eq!(regions.find(&segment(0x1000, 0x2000)), Some(1));
-        assert_eq!(regions.find(&segment(0x1800, 0x200)), Some(1));
-        assert_eq!(regions.find(&segment(0x9fff, 1)), Some(0));
-        assert_eq!(regions.find(&segment(0x2800, 0x1000)), None, "ends behind its region");
-        assert_eq!(regions.find(&segment(0x0800, 0x1000)), None, "begins before the region");
-        assert_eq!(regions.find(&segment(0x5000, 0x10)), None, "between the regions");
-        assert_eq!(Regions::default().find(&segment(0x1000, 1)), None);
+    fn a_segment_is_in_a_region_only_when_that_holds_all_of_it() {
+        let find = |start, len| regions().find(&[segment(start, len)]);
+        assert_eq!(find(0x1000, 0x2000), Lookup::Region(1));
+        assert_eq!(find(0x1800, 0x200), Lookup::Region(1));
+        assert_eq!(find(0x9fff, 1), Lookup::Region(0));
+        assert_eq!(find(0x2800, 0x1000), Lookup::Plain, "ends behind its region");
+        assert_eq!(find(0x0800, 0x1000), Lookup::Plain, "begins before the region");
+        assert_eq!(find(0x3000, 0x10), Lookup::Plain, "begins right behind a region");
+        assert_eq!(find(0x5000, 0x10), Lookup::Plain, "between the regions");
+        assert_eq!(Regions::default().find(&[segment(0x1000, 1)]), Lookup::Plain);
+        assert_eq!(regions().find(&[]), Lookup::Plain);
+    }
+
+    #[test]
+    fn segments_in_several_regions_cross() {
+        let find = |segments: &[libc::iovec]| regions().find(segments);
+        let (low, high) = (segment(0x1000, 0x100), segment(0x9000, 0x100));
+        assert_eq!(find(&[low, segment(0x2000, 0x100)]), Lookup::Region(1));
+        assert_eq!(find(&[low, high]), Lookup::Crossing);
+        assert_eq!(find(&[low, segment(0x5000, 1)]), Lookup::Plain);
+        assert_eq!(find(&[segment(0x9800, 0x1000)]), Lookup::Crossing, "one segment in neighbours");
+        assert_eq!(find(&[segment(0x9800, 0x1801)]), Lookup::Plain, "and one byte beyond");
     }
 }

@@ -3,38 +3,61 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
 
-use io_uring::{Builder, IoUring, cqueue, squeue};
+use io_uring::{Builder, IoUring};
 use raw_block_core::{Error, ErrorKind};
 
-/// A setup flag: its name, and the call that asks for it.
-type Flag = (&'static str, fn(&mut Builder<squeue::Entry, cqueue::Entry>));
+use crate::width::{RawRing, Standard, Width};
 
-/// Flags that make a ring better but not different, newest first, which is the order in which they are
-/// given up. All of them allow a ring that is lent from thread to thread; `SINGLE_ISSUER` and
-/// `DEFER_TASKRUN` do not, so they are not here.
-const FLAGS: [Flag; 4] = [
-    // Linux 6.6: submission entries are taken in order, without an index array.
-    ("NO_SQARRAY", |builder| _ = builder.setup_no_sqarray()),
-    // Linux 5.19: completions do not interrupt the thread; a flag in the ring tells that some are due.
-    ("COOP_TASKRUN", |builder| _ = builder.setup_coop_taskrun().setup_taskrun_flag()),
-    // Linux 5.18: an entry that fails does not stop those behind it.
-    ("SUBMIT_ALL", |builder| _ = builder.setup_submit_all()),
-    // Linux 5.6: a depth above the kernel's limit is lowered instead of refused.
-    ("CLAMP", |builder| _ = builder.setup_clamp()),
-];
+/// A setup flag of `io_uring_setup(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flag {
+    /// Linux 6.6: submission entries are taken in order, without an index array.
+    NoSqarray,
+    /// Linux 5.19: completions do not interrupt the thread; a flag in the ring tells that some are due.
+    /// Without meaning, and refused, where a thread of the kernel submits.
+    CoopTaskrun,
+    /// Linux 5.18: an entry that fails does not stop those behind it.
+    SubmitAll,
+    /// Linux 5.6: a depth above the kernel's limit is lowered instead of refused.
+    Clamp,
+    /// A thread of the kernel looks for submissions.
+    Sqpoll,
+}
+
+impl Flag {
+    /// Those that make a ring better but not different, newest first, which is the order in which they
+    /// are given up. All of them allow a ring that is lent from thread to thread; `SINGLE_ISSUER` and
+    /// `DEFER_TASKRUN` do not, so they are not here.
+    const WISHES: [Self; 4] = [Self::NoSqarray, Self::CoopTaskrun, Self::SubmitAll, Self::Clamp];
+    const ALL: [Self; 5] =
+        [Self::NoSqarray, Self::CoopTaskrun, Self::SubmitAll, Self::Clamp, Self::Sqpoll];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NoSqarray => "NO_SQARRAY",
+            Self::CoopTaskrun => "COOP_TASKRUN",
+            Self::SubmitAll => "SUBMIT_ALL",
+            Self::Clamp => "CLAMP",
+            Self::Sqpoll => "SQPOLL",
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
 
 /// The setup flags that the kernel granted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct GrantedFlags {
-    /// How many of `FLAGS` it refused.
-    refused: usize,
-}
+pub struct GrantedFlags(u8);
 
 impl GrantedFlags {
     /// Their names, as in `io_uring_setup(2)` without the prefix.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        FLAGS[self.refused..].iter().map(|(name, _)| *name)
+        Flag::ALL.into_iter().filter(move |flag| self.0 & flag.bit() != 0).map(Flag::name)
     }
 }
 
@@ -44,6 +67,34 @@ impl fmt::Debug for GrantedFlags {
     }
 }
 
+/// The kernel's thread that looks for submissions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Polling {
+    /// After how long without any it sleeps, in milliseconds.
+    idle_ms: u32,
+    /// The ring whose thread is to be used; otherwise there will be another one.
+    of: Option<RawFd>,
+}
+
+impl Polling {
+    /// A new thread, which sleeps when there was nothing to do for `idle`.
+    pub(crate) fn start(idle: Duration) -> Result<Self, Error> {
+        let rule = "the kernel counts the idle time of its polling thread in milliseconds, from 1 to \
+                    4294967295: choose such a time";
+        match u32::try_from(idle.as_millis()) {
+            Ok(idle_ms @ 1..) => Ok(Self { idle_ms, of: None }),
+            _ => Err(Error::new(ErrorKind::InvalidInput, SET_UP, rule)),
+        }
+    }
+
+    /// The thread of the ring with this descriptor.
+    pub(crate) fn joined(self, ring: RawFd) -> Self {
+        Self { of: Some(ring), ..self }
+    }
+}
+
+const SET_UP: &str = "set up io_uring";
+
 /// Whether this process may use io_uring: makes a ring and lets it go.
 ///
 /// # Errors
@@ -51,32 +102,62 @@ impl fmt::Debug for GrantedFlags {
 /// sysctl, a seccomp profile or a security module forbids it, [`ErrorKind::OutOfResources`] when
 /// lockable memory is used up. The text tells which, and what to do.
 pub fn probe() -> Result<(), Error> {
-    ring(1).map(drop)
+    ring::<Standard>(1, None).map(drop)
 }
 
 /// Makes a ring of `depth` submission entries and, as the kernel does it, twice as many completion
 /// entries.
-pub(crate) fn ring(depth: u32) -> Result<(IoUring, GrantedFlags), Error> {
-    let mut refused = 0;
+pub(crate) fn ring<W: Width>(
+    depth: u32,
+    polling: Option<Polling>,
+) -> Result<(RawRing<W>, GrantedFlags), Error> {
+    let wishes = Flag::WISHES.into_iter();
+    let mut flags: Vec<_> = match polling {
+        Some(_) => wishes.filter(|flag| *flag != Flag::CoopTaskrun).chain([Flag::Sqpoll]).collect(),
+        None => wishes.collect(),
+    };
     loop {
         let mut builder = IoUring::builder();
         builder.dontfork();
-        for (_, set) in &FLAGS[refused..] {
-            set(&mut builder);
+        for flag in &flags {
+            request::<W>(&mut builder, *flag, polling);
         }
         match builder.build(depth) {
-            Ok(ring) => return Ok((ring, GrantedFlags { refused })),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && refused < FLAGS.len() => {
-                refused += 1;
+            Ok(ring) => {
+                let granted = flags.iter().fold(0, |bits, flag| bits | flag.bit());
+                return Ok((ring, GrantedFlags(granted)));
             }
-            Err(error) => return Err(explain(error)),
+            Err(error) => {
+                let wish = flags.iter().position(|flag| *flag != Flag::Sqpoll);
+                match wish.filter(|_| error.raw_os_error() == Some(libc::EINVAL)) {
+                    Some(newest) => _ = flags.remove(newest),
+                    None => return Err(explain(error, polling)),
+                }
+            }
         }
     }
 }
 
+fn request<W: Width>(
+    builder: &mut Builder<W::Entry, W::Completion>,
+    flag: Flag,
+    polling: Option<Polling>,
+) {
+    match (flag, polling) {
+        (Flag::NoSqarray, _) => builder.setup_no_sqarray(),
+        (Flag::CoopTaskrun, _) => builder.setup_coop_taskrun().setup_taskrun_flag(),
+        (Flag::SubmitAll, _) => builder.setup_submit_all(),
+        (Flag::Clamp, _) => builder.setup_clamp(),
+        (Flag::Sqpoll, Some(Polling { idle_ms, of: Some(ring) })) => {
+            builder.setup_sqpoll(idle_ms).setup_attach_wq(ring)
+        }
+        (Flag::Sqpoll, Some(Polling { idle_ms, of: None })) => builder.setup_sqpoll(idle_ms),
+        (Flag::Sqpoll, None) => builder,
+    };
+}
+
 /// Tells apart the ways in which io_uring is refused, and what to do about each.
-fn explain(error: io::Error) -> Error {
-    const ACTION: &str = "set up io_uring";
+fn explain(error: io::Error, polling: Option<Polling>) -> Error {
     let (kind, advice) = match error.raw_os_error() {
         Some(libc::ENOSYS) => (
             ErrorKind::Unsupported,
@@ -85,6 +166,11 @@ fn explain(error: io::Error) -> Error {
         Some(libc::EPERM) if is_disabled() => (
             ErrorKind::PermissionDenied,
             "the sysctl kernel.io_uring_disabled forbids it: set it to 0, or use the posix backend",
+        ),
+        Some(libc::EPERM) if polling.is_some() && probe().is_ok() => (
+            ErrorKind::PermissionDenied,
+            "this kernel starts no polling thread for a process without CAP_SYS_NICE (before Linux 5.11 \
+             CAP_SYS_ADMIN): grant it, or open the device without polling",
         ),
         Some(libc::EPERM | libc::EACCES) => (
             ErrorKind::PermissionDenied,
@@ -95,9 +181,9 @@ fn explain(error: io::Error) -> Error {
             ErrorKind::OutOfResources,
             "there is no lockable memory left for the ring: raise RLIMIT_MEMLOCK, or open fewer queues",
         ),
-        _ => return Error::os(ACTION, error),
+        _ => return Error::os(SET_UP, error),
     };
-    Error::new(kind, ACTION, advice).caused_by(error)
+    Error::new(kind, SET_UP, advice).caused_by(error)
 }
 
 /// Whether the administrator switched io_uring off: 1 for processes without the right group, 2 for all

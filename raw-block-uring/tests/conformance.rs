@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
@@ -13,18 +14,30 @@ const LEN: u64 = 16 << 20;
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;
-    let backend = UringBackend::open(file.path(), &UringOptions { direct }).unwrap();
+    let backend =
+        UringBackend::open(file.path(), &UringOptions { direct, ..UringOptions::default() })
+            .unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
 fn on_a_loop_device(sector_size: u32) -> Result<Subject, Skipped> {
     let device = LoopDevice::attach(LEN, sector_size)?;
-    let options = UringOptions { direct: Direct::Required };
+    let options = UringOptions { direct: Direct::Required, ..UringOptions::default() };
     let backend = UringBackend::open(device.path(), &options).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(device))
+}
+
+fn with_kernel_polling() -> Result<Subject, Skipped> {
+    let file = temp_file(LEN)?;
+    // Asleep most of the time, so that waking it up is tried as well.
+    let kernel_polling = Some(Duration::from_millis(1));
+    let options = UringOptions { direct: Direct::Preferred, kernel_polling };
+    let backend = UringBackend::open(file.path(), &options).unwrap();
+    Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
 raw_block_core::conformance_suite!(file, || on_a_file(Direct::Required));
 raw_block_core::conformance_suite!(file_through_the_page_cache, || on_a_file(Direct::Off));
 raw_block_core::conformance_suite!(loop_device_512, || on_a_loop_device(512));
 raw_block_core::conformance_suite!(loop_device_4096, || on_a_loop_device(4096));
+raw_block_core::conformance_suite!(file_with_kernel_polling, with_kernel_polling);

@@ -78,7 +78,7 @@ fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
 #[test]
 fn the_page_cache_is_bypassed_only_where_that_was_asked_for() {
     let file = file(1 << 20);
-    let options = |direct| UringOptions { direct };
+    let options = |direct| UringOptions { direct, ..UringOptions::default() };
     for (direct, expected) in [(Direct::Required, true), (Direct::Off, false)] {
         let backend = UringBackend::open(file.path(), &options(direct)).unwrap();
         assert_eq!(backend.is_direct(), expected);

@@ -162,7 +162,7 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
         Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).tell(),
     };
     fs::write(file.path(), vec![9; 1 << 20]).unwrap();
-    let options = UringOptions { direct: Direct::Off };
+    let options = UringOptions { direct: Direct::Off, ..UringOptions::default() };
     let backend = UringBackend::open(file.path(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     // The second one is on a queue that has seen the refusal.

@@ -1,74 +1,10 @@
-//! An arena of memory, and the pool that lends equal buffers from it.
+//! The pool that lends equal buffers from an arena.
 
 use std::num::NonZeroUsize;
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
-
-use super::{AlignedBuf, BUFFER_ALIGNMENT};
+use super::{AlignedBuf, Arena, BUFFER_ALIGNMENT};
 use crate::{Error, ErrorKind, IoBackend};
-
-/// A range of anonymous memory, in huge pages where the system grants them, that a backend can
-/// register.
-///
-/// It is not inherited by forked children (`MADV_DONTFORK`): what a child does with a buffer of it, other
-/// than to drop it, ends the child.
-#[derive(Debug)]
-pub struct Arena {
-    start: NonNull<u8>,
-    len: NonZeroUsize,
-    /// The process that mapped it: in a forked child something else may have these addresses.
-    process: u32,
-}
-
-// SAFETY: the arena owns its mapping, which is valid from any thread; it hands out addresses only.
-unsafe impl Send for Arena {}
-// SAFETY: as above: the arena itself never accesses the bytes.
-unsafe impl Sync for Arena {}
-
-impl Arena {
-    fn new(len: NonZeroUsize) -> Result<Self, Error> {
-        let failed = |errno: nix::Error| {
-            Error::os("map an arena", errno.into())
-                .because(format!("the system gives no {len} bytes"))
-        };
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: no address is asked for, so the new mapping replaces nothing.
-        let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
-        let start = start.map_err(failed)?.cast();
-        let arena = Self { start, len, process: std::process::id() };
-        // Huge pages are a wish: a kernel without them still serves the arena.
-        let _ = arena.advise(MmapAdvise::MADV_HUGEPAGE);
-        arena.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
-        Ok(arena)
-    }
-
-    fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
-        // SAFETY: the range is this arena's own mapping, and the two kinds of advice that are given
-        // here change neither its contents nor its addresses in this process.
-        unsafe { madvise(self.start.cast(), self.len.get(), advice) }
-    }
-
-    /// The arena's addresses: `len` initialised bytes from the first pointer on, valid for as long as
-    /// the arena lives.
-    #[must_use]
-    pub fn range(&self) -> (NonNull<u8>, usize) {
-        (self.start, self.len.get())
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if std::process::id() != self.process {
-            return;
-        }
-        // SAFETY: this process has the mapping, it is the arena's own, and everything that points into
-        // it holds a reference to the arena.
-        let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
-        debug_assert!(unmapped.is_ok());
-    }
-}
 
 /// Lends buffers of one length from one [`Arena`].
 ///
@@ -130,7 +66,7 @@ impl BufferPool {
             buffer_len.checked_next_multiple_of(BUFFER_ALIGNMENT).ok_or_else(impossible)?;
         let len = stride.checked_mul(count).and_then(NonZeroUsize::new).ok_or_else(impossible)?;
         Ok(Self(Arc::new(Inner {
-            arena: Arc::new(Arena::new(len)?),
+            arena: Arc::new(Arena::map(len)?),
             buffer_len,
             stride,
             count,
@@ -143,9 +79,8 @@ impl BufferPool {
     pub fn take(&self) -> Option<AlignedBuf> {
         let number = self.free().pop()?;
         let loan = Loan { pool: Arc::clone(&self.0), number };
-        let (start, _) = self.0.arena.range();
         // SAFETY: `number` is below `count`, so the sum is inside the arena's `stride * count` bytes.
-        let start = unsafe { start.add(number * self.0.stride) };
+        let start = unsafe { self.0.arena.start().add(number * self.0.stride) };
         // SAFETY: a stride is a multiple of the alignment and at least `buffer_len`; anonymous memory
         // is initialised; the number left the free list, so nobody else has these bytes until the
         // loan puts it back.

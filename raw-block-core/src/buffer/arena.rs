@@ -1,0 +1,161 @@
+//! Memory that keeps its pages, for backends to register.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+
+use crate::{Error, ErrorKind, IoBackend};
+
+/// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the memory
+/// of a [`BufferPool`](crate::BufferPool), or the caller's own.
+///
+/// The memory of a pool is in huge pages where the system grants them, and is not inherited by forked
+/// children (`MADV_DONTFORK`): what a child does with a buffer of it, other than to drop it, ends the child.
+#[derive(Debug)]
+pub struct Arena {
+    ranges: Vec<(NonNull<u8>, usize)>,
+    /// Present where the memory is the arena's own.
+    _mapping: Option<Mapping>,
+}
+
+// SAFETY: the addresses are valid from any thread, and the arena itself never accesses the bytes.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Maps `len` zeroed bytes.
+    pub(super) fn map(len: NonZeroUsize) -> Result<Self, Error> {
+        let mapping = Mapping::new(len)?;
+        Ok(Self { ranges: vec![(mapping.start, len.get())], _mapping: Some(mapping) })
+    }
+
+    /// The addresses: so many bytes from each pointer on.
+    #[must_use]
+    pub fn ranges(&self) -> &[(NonNull<u8>, usize)] {
+        &self.ranges
+    }
+
+    /// The first address.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.ranges.first().map_or(NonNull::dangling(), |&(start, _)| start)
+    }
+}
+
+/// An anonymous mapping of an arena.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    len: NonZeroUsize,
+    /// The process that mapped it: in a forked child something else may have these addresses.
+    process: u32,
+}
+
+impl Mapping {
+    fn new(len: NonZeroUsize) -> Result<Self, Error> {
+        let failed = |errno: nix::Error| {
+            Error::os("map an arena", errno.into())
+                .because(format!("the system gives no {len} bytes"))
+        };
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: no address is asked for, so the new mapping replaces nothing.
+        let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
+        let start = start.map_err(failed)?.cast();
+        let mapping = Self { start, len, process: std::process::id() };
+        // Huge pages are a wish: a kernel without them still serves the arena.
+        let _ = mapping.advise(MmapAdvise::MADV_HUGEPAGE);
+        mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
+        Ok(mapping)
+    }
+
+    fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
+        // SAFETY: the range is this mapping's own, and the two kinds of advice that are given here change
+        // neither its contents nor its addresses in this process.
+        unsafe { madvise(self.start.cast(), self.len.get(), advice) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            return;
+        }
+        // SAFETY: this process has the mapping, it is the arena's own, and everything that points into
+        // it holds a reference to the arena.
+        let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// Memory of the caller's own, registered with a backend until this is dropped.
+///
+/// For memory that comes from another allocator: pinned host memory of a GPU library, a shared segment. Any
+/// slice inside it then serves as a registered buffer. For memory of this crate's own see
+/// [`BufferPool::register_with`](crate::BufferPool::register_with).
+///
+/// # Examples
+/// ```
+/// use std::ptr::NonNull;
+/// use std::sync::Arc;
+/// use raw_block_core::{MemoryBackend, Registration};
+///
+/// let mut memory = vec![0_u8; 1 << 20];
+/// let range = (NonNull::from(&mut memory[..]).cast(), memory.len());
+/// let device = Arc::new(MemoryBackend::new(1 << 20)?);
+/// // SAFETY: the vector is neither dropped nor made to grow before the registration.
+/// let registration = unsafe { Registration::new(device, &[range]) };
+/// assert!(registration.is_err(), "memory has nothing to register");
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+#[must_use = "dropping a registration ends it"]
+pub struct Registration {
+    backend: Arc<dyn IoBackend>,
+    arena: Arc<Arena>,
+}
+
+impl Registration {
+    /// Registers ranges of memory, each an address and a number of bytes.
+    ///
+    /// Dropping the registration ends it for transfers that begin later. A queue that took part lets go of
+    /// the pages when it is used next, or dropped; until then they count as pinned.
+    ///
+    /// # Errors
+    /// Those of [`IoBackend::register`]; [`ErrorKind::InvalidInput`] when a range is empty. Nothing is
+    /// registered then, and transfers work all the same.
+    ///
+    /// # Safety
+    /// Until the registration is dropped, every range stays mapped to the pages that it has now: it is not
+    /// unmapped, remapped or moved, nor given other pages by `madvise(2)`. Otherwise the device reads and
+    /// writes the old pages, and reports success.
+    pub unsafe fn new(
+        backend: Arc<dyn IoBackend>,
+        ranges: &[(NonNull<u8>, usize)],
+    ) -> Result<Self, Error> {
+        if ranges.is_empty() || ranges.iter().any(|&(_, len)| len == 0) {
+            let rule = "there is no memory in it: name ranges of at least one byte";
+            let error = Error::new(ErrorKind::InvalidInput, "register memory", rule);
+            return Err(error.on(backend.device()));
+        }
+        let arena = Arc::new(Arena { ranges: ranges.to_vec(), _mapping: None });
+        backend.register(Arc::clone(&arena))?;
+        Ok(Self { backend, arena })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.backend.unregister(&self.arena);
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration")
+            .field("device", &self.backend.device())
+            .field("ranges", &self.arena.ranges.len())
+            .finish_non_exhaustive()
+    }
+}

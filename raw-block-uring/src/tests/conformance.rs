@@ -1,0 +1,23 @@
+//! The conformance suite on big rings, and while system calls and transfers keep failing in passing.
+
+use std::sync::{Arc, Mutex};
+
+use raw_block_core::conformance::{Skipped, Subject};
+
+use super::scripted::{Script, Scripted, backend};
+use crate::width::{Big, Standard, Width};
+
+const LEN: u64 = 16 << 20;
+
+fn subject<W: Width>(kernel: Scripted) -> Result<Subject, Skipped> {
+    let (backend, file) = backend::<W>(LEN, kernel)?;
+    Ok(Subject::new(backend).keeping(file))
+}
+
+fn in_passing(seed: u64) -> Scripted {
+    Scripted(Arc::new(Mutex::new(Script { random: Some(seed), ..Script::default() })))
+}
+
+raw_block_core::conformance_suite!(big_ring, || subject::<Big>(Scripted::default()));
+raw_block_core::conformance_suite!(failing_in_passing, || subject::<Standard>(in_passing(1)));
+raw_block_core::conformance_suite!(big_and_failing, || subject::<Big>(in_passing(2)));

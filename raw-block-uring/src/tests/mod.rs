@@ -1,0 +1,7 @@
+//! What can only be tried between our code and the kernel: failures that no device produces when asked to,
+//! and rings of another width.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod conformance;
+mod failures;
+mod scripted;

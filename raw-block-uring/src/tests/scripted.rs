@@ -1,0 +1,173 @@
+//! A kernel that follows a script, and a backend on it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::{TempFile, temp_file};
+use raw_block_core::{DeviceFile, Direct, Error, Geometry, IoBackend, IoQueue, Stats};
+
+use crate::device::RingDevice;
+use crate::kernel::{Enter, Kernel};
+use crate::queue::UringQueue;
+use crate::width::Width;
+
+/// What to do with a system call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OnEnter {
+    /// Fail it, without the kernel.
+    Fail(i32),
+    /// Let the kernel take at most so many entries, and wait for nothing.
+    Take(u32),
+    /// Let it pass.
+    Pass,
+}
+
+/// What to make of a result.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OnResult {
+    Replace(i32),
+    Keep,
+}
+
+/// What happens to the system calls and results of a backend, in turn. After its end everything passes.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    pub(super) enters: VecDeque<OnEnter>,
+    pub(super) results: VecDeque<OnResult>,
+    /// The state of a generator, if failures that pass are to be strewn in.
+    pub(super) random: Option<u64>,
+    /// Every system call fails with this.
+    pub(super) fails_for_ever: Option<i32>,
+    /// How many entries the kernel took.
+    pub(super) taken: usize,
+    /// How often it was called, or would have been.
+    pub(super) calls: usize,
+}
+
+impl Script {
+    /// A number below `bound` (SplitMix64).
+    fn random(state: &mut u64, bound: u64) -> u64 {
+        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn next_enter(&mut self) -> OnEnter {
+        self.calls += 1;
+        if let Some(errno) = self.fails_for_ever {
+            return OnEnter::Fail(errno);
+        }
+        if let Some(state) = &mut self.random {
+            return match Self::random(state, 8) {
+                0 => OnEnter::Fail(libc::EINTR),
+                1 => OnEnter::Fail(libc::EBUSY),
+                2 => OnEnter::Fail(libc::EAGAIN),
+                3 => OnEnter::Take(u32::try_from(Self::random(state, 4)).unwrap()),
+                _ => OnEnter::Pass,
+            };
+        }
+        self.enters.pop_front().unwrap_or(OnEnter::Pass)
+    }
+
+    fn next_result(&mut self, result: i32) -> OnResult {
+        if let Some(state) = &mut self.random {
+            return match Self::random(state, 8) {
+                0 => OnResult::Replace(-libc::EAGAIN),
+                1 => OnResult::Replace(-libc::ECANCELED),
+                // A direct transfer ends short at a block of the device.
+                2 if result > 512 => OnResult::Replace(result / 2 / 512 * 512),
+                _ => OnResult::Keep,
+            };
+        }
+        self.results.pop_front().unwrap_or(OnResult::Keep)
+    }
+}
+
+/// The kernel, behind a script that the queues of a backend share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scripted(pub(super) Arc<Mutex<Script>>);
+
+impl Kernel for Scripted {
+    const PAUSE: Duration = Duration::ZERO;
+
+    fn enter(
+        &mut self,
+        enter: Enter,
+        call: impl FnOnce(Enter) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let what = self.0.lock().unwrap().next_enter();
+        let result = match what {
+            OnEnter::Fail(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            OnEnter::Take(count) => {
+                call(Enter { to_submit: enter.to_submit.min(count), want: 0, ..enter })
+            }
+            OnEnter::Pass => call(enter),
+        };
+        self.0.lock().unwrap().taken += result.as_ref().copied().unwrap_or(0);
+        result
+    }
+
+    fn result(&mut self, result: i32) -> i32 {
+        match self.0.lock().unwrap().next_result(result) {
+            OnResult::Replace(result) => result,
+            OnResult::Keep => result,
+        }
+    }
+}
+
+/// A backend whose rings have this width and are behind a script.
+pub(super) struct ScriptedBackend<W> {
+    file: Arc<DeviceFile>,
+    rings: Arc<RingDevice>,
+    kernel: Scripted,
+    width: PhantomData<W>,
+}
+
+struct Shared(Arc<DeviceFile>);
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A backend on a new file of so many bytes, and the file.
+pub(super) fn backend<W: Width>(
+    len: u64,
+    kernel: Scripted,
+) -> Result<(Arc<dyn IoBackend>, TempFile), Skipped> {
+    let kept = temp_file(len)?;
+    let file = Arc::new(DeviceFile::open(kept.path(), Direct::Preferred).unwrap());
+    let rings = RingDevice::new(Shared(Arc::clone(&file)), file.path(), None).unwrap();
+    let backend = ScriptedBackend::<W> { file, rings: Arc::new(rings), kernel, width: PhantomData };
+    Ok((Arc::new(backend), kept))
+}
+
+impl<W: Width> IoBackend for ScriptedBackend<W> {
+    fn engine(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn device(&self) -> &str {
+        self.file.path()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.file.geometry()
+    }
+
+    fn stats(&self) -> &Stats {
+        self.rings.stats()
+    }
+
+    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let rings = Arc::clone(&self.rings);
+        Ok(Box::new(UringQueue::<W, _>::open(rings, depth, self.kernel.clone())?))
+    }
+}

@@ -1,0 +1,52 @@
+//! What happens when no more memory may be pinned. Alone in its file, because it takes rights away from its
+//! process.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, setrlimit};
+use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::{BufferPool, Dispatcher, ErrorKind, ReadAt, WriteAt};
+use raw_block_uring::{UringBackend, UringOptions};
+
+/// Takes `CAP_IPC_LOCK` from this thread, with which the limit would not hold (`capabilities(7)`).
+fn give_up_unlimited_locking() {
+    const VERSION_3: u32 = 0x2008_0522;
+    const IPC_LOCK: u32 = 14;
+    let mut header = [VERSION_3, 0];
+    // Effective, permitted and inheritable, for capabilities 0 to 31, then for 32 to 63.
+    let mut sets = [0_u32; 6];
+    // SAFETY: the header names the version for which `sets` has the size.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(got, 0);
+    sets[0] &= !(1 << IPC_LOCK);
+    // SAFETY: as above.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    assert_eq!(set, 0);
+}
+
+#[test]
+fn memory_that_may_not_be_pinned_serves_unregistered() {
+    setrlimit(Resource::RLIMIT_MEMLOCK, 8 << 20, 8 << 20).unwrap();
+    give_up_unlimited_locking();
+    let file = temp_file(1 << 20).unwrap();
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let device = Dispatcher::new(backend.clone()).unwrap();
+    let small = BufferPool::new(64 << 10, 4).unwrap();
+    let large = BufferPool::new(1 << 20, 64).unwrap();
+    small.register_with(&*backend).unwrap();
+    let error = large.register_with(&*backend).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfResources);
+    assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+
+    for (pool, expected) in [(&large, 0), (&small, 2)] {
+        let before = device.stats().registered_ops;
+        let mut buffer = pool.take().unwrap();
+        buffer.fill(7);
+        device.write_buffers(&[WriteAt::new(0, &buffer[..4096])]).all().unwrap();
+        buffer.fill(0);
+        device.read_buffers(&mut [ReadAt::new(0, &mut buffer[..4096])]).all().unwrap();
+        assert!(buffer[..4096].iter().all(|&byte| byte == 7));
+        assert_eq!(device.stats().registered_ops - before, expected);
+    }
+}

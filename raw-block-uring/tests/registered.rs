@@ -1,0 +1,197 @@
+//! Registered memory: pools, the caller's own, large, scattered, and refused.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use raw_block_core::conformance::fixture::{TempFile, temp_file};
+use raw_block_core::{
+    BufferPool, Dispatcher, ErrorKind, OwnedTransfer, ReadAt, Registration, WriteAt,
+};
+use raw_block_uring::{UringBackend, UringOptions};
+
+const BLOCK: usize = 4096;
+
+fn open() -> (TempFile, Arc<UringBackend>, Dispatcher) {
+    let file = temp_file(16 << 20).unwrap();
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let dispatcher = Dispatcher::new(backend.clone()).unwrap();
+    (file, backend, dispatcher)
+}
+
+/// Memory of another allocator.
+struct Foreign(NonNull<u8>, NonZeroUsize);
+
+impl Foreign {
+    fn map(len: usize) -> Self {
+        let len = NonZeroUsize::new(len).unwrap();
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: no address is asked for, so the new mapping replaces nothing.
+        let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
+        Self(start.unwrap().cast(), len)
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is readable, writable, zeroed and this value's own.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), self.1.get()) }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's own, and nothing borrows it any more.
+        unsafe { munmap(self.0.cast(), self.1.get()) }.unwrap();
+    }
+}
+
+/// Writes and reads `memory` as one transfer. Returns how many of the two ops used registered memory, and
+/// how many were kept from it by a border.
+fn both_ways(device: &Dispatcher, memory: &mut [u8], byte: u8) -> (u64, u64) {
+    let before = device.stats();
+    memory.fill(byte);
+    device.write_buffers(&[WriteAt::new(0, memory)]).all().unwrap();
+    memory.fill(0);
+    device.read_buffers(&mut [ReadAt::new(0, memory)]).all().unwrap();
+    assert!(memory.iter().all(|&found| found == byte));
+    let after = device.stats();
+    (after.registered_ops - before.registered_ops, after.crossing_ops - before.crossing_ops)
+}
+
+#[test]
+fn memory_of_the_caller_is_registered_until_the_guard_is_dropped() {
+    let (_file, backend, device) = open();
+    let mut foreign = Foreign::map(64 * BLOCK);
+    assert_eq!(both_ways(&device, &mut foreign.bytes()[..BLOCK], 1), (0, 0));
+    // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
+    let guard = unsafe { Registration::new(backend, &[(foreign.0, foreign.1.get())]) }.unwrap();
+    assert_eq!(both_ways(&device, &mut foreign.bytes()[8 * BLOCK..9 * BLOCK], 2), (2, 0));
+    drop(guard);
+    assert_eq!(both_ways(&device, &mut foreign.bytes()[..BLOCK], 3), (0, 0));
+}
+
+#[test]
+fn an_address_that_was_registered_and_is_mapped_anew_is_plain_memory() {
+    let (_file, backend, device) = open();
+    for round in 1..=20 {
+        // Mostly at the address of the round before.
+        let mut foreign = Foreign::map(16 * BLOCK);
+        assert_eq!(both_ways(&device, foreign.bytes(), round), (0, 0), "round {round}");
+        let ranges = [(foreign.0, foreign.1.get())];
+        // SAFETY: as above.
+        let guard = unsafe { Registration::new(backend.clone(), &ranges) }.unwrap();
+        assert_eq!(both_ways(&device, foreign.bytes(), 100 + round), (2, 0), "round {round}");
+        drop(guard);
+    }
+}
+
+#[test]
+fn a_transfer_across_two_regions_is_served_and_counted() {
+    let (_file, backend, device) = open();
+    let mut foreign = Foreign::map(4 * BLOCK);
+    let half = 2 * BLOCK;
+    let middle = foreign.0.as_ptr().wrapping_add(half);
+    let ranges = [(foreign.0, half), (NonNull::new(middle).unwrap(), half)];
+    // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
+    let _guard = unsafe { Registration::new(backend, &ranges) }.unwrap();
+    assert_eq!(both_ways(&device, &mut foreign.bytes()[..half], 1), (2, 0), "in the first");
+    assert_eq!(both_ways(&device, &mut foreign.bytes()[half..], 2), (2, 0), "in the second");
+    assert_eq!(both_ways(&device, foreign.bytes(), 3), (0, 2), "in both");
+}
+
+#[test]
+fn thousands_of_ranges_can_be_registered() {
+    const RANGES: usize = 4000;
+    let (_file, backend, device) = open();
+    // Every other page, so that none touches the next.
+    let mut foreign = Foreign::map(2 * RANGES * BLOCK);
+    let page = |number: usize| foreign.0.as_ptr().wrapping_add(2 * number * BLOCK);
+    let ranges: Vec<_> =
+        (0..RANGES).map(|number| (NonNull::new(page(number)).unwrap(), BLOCK)).collect();
+    // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
+    let _guard = unsafe { Registration::new(backend, &ranges) }.unwrap();
+    for number in [0, 1, 1777, RANGES - 1] {
+        let at = 2 * number * BLOCK;
+        assert_eq!(both_ways(&device, &mut foreign.bytes()[at..at + BLOCK], 9), (2, 0));
+        let beside = &mut foreign.bytes()[at + BLOCK..at + 2 * BLOCK];
+        assert_eq!(both_ways(&device, beside, 9), (0, 0));
+    }
+}
+
+#[test]
+fn segments_of_one_region_share_a_registered_transfer() {
+    let (_file, backend, device) = open();
+    let pool = BufferPool::new(BLOCK, 16).unwrap();
+    pool.register_with(&*backend).unwrap();
+    let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    for (number, buffer) in lent.iter_mut().enumerate() {
+        buffer.fill(u8::try_from(number).unwrap());
+    }
+    // Neighbours on the device, in the other order in memory: they are merged, as several segments.
+    let places = |number: usize| (15 - number) as u64 * BLOCK as u64;
+    let writes: Vec<_> = lent.iter().enumerate().map(|(n, b)| WriteAt::new(places(n), b)).collect();
+    device.write_buffers(&writes).all().unwrap();
+    let stats = device.stats();
+    assert!(stats.ops < 16 && stats.merged_transfers == 16, "{stats:?}");
+    let expected = if backend.serves_vectored_fixed() { stats.ops } else { 0 };
+    assert_eq!(stats.registered_ops, expected);
+    let mut all = vec![0; 16 * BLOCK];
+    device.read_buffers(&mut [ReadAt::new(0, &mut all)]).all().unwrap();
+    for (place, bytes) in all.chunks(BLOCK).enumerate() {
+        assert!(bytes.iter().all(|&byte| usize::from(byte) == 15 - place), "block {place}");
+    }
+    let mut reads: Vec<_> =
+        lent.iter_mut().enumerate().map(|(n, b)| ReadAt::new(n as u64 * BLOCK as u64, b)).collect();
+    device.read_buffers(&mut reads).all().unwrap();
+    for (place, buffer) in lent.iter().enumerate() {
+        assert!(buffer.iter().all(|&byte| usize::from(byte) == 15 - place));
+    }
+}
+
+#[test]
+fn memory_may_be_registered_while_transfers_are_under_way() {
+    let (_file, backend, device) = open();
+    let pool = BufferPool::new(64 * BLOCK, 16).unwrap();
+    for _ in 0..10 {
+        let owned = |n: u64| OwnedTransfer::new(n * 64 * BLOCK as u64, pool.take().unwrap());
+        let ticket = device.batched_read((0..8).map(owned).collect()).unwrap();
+        let mut foreign = Foreign::map(4 * BLOCK);
+        let ranges = [(foreign.0, foreign.1.get())];
+        // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
+        let guard = unsafe { Registration::new(backend.clone(), &ranges) }.unwrap();
+        let other = device.batched_read((8..16).map(owned).collect()).unwrap();
+        assert_eq!(both_ways(&device, foreign.bytes(), 5), (2, 0));
+        drop(guard);
+        for finished in ticket.wait().into_iter().chain(other.wait()) {
+            finished.result.unwrap();
+        }
+    }
+}
+
+#[test]
+fn ranges_without_memory_are_refused() {
+    let (_file, backend, _) = open();
+    let foreign = Foreign::map(BLOCK);
+    for ranges in [&[][..], &[(foreign.0, BLOCK), (foreign.0, 0)]] {
+        // SAFETY: nothing changes the pages of the mapping before it is dropped.
+        let error = unsafe { Registration::new(backend.clone(), ranges) }.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[test]
+fn a_region_may_be_larger_than_the_kernel_takes_at_once() {
+    let (_file, backend, device) = open();
+    // Registering pins the pages: not everywhere is there so much memory.
+    let pool = BufferPool::new(BLOCK, (1 << 30) / BLOCK + 2).unwrap();
+    if let Err(error) = pool.register_with(&*backend) {
+        assert_eq!(error.kind(), ErrorKind::OutOfResources);
+        println!("skipped: {error}");
+        return;
+    }
+    let mut first = pool.take().unwrap();
+    let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert_eq!(both_ways(&device, &mut first, 1), (2, 0));
+    assert_eq!(both_ways(&device, lent.last_mut().unwrap(), 2), (2, 0), "in the second part");
+}
