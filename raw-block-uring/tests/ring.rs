@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
     OwnedTransfer, ReadAt, WriteAt,
@@ -185,4 +187,23 @@ fn what_a_ring_got_can_be_seen() {
     let text = format!("{backend:?}");
     assert!(text.contains("granted_flags") && text.contains("CLAMP"), "{text}");
     assert_eq!(backend.engine(), "uring");
+}
+
+#[test]
+fn the_kernel_can_look_for_submissions_itself() {
+    let file = temp_file(LEN).unwrap();
+    let polling = |idle| UringOptions { kernel_polling: Some(idle), ..UringOptions::default() };
+    let backend = UringBackend::open(file.path(), &polling(Duration::from_millis(20))).unwrap();
+    assert!(backend.granted_flags().names().any(|name| name == "SQPOLL"));
+    assert!(format!("{backend:?}").contains("SQPOLL"), "{backend:?}");
+    drop(backend);
+    let plain = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    assert!(plain.granted_flags().names().all(|name| name != "SQPOLL"));
+    drop(plain);
+
+    for idle in [Duration::ZERO, Duration::from_micros(999), Duration::from_secs(1 << 40)] {
+        let error = UringBackend::open(file.path(), &polling(idle)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("milliseconds"), "{error}");
+    }
 }
