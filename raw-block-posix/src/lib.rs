@@ -41,8 +41,10 @@
 //! [`event_fd`](raw_block_core::IoQueue::event_fd), and there is no memory to register.
 //!
 //! # What the kernel has to offer
-//! - Linux 4.9, for discard and write-zeroes on block devices. What a device or a file system lacks
-//!   ends in [`Unsupported`](raw_block_core::ErrorKind::Unsupported).
+//! - Linux 4.9, for write-zeroes on block devices. What a device or a file system lacks ends in
+//!   [`Unsupported`](raw_block_core::ErrorKind::Unsupported).
+//! - A discard is the ioctl `BLKDISCARD` on a block device, wherever that has the operation, and a hole
+//!   in a file.
 //! - From Linux 6.1 on, and on file systems that tell (`STATX_DIOALIGN`), the alignment of direct
 //!   transfers is what the device wants; before, files are used in blocks of 4096 bytes.
 //! - A flush is `fdatasync`. It leaves out nothing that matters: no op changes the size of the device,

@@ -1,6 +1,6 @@
 //! One op, carried out by blocking system calls.
 
-use std::io::IoSliceMut;
+use std::io::{self, IoSliceMut};
 use std::thread;
 use std::time::Duration;
 
@@ -42,9 +42,9 @@ pub(crate) fn carry_out(device: &DeviceFile, op: Op) -> (Completion, Effort) {
         OpKind::Write => move_all(op, alignment, |op| write_some(device, op)),
         // Also writes what it takes to find the bytes again, such as newly allocated blocks. What it
         // leaves out are timestamps, which nobody looks at.
-        OpKind::Flush => call(op, |_| fdatasync(device)),
-        OpKind::Discard => call(op, |op| change_range(device, op, punch_hole())),
-        OpKind::WriteZeroes => call(op, |op| write_zeroes(device, op)),
+        OpKind::Flush => call(op, |_| Ok(fdatasync(device)?)),
+        OpKind::Discard => call(op, |op| device.discard(op.offset(), op.len())),
+        OpKind::WriteZeroes => call(op, |op| Ok(write_zeroes(device, op)?)),
     }
 }
 
@@ -107,32 +107,28 @@ fn write_some(device: &DeviceFile, op: &Op) -> nix::Result<usize> {
 }
 
 /// Carries out an op that is one system call without memory.
-fn call(op: Op, mut attempt: impl FnMut(&Op) -> nix::Result<()>) -> (Completion, Effort) {
+fn call(op: Op, mut attempt: impl FnMut(&Op) -> io::Result<()>) -> (Completion, Effort) {
     let mut effort = Effort::default();
     loop {
         effort.calls += 1;
         match attempt(&op) {
             Ok(()) => return (op.complete(), effort),
-            Err(Errno::EINTR) => effort.repeats += 1,
-            Err(errno) => return (op.fail(errno.into()), effort),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => effort.repeats += 1,
+            Err(error) => return (op.fail(error), effort),
         }
     }
 }
 
-fn punch_hole() -> FallocateFlags {
-    FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE
-}
-
 fn write_zeroes(device: &DeviceFile, op: &Op) -> nix::Result<()> {
-    let zero = FallocateFlags::FALLOC_FL_ZERO_RANGE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    match change_range(device, op, zero) {
+    match change_range(device, op, FallocateFlags::FALLOC_FL_ZERO_RANGE) {
         // A hole reads as zeroes too.
-        Err(Errno::EOPNOTSUPP) => change_range(device, op, punch_hole()),
+        Err(Errno::EOPNOTSUPP) => change_range(device, op, FallocateFlags::FALLOC_FL_PUNCH_HOLE),
         result => result,
     }
 }
 
 fn change_range(device: &DeviceFile, op: &Op, mode: FallocateFlags) -> nix::Result<()> {
+    let mode = mode | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     fallocate(device, mode, signed(op.offset())?, signed(op.len())?)
 }
 

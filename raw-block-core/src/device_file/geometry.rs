@@ -63,9 +63,7 @@ fn of_block_device(file: &File) -> Result<Geometry, Error> {
     }
     geometry.volatile_write_cache =
         limits.text("write_cache").is_none_or(|cache| cache != "write through");
-    // A discard is a hole punched by fallocate(2); the kernel makes it a write-zeroes command, and
-    // refuses it where the device has none.
-    geometry.discard = limits.number("write_zeroes_max_bytes").is_some_and(|bytes| bytes > 0);
+    geometry.discard = limits.number("discard_max_bytes").is_some_and(|bytes| bytes > 0);
     geometry.write_zeroes = true; // the kernel writes zeroes itself where the device cannot
     Ok(geometry)
 }

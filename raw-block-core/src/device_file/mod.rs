@@ -1,6 +1,7 @@
 //! A file or block device, opened carefully. Backends that do their transfers on a file descriptor
 //! start from here.
 
+mod discard;
 mod geometry;
 
 use std::fs::{File, OpenOptions};
@@ -134,6 +135,24 @@ impl DeviceFile {
     #[must_use]
     pub fn is_block_device(&self) -> bool {
         self.is_block_device
+    }
+
+    /// Tells the device that `len` bytes from byte `offset` on hold nothing of value, and waits until it
+    /// has taken note: for backends, to carry out an [`OpKind::Discard`](crate::OpKind::Discard).
+    ///
+    /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`: the
+    /// kernel makes such a hole by writing zeroes, and refuses it where the device has no command for
+    /// that. In a file it is a hole.
+    ///
+    /// # Errors
+    /// Those of the system: `EOPNOTSUPP` where the device or the file system has no such operation,
+    /// `EINTR` when a signal came first; then it can be called again.
+    pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.is_block_device {
+            discard::in_block_device(&self.file, offset, len)
+        } else {
+            discard::in_file(&self.file, offset, len)
+        }
     }
 }
 

@@ -1,0 +1,131 @@
+//! A discard reaches a block device as a discard, and a file as a hole.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use raw_block_core::conformance::{Skipped, fixture};
+use raw_block_core::{AlignedBuf, DeviceFile, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt};
+use raw_block_posix::{PosixBackend, PosixOptions};
+use support::{is_root, passed_on, prefixed, run_again, skip};
+
+const CAPACITY: u64 = 16 << 20;
+const MIB: u64 = 1 << 20;
+
+fn open(path: &Path, direct: Direct) -> Dispatcher {
+    let options = PosixOptions { direct, threads: 2 };
+    Dispatcher::new(Arc::new(PosixBackend::open(path, &options).unwrap())).unwrap()
+}
+
+/// A loop device and its directory in sysfs.
+fn loop_device(sector_size: u32) -> Result<(fixture::LoopDevice, PathBuf), Skipped> {
+    let device = fixture::LoopDevice::attach(CAPACITY, sector_size)?;
+    let sysfs = Path::new("/sys/block").join(device.path().file_name().unwrap());
+    fs::metadata(&sysfs).map_err(Skipped::because)?;
+    Ok((device, sysfs))
+}
+
+/// Writes to the first three MiB, gives up the second one, and sees to it that the others are as they
+/// were.
+fn discard_between_neighbours(device: &Dispatcher) {
+    let mut buffer = AlignedBuf::zeroed(3 << 20).unwrap();
+    buffer.fill(9);
+    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    device.flush().unwrap();
+    device.discard(MIB, MIB).unwrap();
+    buffer.fill(0);
+    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    assert!(buffer[..1 << 20].iter().all(|&byte| byte == 9));
+    assert!(buffer[2 << 20..].iter().all(|&byte| byte == 9));
+}
+
+#[test]
+fn a_block_device_sees_a_discard_and_no_write() {
+    for sector_size in [512, 4096] {
+        let (device, sysfs) = match loop_device(sector_size) {
+            Ok(found) => found,
+            Err(skipped) => return skipped.tell(),
+        };
+        // The kernel's `Documentation/block/stat.rst`: writes are the fifth number, discards the twelfth.
+        let counts = || {
+            let stat = fs::read_to_string(sysfs.join("stat")).unwrap();
+            let numbers: Vec<u64> = stat.split_whitespace().map(|n| n.parse().unwrap()).collect();
+            (numbers[4], numbers[11])
+        };
+        for direct in [Direct::Required, Direct::Off] {
+            let dispatcher = open(device.path(), direct);
+            if !dispatcher.geometry().discard {
+                return Skipped::because("the loop device has no discard").tell();
+            }
+            discard_between_neighbours(&dispatcher);
+            let (writes, discards) = counts();
+            dispatcher.discard(8 * MIB, MIB).unwrap();
+            let expected = (writes, discards + 1);
+            assert_eq!(counts(), expected, "sectors of {sector_size}, {direct:?}");
+        }
+    }
+}
+
+#[test]
+fn a_block_device_without_discard_says_so_and_still_writes_zeroes() {
+    let Some(directory) = passed_on() else {
+        if !is_root() {
+            return skip("only root can attach a loop device");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let test = "a_block_device_without_discard_says_so_and_still_writes_zeroes";
+        let path = directory.path().to_str().unwrap();
+        return run_again(test, path, |command| {
+            let propagation = ["--mount", "--propagation", "private", "--"];
+            let mut command = prefixed("unshare", &propagation, &command);
+            // Where the file under the loop device will be.
+            command.env("CARGO_TARGET_TMPDIR", path);
+            command
+        });
+    };
+    // A file system without fallocate, so that the loop device over a file of it has nothing to discard
+    // or to write zeroes with. What is mounted here goes away with this process.
+    let mount = Command::new("mount").args(["-t", "ramfs", "none"]).arg(&directory).output();
+    match mount {
+        Ok(output) if output.status.success() => {}
+        refused => return skip(&format!("no ramfs can be mounted: {refused:?}")),
+    }
+    let (device, _) = match loop_device(512) {
+        Ok(found) => found,
+        Err(skipped) => return skipped.tell(),
+    };
+    let file = DeviceFile::open(device.path(), Direct::Required).unwrap();
+    assert!(!file.geometry().discard);
+    assert_eq!(file.discard(0, MIB).unwrap_err().kind(), io::ErrorKind::Unsupported);
+    drop(file);
+
+    let dispatcher = open(device.path(), Direct::Required);
+    assert_eq!(dispatcher.discard(MIB, MIB).unwrap_err().kind(), ErrorKind::Unsupported);
+    dispatcher.write_buffers(&[WriteAt::new(0, &[9; 1024])]).all().unwrap();
+    dispatcher.write_zeroes(512, 512).unwrap();
+    let mut found = [1; 1024];
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    assert_eq!((&found[..512], &found[512..]), (&[9; 512][..], &[0; 512][..]));
+}
+
+#[test]
+fn a_discard_of_a_file_makes_a_hole() {
+    let file = match fixture::temp_file(CAPACITY) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    let allocated = || fs::metadata(file.path()).unwrap().blocks() * 512;
+    let before = allocated();
+    let device = open(file.path(), Direct::Preferred);
+    discard_between_neighbours(&device);
+    device.discard(CAPACITY - MIB, MIB).unwrap();
+    // What a file system takes to note where the holes are is less than a hole.
+    assert!(allocated() < before - MIB, "{} of {before} bytes are allocated", allocated());
+    assert_eq!(fs::metadata(file.path()).unwrap().len(), CAPACITY);
+}
