@@ -95,7 +95,8 @@ impl IoBackend for UringBackend {
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        Ok(Box::new(UringQueue::<Standard>::open(Arc::clone(&self.rings), depth, Linux)?))
+        let (file, rings) = (Arc::clone(&self.file), Arc::clone(&self.rings));
+        Ok(Box::new(UringQueue::<Standard>::open(file, rings, depth, Linux)?))
     }
 
     fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {

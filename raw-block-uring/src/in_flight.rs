@@ -23,6 +23,8 @@ pub(crate) enum Verdict {
     Done,
     Again,
     EndOfDevice,
+    /// A discard that the ring has no entry for: a block device without write-zeroes.
+    NeedsIoctl,
     Failed(i32),
 }
 
@@ -60,6 +62,7 @@ impl InFlight {
                 self.punches = true;
                 Verdict::Again
             }
+            libc::EOPNOTSUPP if self.op.kind() == OpKind::Discard => Verdict::NeedsIoctl,
             errno => Verdict::Failed(errno),
         }
     }
@@ -70,6 +73,7 @@ impl InFlight {
             Verdict::Done => self.op.complete(),
             Verdict::EndOfDevice => self.op.fail_at_end(),
             Verdict::Failed(errno) => self.op.fail(io::Error::from_raw_os_error(errno)),
+            Verdict::NeedsIoctl => self.op.fail(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
             Verdict::Again => self.op.fail(io::Error::from_raw_os_error(libc::ECANCELED)),
         }
     }

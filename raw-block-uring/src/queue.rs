@@ -1,11 +1,12 @@
 //! The queue: ops in a ring.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{Completion, Error, IoQueue, Op};
+use raw_block_core::{Completion, DeviceFile, Error, IoQueue, Op};
 
 use crate::device::RingDevice;
 use crate::entry;
@@ -21,11 +22,17 @@ use crate::width::{Standard, Width};
 /// entries to the kernel.
 pub(crate) struct UringQueue<W: Width = Standard, K: Kernel = Linux> {
     ring: Ring<W, InFlight, K>,
+    file: Arc<DeviceFile>,
 }
 
 impl<W: Width, K: Kernel> UringQueue<W, K> {
-    pub(crate) fn open(device: Arc<RingDevice>, depth: usize, kernel: K) -> Result<Self, Error> {
-        Ok(Self { ring: Ring::open(device, depth, kernel)? })
+    pub(crate) fn open(
+        file: Arc<DeviceFile>,
+        device: Arc<RingDevice>,
+        depth: usize,
+        kernel: K,
+    ) -> Result<Self, Error> {
+        Ok(Self { ring: Ring::open(device, depth, kernel)?, file })
     }
 
     /// Puts the entry for what is left of an op into the submission queue.
@@ -47,6 +54,17 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         unsafe { self.ring.push(slot, entry, memory) };
     }
 
+    /// Carries out a discard by the system call that there is for it, and waits for it.
+    fn discard(&self, op: Op) -> Completion {
+        loop {
+            match self.file.discard(op.offset(), op.len()) {
+                Ok(()) => return op.complete(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return op.fail(error),
+            }
+        }
+    }
+
     /// Takes in what has completed: appends what is over to `done`, pushes again what is not.
     fn take_completions(&mut self, done: &mut Vec<Completion>) {
         let mut retries = 0;
@@ -57,6 +75,10 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
                 Verdict::Again if !broken => {
                     retries += 1;
                     self.push(slot);
+                }
+                Verdict::NeedsIoctl => {
+                    let over = self.ring.remove(slot);
+                    done.extend(over.map(|over| self.discard(over.op)));
                 }
                 verdict => {
                     done.extend(self.ring.remove(slot).map(|over| over.complete(verdict)));

@@ -161,3 +161,13 @@ fn zeroes_that_the_file_system_cannot_write_are_a_hole() {
     assert_eq!(stage.script.lock().unwrap().taken, 2);
     assert_eq!(stage.written(), WRITES - 1);
 }
+
+#[test]
+fn a_discard_that_the_ring_cannot_do_is_done_without_it() {
+    let stage = Stage::new();
+    stage.write();
+    stage.script(&[], &[OnResult::Replace(-libc::EOPNOTSUPP)]);
+    stage.device.discard(0, 8192).unwrap();
+    assert_eq!(stage.script.lock().unwrap().taken, 1);
+    assert_eq!(stage.written(), WRITES - 1);
+}

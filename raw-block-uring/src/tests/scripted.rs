@@ -167,7 +167,7 @@ impl<W: Width> IoBackend for ScriptedBackend<W> {
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        let rings = Arc::clone(&self.rings);
-        Ok(Box::new(UringQueue::<W, _>::open(rings, depth, self.kernel.clone())?))
+        let (file, rings) = (Arc::clone(&self.file), Arc::clone(&self.rings));
+        Ok(Box::new(UringQueue::<W, _>::open(file, rings, depth, self.kernel.clone())?))
     }
 }
