@@ -13,8 +13,14 @@ const MAX_BYTES: usize = 1 << 30;
 /// One entry takes at most this many segments: `UIO_MAXIOV` of `linux/uio.h`. The rest follows.
 const MAX_SEGMENTS: usize = 1024;
 
-/// The entry that carries out what is left of an op. `punches` says to write zeroes by making a hole.
-pub(crate) fn of(op: &Op, punches: bool, memory: Lookup) -> squeue::Entry {
+/// Discards a range of a block device, from Linux 6.12 on: `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h`,
+/// which is `_IO(0x12, 0)`.
+const DISCARD: u32 = 0x12 << 8;
+
+/// The entry that carries out what is left of an op.
+///
+/// `punches` says to write zeroes by making a hole, `is_block_device` what is discarded.
+pub(crate) fn of(op: &Op, punches: bool, is_block_device: bool, memory: Lookup) -> squeue::Entry {
     let region = match memory {
         Lookup::Region(region) => Some(region),
         Lookup::Crossing | Lookup::Plain => None,
@@ -24,6 +30,7 @@ pub(crate) fn of(op: &Op, punches: bool, memory: Lookup) -> squeue::Entry {
         (OpKind::Read | OpKind::Write, segments) => many_segments(op, segments, region),
         // Data and whatever is needed to find them again: the size of the device never changes here.
         (OpKind::Flush, _) => opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(),
+        (OpKind::Discard, _) if is_block_device => discard(op),
         // A hole reads as zeroes too.
         (OpKind::WriteZeroes, _) if !punches => change_range(op, libc::FALLOC_FL_ZERO_RANGE),
         (OpKind::Discard | OpKind::WriteZeroes, _) => change_range(op, libc::FALLOC_FL_PUNCH_HOLE),
@@ -60,6 +67,14 @@ fn many_segments(op: &Op, segments: &[libc::iovec], region: Option<u16>) -> sque
         }
         (_, None) => opcode::Writev::new(DEVICE, list, count).offset(at).build(),
     }
+}
+
+fn discard(op: &Op) -> squeue::Entry {
+    // The length goes into `addr3`, which is the first word of the entry's command data.
+    let mut command = [0; 16];
+    #[expect(clippy::host_endian_bytes, reason = "it is a number in memory for this kernel")]
+    command[..8].copy_from_slice(&op.len().to_ne_bytes());
+    opcode::UringCmd16::new(DEVICE, DISCARD).addr(Some(op.offset())).cmd(command).build()
 }
 
 fn change_range(op: &Op, mode: i32) -> squeue::Entry {

@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
     Done,
     Again,
     EndOfDevice,
-    /// A discard that the ring has no entry for: a block device without write-zeroes.
+    /// A discard that the ring cannot do: before Linux 6.12 it knows none for block devices.
     NeedsIoctl,
     Failed(i32),
 }
@@ -62,7 +62,10 @@ impl InFlight {
                 self.punches = true;
                 Verdict::Again
             }
-            libc::EOPNOTSUPP if self.op.kind() == OpKind::Discard => Verdict::NeedsIoctl,
+            // EINVAL where the kernel does not know the command; a true one comes back from the ioctl.
+            libc::EOPNOTSUPP | libc::EINVAL if self.op.kind() == OpKind::Discard => {
+                Verdict::NeedsIoctl
+            }
             errno => Verdict::Failed(errno),
         }
     }

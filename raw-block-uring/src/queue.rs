@@ -47,7 +47,7 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
             }
             lookup => lookup,
         };
-        let entry = entry::of(op, *punches, memory);
+        let entry = entry::of(op, *punches, self.file.is_block_device(), memory);
         // SAFETY: the entry names the memory of the op and its segment list, both valid while the op
         // lives, and the op stays in its slot until its completion was taken in. Its region was looked
         // up just now.
