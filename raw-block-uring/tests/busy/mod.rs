@@ -1,0 +1,189 @@
+//! A device that is kept busy with reads.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use raw_block_core::conformance::fixture::{TempFile, temp_file};
+use raw_block_core::{
+    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, Geometry, IoBackend, IoQueue, Op,
+    OwnedTransfer, Stats, Ticket,
+};
+use raw_block_uring::{UringBackend, UringOptions};
+
+use crate::quarantine;
+
+/// Bytes of one read, and how many of them are started at once: 128 MiB, which no device reads while they
+/// are being started.
+pub(crate) const READ: usize = 1 << 20;
+pub(crate) const READS: usize = 128;
+/// All of them are in flight at once.
+pub(crate) const OPTIONS: DispatcherOptions =
+    DispatcherOptions { queue_depth: READS, max_queues: 8 };
+
+/// The file that is read again and again, in bytes.
+const FILE: u64 = 16 << 20;
+/// How often reads are started until most of them are seen in flight: another program may keep this one
+/// from looking until they are over.
+const ATTEMPTS: usize = 10;
+
+/// One test at a time, so that damage is found by the test that did it. When this is dropped, nothing that
+/// was freed may have been written to.
+pub(crate) struct Alone(#[expect(dead_code, reason = "held for its drop")] MutexGuard<'static, ()>);
+
+impl Alone {
+    pub(crate) fn new() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        quarantine::empty();
+        Self(turn)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let damage = quarantine::empty();
+        if let Some(damage) = damage.filter(|_| !thread::panicking()) {
+            panic!("{damage}");
+        }
+    }
+}
+
+/// A file, opened for reads that take a while.
+pub(crate) struct Busy {
+    device: Option<Dispatcher>,
+    backend: Option<Arc<UringBackend>>,
+    // Dropped last, in this order.
+    _file: TempFile,
+    _alone: Alone,
+}
+
+impl Busy {
+    /// `None`, and a word about it, where there is no disk to put a file on.
+    pub(crate) fn new() -> Option<Self> {
+        let alone = Alone::new();
+        let file = temp_file(FILE).map_err(|skipped| skipped.tell()).ok()?;
+        let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+        let backend = Arc::new(backend);
+        let device = Dispatcher::with_options(backend.clone(), OPTIONS).unwrap();
+        Some(Self { device: Some(device), backend: Some(backend), _file: file, _alone: alone })
+    }
+
+    pub(crate) fn backend(&self) -> Arc<UringBackend> {
+        self.backend.clone().expect("it is open")
+    }
+
+    /// Closes the device, as far as no ticket holds it.
+    pub(crate) fn close(&mut self) {
+        self.device = None;
+        self.backend = None;
+    }
+
+    /// Starts reads into new memory from the heap, and the addresses of their buffers.
+    pub(crate) fn reads_under_way(&self) -> (Ticket, Vec<usize>) {
+        self.reads_under_way_into(heap)
+    }
+
+    /// Starts reads into the buffers that are made for it. More than half of the bytes are still to be
+    /// read when this returns.
+    pub(crate) fn reads_under_way_into(
+        &self,
+        make: impl Fn() -> Vec<AlignedBuf>,
+    ) -> (Ticket, Vec<usize>) {
+        let device = self.device.as_ref().expect("it is open");
+        for _ in 0..ATTEMPTS {
+            let buffers = make();
+            let addresses = buffers.iter().map(|one| one.as_ptr().expose_provenance()).collect();
+            let before = device.stats().read_bytes;
+            let mut ticket = device.batched_read(batch(buffers)).unwrap();
+            let over = ticket.try_wait().is_some();
+            let read = device.stats().read_bytes - before;
+            if !over && read < (READ * READS / 2) as u64 {
+                return (ticket, addresses);
+            }
+        }
+        panic!("{READS} reads were over each time before they could be seen in flight");
+    }
+}
+
+/// Buffers from the heap, for all reads.
+pub(crate) fn heap() -> Vec<AlignedBuf> {
+    (0..READS).map(|_| AlignedBuf::zeroed(READ).unwrap()).collect()
+}
+
+/// Where each read begins.
+pub(crate) fn offsets() -> impl Iterator<Item = u64> {
+    (0..FILE).step_by(READ).cycle()
+}
+
+pub(crate) fn batch(buffers: Vec<AlignedBuf>) -> Vec<OwnedTransfer> {
+    offsets().zip(buffers).map(|(offset, buffer)| OwnedTransfer::new(offset, buffer)).collect()
+}
+
+/// A backend that panics as soon as it has started what its queue accepted.
+pub(crate) struct PanicsWhenReaped(pub(crate) Arc<UringBackend>);
+
+struct Queue(Box<dyn IoQueue>);
+
+/// What it panics with: how many ops were in flight.
+struct InFlight(usize);
+
+impl IoBackend for PanicsWhenReaped {
+    fn engine(&self) -> &str {
+        self.0.engine()
+    }
+
+    fn device(&self) -> &str {
+        self.0.device()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.0.geometry()
+    }
+
+    fn stats(&self) -> &Stats {
+        self.0.stats()
+    }
+
+    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        Ok(Box::new(Queue(self.0.open_queue(depth)?)))
+    }
+}
+
+impl IoQueue for Queue {
+    fn depth(&self) -> usize {
+        self.0.depth()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.0.in_flight()
+    }
+
+    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        self.0.submit(ops);
+    }
+
+    fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
+        self.0.reap(0, None, done);
+        // As a panic, but without a word about it.
+        resume_unwind(Box::new(InFlight(self.0.in_flight())));
+    }
+}
+
+/// Runs what a [`PanicsWhenReaped`] ends, and tells how many ops were in flight then.
+pub(crate) fn in_flight_at_the_panic(run: impl FnOnce()) -> usize {
+    let reason: Box<dyn Any + Send> =
+        catch_unwind(AssertUnwindSafe(run)).expect_err("the backend panics");
+    reason.downcast::<InFlight>().map_or_else(|reason| resume_unwind(reason), |count| count.0)
+}
+
+/// Whether this process has a page at `address`, which is the beginning of one.
+pub(crate) fn is_mapped(address: usize) -> bool {
+    let mut resident = 0_u8;
+    let page = std::ptr::without_provenance_mut(address);
+    // SAFETY: the call looks at the page tables only, and puts one byte into `resident`, for one page.
+    unsafe { libc::mincore(page, 1, &raw mut resident) == 0 }
+}

@@ -1,0 +1,223 @@
+//! Memory that the kernel still writes to is not freed, whatever becomes of a batch.
+//!
+//! Each test starts reads into memory from the heap, more than the device can have done when something
+//! happens to the batch. In the end nothing that was freed meanwhile may have been written to: the
+//! allocator of this program keeps what is freed, and looks at it.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod busy;
+mod quarantine;
+
+use std::env;
+use std::io::{Read, Write, pipe};
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{Command, Stdio, exit};
+use std::ptr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use busy::{
+    Alone, Busy, PanicsWhenReaped, batch, heap, in_flight_at_the_panic, is_mapped, offsets,
+};
+use io_uring::{IoUring, opcode, types};
+use quarantine::Quarantine;
+use raw_block_core::{BufferPool, Dispatcher, Finished, ReadAt};
+
+#[global_allocator]
+static ALLOCATOR: Quarantine = Quarantine;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn all_were_read(finished: &[Finished]) -> bool {
+    finished.iter().all(|one| one.result.is_ok() && one.buffer.iter().any(|&byte| byte != 0))
+}
+
+#[test]
+fn a_dropped_ticket_frees_its_memory_after_the_kernel() {
+    let Some(busy) = Busy::new() else { return };
+    let (ticket, addresses) = busy.reads_under_way();
+    drop(ticket);
+    assert!(addresses.iter().all(|&address| quarantine::keeps(address)), "freed, and kept here");
+}
+
+#[test]
+fn a_forgotten_ticket_never_frees_its_memory() {
+    let Some(mut busy) = Busy::new() else { return };
+    let (ticket, addresses) = busy.reads_under_way();
+    mem::forget(ticket);
+    busy.close();
+    let end = Instant::now() + PATIENCE;
+    for &address in &addresses {
+        let last = ptr::with_exposed_provenance::<u64>(address + busy::READ - size_of::<u64>());
+        // SAFETY: nobody frees the buffer any more, and `last` is the last word of it. The kernel may
+        // be writing to it, which a volatile read allows for.
+        while unsafe { last.read_volatile() } == 0 {
+            assert!(Instant::now() < end, "the reads of a forgotten ticket still arrive");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(!addresses.iter().any(|&address| quarantine::keeps(address)), "never freed");
+}
+
+#[test]
+fn a_ticket_waited_for_on_another_thread_keeps_its_memory_until_then() {
+    let Some(busy) = Busy::new() else { return };
+    let (ticket, addresses) = busy.reads_under_way();
+    let waiter = thread::spawn(move || {
+        let finished = ticket.wait();
+        assert!(all_were_read(&finished));
+        finished
+    });
+    let finished = waiter.join().unwrap();
+    assert!(!addresses.iter().any(|&address| quarantine::keeps(address)), "the waiter has it");
+    drop(finished);
+}
+
+#[test]
+fn a_ticket_outlives_the_thread_that_started_it() {
+    let Some(busy) = Busy::new() else { return };
+    let (ticket, _) = thread::scope(|scope| scope.spawn(|| busy.reads_under_way()).join().unwrap());
+    assert!(all_were_read(&ticket.wait()));
+    let (ticket, _) = thread::scope(|scope| scope.spawn(|| busy.reads_under_way()).join().unwrap());
+    drop(ticket);
+}
+
+#[test]
+fn a_panic_while_a_ticket_is_out_frees_its_memory_after_the_kernel() {
+    let Some(busy) = Busy::new() else { return };
+    let unwound = catch_unwind(AssertUnwindSafe(|| {
+        let (_ticket, _) = busy.reads_under_way();
+        // As a panic, but without a word about it.
+        resume_unwind(Box::new(()));
+    }));
+    assert!(unwound.is_err());
+}
+
+#[test]
+fn a_ticket_outlives_its_dispatcher_and_backend() {
+    let Some(mut busy) = Busy::new() else { return };
+    let (ticket, _) = busy.reads_under_way();
+    busy.close();
+    assert!(all_were_read(&ticket.wait()));
+}
+
+#[test]
+fn a_ticket_may_be_dropped_after_its_dispatcher_and_backend() {
+    let Some(mut busy) = Busy::new() else { return };
+    let (ticket, _) = busy.reads_under_way();
+    busy.close();
+    drop(ticket);
+}
+
+/// The lane goes with the panic, and its queue is dropped with everything in flight.
+#[test]
+fn a_panic_inside_a_blocking_read_unwinds_after_the_kernel() {
+    let Some(busy) = Busy::new() else { return };
+    let backend = Arc::new(PanicsWhenReaped(busy.backend()));
+    let device = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
+    let in_flight = in_flight_at_the_panic(|| {
+        let mut buffers = heap();
+        let mut reads: Vec<_> = offsets()
+            .zip(&mut buffers)
+            .map(|(offset, buffer)| ReadAt::new(offset, buffer))
+            .collect();
+        let _ = device.read_buffers(&mut reads);
+    });
+    assert!(in_flight > busy::READS / 2, "only {in_flight} reads were in flight when it panicked");
+}
+
+#[test]
+fn a_panic_while_a_ticket_is_made_frees_its_memory_after_the_kernel() {
+    let Some(busy) = Busy::new() else { return };
+    let backend = Arc::new(PanicsWhenReaped(busy.backend()));
+    let device = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
+    let in_flight = in_flight_at_the_panic(|| drop(device.batched_read(batch(heap()))));
+    assert!(in_flight > busy::READS / 2, "only {in_flight} reads were in flight when it panicked");
+}
+
+/// Arenas are mapped, so the allocator does not see them: here it is asked whether they are still there.
+#[test]
+fn an_arena_stays_mapped_while_the_kernel_writes_to_it() {
+    let Some(mut busy) = Busy::new() else { return };
+    let lent = || {
+        let pool = BufferPool::new(busy::READ, busy::READS).unwrap();
+        std::iter::from_fn(|| pool.take()).collect::<Vec<_>>()
+    };
+    // An arena that nothing uses is unmapped, unless another thread maps something in its place.
+    let unmapped = (0..100).any(|_| {
+        let address = lent()[0].as_ptr().addr();
+        !is_mapped(address)
+    });
+    assert!(unmapped, "an arena that nothing uses stays mapped");
+
+    let (ticket, addresses) = busy.reads_under_way_into(lent);
+    assert!(addresses.iter().all(|&address| is_mapped(address)));
+    busy.close();
+    assert!(addresses.iter().all(|&address| is_mapped(address)));
+    let finished = ticket.wait();
+    assert!(addresses.iter().all(|&address| is_mapped(address)) && all_were_read(&finished));
+}
+
+#[test]
+fn a_process_may_exit_while_reads_are_under_way() {
+    const CHILD: &str = "RAW_BLOCK_EXIT_WITH_READS_UNDER_WAY";
+    const NAME: &str = "a_process_may_exit_while_reads_are_under_way";
+    let Some(busy) = Busy::new() else { return };
+    if env::var_os(CHILD).is_some() {
+        let _both = [busy.reads_under_way(), busy.reads_under_way()];
+        let _ = std::io::stdout().write_all(b"leaving\n");
+        exit(0);
+    }
+    drop(busy);
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("still there after {} s", PATIENCE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(status.success() && said.contains("leaving"), "{status}: {said}");
+}
+
+/// Shows that the tests above could fail: here memory is freed too early, on purpose.
+#[test]
+fn memory_that_is_freed_before_the_kernel_wrote_to_it_is_noticed() {
+    let _alone = Alone::new();
+    let (reader, mut writer) = pipe().unwrap();
+    let mut ring = IoUring::new(1).unwrap();
+    let buffer = vec![0_u8; 3 * 4096];
+    let start = buffer.as_ptr().expose_provenance();
+    let to = ptr::with_exposed_provenance_mut(start + 5000);
+    let read = opcode::Read::new(types::Fd(reader.as_raw_fd()), to, 16).build();
+    // SAFETY: the memory is freed while the read is pending, which is the fault that this test is about.
+    // The allocator of this program keeps freed memory allocated, and nobody else gets it before `empty`
+    // gives it back, which is after the read.
+    unsafe { ring.submission().push(&read) }.unwrap();
+    ring.submit().unwrap();
+    drop(buffer);
+    quarantine::check();
+    assert!(quarantine::keeps(start));
+    writer.write_all(b"sixteen letters.").unwrap();
+    ring.submit_and_wait(1).unwrap();
+    assert_eq!(ring.completion().next().unwrap().result(), 16);
+
+    assert!(catch_unwind(quarantine::check).is_err());
+    let damage = quarantine::empty().expect("the damage is found");
+    assert_eq!((damage.start, damage.len, damage.offset), (start, 3 * 4096, 5000));
+    assert_eq!(damage.found, b's');
+}

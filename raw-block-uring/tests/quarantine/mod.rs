@@ -1,0 +1,178 @@
+//! An allocator that notices when freed memory is written to, also by the kernel.
+//!
+//! AddressSanitizer sees what the program does with freed memory, not what the kernel does. Here freed
+//! memory of a page or more is kept and filled with a pattern. Where the pattern is not intact later,
+//! somebody wrote who had no right to any more: a read that was still under way, for example.
+//!
+//! Memory of a `BufferPool` is mapped and not allocated, so it does not pass here.
+
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
+use std::io::{self, Write};
+use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Smaller allocations are none that a direct transfer could use as they are: they go to the system.
+const SMALLEST: usize = 4096;
+/// Beyond these, what was freed first is looked at for the last time and given back.
+const MOST_BYTES: usize = 512 << 20;
+const MOST_PIECES: usize = 1 << 16;
+
+const PATTERN: u8 = 0xDB;
+static PAGE: [u8; SMALLEST] = [PATTERN; SMALLEST];
+
+static TABLE: Mutex<Table> = Mutex::new(Table::EMPTY);
+
+/// The allocator. Name it as `#[global_allocator]`.
+pub(crate) struct Quarantine;
+
+// SAFETY: everything is passed on to the system's allocator; a part of what is freed only later, and
+// each piece once.
+unsafe impl GlobalAlloc for Quarantine {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        if layout.size() < SMALLEST {
+            // SAFETY: the caller keeps the contract of `dealloc`, and `start` came from `System`.
+            return unsafe { System.dealloc(start, layout) };
+        }
+        // SAFETY: the caller gives these bytes away, and nobody else gets them yet.
+        unsafe { start.write_bytes(PATTERN, layout.size()) };
+        let mut table = table();
+        while table.is_full(layout.size()) {
+            if let Some(damage) = table.give_back_oldest() {
+                // Neither a panic nor an allocation is possible here.
+                let _ = writeln!(io::stderr(), "{damage}");
+                process::abort();
+            }
+        }
+        table.keep(Piece { start: start as usize, layout });
+    }
+}
+
+/// Panics if memory was written to after it was freed.
+#[track_caller]
+pub(crate) fn check() {
+    let damage = table().pieces().find_map(Piece::damage);
+    assert!(damage.is_none(), "{}", damage.unwrap_or_default());
+}
+
+/// Gives back all that is kept. Tells the first damage that was found, if there was any.
+pub(crate) fn empty() -> Option<Damage> {
+    let mut table = table();
+    let mut first = None;
+    while table.count > 0 {
+        let damage = table.give_back_oldest();
+        first = first.or(damage);
+    }
+    first
+}
+
+/// Whether the byte at this address was freed and is kept.
+pub(crate) fn keeps(address: usize) -> bool {
+    let contains =
+        |piece: &Piece| (piece.start..piece.start + piece.layout.size()).contains(&address);
+    table().pieces().any(contains)
+}
+
+/// Freed memory that was written to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Damage {
+    /// Where it begins.
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// The first byte of it that differs.
+    pub(crate) offset: usize,
+    pub(crate) found: u8,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { start, len, offset, found } = self;
+        write!(
+            f,
+            "written to after it was freed: {len} bytes at {start:#x}, where byte {offset} is \
+             {found:#04x} and not {PATTERN:#04x}"
+        )
+    }
+}
+
+/// Memory that was freed and not given back.
+#[derive(Clone, Copy)]
+struct Piece {
+    start: usize,
+    layout: Layout,
+}
+
+impl Piece {
+    fn damage(&self) -> Option<Damage> {
+        let len = self.layout.size();
+        let differs = |page: &usize| {
+            let part = SMALLEST.min(len - page);
+            // SAFETY: the piece is allocated memory until it is given back, and `part` bytes of it
+            // begin here; no reference is made, because the kernel may be writing.
+            unsafe { libc::memcmp(self.at(*page).cast(), PAGE.as_ptr().cast(), part) != 0 }
+        };
+        let page = (0..len).step_by(SMALLEST).find(differs)?;
+        // SAFETY: as above, for a single byte.
+        let byte = |offset: usize| unsafe { self.at(offset).read_volatile() };
+        let offset = (page..len).find(|&offset| byte(offset) != PATTERN)?;
+        Some(Damage { start: self.start, len, offset, found: byte(offset) })
+    }
+
+    fn at(&self, offset: usize) -> *const u8 {
+        std::ptr::with_exposed_provenance(self.start + offset)
+    }
+}
+
+/// What was freed and not given back, oldest first, in a ring: it must not allocate.
+struct Table {
+    pieces: [Option<Piece>; MOST_PIECES],
+    first: usize,
+    count: usize,
+    bytes: usize,
+}
+
+impl Table {
+    const EMPTY: Self = Self { pieces: [None; MOST_PIECES], first: 0, count: 0, bytes: 0 };
+
+    fn is_full(&self, more: usize) -> bool {
+        self.count == MOST_PIECES || self.count > 0 && self.bytes + more > MOST_BYTES
+    }
+
+    fn keep(&mut self, piece: Piece) {
+        self.pieces[(self.first + self.count) % MOST_PIECES] = Some(piece);
+        self.count += 1;
+        self.bytes += piece.layout.size();
+    }
+
+    fn give_back_oldest(&mut self) -> Option<Damage> {
+        let piece = self.pieces[self.first].take()?;
+        self.first = (self.first + 1) % MOST_PIECES;
+        self.count -= 1;
+        self.bytes -= piece.layout.size();
+        let damage = piece.damage();
+        // SAFETY: the piece came from `System` with this layout, its owner gave it away, and it has just
+        // left the table.
+        unsafe { System.dealloc(piece.at(0).cast_mut(), piece.layout) };
+        damage
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces[..].iter().cycle().skip(self.first).take(self.count).flatten()
+    }
+}
+
+fn table() -> MutexGuard<'static, Table> {
+    TABLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
