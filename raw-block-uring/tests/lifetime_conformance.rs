@@ -1,0 +1,37 @@
+//! The conformance suite once more, over an allocator that notices when freed memory is written to.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod quarantine;
+
+use std::sync::Arc;
+use std::thread;
+
+use quarantine::Quarantine;
+use raw_block_core::Direct;
+use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::conformance::{Skipped, Subject};
+use raw_block_uring::{UringBackend, UringOptions};
+
+#[global_allocator]
+static ALLOCATOR: Quarantine = Quarantine;
+
+/// Looks at what was freed when it is dropped, which is after the backend. Other tests run meanwhile, so
+/// nothing is given back; what they free must be intact just as well.
+struct Check;
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            quarantine::check();
+        }
+    }
+}
+
+fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
+    let file = temp_file(16 << 20)?;
+    let backend = UringBackend::open(file.path(), &UringOptions { direct }).unwrap();
+    Ok(Subject::new(Arc::new(backend)).keeping(file).keeping(Check))
+}
+
+raw_block_core::conformance_suite!(file, || on_a_file(Direct::Required));
+raw_block_core::conformance_suite!(file_through_the_page_cache, || on_a_file(Direct::Off));
