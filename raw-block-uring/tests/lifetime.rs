@@ -112,6 +112,24 @@ fn a_ticket_may_be_dropped_after_its_dispatcher_and_backend() {
     drop(ticket);
 }
 
+#[test]
+fn memory_may_be_freed_as_soon_as_its_reads_are_over() {
+    let Some(busy) = Busy::new() else { return };
+    let device = Dispatcher::with_options(busy.backend(), busy::OPTIONS).unwrap();
+    let mut buffers = heap();
+    let mut reads: Vec<_> =
+        offsets().zip(&mut buffers).map(|(offset, buffer)| ReadAt::new(offset, buffer)).collect();
+    let results = device.read_buffers(&mut reads);
+    drop(buffers);
+    results.all().unwrap();
+
+    let (ticket, _) = busy.reads_under_way();
+    let finished = ticket.wait();
+    let succeeded = finished.iter().all(|one| one.result.is_ok());
+    drop(finished);
+    assert!(succeeded);
+}
+
 /// The lane goes with the panic, and its queue is dropped with everything in flight.
 #[test]
 fn a_panic_inside_a_blocking_read_unwinds_after_the_kernel() {
