@@ -45,8 +45,10 @@ impl Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        let damage = quarantine::empty();
-        if let Some(damage) = damage.filter(|_| !thread::panicking()) {
+        if thread::panicking() {
+            return quarantine::lose();
+        }
+        if let Some(damage) = quarantine::empty() {
             panic!("{damage}");
         }
     }

@@ -67,15 +67,24 @@ pub(crate) fn check() {
     assert!(damage.is_none(), "{}", damage.unwrap_or_default());
 }
 
-/// Gives back all that is kept. Tells the first damage that was found, if there was any.
+/// Gives back all that is kept. Tells the first damage that was found, if there was any; then nothing
+/// is given back, but lost, because whoever did it may go on.
 pub(crate) fn empty() -> Option<Damage> {
     let mut table = table();
-    let mut first = None;
-    while table.count > 0 {
-        let damage = table.give_back_oldest();
-        first = first.or(damage);
+    let mut damage = table.pieces().find_map(Piece::damage);
+    if damage.is_some() {
+        table.lose_all();
     }
-    first
+    while table.count > 0 {
+        let late = table.give_back_oldest();
+        damage = damage.or(late);
+    }
+    damage
+}
+
+/// Loses all that is kept: after a failure nobody knows what the kernel still writes to.
+pub(crate) fn lose() {
+    table().lose_all();
 }
 
 /// Whether the byte at this address was freed and is kept.
@@ -166,6 +175,10 @@ impl Table {
         // left the table.
         unsafe { System.dealloc(piece.at(0).cast_mut(), piece.layout) };
         damage
+    }
+
+    fn lose_all(&mut self) {
+        (self.count, self.bytes) = (0, 0);
     }
 
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
