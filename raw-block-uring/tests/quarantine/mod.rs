@@ -63,8 +63,14 @@ unsafe impl GlobalAlloc for Quarantine {
 /// Panics if memory was written to after it was freed.
 #[track_caller]
 pub(crate) fn check() {
-    let damage = table().pieces().find_map(Piece::damage);
-    assert!(damage.is_none(), "{}", damage.unwrap_or_default());
+    if let Some(damage) = damage() {
+        panic!("{damage}");
+    }
+}
+
+/// The first freed memory that was written to, if there is any.
+pub(crate) fn damage() -> Option<Damage> {
+    table().pieces().find_map(Piece::damage)
 }
 
 /// Gives back all that is kept. Tells the first damage that was found, if there was any; then nothing
@@ -95,7 +101,7 @@ pub(crate) fn keeps(address: usize) -> bool {
 }
 
 /// Freed memory that was written to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
     /// Where it begins.
     pub(crate) start: usize,
