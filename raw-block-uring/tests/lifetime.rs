@@ -73,7 +73,7 @@ fn a_forgotten_ticket_never_frees_its_memory() {
         }
     }
     assert!(
-        last > first,
+        last > first || first == addresses.len(),
         "{first} reads were over when the ticket was forgotten, and {last} later"
     );
     assert!(!addresses.iter().any(|&address| quarantine::keeps(address)), "never freed");

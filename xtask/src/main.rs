@@ -1,5 +1,6 @@
 //! The chores of this workspace, run as `cargo xtask <chore>`.
 
+mod asan;
 mod bench;
 
 use std::process::ExitCode;
@@ -19,11 +20,15 @@ enum Chore {
     /// Measures the layers of this workspace side by side, on a file or on a block device.
     #[command(long_about = bench::ABOUT)]
     Bench(bench::Options),
+    /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
+    #[command(long_about = asan::ABOUT)]
+    Asan(asan::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
+        Chore::Asan(options) => asan::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,108 @@
+//! `cargo xtask asan`.
+
+use std::env;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+/// The help of this chore.
+pub(crate) const ABOUT: &str = "Runs the tests with AddressSanitizer.
+
+What the program itself does with freed or foreign memory ends the test in which it happens. It takes a \
+nightly toolchain, because the sanitizer is not stable yet:
+
+    rustup toolchain install nightly --profile minimal
+
+Everything is compiled anew the first time, below target/asan.";
+
+/// What has unsafe code, or stands on it.
+const PACKAGES: [&str; 4] =
+    ["raw-block-core", "raw-block-posix", "raw-block-uring", "raw-block-store"];
+
+const FLAG: &str = "-Zsanitizer=address";
+
+/// Memory that is lost is not what this looks for: some tests lose some on purpose. A forgotten ticket never
+/// gives its buffers back, a forked child ends with what its parent had, a simulated crash frees nothing.
+const SANITIZER_OPTIONS: &str = "detect_leaks=0";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What the test programs get: the name of a test, for example.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs the tests; their output goes where that of this program goes.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let host = host_of_nightly()?;
+    let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
+    if !flags.is_empty() {
+        flags.push(' ');
+    }
+    flags.push_str(FLAG);
+    let mut sanitizer_options = SANITIZER_OPTIONS.to_owned();
+    if let Ok(more) = env::var("ASAN_OPTIONS") {
+        // The last one counts.
+        sanitizer_options = format!("{sanitizer_options}:{more}");
+    }
+    let mut command = nightly("cargo");
+    command.arg("test").arg("--target").arg(&host).arg("--target-dir").arg(target_directory());
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    // With `--target` the flags concern the tests, and not the build scripts and macros, which run inside
+    // the compiler. Doctests do without the sanitizer.
+    command.args(["--lib", "--tests", "--no-fail-fast", "--"]).args(&options.arguments);
+    command.env("RUSTFLAGS", flags).env("ASAN_OPTIONS", sanitizer_options);
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the tests failed with AddressSanitizer ({status})");
+    }
+    Ok(())
+}
+
+/// A program of the nightly toolchain. It goes through rustup: cargo sets `CARGO` and the like to those of
+/// the toolchain that runs this.
+fn nightly(program: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", program]);
+    for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The triple of this machine, for which the nightly toolchain compiles and has the sanitizer.
+fn host_of_nightly() -> Result<String> {
+    const INSTALL: &str = "install it with `rustup toolchain install nightly --profile minimal`";
+    let output = match nightly("rustc").arg("-vV").stderr(Stdio::piped()).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!(
+                "AddressSanitizer takes a nightly toolchain, and rustup, which runs it, is missing"
+            )
+        }
+        Err(error) => return Err(error).context("cannot run rustup"),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!(
+            "AddressSanitizer takes a nightly toolchain, which is missing: {INSTALL}\n{}",
+            said.trim()
+        );
+    }
+    let about = String::from_utf8_lossy(&output.stdout);
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("the nightly rustc does not tell its host")
+}
+
+/// Beside what is compiled without the sanitizer, so that neither makes the other start anew.
+fn target_directory() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
+    target.unwrap_or_else(beside).join("asan")
+}
