@@ -175,11 +175,18 @@ impl IoQueue for Queue {
     }
 }
 
-/// Runs what a [`PanicsWhenReaped`] ends, and tells how many ops were in flight then.
-pub(crate) fn in_flight_at_the_panic(run: impl FnOnce()) -> usize {
-    let reason: Box<dyn Any + Send> =
-        catch_unwind(AssertUnwindSafe(run)).expect_err("the backend panics");
-    reason.downcast::<InFlight>().map_or_else(|reason| resume_unwind(reason), |count| count.0)
+/// Runs what a [`PanicsWhenReaped`] ends, until reads were in flight when it did.
+pub(crate) fn panic_with_reads_in_flight(run: impl Fn()) {
+    for _ in 0..ATTEMPTS {
+        let reason: Box<dyn Any + Send> =
+            catch_unwind(AssertUnwindSafe(&run)).expect_err("the backend panics");
+        match reason.downcast::<InFlight>() {
+            Ok(in_flight) if in_flight.0 > READS / 2 => return,
+            Ok(_) => {}
+            Err(reason) => resume_unwind(reason),
+        }
+    }
+    panic!("most of {READS} reads were over each time before the backend panicked");
 }
 
 /// Whether this process has a page at `address`, which is the beginning of one.
