@@ -29,7 +29,9 @@ impl Drop for Check {
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(16 << 20)?;
-    let backend = UringBackend::open(file.path(), &UringOptions { direct }).unwrap();
+    let backend =
+        UringBackend::open(file.path(), &UringOptions { direct, ..UringOptions::default() })
+            .unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file).keeping(Check))
 }
 
