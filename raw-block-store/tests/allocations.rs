@@ -63,15 +63,17 @@ fn a_batch_of_many_keys_allocates_no_more_often_than_a_batch_of_few() {
         let store = store_on(&device, &options);
         let keys: Vec<_> = (0..128_u16).map(u16::to_le_bytes).collect();
         let mut buffers: Vec<_> = keys.iter().map(|_| AlignedBuf::zeroed(16384).unwrap()).collect();
-        // Once for everything that is kept from batch to batch.
-        for _ in 0..3 {
-            cost(&store, &keys, 128, &mut buffers);
-        }
-        let few = cost(&store, &keys, 8, &mut buffers);
-        let many = cost(&store, &keys, 128, &mut buffers);
+        // Often enough for everything that is kept from batch to batch, and for the threads that POSIX
+        // hires while it finds work for them.
+        let mut least = |count| {
+            (0..20)
+                .map(|_| cost(&store, &keys, count, &mut buffers))
+                .reduce(|least, cost| [least[0].min(cost[0]), least[1].min(cost[1])])
+                .unwrap()
+        };
+        let (many, few) = (least(128), least(8));
         for (few, many) in few.into_iter().zip(many) {
-            // The list of slots that wait for a checkpoint grows now and then.
-            assert!(many <= few + 1, "{many} for 128 keys, {few} for 8, {engine:?}");
+            assert!(many <= few, "{many} for 128 keys, {few} for 8, {engine:?}");
         }
     }
 }
