@@ -31,6 +31,9 @@
 //!
 //! # Features
 //! `conformance`: the test suite that every backend passes, for those who write one.
+//!
+//! `simulated`: a device in memory that loses power, reorders and fails as a test wants it, for those who
+//! keep something on a device.
 
 pub use backend::{Completion, IoBackend, IoQueue};
 pub use buffer::{AlignedBuf, Arena, BUFFER_ALIGNMENT, BufferPool, Registration};
@@ -47,6 +50,8 @@ pub use transfer::{OwnedTransfer, ReadAt, Transfer, WriteAt, can_batch};
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 
 mod backend;
 mod buffer;

@@ -1,0 +1,195 @@
+//! What a test wants to go wrong.
+
+use std::ops::Range;
+
+use crate::{Op, OpKind};
+
+/// Something that goes wrong on a [`SimulatedDevice`](super::SimulatedDevice), and when.
+///
+/// Without more it hits every op of its kind. [`within`](Self::within) restricts it to a range of the
+/// device, [`nth`](Self::nth) to one of the ops that match. What counts is the op as the device gets it,
+/// so neighbours that were merged are one, and the parts of a merge that failed are ops again.
+///
+/// Each fault counts and hits for itself: an op can be delayed by one and fail by another.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::OpKind;
+/// use raw_block_core::simulated::Fault;
+///
+/// const ENOSPC: i32 = 28;
+/// let third_write_above = Fault::fail(OpKind::Write, ENOSPC).within(1 << 20..1 << 30).nth(3);
+/// # let _ = third_write_above;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fault {
+    kind: OpKind,
+    effect: Effect,
+    range: Range<u64>,
+    nth: Option<u64>,
+    matches: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Fail(i32),
+    FailAfter(i32),
+    Delay(u32),
+    Hold,
+    FlipBit(Option<u32>),
+    Zeroed,
+    OldVersion,
+    OtherBlock(u64),
+    Lost,
+    Misdirected(u64),
+}
+
+impl Fault {
+    /// The op fails with this error number, and nothing happens.
+    #[must_use]
+    pub fn fail(kind: OpKind, errno: i32) -> Self {
+        Self::new(kind, Effect::Fail(errno))
+    }
+
+    /// The op is carried out and fails with this error number all the same: only its success was lost.
+    #[must_use]
+    pub fn fail_after(kind: OpKind, errno: i32) -> Self {
+        Self::new(kind, Effect::FailAfter(errno))
+    }
+
+    /// The op completes late: so many reaps pass it over, unless they have nothing else to give.
+    #[must_use]
+    pub fn delay(kind: OpKind, reaps: u32) -> Self {
+        Self::new(kind, Effect::Delay(reaps))
+    }
+
+    /// The op is neither carried out nor completed until the faults are cleared, the power is cut, the
+    /// process is killed, or its queue is dropped. Whoever waits for it without a deadline waits as long.
+    #[must_use]
+    pub fn hold(kind: OpKind) -> Self {
+        Self::new(kind, Effect::Hold)
+    }
+
+    /// A read finds one bit of each block flipped: this one, counted from the block's first byte and its
+    /// lowest bit, or a seeded one. The device itself keeps what it holds.
+    #[must_use]
+    pub fn flip_bit(bit: Option<u32>) -> Self {
+        Self::new(OpKind::Read, Effect::FlipBit(bit))
+    }
+
+    /// A read finds zeroes.
+    #[must_use]
+    pub fn zeroed() -> Self {
+        Self::new(OpKind::Read, Effect::Zeroed)
+    }
+
+    /// A read finds of each block what it held before it was last written.
+    #[must_use]
+    pub fn old_version() -> Self {
+        Self::new(OpKind::Read, Effect::OldVersion)
+    }
+
+    /// A read finds what lies elsewhere: what is at byte `from`, in place of the first block of the range
+    /// of this fault, and so on. Behind the end of the device there are zeroes.
+    #[must_use]
+    pub fn other_block(from: u64) -> Self {
+        Self::new(OpKind::Read, Effect::OtherBlock(from))
+    }
+
+    /// A write is acknowledged and never stored.
+    #[must_use]
+    pub fn lost_write() -> Self {
+        Self::new(OpKind::Write, Effect::Lost)
+    }
+
+    /// A write is acknowledged and stored elsewhere: at byte `to`, what should be in the first block of the
+    /// range of this fault, and so on. Behind the end of the device it is lost.
+    #[must_use]
+    pub fn misdirected_write(to: u64) -> Self {
+        Self::new(OpKind::Write, Effect::Misdirected(to))
+    }
+
+    /// A flush is acknowledged and makes nothing durable.
+    #[must_use]
+    pub fn lost_flush() -> Self {
+        Self::new(OpKind::Flush, Effect::Lost)
+    }
+
+    fn new(kind: OpKind, effect: Effect) -> Self {
+        Self { kind, effect, range: 0..u64::MAX, nth: None, matches: 0 }
+    }
+
+    /// The same fault for ops that touch these bytes of the device. Where it concerns what is read or
+    /// stored, it concerns no other blocks of the op than those that lie in the range, whole or in part. A
+    /// flush touches everything.
+    #[must_use]
+    pub fn within(mut self, range: Range<u64>) -> Self {
+        self.range = range;
+        self
+    }
+
+    /// The same fault for the `n`th op alone that matches, counted from 1 on.
+    #[must_use]
+    pub fn nth(mut self, n: u64) -> Self {
+        self.nth = Some(n);
+        self
+    }
+
+    /// Counts the op if it matches. What becomes of it, if it is its turn.
+    pub(super) fn hit(&mut self, op: &Op) -> Option<Hit> {
+        let touches =
+            op.offset() < self.range.end && op.offset().saturating_add(op.len()) > self.range.start;
+        if op.kind() != self.kind || !touches && self.kind != OpKind::Flush {
+            return None;
+        }
+        self.matches += 1;
+        let turn = self.nth.is_none_or(|nth| nth == self.matches);
+        turn.then(|| Hit { effect: self.effect, range: self.range.clone() })
+    }
+}
+
+/// What becomes of an op, in a range of the device.
+#[derive(Clone, Debug)]
+pub(super) struct Hit {
+    pub(super) effect: Effect,
+    range: Range<u64>,
+}
+
+impl Hit {
+    /// Whether it concerns a block.
+    pub(super) fn concerns(&self, block: u64, block_len: u64) -> bool {
+        let start = block * block_len;
+        start < self.range.end && start + block_len > self.range.start
+    }
+
+    /// The block that takes the place of `block` when the range begins at byte `place` instead.
+    pub(super) fn moved(&self, block: u64, place: u64, block_len: u64) -> Option<u64> {
+        (place / block_len).checked_add(block - self.range.start / block_len)
+    }
+}
+
+/// The error number that the op fails with.
+pub(super) fn error(hits: &[Hit]) -> Option<i32> {
+    hits.iter().find_map(|hit| match hit.effect {
+        Effect::Fail(errno) | Effect::FailAfter(errno) => Some(errno),
+        _ => None,
+    })
+}
+
+/// Whether the op is not carried out.
+pub(super) fn prevented(hits: &[Hit], kind: OpKind) -> bool {
+    hits.iter().any(|hit| match hit.effect {
+        Effect::Fail(_) => true,
+        Effect::Lost => kind == OpKind::Flush,
+        _ => false,
+    })
+}
+
+/// How many reaps pass the op over.
+pub(super) fn delay(hits: &[Hit]) -> u32 {
+    let delays = hits.iter().map(|hit| match hit.effect {
+        Effect::Delay(reaps) => reaps,
+        _ => 0,
+    });
+    delays.max().unwrap_or(0)
+}

@@ -1,0 +1,162 @@
+//! A queue of a simulated device.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Device;
+use super::fault::{self, Hit};
+use super::state::State;
+use crate::{Completion, IoQueue, Op, OpKind};
+
+pub(super) struct Queue {
+    device: Arc<Device>,
+    depth: usize,
+    /// In the order in which they were accepted.
+    in_flight: Vec<InFlight>,
+}
+
+struct InFlight {
+    op: Op,
+    /// Its number on the device.
+    number: u64,
+    hits: Vec<Hit>,
+    /// How many more reaps pass it over.
+    delay: u32,
+}
+
+impl Queue {
+    pub(super) fn new(device: Arc<Device>, depth: usize) -> Self {
+        Self { device, depth, in_flight: Vec::new() }
+    }
+
+    /// Hands out at least `least` completions if so many ops are not held, and by chance more.
+    fn hand_out(&mut self, state: &mut State, least: usize, done: &mut Vec<Completion>) -> usize {
+        let (mut ready, mut on_time) = (0, 0);
+        for entry in self.in_flight.iter().filter(|entry| !state.held.contains(&entry.number)) {
+            ready += 1;
+            on_time += usize::from(entry.delay == 0);
+        }
+        let least = least.min(ready);
+        let most = on_time.max(least);
+        let count = if state.over.is_some() {
+            // What is left fails, all of it.
+            self.in_flight.len()
+        } else if state.shuffle {
+            state.rng.usize(least..=most)
+        } else {
+            most
+        };
+        for _ in 0..count {
+            let chosen = self.choose(state);
+            let entry = self.in_flight.remove(chosen);
+            done.push(finish(state, entry));
+        }
+        count
+    }
+
+    /// The op that completes next: one of those with the least delay that is not held, if there is one.
+    fn choose(&self, state: &mut State) -> usize {
+        if state.over.is_some() {
+            return 0;
+        }
+        let rank = |entry: &InFlight| (state.held.contains(&entry.number), entry.delay);
+        let Some(best) = self.in_flight.iter().map(rank).min() else { return 0 };
+        let best = self.in_flight.iter().enumerate().filter(|(_, entry)| rank(entry) == best);
+        let best: Vec<_> = best.map(|(position, _)| position).collect();
+        best[if state.shuffle { state.rng.usize(..best.len()) } else { 0 }]
+    }
+}
+
+/// Completes an op, with its effect if that is still to come.
+fn finish(state: &mut State, entry: InFlight) -> Completion {
+    let InFlight { mut op, number, hits, .. } = entry;
+    let prevented = state.over.is_some() || fault::prevented(&hits, op.kind());
+    if op.kind() == OpKind::Read && !prevented {
+        let bytes = state.read(op.offset(), op.len(), &hits);
+        let mut left = &bytes[..];
+        for segment in op.destination() {
+            let (part, rest) = left.split_at(segment.len());
+            segment.copy_from_slice(part);
+            left = rest;
+        }
+    }
+    let error = if state.complete(number) { fault::error(&hits) } else { Some(libc::EIO) };
+    match error {
+        Some(errno) => op.fail(io::Error::from_raw_os_error(errno)),
+        None => op.complete(),
+    }
+}
+
+impl IoQueue for Queue {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        let accepted = ops.len().min(self.depth - self.in_flight.len());
+        if accepted == 0 {
+            return;
+        }
+        let mut state = self.device.state();
+        for op in ops.drain(..accepted) {
+            let (number, hits) = state.accept(&op);
+            let delay = fault::delay(&hits);
+            self.in_flight.push(InFlight { op, number, hits, delay });
+        }
+        state.stir();
+        drop(state);
+        self.device.stats.update(|stats| stats.submissions += 1);
+    }
+
+    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        let device = Arc::clone(&self.device);
+        let mut state = device.state();
+        let mut missing = min.min(self.in_flight.len());
+        loop {
+            state.stir();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let overdue = left == Some(Duration::ZERO);
+            let given = self.hand_out(&mut state, if overdue { 0 } else { missing }, done);
+            missing = missing.saturating_sub(given);
+            if missing == 0 || overdue {
+                break;
+            }
+            // What is left is held. If this very loop ended the device, it is not any more.
+            if state.over.is_none() {
+                state = match left {
+                    None => device.released.wait(state).unwrap_or_else(PoisonError::into_inner),
+                    Some(left) => {
+                        let waited = device.released.wait_timeout(state, left);
+                        waited.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                };
+            }
+        }
+        let over = state.over.is_some();
+        drop(state);
+        for entry in &mut self.in_flight {
+            entry.delay = entry.delay.saturating_sub(1);
+        }
+        if over {
+            // Queues that wait for what is held have to know.
+            device.released.notify_all();
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut state = self.device.state();
+        for entry in self.in_flight.drain(..) {
+            state.complete(entry.number);
+        }
+        drop(state);
+        self.device.released.notify_all();
+    }
+}

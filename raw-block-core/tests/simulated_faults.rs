@@ -1,0 +1,248 @@
+//! Each fault of a simulated device does what it says, and nothing else.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+mod fakes;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fakes::within_seconds;
+use raw_block_core::simulated::{Fault, SimulatedDevice, SimulatedOptions};
+use raw_block_core::{
+    AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, OpKind, OwnedTransfer, ReadAt, Ticket,
+    WriteAt,
+};
+
+const BLOCK: usize = 512;
+const BLOCKS: usize = 16;
+const ENOSPC: i32 = 28;
+
+/// A device whose blocks hold their numbers, from 1 on, and before that their numbers from 101 on.
+fn numbered() -> (SimulatedDevice, Dispatcher) {
+    let simulated = SimulatedDevice::new(Geometry::new(1 << 20, 512).unwrap(), 1).unwrap();
+    let device = Dispatcher::new(simulated.backend()).unwrap();
+    for first in [101, 1] {
+        device.write_buffers(&[WriteAt::new(0, &expected(first))]).all().unwrap();
+    }
+    (simulated, device)
+}
+
+fn expected(first: u8) -> Vec<u8> {
+    (first..).take(BLOCKS).flat_map(|number| [number; BLOCK]).collect()
+}
+
+fn place(block: usize) -> u64 {
+    (block * BLOCK) as u64
+}
+
+fn read(device: &Dispatcher) -> Vec<u8> {
+    let mut found = vec![0xEE; BLOCKS * BLOCK];
+    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    found
+}
+
+fn write(device: &Dispatcher, block: usize, byte: u8) -> Result<(), Error> {
+    device.write_buffers(&[WriteAt::new(place(block), &[byte; BLOCK])]).all()
+}
+
+fn start(device: &Dispatcher, block: usize) -> Ticket {
+    let buffer = AlignedBuf::zeroed(BLOCK).unwrap();
+    device.batched_write(vec![OwnedTransfer::new(place(block), buffer)]).unwrap()
+}
+
+/// What a read finds with a fault in blocks 3 and 4. Asserts that it touches nothing else, and that the
+/// device is as it was.
+#[track_caller]
+fn faulty_read(fault: Fault) -> [Vec<u8>; 2] {
+    let (simulated, device) = numbered();
+    simulated.inject(fault.within(place(3)..place(5)));
+    let mut found = read(&device);
+    let blocks = [3, 4].map(|block| {
+        let range = block * BLOCK..(block + 1) * BLOCK;
+        found.splice(range.clone(), expected(1)[range].to_vec()).collect()
+    });
+    assert!(found == expected(1), "other blocks are touched");
+    assert!(simulated.peek(0, BLOCKS * BLOCK) == expected(1), "the device is touched");
+    simulated.clear_faults();
+    assert!(read(&device) == expected(1), "the fault was cleared");
+    blocks
+}
+
+#[test]
+fn reads_find_something_else() {
+    assert_eq!(faulty_read(Fault::zeroed()), [[0; BLOCK]; 2]);
+    assert_eq!(faulty_read(Fault::old_version()), [[104; BLOCK], [105; BLOCK]]);
+    assert_eq!(faulty_read(Fault::other_block(place(9))), [[10; BLOCK], [11; BLOCK]]);
+    assert_eq!(faulty_read(Fault::other_block(1 << 40)), [[0; BLOCK]; 2]);
+
+    let mut flipped = [4; BLOCK];
+    flipped[1] ^= 2;
+    assert_eq!(faulty_read(Fault::flip_bit(Some(9)))[0], flipped);
+    for (block, held) in faulty_read(Fault::flip_bit(None)).iter().zip([4, 5]) {
+        let bits: u32 = block.iter().map(|byte| (byte ^ held).count_ones()).sum();
+        assert_eq!(bits, 1);
+    }
+}
+
+#[test]
+fn an_op_fails_before_or_after_it_happened() {
+    let (simulated, device) = numbered();
+    let ops = simulated.ops_so_far();
+    simulated.inject(Fault::fail(OpKind::Write, ENOSPC).within(place(3)..place(4)));
+    simulated.inject(Fault::fail_after(OpKind::Write, ENOSPC).within(place(5)..place(6)));
+    for block in [3, 5] {
+        assert_eq!(write(&device, block, 77).unwrap_err().kind(), ErrorKind::NoSpace);
+    }
+    write(&device, 4, 77).unwrap();
+    assert_eq!(simulated.ops_so_far(), ops + 2, "what is prevented does not count");
+    let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
+    assert_eq!(found[..7], [1, 2, 3, 4, 77, 77, 7]);
+
+    simulated.inject(Fault::fail(OpKind::Read, 5).within(place(8)..place(9)));
+    let mut blocks = [[0; BLOCK]; 2];
+    let [bad, good] = &mut blocks;
+    let mut reads = [ReadAt::new(place(8), bad), ReadAt::new(place(10), good)];
+    let results = device.read_buffers(&mut reads);
+    assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Io);
+    assert!(results[1].is_ok());
+    assert_eq!(blocks, [[0; BLOCK], [11; BLOCK]]);
+
+    simulated.inject(Fault::fail(OpKind::Flush, 5));
+    assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
+fn one_of_many_ops_can_be_chosen() {
+    let (simulated, device) = numbered();
+    simulated.inject(Fault::fail(OpKind::Write, 5).within(place(3)..place(5)).nth(2));
+    let results = [3, 9, 4, 3].map(|block| write(&device, block, 1).is_ok());
+    assert_eq!(results, [true, true, false, true]);
+}
+
+#[test]
+fn a_lost_write_is_acknowledged_and_not_there() {
+    let (simulated, device) = numbered();
+    simulated.inject(Fault::lost_write().within(place(3)..place(4)));
+    device.write_buffers(&[WriteAt::new(place(2), &[77; 3 * BLOCK])]).all().unwrap();
+    let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
+    assert_eq!(found[..7], [1, 2, 77, 4, 77, 6, 7]);
+}
+
+#[test]
+fn a_misdirected_write_is_elsewhere() {
+    let (simulated, device) = numbered();
+    simulated.inject(Fault::misdirected_write(place(9)).within(place(3)..place(5)));
+    device.write_buffers(&[WriteAt::new(place(2), &[77; 3 * BLOCK])]).all().unwrap();
+    let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
+    assert_eq!(found[..12], [1, 2, 77, 4, 5, 6, 7, 8, 9, 77, 77, 12]);
+    simulated.clear_faults();
+    simulated.inject(Fault::misdirected_write(1 << 40));
+    write(&device, 0, 88).unwrap();
+    assert_eq!(read(&device)[0], 1);
+}
+
+#[test]
+fn a_lost_flush_makes_nothing_durable() {
+    let lost = |flush_is_lost| {
+        (0..100).any(|seed| {
+            let (simulated, device) = numbered();
+            if flush_is_lost {
+                simulated.inject(Fault::lost_flush());
+            }
+            device.flush().unwrap();
+            let fork = simulated.fork(seed);
+            fork.power_cut();
+            fork.power_on().peek(0, BLOCKS * BLOCK) != expected(1)
+        })
+    };
+    assert!(lost(true));
+    assert!(!lost(false));
+}
+
+#[test]
+fn a_delayed_op_is_overtaken() {
+    let geometry = Geometry::new(1 << 20, 512).unwrap();
+    let options = SimulatedOptions { shuffle: false, ..SimulatedOptions::default() };
+    let simulated = SimulatedDevice::with_options(geometry, options).unwrap();
+    let device = Dispatcher::new(simulated.backend()).unwrap();
+    assert!(start(&device, 0).try_wait().is_some(), "in order and at once");
+
+    simulated.inject(Fault::delay(OpKind::Write, 3).nth(1));
+    let mut late = start(&device, 0);
+    assert!(start(&device, 1).try_wait().is_some());
+    let tries = (1..10).find(|_| late.try_wait().is_some());
+    // One reap was that which started it.
+    assert_eq!(tries, Some(3));
+
+    simulated.inject(Fault::delay(OpKind::Write, 1_000_000));
+    assert!(write(&device, 2, 1).is_ok(), "who has nothing else to wait for gets it at once");
+}
+
+#[test]
+fn a_held_op_waits_until_the_faults_are_cleared() {
+    within_seconds(|| {
+        let (simulated, device) = numbered();
+        simulated.inject(Fault::hold(OpKind::Write).within(place(3)..place(4)));
+        let mut held = start(&device, 3);
+        for _ in 0..100 {
+            assert!(held.try_wait().is_none());
+            write(&device, 5, 6).unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_millis(20);
+        assert!(held.wait_deadline(deadline).is_none());
+        assert!(Instant::now() >= deadline);
+        assert!(read(&device) == expected(1), "it is not carried out either");
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| held.wait());
+            thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            simulated.clear_faults();
+            assert!(waiting.join().unwrap()[0].result.is_ok());
+        });
+        assert_eq!(read(&device)[3 * BLOCK], 0);
+    });
+}
+
+#[test]
+fn what_is_poked_stays() {
+    let (simulated, device) = numbered();
+    let ops = simulated.ops_so_far();
+    simulated.poke(place(1) - 2, &[9; 4]);
+    assert_eq!(simulated.ops_so_far(), ops);
+    let mut damaged = expected(1);
+    damaged[BLOCK - 2..BLOCK + 2].fill(9);
+    assert!(read(&device) == damaged);
+    assert_eq!(simulated.peek(place(1) - 3, 6), [1, 9, 9, 9, 9, 2]);
+    for seed in 0..20 {
+        let fork = simulated.fork(seed);
+        fork.power_cut();
+        assert_eq!(fork.power_on().peek(place(1) - 2, 4), [9; 4]);
+    }
+    write(&device, 0, 1).unwrap();
+    assert_eq!(simulated.peek(place(1) - 3, 6), [1, 1, 1, 9, 9, 2]);
+}
+
+#[test]
+fn faults_end_with_the_power() {
+    let (simulated, _) = numbered();
+    simulated.inject(Fault::fail(OpKind::Write, 5));
+    let device = Dispatcher::new(simulated.power_on().backend()).unwrap();
+    write(&device, 0, 1).unwrap();
+}
+
+#[test]
+fn impossible_shapes_are_refused() {
+    let refused = |change: fn(&mut Geometry, &mut SimulatedOptions)| {
+        let mut geometry = Geometry::new(1 << 20, 4096).unwrap();
+        let mut options = SimulatedOptions::default();
+        change(&mut geometry, &mut options);
+        let error = SimulatedDevice::with_options(geometry, options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    };
+    refused(|shape, _| shape.transfer_alignment = 512);
+    refused(|shape, _| shape.transfer_alignment = 0);
+    refused(|shape, _| shape.capacity += 512);
+    refused(|shape, _| shape.logical_block = 0);
+    refused(|_, options| options.max_queue_depth = 0);
+}
