@@ -8,6 +8,7 @@ use crate::format::{
     CheckpointBlock, CheckpointHeader, Damage, ObjectEntry, Superblock, body_blocks,
     entries_per_block,
 };
+use crate::index::Index;
 use crate::layout::whole_blocks;
 
 /// Bytes of a container that are written or read at once.
@@ -23,161 +24,186 @@ pub(crate) struct Committed {
     pub(crate) last_number: u64,
 }
 
+/// What a checkpoint is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Contents<'a> {
+    pub(crate) index: &'a Index,
+    /// It speaks for every sequence up to this one, for which the index shows every change.
+    pub(crate) covered: u64,
+    /// Above every sequence that was given out.
+    pub(crate) next_sequence: u64,
+}
+
+/// Writes a checkpoint to the container that does not hold the committed one, and commits it: body, flush,
+/// header, flush. The first flush makes durable everything that the body names, and everything that
+/// replaced what it does not name.
+///
+/// Changes may be under way: the index is copied piece by piece, and what has a sequence above the covered
+/// one is left out. It speaks for itself.
+pub(crate) fn write(
+    device: &Dispatcher,
+    store: &Superblock,
+    committed: &mut Committed,
+    contents: Contents<'_>,
+    flush: impl Fn() -> Result<(), raw_block_core::Error>,
+) -> Result<(), Error> {
+    const DOING: &str = "write a checkpoint";
+    let Contents { index, covered, next_sequence } = contents;
+    let container = 1 - committed.container;
+    let offset = store.checkpoint_offset[container].get();
+    let block_size = store.block_size.get() as usize;
+    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
+    if committed.last_number > committed.number {
+        // An earlier attempt failed, and its header may be there all the same: out with it, before the
+        // body that it names goes.
+        device.write_buffers(&[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;
+        flush().doing(DOING)?;
+    }
+    committed.last_number += 1;
+    let number = committed.last_number;
+
+    let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
+    let mut live = 0;
+    let mut next_block = 0;
+    while next_block < blocks {
+        let first_block = next_block;
+        let mut filled = 0;
+        for block in piece.chunks_exact_mut(block_size) {
+            if next_block == blocks {
+                break;
+            }
+            let entries = CheckpointBlock::entries_mut(block, store, next_block)?;
+            index.copy(next_block * entries_per_block(store.block_size.get()), entries);
+            for entry in entries.iter_mut().filter(|entry| entry.is_live()) {
+                if entry.sequence.get() <= covered {
+                    live += 1;
+                } else {
+                    *entry = ObjectEntry::NONE;
+                }
+            }
+            CheckpointBlock::seal(block, store, number, next_block)?;
+            filled += block_size;
+            next_block += 1;
+        }
+        let at = offset + (1 + first_block) * block_size as u64;
+        device.write_buffers(&[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
+    }
+    flush().doing(DOING)?;
+
+    let mut header = CheckpointHeader::new(store);
+    header.number = number.into();
+    header.covered_sequence = covered.into();
+    header.next_sequence = next_sequence.into();
+    header.live_count = live.into();
+    let block = &mut piece[..block_size];
+    header.encode(block, store)?;
+    device.write_buffers(&[WriteAt::new(offset, block)]).all().doing(DOING)?;
+    flush().doing(DOING)?;
+
+    *committed = Committed { number, container, last_number: number };
+    Ok(())
+}
+
 /// A checkpoint as it was found on the device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) committed: Committed,
     /// It speaks for every sequence up to this one.
     pub(crate) covered: u64,
-    /// Above every sequence that was given out when it was taken.
+    /// Above every sequence that was given out when its index was copied.
     pub(crate) next_sequence: u64,
     live_count: u64,
 }
 
-/// Writes a checkpoint of `entries` to the container that does not hold the committed one, and commits
-/// it: body, flush, header, flush. The first flush makes durable everything that the entries name.
-///
-/// No operation is under way, so every sequence below `next_sequence` is covered.
-pub(crate) fn write(
-    device: &Dispatcher,
-    store: &Superblock,
-    committed: &mut Committed,
-    entries: &[ObjectEntry],
-    next_sequence: u64,
-) -> Result<(), Error> {
-    const DOING: &str = "write a checkpoint";
-    let container = 1 - committed.container;
-    let offset = store.checkpoint_offset[container].get();
-    let block_size = store.block_size.get() as usize;
-    let per_block = entries_in_block(store);
-    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
-    if committed.last_number > committed.number {
-        // An earlier attempt failed, and its header may be there all the same: out with it, before the
-        // body that it names goes.
-        device.write_buffers(&[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;
-        device.flush().doing(DOING)?;
-    }
-    committed.last_number += 1;
-    let number = committed.last_number;
-
-    let mut at = offset + block_size as u64;
-    let mut blocks = (0..).zip(entries.chunks(per_block)).peekable();
-    while blocks.peek().is_some() {
-        let mut filled = 0;
-        for (block, (index, entries)) in piece.chunks_exact_mut(block_size).zip(&mut blocks) {
-            CheckpointBlock::entries_mut(block, store, index)?.copy_from_slice(entries);
-            CheckpointBlock::seal(block, store, number, index)?;
-            filled += block_size;
+impl Checkpoint {
+    /// Reads the body and calls `visit` with the entries of each piece of it, and the slot of the first.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when a block of it is; [`Error::Device`]; what `visit` returns.
+    pub(crate) fn entries(
+        &self,
+        device: &Dispatcher,
+        store: &Superblock,
+        mut visit: impl FnMut(u64, &[ObjectEntry]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        const DOING: &str = "read a checkpoint";
+        let Committed { number, container, .. } = self.committed;
+        let block_size = store.block_size.get() as usize;
+        let body = store.checkpoint_offset[container].get() + block_size as u64;
+        let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
+        let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
+        let mut slot = 0;
+        let mut live = 0;
+        let mut index = 0;
+        while index < blocks {
+            let at = body + index * block_size as u64;
+            let left =
+                usize::try_from(blocks - index).unwrap_or(usize::MAX).saturating_mul(block_size);
+            let len = piece.len().min(left);
+            device.read_buffers(&mut [ReadAt::new(at, &mut piece[..len])]).all().doing(DOING)?;
+            for block in piece[..len].chunks_exact(block_size) {
+                let entries =
+                    CheckpointBlock::read(block, store, number, index).map_err(|damage| {
+                        let offset = body + index * block_size as u64;
+                        Error::Damaged { structure: "a block of a checkpoint", offset, damage }
+                    })?;
+                live += entries.iter().filter(|entry| entry.is_live()).count() as u64;
+                visit(slot, entries)?;
+                slot += entries.len() as u64;
+                index += 1;
+            }
         }
-        device.write_buffers(&[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
-        at += filled as u64;
+        if live == self.live_count {
+            return Ok(());
+        }
+        Err(Error::Damaged {
+            structure: "the header of a checkpoint",
+            offset: store.checkpoint_offset[container].get(),
+            damage: Damage::Inconsistent("its body has another number of live entries"),
+        })
     }
-    device.flush().doing(DOING)?;
-
-    let mut header = CheckpointHeader::new(store);
-    header.number = number.into();
-    header.covered_sequence = (next_sequence - 1).into();
-    header.next_sequence = next_sequence.into();
-    header.live_count = (entries.iter().filter(|entry| entry.is_live()).count() as u64).into();
-    let block = &mut piece[..block_size];
-    header.encode(block, store)?;
-    device.write_buffers(&[WriteAt::new(offset, block)]).all().doing(DOING)?;
-    device.flush().doing(DOING)?;
-
-    *committed = Committed { number, container, last_number: number };
-    Ok(())
 }
 
-/// Finds the newest checkpoint of this store and calls `visit` with each live entry and its slot.
+/// The checkpoints of this store whose headers are valid, the newest first.
 ///
 /// # Errors
-/// [`Error::Damaged`] when there is none, or when the body of the newest is damaged: the older one may
-/// name objects that are no longer there, so it is not used in its place. If the header itself was
-/// damaged after it was committed, the older checkpoint passes for the newest: the two cannot be told
-/// from a header that was never completely written.
-pub(crate) fn read(
-    device: &Dispatcher,
-    store: &Superblock,
-    mut visit: impl FnMut(u64, &ObjectEntry),
-) -> Result<Checkpoint, Error> {
-    let checkpoint = newest(device, store)?;
-    let committed = checkpoint.committed;
-    let block_size = store.block_size.get() as usize;
-    let body = store.checkpoint_offset[committed.container].get() + block_size as u64;
-    let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
-    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing("read the checkpoint")?;
-    let mut slot = 0;
-    let mut live = 0;
-    let mut index = 0;
-    while index < blocks {
-        let at = body + index * block_size as u64;
-        let left = usize::try_from(blocks - index).unwrap_or(usize::MAX).saturating_mul(block_size);
-        let len = piece.len().min(left);
-        let read = &mut piece[..len];
-        device.read_buffers(&mut [ReadAt::new(at, read)]).all().doing("read the checkpoint")?;
-        for block in piece[..len].chunks_exact(block_size) {
-            let entries = CheckpointBlock::read(block, store, committed.number, index);
-            let entries = entries.map_err(|damage| Error::Damaged {
-                structure: "a block of the newest checkpoint",
-                offset: body + index * block_size as u64,
-                damage,
-            })?;
-            for entry in entries {
-                if entry.is_live() {
-                    live += 1;
-                    visit(slot, entry);
-                }
-                slot += 1;
-            }
-            index += 1;
-        }
-    }
-    if live != checkpoint.live_count {
-        return Err(Error::Damaged {
-            structure: "the newest checkpoint",
-            offset: store.checkpoint_offset[committed.container].get(),
-            damage: Damage::Inconsistent("it has not as many live entries as its header says"),
-        });
-    }
-    Ok(checkpoint)
-}
-
-/// The newest checkpoint whose header is valid.
-fn newest(device: &Dispatcher, store: &Superblock) -> Result<Checkpoint, Error> {
+/// [`Error::Damaged`] when there is none.
+pub(crate) fn find(device: &Dispatcher, store: &Superblock) -> Result<Vec<Checkpoint>, Error> {
+    const DOING: &str = "read the checkpoints";
     let block_size = store.block_size.get() as usize;
     let offsets = store.checkpoint_offset.map(u64::from);
-    let mut blocks = AlignedBuf::zeroed(2 * block_size).doing("read the checkpoint")?;
+    let mut blocks = AlignedBuf::zeroed(2 * block_size).doing(DOING)?;
     let (first, second) = blocks.split_at_mut(block_size);
     let mut reads = [ReadAt::new(offsets[0], first), ReadAt::new(offsets[1], second)];
-    device.read_buffers(&mut reads).all().doing("read the checkpoint")?;
+    let readable = device.read_buffers(&mut reads);
 
-    let mut newest: Option<Checkpoint> = None;
-    let mut damaged = None;
-    for (container, block) in blocks.chunks_exact(block_size).enumerate() {
+    let mut found = Vec::new();
+    let mut lost = None;
+    let containers = blocks.chunks_exact(block_size).zip(readable).enumerate();
+    for (container, (block, readable)) in containers {
+        if let Err(error) = readable {
+            lost = Some(Error::Device { doing: DOING, error });
+            continue;
+        }
         match CheckpointHeader::read(block, store) {
             Ok(header) => {
                 let number = header.number.get();
-                if newest.is_none_or(|newest| newest.committed.number < number) {
-                    newest = Some(Checkpoint {
-                        committed: Committed { number, container, last_number: number },
-                        covered: header.covered_sequence.get(),
-                        next_sequence: header.next_sequence.get(),
-                        live_count: header.live_count.get(),
-                    });
-                }
+                found.push(Checkpoint {
+                    committed: Committed { number, container, last_number: number },
+                    covered: header.covered_sequence.get(),
+                    next_sequence: header.next_sequence.get(),
+                    live_count: header.live_count.get(),
+                });
             }
             Err(damage) => {
                 let (structure, offset) = ("the header of a checkpoint", offsets[container]);
-                damaged = Some(Error::Damaged { structure, offset, damage });
+                lost = Some(Error::Damaged { structure, offset, damage });
             }
         }
     }
-    // Both were read, so without a valid one there is a damaged one.
-    newest.ok_or_else(|| {
-        damaged.unwrap_or_else(|| unreachable!("each header is either valid or damaged"))
-    })
-}
-
-fn entries_in_block(store: &Superblock) -> usize {
-    usize::try_from(entries_per_block(store.block_size.get())).unwrap_or(1)
+    found.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.committed.number));
+    match lost {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }

@@ -4,6 +4,8 @@ use raw_block_core::WriteAt;
 
 use crate::error::Doing;
 use crate::format::{DeleteLogBlock, DeleteRecord};
+use crate::shared::Deleting;
+use crate::space::LogPlace;
 use crate::{Error, Store};
 
 impl Store {
@@ -22,30 +24,34 @@ impl Store {
         let mut results = Vec::with_capacity(keys.len());
         while results.len() < keys.len() {
             let rest = &keys[results.len()..];
-            let changing = self.changing();
-            let blocks = self.space().take_log(rest.len().div_ceil(per_block) as u64);
-            if blocks.is_empty() {
-                drop(changing);
-                if let Err(error) = self.checkpoint_unless(|space| Ok(space.has_log_blocks())) {
+            let deleting = match self.shared.begin_delete(rest.len() as u64, per_block as u64) {
+                Ok(deleting) => deleting,
+                Err(error) => {
                     results.extend(rest.iter().map(|_| Err(error.clone())));
+                    break;
                 }
-                continue;
-            }
+            };
+            let blocks = &deleting.place.blocks;
             let room = usize::try_from(blocks.end - blocks.start).unwrap_or(0) * per_block;
             let now = &rest[..rest.len().min(room)];
-            match self.log(blocks.start, now) {
+            match self.log(now, deleting) {
                 Ok(done) => results.extend(done),
                 Err(error) => results.extend(now.iter().map(|_| Err(error.clone()))),
             }
         }
+        self.spare_the_next();
         results
     }
 
-    /// Writes the records of `keys` to the blocks from `first_block` on, then removes what they delete.
-    fn log(&self, first_block: u64, keys: &[&[u8]]) -> Result<Vec<Result<bool, Error>>, Error> {
+    /// Writes the records of `keys`, then removes what they delete.
+    fn log(
+        &self,
+        keys: &[&[u8]],
+        mut deleting: Deleting<'_>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
         let block_size = self.block_size();
         let per_block = self.records_per_log_block();
-        let first_sequence = self.space().take_sequences(keys.len() as u64);
+        let LogPlace { first_sequence, blocks: places, oldest } = deleting.place.clone();
         let records: Vec<_> = (first_sequence..)
             .zip(keys)
             .map(|(sequence, key)| DeleteRecord {
@@ -56,32 +62,31 @@ impl Store {
         let mut blocks = self.scratch.take(records.len().div_ceil(per_block) * block_size)?;
         let mut writes = Vec::new();
         for ((index, block), records) in
-            (first_block..).zip(blocks.chunks_exact_mut(block_size)).zip(records.chunks(per_block))
+            places.zip(blocks.chunks_exact_mut(block_size)).zip(records.chunks(per_block))
         {
-            DeleteLogBlock::encode(block, &self.layout, index, records)?;
-            let offset = self.layout.delete_log_offset.get() + index * block_size as u64;
-            writes.push(WriteAt::new(offset, block));
+            let checkpoint = deleting.checkpoint;
+            DeleteLogBlock::encode(block, &self.shared.layout, index, checkpoint, records)?;
+            let log = self.shared.layout.delete_log_offset.get();
+            writes.push(WriteAt::new(log + index * block_size as u64, block));
         }
-        let written = self.device.write_buffers(&writes);
+        let written = self.shared.device.write_buffers(&writes);
 
         let mut results = Vec::with_capacity(keys.len());
-        let mut retired = Vec::new();
-        let mut index = self.index_mut();
         for (result, records) in written.into_iter().zip(records.chunks(per_block)) {
             match result.doing("delete an object") {
                 Ok(()) => {
-                    for record in records {
-                        let dead = index.delete(&record.key_hash, record.sequence.get());
+                    for DeleteRecord { key_hash, sequence } in records {
+                        let dead = self.shared.index.delete(key_hash, sequence.get(), oldest);
                         results.push(Ok(dead.is_some()));
-                        retired.extend(dead);
+                        deleting.retired.extend(dead);
                     }
                 }
                 Err(error) => results.extend(records.iter().map(|_| Err(error.clone()))),
             }
         }
-        drop(index);
-        self.counters.deletes.add(retired.len() as u64);
-        self.space().retire(retired);
+        let retired = &deleting.retired;
+        self.shared.counters.deletes.add(retired.len() as u64);
+        self.shared.eviction.note_puts(std::iter::empty(), retired.iter().map(|place| place.slot));
         Ok(results)
     }
 }

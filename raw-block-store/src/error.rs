@@ -77,12 +77,35 @@ pub enum Error {
         /// What fits, in bytes.
         limit: u64,
     },
-    /// Every slot holds a live object, and nothing waits to become free.
-    #[error("the store is full: all {slots} slots hold live objects; delete some")]
+    /// No slot is free, none becomes free, and nothing may be evicted.
+    #[error(
+        "the store is full: of {slots} slots {live} hold live objects, {pinned} are pinned; delete some \
+         objects, drop some pins, or open the store with an eviction policy"
+    )]
     Full {
         /// How many slots there are.
         slots: u64,
+        /// How many hold a live object.
+        live: u64,
+        /// How many are pinned.
+        pinned: u64,
     },
+    /// The newest checkpoint cannot be believed.
+    #[error(
+        "checkpoint {number} of {device} is damaged ({reason}); the one before it can take its place, on \
+         request: objects that were deleted or replaced since may come back"
+    )]
+    CheckpointLost {
+        /// Path or name of the device.
+        device: String,
+        /// The number of the checkpoint.
+        number: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The object that was pinned has another key with the same 128-bit hash.
+    #[error("the pinned object has another key with the same hash")]
+    Collision,
     /// The caller's buffer is shorter than what it is to hold.
     #[error("the buffer for the {what} has {given} bytes, it needs {needed}")]
     BufferTooSmall {

@@ -4,8 +4,9 @@ use raw_block_core::{AlignedBuf, ReadAt};
 
 use crate::error::Doing;
 use crate::format::{Damage, ObjectEntry, SlotHeader};
+use crate::index::Located;
 use crate::put::MAX_SUBMISSION;
-use crate::{Error, Store};
+use crate::{Error, Store, Verification};
 
 /// An object to get, and where to put it.
 #[derive(Debug)]
@@ -59,13 +60,6 @@ impl Object {
     }
 }
 
-/// Where the index says that an object is.
-#[derive(Clone, Copy)]
-struct Located {
-    slot: u64,
-    entry: ObjectEntry,
-}
-
 impl Store {
     /// Gets one object into memory of its own; `None` if there is none with this key.
     ///
@@ -75,8 +69,8 @@ impl Store {
         const DOING: &str = "make room for an object";
         let hash = self.hash(key);
         loop {
-            let Some(entry) = self.index().get(&hash).map(|(_, entry)| *entry) else {
-                self.counters.misses.add(1);
+            let Some(Located { entry, .. }) = self.shared.index.find(&hash) else {
+                self.shared.counters.misses.add(1);
                 return Ok(None);
             };
             let mut buffer = AlignedBuf::zeroed(entry.payload_len.get() as usize).doing(DOING)?;
@@ -116,42 +110,58 @@ impl Store {
         results
     }
 
-    /// Reads and verifies a batch; appends a result for each.
+    /// Looks up, reads and verifies a batch; appends a result for each.
     fn read(
         &self,
         gets: &mut [Get<'_>],
         results: &mut Vec<Result<Option<Found>, Error>>,
     ) -> Result<(), Error> {
-        let _reading = self.reading();
-        let located: Vec<Option<Located>> = {
-            let index = self.index();
-            let locate = |get: &Get<'_>| {
-                let (slot, entry) = index.get(&self.hash(get.key))?;
-                Some(Located { slot, entry: *entry })
-            };
-            gets.iter().map(locate).collect()
-        };
+        let _getting = self.shared.begin_get();
+        let mut located = Vec::with_capacity(gets.len());
+        located.extend(gets.iter().map(|get| self.shared.index.find(&self.hash(get.key))));
+        let got = results.len();
+        self.read_at(gets, &located, results)?;
+        let hits =
+            results[got..].iter().zip(&located).filter(|(result, _)| matches!(result, Ok(Some(_))));
+        self.shared.eviction.note_gets(hits.filter_map(|(_, located)| Some((*located)?.slot)));
+        Ok(())
+    }
+
+    /// Reads and verifies a batch of objects, which stay where they are meanwhile.
+    pub(crate) fn read_at(
+        &self,
+        gets: &mut [Get<'_>],
+        located: &[Option<Located>],
+        results: &mut Vec<Result<Option<Found>, Error>>,
+    ) -> Result<(), Error> {
         let block_size = self.block_size();
         let mut headers = self.scratch.take(gets.len() * block_size)?;
-
         let mut reads = Vec::with_capacity(gets.len());
-        let outcomes: Vec<_> = located
-            .iter()
-            .zip(gets.iter_mut())
-            .zip(headers.chunks_exact_mut(block_size))
-            .map(|((located, get), header)| {
-                let Some(located) = located else { return Ok(false) };
-                check_buffers(get, &located.entry)?;
-                let len = located.entry.payload_len.get() as usize;
-                let behind =
-                    if self.is_inline(&located.entry) { &mut [] } else { &mut get.payload[..len] };
-                let total_len = (block_size + behind.len()).next_multiple_of(block_size);
-                let read = ReadAt::scatter(self.slot_offset(located.slot), [header, behind]);
-                reads.push(read.padded_to(total_len as u64));
-                Ok(true)
-            })
-            .collect();
-        let mut read = self.device.read_buffers(&mut reads).into_iter();
+        let mut outcomes = Vec::with_capacity(gets.len());
+        for ((located, get), header) in
+            located.iter().zip(gets.iter_mut()).zip(headers.chunks_exact_mut(block_size))
+        {
+            let Some(Located { slot, entry }) = located else {
+                outcomes.push(Ok(None));
+                continue;
+            };
+            if let Err(error) = check_buffers(get, entry) {
+                outcomes.push(Err(error));
+                continue;
+            }
+            let checks = self.checks(*slot);
+            let inline = self.is_inline(entry);
+            let with_header = inline || !get.metadata.is_empty() || checks != Verification::None;
+            let (skipped, header) =
+                if with_header { (0, header) } else { (block_size, &mut [][..]) };
+            let len = entry.payload_len.get() as usize;
+            let behind = if inline { &mut [][..] } else { &mut get.payload[..len] };
+            let total_len = (header.len() + behind.len()).next_multiple_of(block_size);
+            let read = ReadAt::scatter(self.slot_offset(*slot) + skipped as u64, [header, behind]);
+            reads.push(read.padded_to(total_len as u64));
+            outcomes.push(Ok(Some((checks, with_header))));
+        }
+        let mut read = self.shared.device.read_buffers(&mut reads).into_iter();
         drop(reads);
 
         for (((outcome, located), get), header) in
@@ -159,11 +169,14 @@ impl Store {
         {
             let result = match (outcome, located) {
                 (Err(error), _) => Err(error),
-                (Ok(true), Some(located)) => read
+                (Ok(Some((checks, with_header))), Some(located)) => read
                     .next()
                     .unwrap_or_else(|| unreachable!("there is a result for every read"))
                     .doing("get an object")
-                    .and_then(|()| self.verify(get, header, &located)),
+                    .and_then(|()| {
+                        let header = with_header.then_some(header);
+                        self.complete(get, header, located, checks)
+                    }),
                 _ => Ok(None),
             };
             self.count(&result);
@@ -172,21 +185,29 @@ impl Store {
         Ok(())
     }
 
+    /// What is checked of the object in a slot.
+    fn checks(&self, slot: u64) -> Verification {
+        if self.unverified.holds(slot) { Verification::Full } else { self.verification }
+    }
+
     /// Checks an object that was read, and completes the caller's buffers.
-    fn verify(
+    fn complete(
         &self,
         get: &mut Get<'_>,
-        block: &[u8],
+        header: Option<&[u8]>,
         located: &Located,
+        checks: Verification,
     ) -> Result<Option<Found>, Error> {
-        let damaged = |structure, damage| Error::Damaged {
-            structure,
-            offset: self.slot_offset(located.slot),
-            damage,
-        };
-        let view = SlotHeader::read(block, &self.layout, located.slot)
+        let Located { slot, entry } = located;
+        let payload_len = entry.payload_len.get() as usize;
+        let metadata_len = usize::from(entry.metadata_len.get());
+        let found = Ok(Some(Found { payload_len, metadata_len }));
+        let Some(header) = header else { return found };
+        let offset = self.slot_offset(*slot);
+        let damaged = |structure, damage| Error::Damaged { structure, offset, damage };
+        let view = SlotHeader::read(header, &self.shared.layout, *slot)
             .map_err(|damage| damaged("the header of an object", damage))?;
-        if view.header.entry != located.entry {
+        if view.header.entry != *entry {
             let rule = Damage::Inconsistent("it is another object than the index names");
             return Err(damaged("the header of an object", rule));
         }
@@ -194,28 +215,30 @@ impl Store {
             // Two keys with one 128-bit hash: the one that was put last is there.
             return Ok(None);
         }
-        let payload_len = located.entry.payload_len.get() as usize;
         let payload = &mut get.payload[..payload_len];
         if let Some(inline) = view.inline_payload {
             payload.copy_from_slice(inline);
         }
-        view.header
-            .verify_payload([&*payload])
-            .map_err(|damage| damaged("the payload of an object", damage))?;
-        let metadata_len = view.metadata.len();
+        if checks == Verification::Full {
+            view.header
+                .verify_payload([&*payload])
+                .map_err(|damage| damaged("the payload of an object", damage))?;
+            self.unverified.remove(*slot);
+        }
         if !get.metadata.is_empty() {
             get.metadata[..metadata_len].copy_from_slice(view.metadata);
         }
-        Ok(Some(Found { payload_len, metadata_len }))
+        found
     }
 
     fn count(&self, result: &Result<Option<Found>, Error>) {
+        let counters = &self.shared.counters;
         match result {
-            Ok(Some(_)) => self.counters.hits.add(1),
-            Ok(None) => self.counters.misses.add(1),
+            Ok(Some(_)) => counters.hits.add(1),
+            Ok(None) => counters.misses.add(1),
             Err(error @ Error::Damaged { .. }) => {
                 tracing::warn!(%error, "an object failed its checks");
-                self.counters.failed_checks.add(1);
+                counters.failed_checks.add(1);
             }
             Err(_) => {}
         }

@@ -14,27 +14,35 @@
 pub mod format;
 
 mod checkpoint;
+mod checkpoint_thread;
 mod claim;
 mod delete;
 mod engine;
 mod error;
+mod eviction;
 mod get;
 mod hash;
 mod index;
 mod layout;
 mod options;
+mod pin;
 mod put;
 mod recovery;
 mod scratch;
+mod shared;
 mod space;
 mod stats;
 mod store;
 mod superblocks;
+mod verification;
 
 pub use engine::{Engine, open_device};
 pub use error::Error;
+pub use eviction::EvictionPolicy;
 pub use get::{Found, Get, Object};
-pub use options::FormatOptions;
+pub use options::{FormatOptions, OpenOptions};
+pub use pin::Pin;
 pub use put::Put;
 pub use stats::StoreStats;
 pub use store::Store;
+pub use verification::Verification;

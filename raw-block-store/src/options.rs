@@ -1,12 +1,12 @@
-//! How a store is laid out when it is formatted.
+//! How a store is laid out when it is formatted, and how it is opened.
 
 use raw_block_core::Geometry;
 
-use crate::Error;
 use crate::format::{
     MAX_SLOT_COUNT, MAX_SLOT_SIZE, SLOT_HEADER_LEN, SUPERBLOCK_CELL_LEN, Superblock, container_len,
     is_block_size, records_per_block, superblock_offsets,
 };
+use crate::{Error, EvictionPolicy, Verification};
 
 /// Block size in bytes unless the device needs a larger one.
 const DEFAULT_BLOCK_SIZE: u32 = 4096;
@@ -30,6 +30,34 @@ pub struct FormatOptions {
     pub label: String,
     /// Overwrite a store that is there.
     pub force: bool,
+}
+
+/// How [`Store::open_with`](crate::Store::open_with) opens a store.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// What goes when the store is full.
+    pub eviction: EvictionPolicy,
+    /// What a get checks. After a recovery every object is verified once, on its first get, whatever this
+    /// says.
+    pub verification: Verification,
+    /// Whether a thread takes checkpoints before a put has to wait for one. Without it, they are taken by
+    /// those who need them.
+    pub checkpoint_thread: bool,
+    /// Whether the older checkpoint takes the place of the newest one when that is damaged. Objects that
+    /// were deleted, evicted or replaced since may come back.
+    pub accept_older_checkpoint: bool,
+}
+
+impl Default for OpenOptions {
+    /// No eviction, full verification, a thread for checkpoints, and only the newest checkpoint.
+    fn default() -> Self {
+        Self {
+            eviction: EvictionPolicy::None,
+            verification: Verification::Full,
+            checkpoint_thread: true,
+            accept_older_checkpoint: false,
+        }
+    }
 }
 
 impl FormatOptions {

@@ -5,6 +5,7 @@ use raw_block_core::WriteAt;
 use crate::error::Doing;
 use crate::format::{ObjectEntry, SlotFields, SlotHeader};
 use crate::options::key_limit;
+use crate::shared::Putting;
 use crate::space::Place;
 use crate::{Error, Store};
 
@@ -56,36 +57,30 @@ impl Store {
         let mut results: Vec<_> = puts.iter().map(|put| self.check(put)).collect();
         let mut fitting = Vec::with_capacity(puts.len());
         fitting.extend((0..puts.len()).filter(|&index| results[index].is_ok()));
-        let mut places = Vec::with_capacity(fitting.len().min(MAX_SUBMISSION));
         for batch in fitting.chunks(MAX_SUBMISSION) {
             let mut rest = batch;
             while !rest.is_empty() {
-                // Held until the objects are published: no checkpoint comes between.
-                let changing = self.changing();
-                places.clear();
-                self.space().take(rest.len(), &mut places);
-                if places.is_empty() {
-                    drop(changing);
-                    if let Err(error) = self.make_room() {
+                let putting = match self.shared.begin_put(rest.len()) {
+                    Ok(putting) => putting,
+                    Err(error) => {
                         fail(&mut results, rest, &error);
                         break;
                     }
-                    continue;
-                }
-                let (now, later) = rest.split_at(places.len());
-                if let Err(error) = self.write(puts, now, &places, &mut results) {
-                    self.space().retire(places.iter().map(|place| place.slot));
+                };
+                let (now, later) = rest.split_at(putting.places.len());
+                if let Err(error) = self.write(puts, now, putting, &mut results) {
                     fail(&mut results, now, &error);
                 }
                 rest = later;
             }
         }
+        self.spare_the_next();
         results
     }
 
     fn check(&self, put: &Put<'_>) -> Result<(), Error> {
         let (key_len, metadata_len) = (put.key.len(), put.metadata.len());
-        let limit = key_limit(self.layout.block_size.get());
+        let limit = key_limit(self.shared.layout.block_size.get());
         if key_len == 0 || key_len.saturating_add(metadata_len) > limit {
             return Err(Error::Key { key_len, metadata_len, limit });
         }
@@ -98,20 +93,11 @@ impl Store {
 
     fn fits_inline(&self, put: &Put<'_>) -> bool {
         let (key_len, metadata_len) = (put.key.len(), put.metadata.len());
-        let block_size = self.layout.block_size.get();
+        let block_size = self.shared.layout.block_size.get();
         crate::format::fits_inline(key_len, metadata_len, put.payload.len() as u64, block_size)
     }
 
-    /// Frees slots, or says why there are none. Decided while no put is under way: what one of them has
-    /// taken may be free a moment later.
-    fn make_room(&self) -> Result<(), Error> {
-        self.checkpoint_unless(|space| match (space.free_slots(), space.waiting_slots()) {
-            (0, 0) => Err(Error::Full { slots: self.layout.slot_count.get() }),
-            (free, _) => Ok(free > 0),
-        })
-    }
-
-    /// Writes the objects `batch` of `puts` to `places` and publishes those that succeeded.
+    /// Writes the objects `batch` of `puts` and publishes those that succeeded.
     ///
     /// # Errors
     /// When nothing was written.
@@ -119,16 +105,16 @@ impl Store {
         &self,
         puts: &[Put<'_>],
         batch: &[usize],
-        places: &[Place],
+        putting: Putting<'_>,
         results: &mut [Result<(), Error>],
     ) -> Result<(), Error> {
-        let block_size = self.block_size();
+        let (block_size, places) = (self.block_size(), &putting.places);
         let mut headers = self.scratch.take(batch.len() * block_size)?;
         let mut entries = Vec::with_capacity(batch.len());
         for ((&index, &place), block) in
             batch.iter().zip(places).zip(headers.chunks_exact_mut(block_size))
         {
-            entries.push(self.encode(&puts[index], place, block)?);
+            entries.push(self.encode(&puts[index], place, putting.checkpoint, block)?);
         }
         let mut writes = Vec::with_capacity(batch.len());
         for (((&index, place), entry), header) in
@@ -139,42 +125,50 @@ impl Store {
             let write = WriteAt::gather(self.slot_offset(place.slot), [header, behind]);
             writes.push(write.padded_to(total_len as u64));
         }
-        let written = self.device.write_buffers(&writes);
+        let written = self.shared.device.write_buffers(&writes);
 
+        let mut put = Vec::with_capacity(batch.len());
         let mut retired = Vec::with_capacity(batch.len());
-        let mut index = self.index_mut();
-        let mut done = 0;
-        for (((result, &put), place), entry) in
+        for (((result, &index), &place), entry) in
             written.into_iter().zip(batch).zip(places).zip(entries)
         {
             match result.doing("put an object") {
                 Ok(()) => {
-                    done += 1;
-                    retired.extend(index.publish(place.slot, entry));
+                    put.push((place.slot, entry.key_hash));
+                    self.unverified.remove(place.slot);
+                    retired.extend(self.shared.index.publish(place.slot, entry));
                 }
                 Err(error) => {
-                    results[put] = Err(error);
-                    retired.push(place.slot);
+                    results[index] = Err(error);
+                    retired.push(place);
                 }
             }
         }
-        drop(index);
-        self.space().retire(retired);
-        self.counters.puts.add(done);
+        self.shared.counters.puts.add(put.len() as u64);
+        let replaced = retired.iter().map(|place| place.slot);
+        self.shared.eviction.note_puts(put.into_iter(), replaced);
+        putting.end(retired);
         Ok(())
     }
 
     /// Builds the header block of an object, with the payload if it fits there.
-    fn encode(&self, put: &Put<'_>, place: Place, block: &mut [u8]) -> Result<ObjectEntry, Error> {
+    fn encode(
+        &self,
+        put: &Put<'_>,
+        place: Place,
+        checkpoint: u64,
+        block: &mut [u8],
+    ) -> Result<ObjectEntry, Error> {
         let fields = SlotFields {
             slot: place.slot,
             sequence: place.sequence,
+            checkpoint,
             key_hash: self.hash(put.key),
             key: put.key,
             metadata: put.metadata,
             payload: put.payload,
         };
-        Ok(SlotHeader::encode(block, &self.layout, &fields)?)
+        Ok(SlotHeader::encode(block, &self.shared.layout, &fields)?)
     }
 }
 

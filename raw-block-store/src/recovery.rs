@@ -10,7 +10,7 @@ use crate::error::Doing;
 use crate::format::{
     Damage, DeleteLogBlock, ObjectEntry, SlotHeader, Superblock, records_per_block,
 };
-use crate::index::{Index, KeyHash};
+use crate::index::{Index, KeyHash, Located};
 use crate::layout::{slot_offset, whole_blocks};
 
 /// Bytes of headers or log blocks that are read as one batch.
@@ -22,83 +22,142 @@ pub(crate) struct Recovered {
     pub(crate) committed: Committed,
     /// Above every sequence seen anywhere.
     pub(crate) next_sequence: u64,
+    /// Whether the store was closed in order, and this is what it held then.
+    pub(crate) clean: bool,
 }
 
-/// Reads the index of a store that was closed in order from the checkpoint that its clean mark names.
-pub(crate) fn load(
+/// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed in order;
+/// otherwise from the newest checkpoint and everything newer. Writes nothing.
+///
+/// With `accept_older` the older checkpoint takes the place of a newest one that is damaged.
+pub(crate) fn recover(
     device: &Dispatcher,
     store: &Superblock,
-    named: u64,
+    clean: Option<u64>,
+    accept_older: bool,
 ) -> Result<Recovered, Error> {
-    let mut index = Index::new(store.slot_count.get())?;
-    let found = checkpoint::read(device, store, |slot, entry| {
-        index.publish(slot, *entry);
-    })?;
-    let committed = found.committed;
-    if committed.number != named {
-        return Err(Error::Damaged {
-            structure: "the checkpoint that the superblock names",
-            offset: store.checkpoint_offset[committed.container].get(),
-            damage: Damage::WrongPlace { found: committed.number, expected: named },
-        });
+    let checkpoints = checkpoint::find(device, store)?;
+    let lost = |number, reason: String| {
+        let device = device.backend().device().to_owned();
+        Error::CheckpointLost { device, number, reason }
+    };
+    let mut newest = checkpoints.iter().map(|found| found.committed.number).max().unwrap_or(0);
+    let mut loss = None;
+    if let Some(named) = clean {
+        newest = newest.max(named);
+        match checkpoints.iter().find(|found| found.committed.number == named) {
+            Some(named) => match load(device, store, named) {
+                Ok(recovered) => return Ok(recovered),
+                Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+                Err(error) => loss = Some(lost(named.committed.number, error.to_string())),
+            },
+            None => loss = Some(lost(named, "there is no checkpoint of this number".into())),
+        }
     }
-    Ok(Recovered { index, committed, next_sequence: found.next_sequence })
+    for candidate in checkpoints.iter().filter(|found| Some(found.committed.number) != clean) {
+        if let Some(loss) = loss.take_if(|_| !accept_older) {
+            return Err(loss);
+        }
+        match replay(device, store, candidate) {
+            Ok((index, next_sequence, mentioned)) => {
+                let number = candidate.committed.number;
+                if mentioned > number && !accept_older {
+                    let reason = "what was written after it names it, and its header is gone";
+                    return Err(lost(mentioned, reason.into()));
+                }
+                newest = newest.max(mentioned);
+                if newest > number {
+                    tracing::error!(
+                        device = device.backend().device(),
+                        lost = newest,
+                        number,
+                        "an older checkpoint takes the place of the newest: old objects may be back"
+                    );
+                }
+                let committed = Committed { last_number: newest, ..candidate.committed };
+                tracing::info!(
+                    device = device.backend().device(),
+                    objects = index.len(),
+                    "a store that was not closed in order was recovered"
+                );
+                return Ok(Recovered { index, committed, next_sequence, clean: false });
+            }
+            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(error) => {
+                loss.get_or_insert_with(|| lost(candidate.committed.number, error.to_string()));
+            }
+        }
+    }
+    Err(loss.unwrap_or_else(|| lost(newest, "there is no other".into())))
 }
 
-/// Finds out what a store holds that was not closed in order.
+/// Reads the index of a store that was closed in order.
+fn load(device: &Dispatcher, store: &Superblock, named: &Checkpoint) -> Result<Recovered, Error> {
+    let index = Index::new(store.slot_count.get())?;
+    named.entries(device, store, |first, entries| {
+        for (slot, entry) in (first..).zip(entries).filter(|(_, entry)| entry.is_live()) {
+            index.publish(slot, *entry);
+        }
+        Ok(())
+    })?;
+    let next_sequence = named.next_sequence;
+    Ok(Recovered { index, committed: named.committed, next_sequence, clean: true })
+}
+
+/// Finds out what a store holds that was not closed in order. Returns the index, a sequence above every one
+/// seen anywhere, and the highest number of a checkpoint that anything names.
 ///
 /// The checkpoint speaks for the sequences up to the covered one: of the objects among them it names the
 /// live ones. Slots and delete records with a higher sequence speak for themselves, and the newest of a
-/// key wins. Writes nothing.
-pub(crate) fn recover(device: &Dispatcher, store: &Superblock) -> Result<Recovered, Error> {
-    let mut named = Index::new(store.slot_count.get())?;
-    let Checkpoint { committed, covered, mut next_sequence, .. } =
-        checkpoint::read(device, store, |slot, entry| {
-            named.publish(slot, *entry);
-        })?;
-    let deleted = read_log(device, store, covered, &mut next_sequence)?;
+/// key wins.
+fn replay(
+    device: &Dispatcher,
+    store: &Superblock,
+    checkpoint: &Checkpoint,
+) -> Result<(Index, u64, u64), Error> {
+    let covered = checkpoint.covered;
+    let Log { deleted, mut next_sequence, mut mentioned } = read_log(device, store, covered)?;
+    next_sequence = next_sequence.max(checkpoint.next_sequence);
+    mentioned = mentioned.max(checkpoint.committed.number);
 
-    let mut index = Index::new(store.slot_count.get())?;
+    let index = Index::new(store.slot_count.get())?;
     // All objects of the keys that several slots claim.
-    let mut contested: HashMap<KeyHash, Vec<(u64, ObjectEntry)>> = HashMap::new();
-    let all_readable = read_headers(device, store, |slot, entry| {
-        let sequence = entry.sequence.get();
+    let mut contested: HashMap<KeyHash, Vec<Located>> = HashMap::new();
+    let mut headers = Headers::new(device, store)?;
+    let mut visit = |found: Located, named: &ObjectEntry, checkpoint: u64| {
+        let (hash, sequence) = (found.entry.key_hash, found.entry.sequence.get());
         next_sequence = next_sequence.max(sequence + 1);
-        let claims = sequence > covered || named.entries()[slot_index(slot)] == *entry;
-        let hash = entry.key_hash;
+        mentioned = mentioned.max(checkpoint);
+        let claims = sequence > covered || *named == found.entry;
         if !claims || deleted.get(&hash).is_some_and(|&deleted| deleted > sequence) {
             return;
         }
         if let Some(claimants) = contested.get_mut(&hash) {
-            claimants.push((slot, *entry));
-        } else if let Some((other, other_entry)) = index.get(&hash) {
-            contested.insert(hash, vec![(other, *other_entry), (slot, *entry)]);
+            claimants.push(found);
+        } else if let Some(other) = index.find(&hash) {
+            contested.insert(hash, vec![other, found]);
         } else {
-            index.publish(slot, *entry);
+            index.publish(found.slot, found.entry);
         }
-    })?;
-    if !all_readable {
+    };
+    checkpoint.entries(device, store, |_, entries| headers.add(entries, &mut visit))?;
+    headers.finish(&mut visit)?;
+    if headers.unreadable {
         next_sequence = next_sequence.max(above_all_since(covered, store));
     }
 
-    for (hash, mut claimants) in contested {
+    for mut claimants in contested.into_values() {
         // Out of the index with the one that came first, back in with the one that wins.
-        index.delete(&hash, u64::MAX);
-        index.forget_deletions();
-        claimants.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.sequence.get()));
-        for (slot, entry) in claimants {
-            if verify(device, store, slot, &entry)? {
-                index.publish(slot, entry);
+        claimants.iter().for_each(|claimant| _ = index.evict(claimant.slot, u64::MAX));
+        claimants.sort_by_key(|claimant| std::cmp::Reverse(claimant.entry.sequence.get()));
+        for claimant in claimants {
+            if verify(device, store, claimant.slot, &claimant.entry)? {
+                index.publish(claimant.slot, claimant.entry);
                 break;
             }
         }
     }
-    tracing::info!(
-        device = device.backend().device(),
-        objects = index.len(),
-        "a store that was not closed in order was recovered"
-    );
-    Ok(Recovered { index, committed, next_sequence })
+    Ok((index, next_sequence, mentioned))
 }
 
 /// Above every sequence that can have been given out since the checkpoint: each slot is written at most
@@ -109,16 +168,20 @@ fn above_all_since(covered: u64, store: &Superblock) -> u64 {
     covered + store.slot_count.get() + records + 1
 }
 
-/// The newest deletion of each key that the checkpoint does not cover.
-fn read_log(
-    device: &Dispatcher,
-    store: &Superblock,
-    covered: u64,
-    next_sequence: &mut u64,
-) -> Result<HashMap<KeyHash, u64>, Error> {
+/// What the delete log says.
+struct Log {
+    /// The newest deletion of each key that the checkpoint does not cover.
+    deleted: HashMap<KeyHash, u64>,
+    /// Above every sequence in it.
+    next_sequence: u64,
+    /// The highest number of a checkpoint that it names.
+    mentioned: u64,
+}
+
+fn read_log(device: &Dispatcher, store: &Superblock, covered: u64) -> Result<Log, Error> {
     const DOING: &str = "read the delete log";
     let block_size = store.block_size.get() as usize;
-    let mut deleted = HashMap::new();
+    let mut log = Log { deleted: HashMap::new(), next_sequence: 0, mentioned: 0 };
     let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
     let mut offset = store.delete_log_offset.get();
     let end = offset + store.delete_log_len.get();
@@ -128,62 +191,91 @@ fn read_log(
         let len = left.min(piece.len());
         device.read_buffers(&mut [ReadAt::new(offset, &mut piece[..len])]).all().doing(DOING)?;
         for block in piece[..len].chunks_exact(block_size) {
-            let records = match DeleteLogBlock::read(block, store, index) {
-                Ok(records) => records,
-                // Never written by this store.
-                Err(Damage::NotThisStructure { .. } | Damage::ForeignStore) => &[],
-                Err(damage) => {
-                    // Either the power went while it was written: then none of its deletions was
-                    // acknowledged. Or it has decayed since, which looks the same.
-                    tracing::warn!(index, %damage, "a block of the delete log is left out");
-                    &[]
+            match DeleteLogBlock::read(block, store, index) {
+                Ok((block, records)) => {
+                    log.mentioned = log.mentioned.max(block.checkpoint.get());
+                    for record in records {
+                        let sequence = record.sequence.get();
+                        log.next_sequence = log.next_sequence.max(sequence + 1);
+                        if sequence > covered {
+                            let newest = log.deleted.entry(record.key_hash).or_insert(sequence);
+                            *newest = sequence.max(*newest);
+                        }
+                    }
                 }
-            };
-            for record in records {
-                let sequence = record.sequence.get();
-                *next_sequence = (*next_sequence).max(sequence + 1);
-                if sequence > covered {
-                    let newest = deleted.entry(record.key_hash).or_insert(sequence);
-                    *newest = sequence.max(*newest);
+                // Never written by this store.
+                Err(Damage::NotThisStructure { .. } | Damage::ForeignStore) => {}
+                // Either the power went while it was written: then none of its deletions was
+                // acknowledged. Or it has decayed since, which looks the same.
+                Err(damage) => {
+                    tracing::warn!(index, %damage, "a block of the delete log is left out");
                 }
             }
             index += 1;
         }
         offset += len as u64;
     }
-    Ok(deleted)
+    Ok(log)
 }
 
-/// Reads every slot header, in batches, and calls `visit` for the valid ones. Returns whether all of them
-/// could be read: a block that cannot is like one that is damaged, and costs no more than its object.
-fn read_headers(
-    device: &Dispatcher,
-    store: &Superblock,
-    mut visit: impl FnMut(u64, &ObjectEntry),
-) -> Result<bool, Error> {
-    const DOING: &str = "read the slot headers";
-    let block_size = store.block_size.get() as usize;
-    let slots = store.slot_count.get();
-    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
-    let at_once = piece.len() / block_size;
-    let mut all_readable = true;
-    for first in (0..slots).step_by(at_once) {
-        let batch = first..slots.min(first + at_once as u64);
-        let mut reads: Vec<_> = batch
-            .clone()
-            .zip(piece.chunks_exact_mut(block_size))
+/// Reads the header of every slot, in batches, beside the entries of a checkpoint.
+struct Headers<'a> {
+    device: &'a Dispatcher,
+    store: &'a Superblock,
+    blocks: AlignedBuf,
+    /// Entries whose slots are read next, and the first of these slots.
+    entries: Vec<ObjectEntry>,
+    first: u64,
+    /// Whether a header could not be read. Such a block is like one that is damaged, and costs no more than
+    /// its object.
+    unreadable: bool,
+}
+
+impl<'a> Headers<'a> {
+    fn new(device: &'a Dispatcher, store: &'a Superblock) -> Result<Self, Error> {
+        let blocks = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing("read slot headers")?;
+        Ok(Self { device, store, blocks, entries: Vec::new(), first: 0, unreadable: false })
+    }
+
+    /// Adds the entries of the slots that follow; calls `visit` for valid headers.
+    fn add(
+        &mut self,
+        entries: &[ObjectEntry],
+        visit: &mut impl FnMut(Located, &ObjectEntry, u64),
+    ) -> Result<(), Error> {
+        let at_once = self.blocks.len() / self.store.block_size.get() as usize;
+        for entry in entries {
+            self.entries.push(*entry);
+            if self.entries.len() == at_once {
+                self.finish(visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what was added last.
+    fn finish(&mut self, visit: &mut impl FnMut(Located, &ObjectEntry, u64)) -> Result<(), Error> {
+        let Self { device, store, blocks, entries, first, unreadable } = self;
+        let block_size = store.block_size.get() as usize;
+        let mut reads: Vec<_> = (*first..)
+            .zip(blocks.chunks_exact_mut(block_size))
+            .take(entries.len())
             .map(|(slot, block)| ReadAt::new(slot_offset(store, slot), block))
             .collect();
         let results = device.read_buffers(&mut reads);
-        for ((slot, block), result) in batch.zip(piece.chunks_exact(block_size)).zip(results) {
-            if !is_readable(result).doing(DOING)? {
-                all_readable = false;
+        let slots = (*first..).zip(blocks.chunks_exact(block_size)).zip(entries.iter());
+        for (((slot, block), named), result) in slots.zip(results) {
+            if !is_readable(result).doing("read the header of a slot")? {
+                *unreadable = true;
             } else if let Ok(view) = SlotHeader::read(block, store, slot) {
-                visit(slot, &view.header.entry);
+                let header = view.header;
+                visit(Located { slot, entry: header.entry }, named, header.checkpoint.get());
             }
         }
+        *first += entries.len() as u64;
+        entries.clear();
+        Ok(())
     }
-    Ok(all_readable)
 }
 
 /// Whether a slot holds this object, with an intact payload.
@@ -219,8 +311,4 @@ fn is_readable(result: Result<(), raw_block_core::Error>) -> Result<bool, raw_bl
         }
         Err(error) => Err(error),
     }
-}
-
-fn slot_index(slot: u64) -> usize {
-    usize::try_from(slot).unwrap_or_else(|_| unreachable!("the index has an entry for every slot"))
 }

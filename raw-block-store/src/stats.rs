@@ -12,8 +12,12 @@ pub struct StoreStats {
     pub live_slots: u64,
     /// Slots that can be written now.
     pub free_slots: u64,
-    /// Slots that wait for the next checkpoint.
+    /// Slots that were given up, and wait for a checkpoint, a flush, gets under way or pins.
     pub waiting_slots: u64,
+    /// Slots that are pinned.
+    pub pinned_slots: u64,
+    /// Changes that the committed checkpoint does not speak for.
+    pub uncovered_changes: u64,
     /// Objects that were put.
     pub puts: u64,
     /// Objects that were found and passed their checks.
@@ -24,6 +28,8 @@ pub struct StoreStats {
     pub failed_checks: u64,
     /// Keys that were deleted.
     pub deletes: u64,
+    /// Objects that were evicted.
+    pub evictions: u64,
     /// Checkpoints that were committed.
     pub checkpoints: u64,
 }
@@ -36,6 +42,7 @@ pub(crate) struct Counters {
     pub(crate) misses: Counter,
     pub(crate) failed_checks: Counter,
     pub(crate) deletes: Counter,
+    pub(crate) evictions: Counter,
     pub(crate) checkpoints: Counter,
 }
 

@@ -1,24 +1,28 @@
 //! The store: formatting, opening, closing, and what its calls share.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use raw_block_core::{Dispatcher, IoBackend};
 
-use crate::checkpoint::{self, Committed};
+use crate::checkpoint::{self, Committed, Contents};
+use crate::checkpoint_thread::CheckpointThread;
 use crate::claim::Claim;
 use crate::error::Doing;
-use crate::format::{ObjectEntry, Superblock, SuperblockState, records_per_block};
+use crate::eviction::Eviction;
+use crate::format::{ObjectEntry, SuperblockState, records_per_block};
 use crate::hash::key_hash;
 use crate::index::{Index, KeyHash};
 use crate::layout::slot_offset;
 use crate::recovery::{self, Recovered};
 use crate::scratch::ScratchPool;
+use crate::shared::Shared;
 use crate::space::Space;
 use crate::stats::{Counters, StoreStats};
 use crate::superblocks::{Found, Superblocks};
-use crate::{Error, FormatOptions};
+use crate::verification::Unverified;
+use crate::{Error, FormatOptions, OpenOptions, Verification};
 
 /// Keyed objects on one device.
 ///
@@ -56,19 +60,13 @@ use crate::{Error, FormatOptions};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Store {
-    pub(crate) device: Dispatcher,
-    /// Where everything lies. Its state and generation are those of when the store was opened.
-    pub(crate) layout: Superblock,
-    superblocks: Mutex<Superblocks>,
-    pub(crate) index: RwLock<Index>,
-    space: Mutex<Space>,
-    /// The committed checkpoint. Held shared by puts and deletes, alone while a checkpoint is taken, so
-    /// that it speaks for every sequence given out.
-    committed: RwLock<Committed>,
-    /// Held shared by gets, alone while slots become free.
-    reading: RwLock<()>,
+    /// Ends before anything else does.
+    checkpoints: Option<CheckpointThread>,
+    pub(crate) shared: Arc<Shared>,
+    superblocks: Superblocks,
+    pub(crate) verification: Verification,
+    pub(crate) unverified: Unverified,
     pub(crate) scratch: ScratchPool,
-    pub(crate) counters: Counters,
     _claim: Claim,
 }
 
@@ -108,8 +106,17 @@ impl Store {
         superblocks.erase(&device)?;
         let mut committed = Committed { number: 0, container: 1, last_number: 0 };
         let index = Index::new(superblock.slot_count.get())?;
-        checkpoint::write(&device, &superblock, &mut committed, index.entries(), 1)?;
+        let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
+        checkpoint::write(&device, &superblock, &mut committed, contents, || device.flush())?;
         superblocks.mark(&device, SuperblockState::Clean { checkpoint: committed.number })
+    }
+
+    /// Opens the store on a device, with default options. See [`open_with`](Self::open_with).
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub fn open(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        Self::open_with(backend, &OpenOptions::default())
     }
 
     /// Opens the store on a device. One that was not closed in order is recovered first, which reads
@@ -121,10 +128,11 @@ impl Store {
     /// - [`Error::NotAStore`] when there is none, or none that this software and this device can
     ///   handle.
     /// - [`Error::Busy`] when a store on this backend is open already.
-    /// - [`Error::Damaged`] when its newest checkpoint cannot be believed.
+    /// - [`Error::CheckpointLost`] when its newest checkpoint cannot be believed, [`Error::Damaged`] when
+    ///   both cannot.
     /// - [`Error::OutOfMemory`] when there is no memory for the index.
     /// - [`Error::Device`] when the device fails.
-    pub fn open(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+    pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
         let claim = Claim::take(&backend)?;
         let name = backend.device().to_owned();
         let device = Dispatcher::new(backend).doing("open the store")?;
@@ -132,7 +140,7 @@ impl Store {
         // durable.
         device.flush().doing("open the store")?;
         let mut superblocks = match Superblocks::find(&device)? {
-            Found::Store(found) => found,
+            Found::Store(found) => *found,
             Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
             Found::Nothing => {
                 let reason = "there is no superblock; format the device to make a store".into();
@@ -140,36 +148,36 @@ impl Store {
             }
         };
         let layout = *superblocks.current();
-        let clean = superblocks.clean_checkpoint();
-        let recovered = match clean {
-            Some(checkpoint) => recovery::load(&device, &layout, checkpoint)?,
-            None => recovery::recover(&device, &layout)?,
+        let found = superblocks.clean_checkpoint();
+        let found = recovery::recover(&device, &layout, found, options.accept_older_checkpoint)?;
+        let Recovered { index, mut committed, next_sequence, clean } = found;
+        let slots = layout.slot_count.get();
+        let eviction = Eviction::new(options.eviction, &index)?;
+        let unverified = match (clean, options.verification) {
+            (false, Verification::Header | Verification::None) => Unverified::all(slots)?,
+            _ => Unverified::default(),
         };
-        let Recovered { index, mut committed, next_sequence } = recovered;
 
         superblocks.mark(&device, SuperblockState::Open)?;
-        if clean.is_none() {
+        if !clean {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.
-            checkpoint::write(&device, &layout, &mut committed, index.entries(), next_sequence)?;
+            let contents = Contents { index: &index, covered: next_sequence - 1, next_sequence };
+            checkpoint::write(&device, &layout, &mut committed, contents, || device.flush())?;
         }
-        let live = (0..).zip(index.entries()).filter(|(_, entry)| entry.is_live());
-        let space = Space::new(
-            layout.slot_count.get(),
-            live.map(|(slot, _)| slot),
-            next_sequence,
-            layout.delete_log_len.get() / u64::from(layout.block_size.get()),
-        );
+        let log_blocks = layout.delete_log_len.get() / u64::from(layout.block_size.get());
+        let live = (0..slots).filter(|&slot| index.entry(slot).is_live());
+        let space = Space::new(slots, live, log_blocks, committed.number, next_sequence);
+        let shared = Shared::new(device, layout, index, eviction, space, committed);
+        let shared = Arc::new(shared);
+        let wants_thread = options.checkpoint_thread;
         Ok(Self {
-            device,
-            layout,
-            superblocks: Mutex::new(*superblocks),
-            index: RwLock::new(index),
-            space: Mutex::new(space),
-            committed: RwLock::new(committed),
-            reading: RwLock::new(()),
+            checkpoints: wants_thread.then(|| CheckpointThread::start(&shared)).flatten(),
+            shared,
+            superblocks,
+            verification: options.verification,
+            unverified,
             scratch: ScratchPool::default(),
-            counters: Counters::default(),
             _claim: claim,
         })
     }
@@ -180,7 +188,18 @@ impl Store {
     /// [`Error::Device`]; after a failed flush every later change is refused until the store is opened
     /// again, because it is unknown what is durable.
     pub fn flush(&self) -> Result<(), Error> {
-        self.device.flush().doing("flush the store")
+        self.shared.flush()
+    }
+
+    /// Writes a checkpoint now, beside whatever else is under way.
+    ///
+    /// There is no need to call this: a thread takes checkpoints when slots run short. It does not make
+    /// recovery faster either; it frees slots that wait for a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; the store goes on with the checkpoint before.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        self.shared.checkpoint()
     }
 
     /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening it
@@ -188,129 +207,95 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Device`]; the store is then recovered when it is opened again.
-    pub fn close(self) -> Result<(), Error> {
-        self.checkpoint_unless(|_| Ok(false))?;
-        let number = self.committed.into_inner().unwrap_or_else(PoisonError::into_inner).number;
-        let mut superblocks = self.superblocks.into_inner().unwrap_or_else(PoisonError::into_inner);
-        superblocks.mark(&self.device, SuperblockState::Clean { checkpoint: number })
+    pub fn close(mut self) -> Result<(), Error> {
+        self.checkpoints = None;
+        self.shared.checkpoint()?;
+        let state = SuperblockState::Clean { checkpoint: self.shared.committed() };
+        self.superblocks.mark(&self.shared.device, state)
     }
 
     /// Whether there is an object with this key, as far as the index knows: the object itself is not
     /// read.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.index().get(&self.hash(key)).is_some()
+        self.shared.index.find(&self.hash(key)).is_some()
     }
 
     /// The counters as they are now.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let live_slots = self.index().len() as u64;
-        let space = self.space();
-        StoreStats {
-            slots: self.layout.slot_count.get(),
+        let Counters { puts, hits, misses, failed_checks, deletes, evictions, checkpoints } =
+            &self.shared.counters;
+        let live_slots = self.shared.index.len();
+        self.shared.space(|space| StoreStats {
+            slots: self.shared.layout.slot_count.get(),
             live_slots,
             free_slots: space.free_slots(),
             waiting_slots: space.waiting_slots(),
-            puts: self.counters.puts.get(),
-            hits: self.counters.hits.get(),
-            misses: self.counters.misses.get(),
-            failed_checks: self.counters.failed_checks.get(),
-            deletes: self.counters.deletes.get(),
-            checkpoints: self.counters.checkpoints.get(),
-        }
+            pinned_slots: space.pinned_slots(),
+            uncovered_changes: space.uncovered_sequences(),
+            puts: puts.get(),
+            hits: hits.get(),
+            misses: misses.get(),
+            failed_checks: failed_checks.get(),
+            deletes: deletes.get(),
+            evictions: evictions.get(),
+            checkpoints: checkpoints.get(),
+        })
     }
 
     /// The device below.
     #[must_use]
     pub fn device(&self) -> &Dispatcher {
-        &self.device
+        &self.shared.device
     }
 
     /// The largest payload that fits, in bytes, whatever the key.
     #[must_use]
     pub fn max_payload(&self) -> u64 {
-        crate::format::max_payload(self.layout.slot_size.get(), self.layout.block_size.get())
+        crate::format::max_payload(
+            self.shared.layout.slot_size.get(),
+            self.shared.layout.block_size.get(),
+        )
     }
 
-    /// Writes a checkpoint, which frees the slots and log blocks that wait for one, unless `enough` finds
-    /// that none is needed. Waits for the puts and deletes under way, and lets none begin.
-    pub(crate) fn checkpoint_unless(
-        &self,
-        enough: impl FnOnce(&Space) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        let mut committed = self.committed.write().unwrap_or_else(PoisonError::into_inner);
-        let next_sequence = {
-            let space = self.space();
-            if enough(&space)? {
-                return Ok(());
-            }
-            space.next_sequence()
-        };
+    /// Sees to it that the next change finds room.
+    pub(crate) fn spare_the_next(&self) {
+        if let Some(checkpoints) = &self.checkpoints
+            && self.shared.wants_checkpoint()
         {
-            let index = self.index();
-            let entries = index.entries();
-            checkpoint::write(&self.device, &self.layout, &mut committed, entries, next_sequence)?;
+            checkpoints.wake();
         }
-        self.index_mut().forget_deletions();
-        // Gets that began before may still read slots that are to become free.
-        let _no_gets = self.reading.write().unwrap_or_else(PoisonError::into_inner);
-        self.space().release();
-        self.counters.checkpoints.add(1);
-        Ok(())
-    }
-
-    /// Keeps checkpoints from being taken: held while slots or the log are written, until the index shows
-    /// it.
-    pub(crate) fn changing(&self) -> RwLockReadGuard<'_, Committed> {
-        self.committed.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps slots from becoming free: held from when the index was asked until the slots were read.
-    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
-        self.reading.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
-        key_hash(&self.layout.hash_key, key)
+        key_hash(&self.shared.layout.hash_key, key)
     }
 
     pub(crate) fn block_size(&self) -> usize {
-        self.layout.block_size.get() as usize
+        self.shared.layout.block_size.get() as usize
     }
 
     /// Where a slot begins, in bytes.
     pub(crate) fn slot_offset(&self, slot: u64) -> u64 {
-        slot_offset(&self.layout, slot)
+        slot_offset(&self.shared.layout, slot)
     }
 
     /// Whether the payload of this object lies in the header block.
     pub(crate) fn is_inline(&self, entry: &ObjectEntry) -> bool {
-        entry.is_inline(self.layout.block_size.get())
+        entry.is_inline(self.shared.layout.block_size.get())
     }
 
     pub(crate) fn records_per_log_block(&self) -> usize {
-        records_per_block(self.layout.block_size.get())
-    }
-
-    pub(crate) fn space(&self) -> MutexGuard<'_, Space> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+        records_per_block(self.shared.layout.block_size.get())
     }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("device", &self.device)
-            .field("label", &self.layout.label())
+            .field("device", &self.shared.device)
+            .field("label", &self.shared.layout.label())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

@@ -11,7 +11,7 @@ use common::faulty::{Fate, Faulty};
 use common::{payload, put_all, store};
 use raw_block_core::{Geometry, MemoryBackend, OpKind};
 use raw_block_store::format::{Superblock, crc32c};
-use raw_block_store::{Error, FormatOptions, Put, Store};
+use raw_block_store::{Error, FormatOptions, OpenOptions, Put, Store};
 
 fn options(slots: u64) -> FormatOptions {
     FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(8192) }
@@ -21,7 +21,9 @@ fn options(slots: u64) -> FormatOptions {
 fn faulty_store() -> (Faulty, Store, Superblock) {
     let device = Faulty::new(8 << 20);
     Store::format(device.backend(), &options(16)).unwrap();
-    let store = Store::open(device.backend()).unwrap();
+    // Without a thread for checkpoints it is known when they are taken.
+    let without_thread = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
+    let store = Store::open_with(device.backend(), &without_thread).unwrap();
     let superblock = *Superblock::read(&device.bytes()[..4096]).unwrap();
     (device, store, superblock)
 }

@@ -149,7 +149,7 @@ fn a_full_store_says_so_and_takes_puts_again_after_a_delete() {
     let keys = [b"0", b"1", b"2", b"3", b"4", b"5"];
     let results = store.put_many(&keys.map(|key| Put::new(key, key)));
     assert!(results[..4].iter().all(Result::is_ok));
-    assert!(results[4..].iter().all(|result| matches!(result, Err(Error::Full { slots: 4 }))));
+    assert!(results[4..].iter().all(|result| matches!(result, Err(Error::Full { slots: 4, .. }))));
     assert!(store.delete_many(&[b"1"]).remove(0).unwrap());
     store.put(b"new", b"value").unwrap();
     assert_eq!(payload(&store, b"new").unwrap(), b"value");

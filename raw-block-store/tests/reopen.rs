@@ -12,7 +12,7 @@ use common::{
 };
 use proptest::prelude::*;
 use raw_block_core::IoBackend;
-use raw_block_store::{Error, FormatOptions, Put, Store};
+use raw_block_store::{Error, FormatOptions, OpenOptions, Put, Store};
 
 fn reopen(device: &Arc<dyn IoBackend>) -> Store {
     Store::open(device.clone()).unwrap()
@@ -164,15 +164,37 @@ fn a_device_without_a_valid_superblock_is_no_store() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_an_error_and_opening_changes_nothing() {
+fn a_damaged_checkpoint_is_an_error_that_changes_nothing_and_the_older_one_serves_on_request() {
     let (device, store) = store(4096, 10);
     store.put(b"key", b"value").unwrap();
     store.close().unwrap();
     let before = superblock(&device);
     // Formatting wrote container 0, closing container 1.
     flip(&device, before.checkpoint_offset[1].get() + 4096 + 70);
-    assert!(matches!(Store::open(device.clone()), Err(Error::Damaged { .. })));
+    assert!(matches!(Store::open(device.clone()), Err(Error::CheckpointLost { number: 2, .. })));
     assert_eq!(superblock(&device), before);
+
+    let options = OpenOptions { accept_older_checkpoint: true, ..OpenOptions::default() };
+    let store = Store::open_with(device.clone(), &options).unwrap();
+    assert_eq!(payload(&store, b"key").unwrap(), b"value", "its slot speaks for itself");
+    store.close().unwrap();
+    assert_eq!(payload(&reopen(&device), b"key").unwrap(), b"value");
+}
+
+#[test]
+fn the_loss_of_a_committed_checkpoint_header_is_noticed_by_what_was_written_after_it() {
+    let (device, store) = store(4096, 10);
+    store.put(b"key", b"value").unwrap();
+    store.checkpoint().unwrap();
+    store.put(b"other", b"value").unwrap();
+    drop(store);
+    flip(&device, superblock(&device).checkpoint_offset[1].get() + 70);
+    assert!(matches!(Store::open(device.clone()), Err(Error::CheckpointLost { number: 2, .. })));
+    let options = OpenOptions { accept_older_checkpoint: true, ..OpenOptions::default() };
+    let store = Store::open_with(device.clone(), &options).unwrap();
+    assert_eq!(payload(&store, b"other").unwrap(), b"value");
+    drop(store);
+    assert_eq!(payload(&reopen(&device), b"key").unwrap(), b"value", "a new one was written");
 }
 
 #[test]

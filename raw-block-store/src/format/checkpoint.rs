@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligne
 
 use super::damage::{Damage, EncodeError, ensure, ensure_zero};
 use super::entry::ObjectEntry;
-use super::limits::{MAX_SEQUENCE, is_block_size};
+use super::limits::{MAX_SEQUENCE, check_checkpoint, is_block_size};
 use super::preamble::{Kind, Preamble, seal};
 use super::superblock::Superblock;
 
@@ -94,11 +94,8 @@ impl CheckpointHeader {
     }
 
     fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
-        ensure(self.number != U64::ZERO, "the checkpoint number is 0")?;
-        ensure(
-            self.number.get().max(self.next_sequence.get()) <= MAX_SEQUENCE,
-            "the checkpoint number or the next sequence is too high",
-        )?;
+        check_checkpoint(self.number.get())?;
+        ensure(self.next_sequence.get() <= MAX_SEQUENCE, "the next sequence is too high")?;
         ensure(
             self.covered_sequence.get() < self.next_sequence.get(),
             "the next sequence is not above the covered one",
@@ -173,7 +170,7 @@ impl CheckpointBlock {
         number: u64,
         index: u64,
     ) -> Result<(), EncodeError> {
-        ensure(number != 0, "the checkpoint number is 0").map_err(EncodeError::Invalid)?;
+        check_checkpoint(number).map_err(EncodeError::Invalid)?;
         let entries = Self::entries_mut(block, store, index)?;
         check_entries(entries, store).map_err(EncodeError::Invalid)?;
         let end = size_of::<Self>() + size_of_val(entries);

@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::damage::{Damage, EncodeError, ensure, ensure_zero, fits, number};
-use super::limits::MAX_SEQUENCE;
+use super::limits::{MAX_SEQUENCE, check_checkpoint};
 use super::preamble::{Kind, Preamble, seal};
 use super::superblock::Superblock;
 
@@ -22,17 +22,20 @@ pub struct DeleteLogBlock {
     pub preamble: Preamble,
     /// Position in the ring, from 0.
     pub block_index: U64,
+    /// Number of the checkpoint that counted when the block was written, never 0.
+    pub checkpoint: U64,
     /// Number of records in the block.
     pub count: U32,
     /// Zero.
-    pub reserved: [u8; 20],
+    pub reserved: [u8; 12],
 }
 
 const _: () = assert!(size_of::<DeleteLogBlock>() == 64);
 const _: () = assert!(offset_of!(DeleteLogBlock, preamble) == 0);
 const _: () = assert!(offset_of!(DeleteLogBlock, block_index) == 32);
-const _: () = assert!(offset_of!(DeleteLogBlock, count) == 40);
-const _: () = assert!(offset_of!(DeleteLogBlock, reserved) == 44);
+const _: () = assert!(offset_of!(DeleteLogBlock, checkpoint) == 40);
+const _: () = assert!(offset_of!(DeleteLogBlock, count) == 48);
+const _: () = assert!(offset_of!(DeleteLogBlock, reserved) == 52);
 
 /// One deleted key.
 #[derive(
@@ -51,8 +54,8 @@ const _: () = assert!(offset_of!(DeleteRecord, key_hash) == 0);
 const _: () = assert!(offset_of!(DeleteRecord, sequence) == 16);
 
 impl DeleteLogBlock {
-    /// Fills `block` with the block at this position of the ring: these records,
-    /// then zeroes.
+    /// Fills `block` with the block at this position of the ring, written while
+    /// the checkpoint with this number counts: these records, then zeroes.
     ///
     /// # Errors
     /// [`EncodeError::TooLarge`] if there are more than [`records_per_block`],
@@ -62,11 +65,13 @@ impl DeleteLogBlock {
         block: &mut [u8],
         store: &Superblock,
         index: u64,
+        checkpoint: u64,
         records: &[DeleteRecord],
     ) -> Result<(), EncodeError> {
         store
             .check_block_len(block)
             .and_then(|()| check_index(store, index))
+            .and_then(|()| check_checkpoint(checkpoint))
             .and_then(|()| check_records(records))
             .map_err(EncodeError::Invalid)?;
 
@@ -77,8 +82,9 @@ impl DeleteLogBlock {
         let prefix = Self {
             preamble: Preamble::new(&KIND, &store.preamble.uuid),
             block_index: index.into(),
+            checkpoint: checkpoint.into(),
             count: number::<u32>(records.len() as u64)?.into(),
-            reserved: [0; 20],
+            reserved: [0; 12],
         };
         first.copy_from_slice(prefix.as_bytes());
         place.copy_from_slice(bytes);
@@ -87,7 +93,8 @@ impl DeleteLogBlock {
         Ok(())
     }
 
-    /// Reads the block at this position of the ring: its records.
+    /// Reads the block at this position of the ring: what precedes its records,
+    /// and the records.
     ///
     /// # Errors
     /// The first rule that the block breaks.
@@ -95,7 +102,7 @@ impl DeleteLogBlock {
         block: &'a [u8],
         store: &Superblock,
         index: u64,
-    ) -> Result<&'a [DeleteRecord], Damage> {
+    ) -> Result<(&'a Self, &'a [DeleteRecord]), Damage> {
         store.check_block_len(block).map_err(Damage::Inconsistent)?;
         let (prefix, rest) = Self::ref_from_prefix(block)
             .map_err(|_| Damage::Inconsistent("the block is shorter than a delete log block"))?;
@@ -110,8 +117,9 @@ impl DeleteLogBlock {
         check_records(records)
             .and_then(|()| ensure_zero(&prefix.reserved))
             .and_then(|()| ensure_zero(tail))
+            .and_then(|()| check_checkpoint(prefix.checkpoint.get()))
             .map_err(Damage::Inconsistent)?;
-        Ok(records)
+        Ok((prefix, records))
     }
 }
 

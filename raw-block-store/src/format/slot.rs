@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::checksum::{crc32c, payload_checksum};
 use super::damage::{Damage, EncodeError, ensure, ensure_zero, fits, number};
 use super::entry::ObjectEntry;
+use super::limits::check_checkpoint;
 use super::preamble::{Kind, Preamble, check_crc32c, seal};
 use super::superblock::Superblock;
 
@@ -38,8 +39,10 @@ pub struct SlotHeader {
     pub key_metadata_checksum: U32,
     /// Number of consecutive slots that the object takes: 1.
     pub span: U32,
+    /// Number of the checkpoint that counted when the slot was written, never 0.
+    pub checkpoint: U64,
     /// Zero.
-    pub reserved: [u8; 40],
+    pub reserved: [u8; 32],
 }
 
 const _: () = assert!(size_of::<SlotHeader>() == SLOT_HEADER_LEN);
@@ -49,7 +52,8 @@ const _: () = assert!(offset_of!(SlotHeader, slot) == 64);
 const _: () = assert!(offset_of!(SlotHeader, payload_checksum) == 72);
 const _: () = assert!(offset_of!(SlotHeader, key_metadata_checksum) == 80);
 const _: () = assert!(offset_of!(SlotHeader, span) == 84);
-const _: () = assert!(offset_of!(SlotHeader, reserved) == 88);
+const _: () = assert!(offset_of!(SlotHeader, checkpoint) == 88);
+const _: () = assert!(offset_of!(SlotHeader, reserved) == 96);
 
 /// What [`SlotHeader::encode`] writes.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +62,8 @@ pub struct SlotFields<'a> {
     pub slot: u64,
     /// Sequence of the write, not 0.
     pub sequence: u64,
+    /// Number of the committed checkpoint, not 0.
+    pub checkpoint: u64,
     /// Keyed hash of the key.
     pub key_hash: [u8; 16],
     /// The key, at least one byte.
@@ -131,8 +137,10 @@ impl SlotHeader {
             payload_checksum: payload_checksum.into(),
             key_metadata_checksum: crc32c([fields.key, fields.metadata]).into(),
             span: U32::new(1),
-            reserved: [0; 40],
+            checkpoint: fields.checkpoint.into(),
+            reserved: [0; 32],
         };
+        header.check_bounds(store).map_err(EncodeError::Invalid)?;
         let inline = if entry.is_inline(block_size) { fields.payload } else { &[] };
         let mut rest = &mut *block;
         for part in [header.as_bytes(), fields.key, fields.metadata, inline] {
@@ -208,6 +216,7 @@ impl SlotHeader {
     fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
         self.entry.check_bounds(store)?;
         ensure(self.span == 1, "the span is not 1")?;
+        check_checkpoint(self.checkpoint.get())?;
         ensure_zero(&self.reserved)
     }
 }

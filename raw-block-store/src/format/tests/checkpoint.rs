@@ -139,8 +139,8 @@ fn a_block_of_another_store_checkpoint_or_position_is_refused() {
 fn header_fields_out_of_bounds_are_refused() {
     let forgeries: &[(usize, &[u8], &str)] = &[
         (32, &[0], "the checkpoint number is 0"),
-        (39, &[0x80], "the checkpoint number or the next sequence is too high"),
-        (55, &[0x80], "the checkpoint number or the next sequence is too high"),
+        (39, &[0x80], "the checkpoint number is too high"),
+        (55, &[0x80], "the next sequence is too high"),
         (40, &[123], "the next sequence is not above the covered one"),
         (40, &[0xFF; 8], "the next sequence is not above the covered one"),
         (56, &[39], "the number of entries is not the number of slots"),

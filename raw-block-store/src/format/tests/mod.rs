@@ -129,7 +129,7 @@ fn a_superblock_full_of_nonsense_panics_nowhere() {
         assert!(CheckpointBlock::seal(&mut block, &nonsense, 1, 0).is_err());
         assert!(CheckpointBlock::read(&block, &nonsense, 1, 0).is_err());
         assert!(DeleteLogBlock::read(&block, &nonsense, 0).is_err());
-        assert!(DeleteLogBlock::encode(&mut block, &nonsense, 0, &[]).is_err());
+        assert!(DeleteLogBlock::encode(&mut block, &nonsense, 0, 1, &[]).is_err());
     }
 }
 
@@ -170,6 +170,7 @@ fn forged_blocks_are_refused_or_read_but_never_panic() {
     let fields = SlotFields {
         slot: 3,
         sequence: 4,
+        checkpoint: 1,
         key_hash: [5; 16],
         key: b"key",
         metadata: b"metadata",
@@ -196,7 +197,7 @@ fn forged_blocks_are_refused_or_read_but_never_panic() {
         let _ = CheckpointBlock::read(block, &store, 1, 2);
     });
 
-    DeleteLogBlock::encode(&mut block, &store, 1, &[]).unwrap();
+    DeleteLogBlock::encode(&mut block, &store, 1, 1, &[]).unwrap();
     read_forgeries(&block, 512, |block| {
         let _ = DeleteLogBlock::read(block, &store, 1);
     });

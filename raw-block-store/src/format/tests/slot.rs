@@ -26,6 +26,7 @@ fn fields(payload: &[u8]) -> SlotFields<'_> {
     SlotFields {
         slot: SLOT,
         sequence: 77,
+        checkpoint: 9,
         key_hash: [5; 16],
         key: KEY,
         metadata: METADATA,
@@ -111,6 +112,7 @@ fn the_bytes_are_those_of_the_documentation() {
                 (72, &payload_checksum.to_le_bytes()),
                 (80, &checksum::crc32c_bit_by_bit(&after).to_le_bytes()),
                 (84, &1_u32.to_le_bytes()),
+                (88, &9_u64.to_le_bytes()),
             ],
         );
         expected.extend(&after);
@@ -201,7 +203,9 @@ fn fields_out_of_bounds_are_refused() {
         (84, &[0], "the span is not 1"),
         (84, &[2], "the span is not 1"),
         (87, &[0x80], "the span is not 1"),
-        (88, &[1], "reserved bytes are not zero"),
+        (88, &[0], "the checkpoint number is 0"),
+        (95, &[0x80], "the checkpoint number is too high"),
+        (96, &[1], "reserved bytes are not zero"),
         (127, &[1], "reserved bytes are not zero"),
     ];
     for payload in [PAYLOAD, LONG] {
@@ -282,6 +286,7 @@ fn what_would_not_be_read_is_not_written() {
     assert!(encode(&good).is_ok());
     assert!(encode(&SlotFields { slot: 40, ..good }).is_err());
     assert!(encode(&SlotFields { sequence: 0, ..good }).is_err());
+    assert!(encode(&SlotFields { checkpoint: 0, ..good }).is_err());
     assert!(encode(&SlotFields { key: &[], ..good }).is_err());
 
     let mut block = [0xEE; 512];

@@ -1,0 +1,129 @@
+//! What the store holds: from key hash to slot, and from slot to object.
+
+mod entries;
+mod shard;
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use entries::Entries;
+use shard::Shard;
+
+use crate::Error;
+use crate::format::ObjectEntry;
+use crate::space::Place;
+
+/// A keyed hash of a key.
+pub(crate) type KeyHash = [u8; 16];
+
+/// The most shards, a power of two.
+const MAX_SHARDS: u64 = 64;
+/// How many slots there are for each shard, at least.
+const SLOTS_PER_SHARD: u64 = 1024;
+
+/// Where the index says that an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Located {
+    pub(crate) slot: u64,
+    pub(crate) entry: ObjectEntry,
+}
+
+impl Located {
+    pub(crate) fn place(&self) -> Place {
+        Place { slot: self.slot, sequence: self.entry.sequence.get() }
+    }
+}
+
+/// The live objects: an entry per slot in slot order, exactly as a checkpoint holds them, and tables that
+/// find a slot by key hash, one for each shard of the keys. At most 44 bytes a slot.
+///
+/// Newest wins: what changes the index carries a sequence, and a change that comes late, because a newer
+/// change of its key completed first, changes nothing.
+///
+/// Locks are taken in this order: a shard, then a chunk of entries.
+pub(crate) struct Index {
+    shards: Box<[RwLock<Shard>]>,
+    entries: Entries,
+}
+
+impl Index {
+    /// An empty index of `slots` slots.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn new(slots: u64) -> Result<Self, Error> {
+        let entries = Entries::new(slots)?;
+        let shards = (slots / SLOTS_PER_SHARD).clamp(1, MAX_SHARDS).next_power_of_two();
+        // Keys are not spread quite evenly.
+        let per_shard = slots / shards + slots / shards / 16 + 16;
+        let shards: Result<_, Error> =
+            (0..shards).map(|_| Ok(RwLock::new(Shard::new(per_shard)?))).collect();
+        Ok(Self { shards: shards?, entries })
+    }
+
+    /// How many objects are live.
+    pub(crate) fn len(&self) -> u64 {
+        (0..self.shards.len()).map(|shard| self.read(shard).len()).sum()
+    }
+
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> u64 {
+        self.entries.slots()
+    }
+
+    /// The entry of a slot; not [live](ObjectEntry::is_live) if it holds none.
+    pub(crate) fn entry(&self, slot: u64) -> ObjectEntry {
+        u32::try_from(slot).map_or(ObjectEntry::NONE, |slot| self.entries.get(slot))
+    }
+
+    /// Copies the entries of the slots from `first` on, as they are now.
+    pub(crate) fn copy(&self, first: u64, into: &mut [ObjectEntry]) {
+        self.entries.copy(first, into);
+    }
+
+    /// Where the object with this key hash is.
+    pub(crate) fn find(&self, hash: &KeyHash) -> Option<Located> {
+        self.read(shard_of(hash, self.shards.len())).find(hash, &self.entries)
+    }
+
+    /// Puts an object that was written to `slot` into the index. Returns the slot that holds nothing
+    /// live any more: that of the object it replaces, or `slot` itself when it came late.
+    pub(crate) fn publish(&self, slot: u64, entry: ObjectEntry) -> Option<Place> {
+        let shard = shard_of(&entry.key_hash, self.shards.len());
+        self.write(shard).publish(Located { slot, entry }, &self.entries)
+    }
+
+    /// Removes the object with this key hash if it is older than `sequence`. Returns its slot.
+    ///
+    /// `oldest` is the lowest sequence of the changes under way: one older than the deletion may complete
+    /// after it, and must not bring the key back.
+    pub(crate) fn delete(&self, hash: &KeyHash, sequence: u64, oldest: u64) -> Option<Place> {
+        let shard = shard_of(hash, self.shards.len());
+        self.write(shard).delete(hash, sequence, oldest, &self.entries)
+    }
+
+    /// Removes the object in `slot`, if there is one. `oldest` as for [`delete`](Self::delete).
+    pub(crate) fn evict(&self, slot: u64, oldest: u64) -> Option<Place> {
+        let entry = self.entry(slot);
+        if !entry.is_live() {
+            return None;
+        }
+        let shard = shard_of(&entry.key_hash, self.shards.len());
+        self.write(shard).evict(Located { slot, entry }, oldest, &self.entries)
+    }
+
+    fn read(&self, shard: usize) -> RwLockReadGuard<'_, Shard> {
+        self.shards[shard].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, shard: usize) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[shard].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shard of a key: other bits of its hash than those that spread it over the table.
+fn shard_of(hash: &KeyHash, shards: usize) -> usize {
+    usize::from(hash[15]) & (shards - 1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! What the calls of a store and its checkpoint thread share.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use raw_block_core::Dispatcher;
+
+use crate::Error;
+use crate::checkpoint::{self, Committed};
+use crate::error::Doing;
+use crate::eviction::{Eviction, Fate};
+use crate::format::Superblock;
+use crate::index::Index;
+use crate::space::{Because, LogPlace, Place, Remedy, Space};
+use crate::stats::Counters;
+
+/// How many parts of the slots, or of the delete log, are to be free; with fewer a checkpoint begins
+/// before anyone has to wait. A checkpoint also takes this part of the slots as changes, or it is not worth
+/// its writes.
+const SPARE_PARTS: u64 = 8;
+
+/// What the calls of a store and its checkpoint thread share.
+///
+/// Locks are taken in this order: `committed`, the policy of `eviction`, `space`, those of the index.
+pub(crate) struct Shared {
+    pub(crate) device: Dispatcher,
+    /// Where everything lies. Its state and generation are those of when the store was opened.
+    pub(crate) layout: Superblock,
+    pub(crate) index: Index,
+    pub(crate) eviction: Eviction,
+    pub(crate) counters: Counters,
+    space: Mutex<Waited>,
+    /// Signalled when a change or a get is over, if somebody waits for one.
+    over: Condvar,
+    /// Held while a checkpoint is taken.
+    committed: Mutex<Committed>,
+}
+
+struct Waited {
+    space: Space,
+    /// How many wait for `over`.
+    waiting: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        device: Dispatcher,
+        layout: Superblock,
+        index: Index,
+        eviction: Eviction,
+        space: Space,
+        committed: Committed,
+    ) -> Self {
+        Self {
+            device,
+            layout,
+            index,
+            eviction,
+            counters: Counters::default(),
+            space: Mutex::new(Waited { space, waiting: 0 }),
+            over: Condvar::new(),
+            committed: Mutex::new(committed),
+        }
+    }
+
+    /// Makes durable what is complete.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.flush_device().doing("flush the store")
+    }
+
+    fn flush_device(&self) -> Result<(), raw_block_core::Error> {
+        let began = self.lock().space.begin_flush();
+        self.device.flush()?;
+        self.lock().space.end_flush(began);
+        Ok(())
+    }
+
+    /// Writes a checkpoint, beside changes and gets under way. Frees the slots and log blocks that waited
+    /// for one, as far as it speaks for them.
+    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+        self.checkpoint_if(|_| true)
+    }
+
+    /// Writes a checkpoint if it is wanted when no other is under way any more.
+    fn checkpoint_if(&self, wanted: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
+        let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        // The sequence that is covered is chosen before the index is copied: what is published meanwhile
+        // speaks for itself.
+        let (covered, next_sequence) = {
+            let guard = self.lock();
+            if !wanted(&guard.space) {
+                return Ok(());
+            }
+            (guard.space.coverable(), guard.space.next_sequence())
+        };
+        let started = std::time::Instant::now();
+        let contents = checkpoint::Contents { index: &self.index, covered, next_sequence };
+        checkpoint::write(&self.device, &self.layout, &mut committed, contents, || {
+            self.flush_device()
+        })?;
+        {
+            let mut guard = self.lock();
+            guard.space.commit(committed.number, covered);
+            self.wake(&guard);
+        }
+        self.counters.checkpoints.add(1);
+        tracing::debug!(
+            device = self.device.backend().device(),
+            number = committed.number,
+            covered,
+            elapsed = ?started.elapsed(),
+            "a checkpoint was committed"
+        );
+        Ok(())
+    }
+
+    /// The number of the committed checkpoint.
+    pub(crate) fn committed(&self) -> u64 {
+        self.lock().space.checkpoint()
+    }
+
+    /// Whether slots or log blocks run short, and a checkpoint would help.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        let guard = self.lock();
+        let space = &guard.space;
+        let log_blocks = self.layout.delete_log_len.get() / u64::from(self.layout.block_size);
+        let spare = (self.layout.slot_count.get() / SPARE_PARTS).max(1);
+        let few_slots = space.free_slots() < spare && space.uncovered_sequences() >= spare;
+        few_slots || space.free_log_blocks() < log_blocks.div_ceil(SPARE_PARTS)
+    }
+
+    /// Takes slots for up to `count` objects. Waits for a checkpoint or a flush if none is free, and
+    /// evicts what the policy gives up.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when there are none to be had, [`Error::Device`] when the device fails.
+    pub(crate) fn begin_put(&self, count: usize) -> Result<Putting<'_>, Error> {
+        let mut places = Vec::with_capacity(count);
+        loop {
+            let (remedy, checkpoint) = {
+                let mut guard = self.lock();
+                let first_sequence = guard.space.next_sequence();
+                guard.space.begin_put(count, &mut places);
+                if !places.is_empty() {
+                    let checkpoint = guard.space.checkpoint();
+                    let retired = Vec::with_capacity(count);
+                    return Ok(Putting {
+                        shared: self,
+                        first_sequence,
+                        checkpoint,
+                        places,
+                        retired,
+                    });
+                }
+                (guard.space.remedy(), guard.space.checkpoint())
+            };
+            if remedy != Remedy::None && self.evict(count as u64) {
+                continue;
+            }
+            match remedy {
+                Remedy::None => {}
+                Remedy::Flush => self.flush_device().doing("free slots")?,
+                Remedy::Checkpoint => self.checkpoint_if(|space| {
+                    space.checkpoint() == checkpoint && space.remedy() == Remedy::Checkpoint
+                })?,
+                Remedy::Wait => self.wait_until(|space| space.remedy() != Remedy::Wait),
+                Remedy::Hopeless => {
+                    let guard = self.lock();
+                    if guard.space.remedy() == Remedy::Hopeless {
+                        return Err(Error::Full {
+                            slots: self.layout.slot_count.get(),
+                            live: self.index.len(),
+                            pinned: guard.space.pinned_slots(),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Evicts objects, so that about `count` slots become free, unless enough evicted ones wait for a
+    /// checkpoint. Returns whether slots are free now.
+    fn evict(&self, count: u64) -> bool {
+        if self.lock().space.evicted_slots() < count {
+            let mut evicted = 0;
+            self.eviction.run(count, &self.index, |slot| {
+                let mut guard = self.lock();
+                if guard.space.is_pinned(slot) {
+                    return Fate::Pinned;
+                }
+                let oldest = guard.space.oldest_under_way();
+                let Some(place) = self.index.evict(slot, oldest) else { return Fate::Empty };
+                guard.space.retire([place], Because::Evicted);
+                evicted += 1;
+                Fate::Evicted
+            });
+            self.counters.evictions.add(evicted);
+        }
+        self.lock().space.free_slots() > 0
+    }
+
+    /// Takes sequences and log blocks for up to `records` deletions. Waits for a checkpoint if no block is
+    /// free.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device fails.
+    pub(crate) fn begin_delete(&self, records: u64, per_block: u64) -> Result<Deleting<'_>, Error> {
+        loop {
+            let (remedy, checkpoint) = {
+                let mut guard = self.lock();
+                let checkpoint = guard.space.checkpoint();
+                if let Some(place) = guard.space.begin_delete(records, per_block) {
+                    return Ok(Deleting { shared: self, place, checkpoint, retired: Vec::new() });
+                }
+                (guard.space.log_remedy(), checkpoint)
+            };
+            match remedy {
+                Remedy::Checkpoint => self.checkpoint_if(|space| {
+                    space.checkpoint() == checkpoint && space.log_remedy() == Remedy::Checkpoint
+                })?,
+                Remedy::Wait => self.wait_until(|space| space.log_remedy() != Remedy::Wait),
+                Remedy::None | Remedy::Flush | Remedy::Hopeless => {}
+            }
+        }
+    }
+
+    /// Keeps every slot as it is that the index names from now on.
+    pub(crate) fn begin_get(&self) -> Getting<'_> {
+        Getting { shared: self, began: self.lock().space.begin_get() }
+    }
+
+    /// Pins a slot that a get under way found in the index.
+    pub(crate) fn pin(&self, slot: u64) {
+        self.lock().space.pin(slot);
+    }
+
+    pub(crate) fn unpin(&self, slot: u64) {
+        let mut guard = self.lock();
+        guard.space.unpin(slot);
+        self.wake(&guard);
+    }
+
+    /// Reads the state of the space.
+    pub(crate) fn space<T>(&self, read: impl FnOnce(&Space) -> T) -> T {
+        read(&self.lock().space)
+    }
+
+    /// Waits, for changes and gets to be over, until `done`.
+    fn wait_until(&self, done: impl Fn(&Space) -> bool) {
+        let mut guard = self.lock();
+        while !done(&guard.space) {
+            guard.waiting += 1;
+            guard = self.over.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard.waiting -= 1;
+        }
+    }
+
+    fn wake(&self, guard: &MutexGuard<'_, Waited>) {
+        if guard.waiting > 0 {
+            self.over.notify_all();
+        }
+    }
+
+    fn end_change(&self, first_sequence: u64, retired: impl IntoIterator<Item = Place>) {
+        let mut guard = self.lock();
+        guard.space.retire(retired, Because::Replaced);
+        guard.space.end_change(first_sequence);
+        self.wake(&guard);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waited> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Slots that objects are put to, until this is dropped.
+pub(crate) struct Putting<'a> {
+    shared: &'a Shared,
+    first_sequence: u64,
+    /// The number of the committed checkpoint when the slots were taken.
+    pub(crate) checkpoint: u64,
+    /// Where to write. Given up, all of them, if the end is not [told](Self::end).
+    pub(crate) places: Vec<Place>,
+    retired: Vec<Place>,
+}
+
+impl Putting<'_> {
+    /// The slots of objects that were replaced, and of those that failed to be written, are given up.
+    pub(crate) fn end(mut self, retired: impl IntoIterator<Item = Place>) {
+        self.places.clear();
+        self.retired.extend(retired);
+    }
+}
+
+impl Drop for Putting<'_> {
+    fn drop(&mut self) {
+        self.shared
+            .end_change(self.first_sequence, self.places.drain(..).chain(self.retired.drain(..)));
+    }
+}
+
+/// Blocks of the delete log that deletions are written to, until this is dropped.
+pub(crate) struct Deleting<'a> {
+    shared: &'a Shared,
+    pub(crate) place: LogPlace,
+    /// The number of the committed checkpoint when the blocks were taken.
+    pub(crate) checkpoint: u64,
+    /// The slots of deleted objects.
+    pub(crate) retired: Vec<Place>,
+}
+
+impl Drop for Deleting<'_> {
+    fn drop(&mut self) {
+        self.shared.end_change(self.place.first_sequence, self.retired.drain(..));
+    }
+}
+
+/// A get under way: no slot that the index named becomes free.
+pub(crate) struct Getting<'a> {
+    shared: &'a Shared,
+    began: u64,
+}
+
+impl Drop for Getting<'_> {
+    fn drop(&mut self) {
+        let mut guard = self.shared.lock();
+        if guard.space.end_get(self.began) {
+            self.shared.wake(&guard);
+        }
+    }
+}

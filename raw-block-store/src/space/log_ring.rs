@@ -1,0 +1,79 @@
+//! Which blocks of the delete log can be written.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// The delete log as a ring: blocks are written one after the other, each once, and again only when a
+/// committed checkpoint speaks for every record in it.
+#[derive(Debug)]
+pub(super) struct LogRing {
+    blocks: u64,
+    next: u64,
+    /// Blocks that were written, or may have been, oldest first: how many, and the highest sequence among
+    /// their records.
+    written: VecDeque<(u64, u64)>,
+    free: u64,
+}
+
+impl LogRing {
+    /// A ring of `blocks` blocks, all free.
+    pub(super) fn new(blocks: u64) -> Self {
+        Self { blocks, next: 0, written: VecDeque::new(), free: blocks }
+    }
+
+    pub(super) fn free_blocks(&self) -> u64 {
+        self.free
+    }
+
+    /// How many of up to `count` blocks there are that follow each other.
+    pub(super) fn available(&self, count: u64) -> u64 {
+        count.min(self.free).min(self.blocks - self.next)
+    }
+
+    /// Takes blocks that are [available](Self::available), for records with sequences up to `last`.
+    pub(super) fn take(&mut self, count: u64, last: u64) -> Range<u64> {
+        let first = self.next;
+        self.next = (first + count) % self.blocks;
+        self.free -= count;
+        self.written.push_back((count, last));
+        first..first + count
+    }
+
+    /// The highest sequence among the records of the blocks that become free next.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.written.front().map(|&(_, last)| last)
+    }
+
+    /// Frees the blocks whose records have sequences up to `covered`.
+    pub(super) fn release(&mut self, covered: u64) {
+        while let Some(&(count, last)) = self.written.front()
+            && last <= covered
+        {
+            self.written.pop_front();
+            self.free += count;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_given_out_again_only_when_its_records_are_covered() {
+        let mut ring = LogRing::new(3);
+        assert_eq!(ring.available(2), 2);
+        assert_eq!(ring.take(2, 10), 0..2);
+        assert_eq!(ring.available(2), 1);
+        assert_eq!(ring.take(1, 11), 2..3);
+        assert_eq!(ring.available(1), 0);
+        ring.release(9);
+        assert_eq!((ring.available(3), ring.oldest()), (0, Some(10)));
+        ring.release(10);
+        assert_eq!(ring.available(3), 2);
+        assert_eq!(ring.take(2, 20), 0..2);
+        ring.release(19);
+        assert_eq!((ring.available(3), ring.free_blocks()), (1, 1));
+        assert_eq!(ring.take(1, 21), 2..3);
+    }
+}
