@@ -2,7 +2,8 @@
 //!
 //! Each key has one thread that changes it, in versions: most put a payload that says which version it is,
 //! some delete the key. Whatever a reader finds must be a version between the last one that was over before
-//! it looked, and the last one that had begun when it had looked.
+//! it looked, and the last one that had begun when it had looked. One key more is changed by all: which of
+//! its changes is the last is for the store to say, and a recovery must say the same.
 //!
 //! `RAW_BLOCK_SECONDS` makes it run for longer than a second each.
 
@@ -18,6 +19,8 @@ use common::memory;
 use raw_block_store::{EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store};
 
 const KEYS: usize = 48;
+/// The key that is changed by all.
+const COMMON: usize = KEYS;
 const WRITERS: usize = 4;
 const READERS: usize = 4;
 const PAYLOAD: usize = 5000;
@@ -88,9 +91,18 @@ impl World<'_> {
             for (key, version) in batch.into_iter().zip(versions) {
                 self.keys[key].over.store(version, Ordering::SeqCst);
             }
+            self.change_common(random.u64(..));
             if random.u8(..) < 8 {
                 self.store.flush().unwrap();
             }
+        }
+    }
+
+    fn change_common(&self, version: u64) {
+        if is_deletion(version) {
+            self.store.delete_many(&[&name(COMMON)]).remove(0).unwrap();
+        } else {
+            self.store.put(&name(COMMON), &payload(COMMON, version)).unwrap();
         }
     }
 
@@ -151,10 +163,11 @@ fn all_at_once(slots: u64, eviction: EvictionPolicy) {
         FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(PAYLOAD as u64) };
     Store::format(device.clone(), &options).unwrap();
     let options = OpenOptions { eviction, ..OpenOptions::default() };
-    let store = Store::open_with(device, &options).unwrap();
+    let store = Store::open_with(device.clone(), &options).unwrap();
     let keys = (0..KEYS).map(|_| Key { begun: AtomicU64::new(0), over: AtomicU64::new(0) });
     let evicts = eviction != EvictionPolicy::None;
-    let world = World { store: &store, keys: keys.collect(), over: AtomicBool::new(false), evicts };
+    let keys = keys.collect();
+    let world = World { store: &store, keys, over: AtomicBool::new(false), evicts };
     let seconds = std::env::var("RAW_BLOCK_SECONDS").ok().and_then(|text| text.parse().ok());
     thread::scope(|scope| {
         let world = &world;
@@ -173,10 +186,20 @@ fn all_at_once(slots: u64, eviction: EvictionPolicy) {
     assert_eq!(stats.pinned_slots, 0);
     assert_eq!(stats.failed_checks, 0);
     assert_eq!(stats.evictions > 0, evicts);
-    for key in 0..KEYS {
-        let over = world.keys[key].over.load(Ordering::SeqCst);
-        let found = common::payload(&store, &name(key));
-        world.check(key, over, found.map(|found| version_of(key, &found)));
+    let found = |store: &Store, key| {
+        let found = common::payload(store, &name(key));
+        found.map(|found| version_of(key, &found))
+    };
+    let last: Vec<_> = (0..=COMMON).map(|key| found(&store, key)).collect();
+    for (key, history) in world.keys.iter().enumerate() {
+        world.check(key, history.over.load(Ordering::SeqCst), last[key]);
+    }
+    drop(store);
+    let store = Store::open(device).unwrap();
+    for (key, last) in last.into_iter().enumerate() {
+        let found = found(&store, key);
+        let came_back = last.is_none() && evicts;
+        assert!(found == last || came_back, "key {key} is at {last:?}, recovered at {found:?}");
     }
 }
 

@@ -77,19 +77,19 @@ impl Eviction {
             EvictionPolicy::Lru => Chosen::from(Lru::new(slots)?),
             EvictionPolicy::S3Fifo => Chosen::from(S3Fifo::new(slots)?),
         };
-        let mut live: Vec<(u64, u32, KeyHash)> = Vec::new();
+        let mut live: Vec<(u64, u32)> = Vec::new();
         let mut entries = [ObjectEntry::NONE; 512];
         for first in (0..slots).step_by(entries.len()) {
             let len = entries.len().min(usize::try_from(slots - first).unwrap_or(usize::MAX));
             index.copy(first, &mut entries[..len]);
             for (slot, entry) in (first..).zip(&entries[..len]).filter(|(_, entry)| entry.is_live())
             {
-                live.extend(known(slot).map(|slot| (entry.sequence.get(), slot, entry.key_hash)));
+                live.extend(known(slot).map(|slot| (entry.sequence.get(), slot)));
             }
         }
         live.sort_unstable();
-        for (_, slot, hash) in live {
-            chosen.insert(slot, &hash);
+        for (_, slot) in live {
+            chosen.insert(slot, &index.entry(slot.into()).key_hash);
         }
         Ok(Self(Some(Mutex::new(chosen))))
     }
