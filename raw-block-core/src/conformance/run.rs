@@ -1,4 +1,5 @@
-//! How a statement is run: with an end to patience, and if it measures the process, in one of its own.
+//! How a statement is run: with an end to patience, and in a process of its own if it measures the process, or
+//! holds the device until the process ends.
 
 use std::env;
 use std::panic;
@@ -65,8 +66,8 @@ pub(super) fn random(
     }
 }
 
-/// Runs a statement in a process of its own, where no other test uses the CPU: this test program again,
-/// with this one test.
+/// Runs a statement in a process of its own, where no other test uses the CPU, and after which the device is free
+/// whatever was lost: this test program again, with this one test.
 pub(super) fn alone(
     test: &str,
     make: impl FnOnce() -> Result<Subject, Skipped>,

@@ -145,9 +145,12 @@ statements! { $
         dropping_a_ticket_finishes_its_batch
         a_ticket_can_be_waited_for_on_another_thread
         tickets_are_numbered
-        a_forgotten_ticket_is_counted_and_costs_its_queue
         too_many_tickets_are_refused_and_the_batch_comes_back
         each_transfer_of_a_ticket_has_its_own_result
+    }
+    alone tickets {
+        // It holds the device until its process ends.
+        a_forgotten_ticket_is_counted_and_costs_its_queue
     }
     borrowing statistics {
         batches_transfers_and_bytes_add_up
