@@ -2,6 +2,7 @@
 
 mod asan;
 mod bench;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -23,12 +24,16 @@ enum Chore {
     /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
     #[command(long_about = asan::ABOUT)]
     Asan(asan::Options),
+    /// Runs the tests for NVMe in a virtual machine; takes QEMU.
+    #[command(long_about = vm::ABOUT)]
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
         Chore::Asan(options) => asan::run(&options),
+        Chore::Vm(options) => vm::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,7 @@
-//! What to test on: a temporary file, a loop device over one, a thread that may not use io_uring.
+//! What to test on: a temporary file, a loop device over one, a drive of the virtual machine, a thread that may
+//! not use io_uring.
+
+mod nvme;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -14,6 +17,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::Skipped;
 use super::bytes::pattern;
+pub use nvme::{NvmeNamespace, read_fault, write_fault};
 
 /// How often another loop device is tried when somebody else was faster.
 const ATTEMPTS: usize = 10;

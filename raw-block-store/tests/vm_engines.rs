@@ -1,0 +1,94 @@
+//! A store on NVMe namespaces, in the virtual machine.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use common::{bytes, payload, put_all, store_on};
+use raw_block_core::Direct;
+use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault};
+use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
+
+/// Writes with one engine and reads with the other, after an orderly close and without one.
+fn mix(scenario: &str, nsid: u32) {
+    let namespace = match NvmeNamespace::find(scenario, nsid) {
+        Ok(namespace) => namespace,
+        Err(skipped) => return skipped.tell(),
+    };
+    let open = |engine| open_device(namespace.block(), engine, Direct::Required).unwrap();
+    let objects: Vec<_> = (0..)
+        .zip((0..40).map(|number| number * 1700))
+        .map(|(seed, len)| (format!("key {seed}"), bytes(seed, len)))
+        .collect();
+    let puts: Vec<_> = objects.iter().map(|(key, value)| Put::new(key.as_bytes(), value)).collect();
+    for (writer, reader) in [(Engine::Uring, Engine::Posix), (Engine::Posix, Engine::Uring)] {
+        for orderly in [true, false] {
+            let options = FormatOptions { force: true, ..FormatOptions::for_payloads(256 << 10) };
+            let store = store_on(&open(writer), &options);
+            put_all(&store, &puts);
+            assert!(store.delete_many(&[b"key 7"]).remove(0).unwrap());
+            if orderly {
+                store.close().unwrap();
+            } else {
+                drop(store);
+            }
+            let store = Store::open(open(reader)).unwrap();
+            for (key, value) in &objects {
+                let expected = (key != "key 7").then_some(value);
+                let found = payload(&store, key.as_bytes());
+                assert_eq!(found.as_ref(), expected, "{key}, {writer:?} to {reader:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_engine_reads_what_the_other_wrote_in_blocks_of_512_bytes() {
+    mix("plain-512", 1);
+}
+
+#[test]
+fn each_engine_reads_what_the_other_wrote_in_blocks_of_4096_bytes() {
+    mix("plain-4096", 1);
+}
+
+#[test]
+fn each_engine_reads_what_the_other_wrote_to_a_second_namespace() {
+    mix("two-namespaces", 2);
+}
+
+#[test]
+fn each_engine_reads_what_the_other_wrote_to_a_device_that_takes_64_kib_at_once() {
+    mix("small-mdts", 1);
+}
+
+#[test]
+fn each_engine_reads_what_the_other_wrote_over_tcp() {
+    mix("over-tcp", 1);
+}
+
+#[test]
+fn an_object_on_a_bad_sector_fails_alone() {
+    let namespace = match NvmeNamespace::find("faulty", 1) {
+        Ok(namespace) => namespace,
+        Err(skipped) => return skipped.tell(),
+    };
+    let device = open_device(namespace.block(), Engine::Uring, Direct::Required).unwrap();
+    let len = 256 << 10;
+    // Enough to cover the place where reading fails, and not the one where writing does.
+    let options = FormatOptions {
+        force: true,
+        slot_count: Some(read_fault() / len as u64 + 1),
+        ..FormatOptions::for_payloads(len as u64)
+    };
+    let store = store_on(&device, &options);
+    let value = bytes(1, len);
+    let keys: Vec<_> = (0..store.stats().slots).map(u64::to_le_bytes).collect();
+    put_all(&store, &keys.iter().map(|key| Put::new(key, &value)).collect::<Vec<_>>());
+
+    let mut buffers = vec![vec![0; len]; keys.len()];
+    let mut gets: Vec<_> =
+        keys.iter().zip(&mut buffers).map(|(key, buffer)| Get::new(key, buffer)).collect();
+    let failed = store.get_many(&mut gets).iter().filter(|result| result.is_err()).count();
+    assert_eq!(failed, 1);
+    assert_eq!(buffers.iter().filter(|&buffer| *buffer == value).count(), keys.len() - 1);
+}

@@ -1,0 +1,119 @@
+//! A store whose machine loses its power, in two guests of the virtual machine: one writes until it is cut off,
+//! the other one looks at what the drive has kept. `cargo xtask vm` runs them, one after the other.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::env;
+use std::sync::Arc;
+
+use common::{bytes, payload, put_all};
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::NvmeNamespace;
+use raw_block_core::{Direct, IoBackend};
+use raw_block_store::{Engine, Error, FormatOptions, Put, Store, open_device};
+
+/// Keys that a round changes.
+const KEYS_PER_ROUND: u64 = 8;
+/// Rounds until a key is changed again. The first round has this number, so that every round has one before it
+/// that would have changed the same keys.
+const GROUPS: u64 = 4;
+const PAYLOAD_LEN: usize = 16 << 10;
+/// Twice as many as objects, so that a checkpoint frees slots every few rounds.
+const SLOTS: u64 = 2 * KEYS_PER_ROUND * GROUPS;
+/// Rounds that may have been done, and not yet been heard of, when the power went.
+const UNHEARD: u64 = 2 * GROUPS;
+
+fn device() -> Result<Arc<dyn IoBackend>, Skipped> {
+    let namespace = NvmeNamespace::find("power-loss", 1)?;
+    Ok(open_device(namespace.block(), Engine::Uring, Direct::Required).unwrap())
+}
+
+fn key(number: u64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+/// The keys that `round` puts, and those that it deletes.
+fn changes(round: u64) -> (Vec<u64>, Vec<u64>) {
+    let first = round % GROUPS * KEYS_PER_ROUND;
+    (first..first + KEYS_PER_ROUND).partition(|key| !(round + key).is_multiple_of(5))
+}
+
+/// What `round` puts under `key`.
+fn object(key: u64, round: u64) -> Vec<u8> {
+    bytes(round << 16 | key, PAYLOAD_LEN)
+}
+
+#[test]
+#[ignore = "cargo xtask vm runs it, and cuts the power"]
+fn write_until_the_power_goes() {
+    let device = match device() {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    let options = FormatOptions {
+        slot_count: Some(SLOTS),
+        ..FormatOptions::for_payloads(PAYLOAD_LEN as u64)
+    };
+    Store::format(device.clone(), &options).unwrap();
+    let store = Store::open(device).unwrap();
+    for round in GROUPS.. {
+        let (puts, deletes) = changes(round);
+        let objects: Vec<_> = puts.iter().map(|&put| (key(put), object(put, round))).collect();
+        put_all(
+            &store,
+            &objects.iter().map(|(key, value)| Put::new(key, value)).collect::<Vec<_>>(),
+        );
+        let keys: Vec<_> = deletes.into_iter().map(key).collect();
+        for result in store.delete_many(&keys.iter().map(<[u8; 8]>::as_slice).collect::<Vec<_>>()) {
+            result.unwrap();
+        }
+        store.flush().unwrap();
+        println!("acknowledged {round}");
+    }
+}
+
+#[test]
+#[ignore = "cargo xtask vm runs it, after the power was cut"]
+fn everything_acknowledged_is_there_after_the_power_came_back() {
+    let device = match device() {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    let acknowledged: u64 = env::var("RAW_BLOCK_VM_ACKNOWLEDGED").unwrap().parse().unwrap();
+    let store = Store::open(device.clone()).unwrap();
+    let mut live = 0;
+    for number in 0..KEYS_PER_ROUND * GROUPS {
+        // The last round that is known to have changed this key, and those that may have.
+        let last = acknowledged - (GROUPS - 1)..=acknowledged + UNHEARD;
+        let rounds = last.filter(|round| round % GROUPS == number / KEYS_PER_ROUND);
+        let mut outcomes = rounds.map(|round| {
+            let is_put = round >= GROUPS && changes(round).0.contains(&number);
+            is_put.then(|| object(number, round))
+        });
+        let found =
+            store.get(&key(number)).map(|found| found.map(|found| found.payload().to_vec()));
+        live += u64::from(!matches!(found, Ok(None)));
+        let is_right = match &found {
+            Ok(found) => outcomes.any(|outcome| outcome == *found),
+            // The first put of a key, torn: there is no older object to fall back to.
+            Err(Error::Damaged { .. }) => {
+                outcomes.next() == Some(None) && outcomes.any(|outcome| outcome.is_some())
+            }
+            Err(_) => false,
+        };
+        assert!(
+            is_right,
+            "key {number} has neither what was acknowledged until round {acknowledged} nor anything later, but {:?}",
+            found.map(|found| found.map(|found| found.len()))
+        );
+    }
+    let stats = store.stats();
+    assert_eq!(stats.live_slots, live);
+    assert_eq!(stats.live_slots + stats.free_slots + stats.waiting_slots, SLOTS);
+
+    // Life goes on.
+    store.put(b"after", b"words").unwrap();
+    store.close().unwrap();
+    assert_eq!(payload(&Store::open(device).unwrap(), b"after").unwrap(), b"words");
+}
