@@ -35,6 +35,7 @@ mod stats;
 mod store;
 mod superblocks;
 mod verification;
+mod walk;
 
 pub use engine::{Engine, open_device};
 pub use error::Error;
@@ -46,3 +47,4 @@ pub use put::Put;
 pub use stats::StoreStats;
 pub use store::Store;
 pub use verification::Verification;
+pub use walk::{Finding, ObjectInfo, Progress, ScrubReport};

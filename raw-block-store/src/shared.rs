@@ -113,6 +113,24 @@ impl Shared {
         Ok(())
     }
 
+    /// Reads the committed checkpoint, and checks it.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointLost`] when it is damaged, [`Error::Device`] when it cannot be read.
+    pub(crate) fn verify_checkpoint(&self) -> Result<(), Error> {
+        let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = checkpoint::find(&self.device, &self.layout)?;
+        let ours = found.iter().find(|found| found.committed.number == committed.number);
+        match ours {
+            Some(ours) => ours.entries(&self.device, &self.layout, |_, _| Ok(())),
+            None => Err(Error::CheckpointLost {
+                device: self.device.backend().device().to_owned(),
+                number: committed.number,
+                reason: "its header is damaged".to_owned(),
+            }),
+        }
+    }
+
     /// The number of the committed checkpoint.
     pub(crate) fn committed(&self) -> u64 {
         self.lock().space.checkpoint()
