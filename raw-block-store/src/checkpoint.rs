@@ -4,12 +4,13 @@ use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
 
 use crate::Error;
 use crate::error::Doing;
+use crate::fault::Fault;
 use crate::format::{
     CheckpointBlock, CheckpointHeader, Damage, ObjectEntry, Superblock, body_blocks,
     entries_per_block,
 };
 use crate::index::Index;
-use crate::layout::whole_blocks;
+use crate::layout::buffer_len;
 
 /// Bytes of a container that are written or read at once.
 const PIECE: usize = 1 << 20;
@@ -49,10 +50,15 @@ pub(crate) fn write(
 ) -> Result<(), Error> {
     const DOING: &str = "write a checkpoint";
     let Contents { index, covered, next_sequence } = contents;
-    let container = 1 - committed.container;
+    let container = if Fault::CommittedContainerOverwritten.is_on() {
+        committed.container
+    } else {
+        1 - committed.container
+    };
     let offset = store.checkpoint_offset[container].get();
     let block_size = store.block_size.get() as usize;
-    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
+    let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
+    let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
     if committed.last_number > committed.number {
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
@@ -62,7 +68,6 @@ pub(crate) fn write(
     committed.last_number += 1;
     let number = committed.last_number;
 
-    let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
     let mut live = 0;
     let mut next_block = 0;
     while next_block < blocks {
@@ -88,7 +93,9 @@ pub(crate) fn write(
         let at = offset + (1 + first_block) * block_size as u64;
         device.write_buffers(&[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
     }
-    flush().doing(DOING)?;
+    if !Fault::BodyNotFlushed.is_on() {
+        flush().doing(DOING)?;
+    }
 
     let mut header = CheckpointHeader::new(store);
     header.number = number.into();
@@ -98,7 +105,9 @@ pub(crate) fn write(
     let block = &mut piece[..block_size];
     header.encode(block, store)?;
     device.write_buffers(&[WriteAt::new(offset, block)]).all().doing(DOING)?;
-    flush().doing(DOING)?;
+    if !Fault::CheckpointHeaderNotFlushed.is_on() {
+        flush().doing(DOING)?;
+    }
 
     *committed = Committed { number, container, last_number: number };
     Ok(())
@@ -131,7 +140,7 @@ impl Checkpoint {
         let block_size = store.block_size.get() as usize;
         let body = store.checkpoint_offset[container].get() + block_size as u64;
         let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
-        let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
+        let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
         let mut slot = 0;
         let mut live = 0;
         let mut index = 0;

@@ -8,8 +8,9 @@ pub(crate) fn slot_offset(store: &Superblock, slot: u64) -> u64 {
     store.slots_offset.get() + slot * store.slot_size.get()
 }
 
-/// `bytes` rounded down to whole blocks of the store, but at least one block.
-pub(crate) fn whole_blocks(store: &Superblock, bytes: usize) -> usize {
+/// The length in bytes of a buffer for `blocks` blocks: no more than about `limit`, but at least one block.
+pub(crate) fn buffer_len(store: &Superblock, blocks: u64, limit: usize) -> usize {
     let block_size = store.block_size.get() as usize;
-    (bytes / block_size).max(1) * block_size
+    let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
+    (limit / block_size).min(blocks).max(1) * block_size
 }

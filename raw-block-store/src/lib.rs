@@ -20,6 +20,7 @@ mod delete;
 mod engine;
 mod error;
 mod eviction;
+mod fault;
 mod get;
 mod hash;
 mod index;
@@ -40,6 +41,9 @@ mod walk;
 pub use engine::{Engine, open_device};
 pub use error::Error;
 pub use eviction::EvictionPolicy;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub use fault::Fault;
 pub use get::{Found, Get, Object};
 pub use options::{FormatOptions, OpenOptions};
 pub use pin::Pin;

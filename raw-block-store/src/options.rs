@@ -26,6 +26,9 @@ pub struct FormatOptions {
     pub block_size: Option<u32>,
     /// How many slots to make; as many as fit if not given.
     pub slot_count: Option<u64>,
+    /// How many blocks the delete log has, at least 1; by the number of slots if not given. When it is full,
+    /// deletions wait for a checkpoint.
+    pub delete_log_blocks: Option<u64>,
     /// A name for people, up to 64 bytes.
     pub label: String,
     /// Overwrite a store that is there.
@@ -64,7 +67,14 @@ impl FormatOptions {
     /// A store of objects with payloads of up to `payload_len` bytes, as many as the device holds.
     #[must_use]
     pub fn for_payloads(payload_len: u64) -> Self {
-        Self { payload_len, block_size: None, slot_count: None, label: String::new(), force: false }
+        Self {
+            payload_len,
+            block_size: None,
+            slot_count: None,
+            delete_log_blocks: None,
+            label: String::new(),
+            force: false,
+        }
     }
 
     /// The superblock of the store that these options make on a device. Everything but UUID, hash key,
@@ -106,7 +116,8 @@ impl FormatOptions {
         let [_, second, last] =
             superblock_offsets(geometry.capacity).ok_or_else(|| too_small(wanted))?;
         let first_region = (second + SUPERBLOCK_CELL_LEN as u64).next_multiple_of(block);
-        let regions = |slots| Regions::new(first_region, slots, slot_size, block_size);
+        let log_blocks = self.delete_log_blocks;
+        let regions = |slots| Regions::new(first_region, slots, slot_size, block_size, log_blocks);
         let fits = |&slots: &u64| regions(slots).is_some_and(|regions| regions.end <= last);
 
         let slot_count = match self.slot_count {
@@ -156,14 +167,20 @@ struct Regions {
 }
 
 impl Regions {
-    fn new(first: u64, slots: u64, slot_size: u64, block_size: u32) -> Option<Self> {
+    fn new(
+        first: u64,
+        slots: u64,
+        slot_size: u64,
+        block_size: u32,
+        log_blocks: Option<u64>,
+    ) -> Option<Self> {
         if slots > MAX_SLOT_COUNT {
             return None;
         }
         let container = container_len(slots, block_size)?;
-        let log_blocks =
-            (slots / records_per_block(block_size) as u64).clamp(MIN_LOG_BLOCKS, MAX_LOG_BLOCKS);
-        let log = log_blocks * u64::from(block_size);
+        let by_slots = slots / records_per_block(block_size) as u64;
+        let log_blocks = log_blocks.unwrap_or(by_slots.clamp(MIN_LOG_BLOCKS, MAX_LOG_BLOCKS));
+        let log = log_blocks.max(1).checked_mul(block_size.into())?;
         let slots_offset = container.checked_mul(2)?.checked_add(log)?.checked_add(first)?;
         let end = slots.checked_mul(slot_size)?.checked_add(slots_offset)?;
         Some(Self { slots, container, log, slots_offset, end })

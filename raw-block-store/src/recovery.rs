@@ -7,11 +7,12 @@ use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
 use crate::Error;
 use crate::checkpoint::{self, Checkpoint, Committed};
 use crate::error::Doing;
+use crate::fault::Fault;
 use crate::format::{
     Damage, DeleteLogBlock, ObjectEntry, SlotHeader, Superblock, records_per_block,
 };
 use crate::index::{Index, KeyHash, Located};
-use crate::layout::{slot_offset, whole_blocks};
+use crate::layout::{buffer_len, slot_offset};
 
 /// Bytes of headers or log blocks that are read as one batch.
 const PIECE: usize = 4 << 20;
@@ -126,10 +127,15 @@ fn replay(
     let mut headers = Headers::new(device, store)?;
     let mut visit = |found: Located, named: &ObjectEntry, checkpoint: u64| {
         let (hash, sequence) = (found.entry.key_hash, found.entry.sequence.get());
-        next_sequence = next_sequence.max(sequence + 1);
+        if !Fault::SequencesReset.is_on() {
+            next_sequence = next_sequence.max(sequence + 1);
+        }
         mentioned = mentioned.max(checkpoint);
-        let claims = sequence > covered || *named == found.entry;
-        if !claims || deleted.get(&hash).is_some_and(|&deleted| deleted > sequence) {
+        let claims =
+            sequence > covered || *named == found.entry || Fault::UnnamedHeadersAccepted.is_on();
+        let is_deleted = deleted.get(&hash).is_some_and(|&deleted| deleted > sequence)
+            && !Fault::DeletionsIgnored.is_on();
+        if !claims || is_deleted {
             return;
         }
         if let Some(claimants) = contested.get_mut(&hash) {
@@ -146,12 +152,16 @@ fn replay(
         next_sequence = next_sequence.max(above_all_since(covered, store));
     }
 
-    for mut claimants in contested.into_values() {
+    let mut contested: Vec<_> = contested.into_values().collect();
+    contested.sort_by_key(|claimants| claimants[0].slot);
+    for mut claimants in contested {
         // Out of the index with the one that came first, back in with the one that wins.
         claimants.iter().for_each(|claimant| _ = index.evict(claimant.slot, u64::MAX));
         claimants.sort_by_key(|claimant| std::cmp::Reverse(claimant.entry.sequence.get()));
         for claimant in claimants {
-            if verify(device, store, claimant.slot, &claimant.entry)? {
+            if Fault::ClaimantsUnverified.is_on()
+                || verify(device, store, claimant.slot, &claimant.entry)?
+            {
                 index.publish(claimant.slot, claimant.entry);
                 break;
             }
@@ -182,7 +192,8 @@ fn read_log(device: &Dispatcher, store: &Superblock, covered: u64) -> Result<Log
     const DOING: &str = "read the delete log";
     let block_size = store.block_size.get() as usize;
     let mut log = Log { deleted: HashMap::new(), next_sequence: 0, mentioned: 0 };
-    let mut piece = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing(DOING)?;
+    let blocks = store.delete_log_len.get() / block_size as u64;
+    let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
     let mut offset = store.delete_log_offset.get();
     let end = offset + store.delete_log_len.get();
     let mut index = 0;
@@ -233,7 +244,8 @@ struct Headers<'a> {
 
 impl<'a> Headers<'a> {
     fn new(device: &'a Dispatcher, store: &'a Superblock) -> Result<Self, Error> {
-        let blocks = AlignedBuf::zeroed(whole_blocks(store, PIECE)).doing("read slot headers")?;
+        let blocks = AlignedBuf::zeroed(buffer_len(store, store.slot_count.get(), PIECE))
+            .doing("read slot headers")?;
         Ok(Self { device, store, blocks, entries: Vec::new(), first: 0, unreadable: false })
     }
 

@@ -8,6 +8,7 @@ use crate::Error;
 use crate::checkpoint::{self, Committed};
 use crate::error::Doing;
 use crate::eviction::{Eviction, Fate};
+use crate::fault::Fault;
 use crate::format::Superblock;
 use crate::index::Index;
 use crate::space::{Because, LogPlace, Place, Remedy, Space};
@@ -64,6 +65,9 @@ impl Shared {
 
     /// Makes durable what is complete.
     pub(crate) fn flush(&self) -> Result<(), Error> {
+        if Fault::FlushDoesNothing.is_on() {
+            return Ok(());
+        }
         self.flush_device().doing("flush the store")
     }
 
@@ -90,7 +94,13 @@ impl Shared {
             if !wanted(&guard.space) {
                 return Ok(());
             }
-            (guard.space.coverable(), guard.space.next_sequence())
+            let next_sequence = guard.space.next_sequence();
+            let covered = if Fault::CoveredTooHigh.is_on() {
+                next_sequence - 1
+            } else {
+                guard.space.coverable()
+            };
+            (covered, next_sequence)
         };
         let started = std::time::Instant::now();
         let contents = checkpoint::Contents { index: &self.index, covered, next_sequence };

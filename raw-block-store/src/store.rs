@@ -11,6 +11,7 @@ use crate::checkpoint_thread::CheckpointThread;
 use crate::claim::Claim;
 use crate::error::Doing;
 use crate::eviction::Eviction;
+use crate::fault::Fault;
 use crate::format::{ObjectEntry, SuperblockState, records_per_block};
 use crate::hash::key_hash;
 use crate::index::{Index, KeyHash};
@@ -138,7 +139,9 @@ impl Store {
         let device = Dispatcher::new(backend).doing("open the store")?;
         // A process that was killed may have left writes in the device's cache: trust only what is
         // durable.
-        device.flush().doing("open the store")?;
+        if !Fault::NoFlushBeforeRecovery.is_on() {
+            device.flush().doing("open the store")?;
+        }
         let mut superblocks = match Superblocks::find(&device)? {
             Found::Store(found) => *found,
             Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
@@ -158,7 +161,9 @@ impl Store {
             _ => Unverified::default(),
         };
 
-        superblocks.mark(&device, SuperblockState::Open)?;
+        if !Fault::OpenNotMarked.is_on() {
+            superblocks.mark(&device, SuperblockState::Open)?;
+        }
         if !clean {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.

@@ -2,6 +2,7 @@
 
 mod asan;
 mod bench;
+mod crash;
 mod vm;
 
 use std::process::ExitCode;
@@ -21,6 +22,9 @@ enum Chore {
     /// Measures the layers of this workspace side by side, on a file or on a block device.
     #[command(long_about = bench::ABOUT)]
     Bench(bench::Options),
+    /// Cuts the power under a store, on simulated devices, and holds it to its promises.
+    #[command(long_about = crash::ABOUT)]
+    Crash(crash::Options),
     /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
     #[command(long_about = asan::ABOUT)]
     Asan(asan::Options),
@@ -32,6 +36,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
+        Chore::Crash(options) => crash::run(&options),
         Chore::Asan(options) => asan::run(&options),
         Chore::Vm(options) => vm::run(&options),
     };

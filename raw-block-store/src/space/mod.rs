@@ -19,6 +19,8 @@ use std::ops::Range;
 use free::FreeSlots;
 use log_ring::LogRing;
 
+use crate::fault::Fault;
+
 /// A slot to write an object to, and the sequence of that write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -211,6 +213,9 @@ impl Space {
         let oldest = self.oldest_under_way();
         self.under_way.insert(first_sequence);
         let blocks = self.log.take(blocks, self.next_sequence - 1);
+        if Fault::LogBlockFreeAtOnce.is_on() {
+            self.log.release(u64::MAX);
+        }
         Some(LogPlace { first_sequence, blocks, oldest })
     }
 
@@ -225,7 +230,7 @@ impl Space {
         let at = self.clock;
         for Place { slot, sequence } in slots {
             let retired = Retired { sequence, slot, at, because };
-            if sequence > self.covered {
+            if sequence > self.covered && !Fault::SlotFreeBeforeCheckpoint.is_on() {
                 self.evicted += u64::from(because == Because::Evicted);
                 self.uncovered.push(Reverse(retired));
             } else {
@@ -334,7 +339,8 @@ impl Space {
     }
 
     fn covered_now(&mut self, retired: Retired) {
-        if retired.because == Because::Replaced && retired.at > self.flushed {
+        let flushed = retired.at <= self.flushed || Fault::SlotFreeBeforeFlush.is_on();
+        if retired.because == Because::Replaced && !flushed {
             self.unflushed.push_back(retired);
         } else {
             self.flushed_now(retired);

@@ -1,0 +1,66 @@
+//! Deliberate faults, to see that the crash tests notice them. Only with the feature `faults`, and then only
+//! one at a time, when asked for.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// A rule of the protocol that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are named for what goes wrong")]
+#[repr(u8)]
+pub enum Fault {
+    PayloadUnchecked = 1,
+    FlushDoesNothing,
+    BodyNotFlushed,
+    CheckpointHeaderNotFlushed,
+    CommittedContainerOverwritten,
+    SlotFreeBeforeCheckpoint,
+    SlotFreeBeforeFlush,
+    FailedSlotFreeAtOnce,
+    LogBlockFreeAtOnce,
+    SequencesReset,
+    DeletionsIgnored,
+    ClaimantsUnverified,
+    UnnamedHeadersAccepted,
+    OpenNotMarked,
+    NoFlushBeforeRecovery,
+    CoveredTooHigh,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::PayloadUnchecked,
+        Self::FlushDoesNothing,
+        Self::BodyNotFlushed,
+        Self::CheckpointHeaderNotFlushed,
+        Self::CommittedContainerOverwritten,
+        Self::SlotFreeBeforeCheckpoint,
+        Self::SlotFreeBeforeFlush,
+        Self::FailedSlotFreeAtOnce,
+        Self::LogBlockFreeAtOnce,
+        Self::SequencesReset,
+        Self::DeletionsIgnored,
+        Self::ClaimantsUnverified,
+        Self::UnnamedHeadersAccepted,
+        Self::OpenNotMarked,
+        Self::NoFlushBeforeRecovery,
+        Self::CoveredTooHigh,
+    ];
+
+    /// Switches this fault on for the whole process, and any other off.
+    pub fn switch_on(self) {
+        ACTIVE.store(self as u8, Ordering::SeqCst);
+    }
+
+    /// Switches every fault off.
+    pub fn switch_off() {
+        ACTIVE.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether this one is on.
+    pub(crate) fn is_on(self) -> bool {
+        cfg!(feature = "faults") && ACTIVE.load(Ordering::Relaxed) == self as u8
+    }
+}
+
+static ACTIVE: AtomicU8 = AtomicU8::new(0);
