@@ -37,12 +37,14 @@ pub struct Geometry {
     pub discard: bool,
     /// Whether [`OpKind::WriteZeroes`] is supported.
     pub write_zeroes: bool,
+    /// Whether the device was opened for reading alone: then nothing but [`OpKind::Read`] is supported.
+    pub read_only: bool,
 }
 
 impl Geometry {
     /// The geometry of a device of `capacity` bytes in blocks of `logical_block` bytes, with all
     /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, single-block
-    /// atomicity, and neither discard nor write-zeroes.
+    /// atomicity, and neither discard nor write-zeroes; it can be written to.
     ///
     /// `capacity` is rounded down to whole blocks, and to [`MAX_CAPACITY`].
     ///
@@ -79,6 +81,7 @@ impl Geometry {
             atomic_write_unit: logical_block,
             discard: false,
             write_zeroes: false,
+            read_only: false,
         })
     }
 

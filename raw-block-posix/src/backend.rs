@@ -77,13 +77,32 @@ impl PosixBackend {
     /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, or the file
     ///   system has no `O_DIRECT` and [`Direct::Required`] asks for it.
     pub fn open(path: impl AsRef<Path>, options: &PosixOptions) -> Result<Self, Error> {
+        Self::open_with(path.as_ref(), options, |path, direct| DeviceFile::open(path, direct))
+    }
+
+    /// Opens the regular file or block device at `path` for reading alone, which takes no permission to
+    /// write. See [`DeviceFile::open_read_only`].
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_read_only(path: impl AsRef<Path>, options: &PosixOptions) -> Result<Self, Error> {
+        Self::open_with(path.as_ref(), options, |path, direct| {
+            DeviceFile::open_read_only(path, direct)
+        })
+    }
+
+    fn open_with(
+        path: &Path,
+        options: &PosixOptions,
+        open: impl FnOnce(&Path, Direct) -> Result<DeviceFile, Error>,
+    ) -> Result<Self, Error> {
         let PosixOptions { direct, threads } = *options;
         if threads == 0 || threads > MAX_THREADS {
             let rule = format!("{threads} threads were asked for; it can be 1 to {MAX_THREADS}");
-            let device = path.as_ref().display().to_string();
+            let device = path.display().to_string();
             return Err(Error::new(ErrorKind::InvalidInput, "open", rule).on(device));
         }
-        let device = DeviceFile::open(path, direct)?;
+        let device = open(path, direct)?;
         let workers = Arc::new(Workers::new(device, threads - 1));
         Ok(Self { workers, stats: Arc::default(), threads })
     }

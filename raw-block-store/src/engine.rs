@@ -32,32 +32,70 @@ pub fn open_device(
     engine: Engine,
     direct: Direct,
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
-    let path = path.as_ref();
+    open(path.as_ref(), engine, direct, false)
+}
+
+/// Opens the file or block device at `path` for reading alone, which takes no permission to write: for
+/// [`Store::open_read_only`](crate::Store::open_read_only). Writers are kept out for as long.
+///
+/// # Errors
+/// Those of [`open_device`].
+pub fn open_device_read_only(
+    path: impl AsRef<Path>,
+    engine: Engine,
+    direct: Direct,
+) -> Result<Arc<dyn IoBackend>, DeviceError> {
+    open(path.as_ref(), engine, direct, true)
+}
+
+fn open(
+    path: &Path,
+    engine: Engine,
+    direct: Direct,
+    read_only: bool,
+) -> Result<Arc<dyn IoBackend>, DeviceError> {
     match engine {
-        Engine::Posix => open_posix(path, direct),
-        Engine::Uring => open_uring(path, direct),
+        Engine::Posix => open_posix(path, direct, read_only),
+        Engine::Uring => open_uring(path, direct, read_only),
         Engine::Auto => match probe_uring() {
-            Ok(()) => open_uring(path, direct),
+            Ok(()) => open_uring(path, direct, read_only),
             Err(error) if !cfg!(feature = "posix") => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "io_uring cannot be used: the posix engine takes its place");
-                open_posix(path, direct)
+                open_posix(path, direct, read_only)
             }
         },
     }
 }
 
 #[cfg(feature = "posix")]
-fn open_posix(path: &Path, direct: Direct) -> Result<Arc<dyn IoBackend>, DeviceError> {
+fn open_posix(
+    path: &Path,
+    direct: Direct,
+    read_only: bool,
+) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_posix::{PosixBackend, PosixOptions};
     let options = PosixOptions { direct, ..PosixOptions::default() };
-    Ok(Arc::new(PosixBackend::open(path, &options)?))
+    Ok(Arc::new(if read_only {
+        PosixBackend::open_read_only(path, &options)?
+    } else {
+        PosixBackend::open(path, &options)?
+    }))
 }
 
 #[cfg(feature = "uring")]
-fn open_uring(path: &Path, direct: Direct) -> Result<Arc<dyn IoBackend>, DeviceError> {
+fn open_uring(
+    path: &Path,
+    direct: Direct,
+    read_only: bool,
+) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_uring::{UringBackend, UringOptions};
-    Ok(Arc::new(UringBackend::open(path, &UringOptions { direct, ..UringOptions::default() })?))
+    let options = UringOptions { direct, ..UringOptions::default() };
+    Ok(Arc::new(if read_only {
+        UringBackend::open_read_only(path, &options)?
+    } else {
+        UringBackend::open(path, &options)?
+    }))
 }
 
 #[cfg(feature = "uring")]
@@ -66,12 +104,12 @@ fn probe_uring() -> Result<(), DeviceError> {
 }
 
 #[cfg(not(feature = "posix"))]
-fn open_posix(path: &Path, _: Direct) -> Result<Arc<dyn IoBackend>, DeviceError> {
+fn open_posix(path: &Path, _: Direct, _: bool) -> Result<Arc<dyn IoBackend>, DeviceError> {
     Err(not_built_in("posix", path))
 }
 
 #[cfg(not(feature = "uring"))]
-fn open_uring(path: &Path, _: Direct) -> Result<Arc<dyn IoBackend>, DeviceError> {
+fn open_uring(path: &Path, _: Direct, _: bool) -> Result<Arc<dyn IoBackend>, DeviceError> {
     Err(not_built_in("uring", path))
 }
 

@@ -38,7 +38,7 @@ mod superblocks;
 mod verification;
 mod walk;
 
-pub use engine::{Engine, open_device};
+pub use engine::{Engine, open_device, open_device_read_only};
 pub use error::Error;
 pub use eviction::EvictionPolicy;
 #[cfg(feature = "faults")]

@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use raw_block_core::Dispatcher;
+use raw_block_core::{Dispatcher, OpKind};
 
 use crate::Error;
 use crate::checkpoint::{self, Committed};
@@ -160,8 +160,10 @@ impl Shared {
     /// evicts what the policy gives up.
     ///
     /// # Errors
-    /// [`Error::Full`] when there are none to be had, [`Error::Device`] when the device fails.
+    /// [`Error::Full`] when there are none to be had, [`Error::Device`] when the device fails or takes no
+    /// writes.
     pub(crate) fn begin_put(&self, count: usize) -> Result<Putting<'_>, Error> {
+        self.device.check_accepted(OpKind::Write).doing("put an object")?;
         let mut places = Vec::with_capacity(count);
         loop {
             let (remedy, checkpoint) = {
@@ -230,8 +232,9 @@ impl Shared {
     /// free.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device fails.
+    /// [`Error::Device`] when the device fails or takes no writes.
     pub(crate) fn begin_delete(&self, records: u64, per_block: u64) -> Result<Deleting<'_>, Error> {
+        self.device.check_accepted(OpKind::Write).doing("delete an object")?;
         loop {
             let (remedy, checkpoint) = {
                 let mut guard = self.lock();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use raw_block_core::{Dispatcher, IoBackend};
+use raw_block_core::{Dispatcher, IoBackend, OpKind};
 
 use crate::checkpoint::{self, Committed, Contents};
 use crate::checkpoint_thread::CheckpointThread;
@@ -71,6 +71,9 @@ pub struct Store {
     _claim: Claim,
 }
 
+/// What the store is doing when opening fails.
+const OPEN: &str = "open the store";
+
 impl Store {
     /// Makes an empty store on a device, whose contents are lost.
     ///
@@ -85,6 +88,7 @@ impl Store {
         let _claim = Claim::take(&backend)?;
         let name = backend.device().to_owned();
         let device = Dispatcher::new(backend).doing("format")?;
+        device.check_accepted(OpKind::Write).doing("format")?;
         let mut superblock = options.lay_out(device.geometry(), &name)?;
         let which = match Superblocks::find(&device)? {
             Found::Nothing => None,
@@ -135,12 +139,36 @@ impl Store {
     /// - [`Error::Device`] when the device fails.
     pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
         let claim = Claim::take(&backend)?;
-        let name = backend.device().to_owned();
-        let device = Dispatcher::new(backend).doing("open the store")?;
+        let device = Dispatcher::new(backend).doing(OPEN)?;
+        device.check_accepted(OpKind::Write).doing(OPEN)?;
+        Self::open_on(claim, device, options)
+    }
+
+    /// Opens the store on a device for reading alone, also one that was opened by
+    /// [`open_device_read_only`](crate::open_device_read_only).
+    ///
+    /// Nothing is written, now or later, and nothing is flushed: the device is left as it is. Gets, lists
+    /// and scrubs find what a recovery would find; puts, deletes, checkpoints, flushes and
+    /// [`close`](Self::close) are refused. There is no need to close it.
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub fn open_read_only(
+        backend: Arc<dyn IoBackend>,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
+        let claim = Claim::take(&backend)?;
+        let device = Dispatcher::read_only(backend).doing(OPEN)?;
+        Self::open_on(claim, device, options)
+    }
+
+    fn open_on(claim: Claim, device: Dispatcher, options: &OpenOptions) -> Result<Self, Error> {
+        let writes = device.check_accepted(OpKind::Write).is_ok();
+        let name = device.backend().device().to_owned();
         // A process that was killed may have left writes in the device's cache: trust only what is
-        // durable.
-        if !Fault::NoFlushBeforeRecovery.is_on() {
-            device.flush().doing("open the store")?;
+        // durable. Who changes nothing may trust what is there.
+        if writes && !Fault::NoFlushBeforeRecovery.is_on() {
+            device.flush().doing(OPEN)?;
         }
         let mut superblocks = match Superblocks::find(&device)? {
             Found::Store(found) => *found,
@@ -151,6 +179,12 @@ impl Store {
             }
         };
         let layout = *superblocks.current();
+        let unknown = layout.unknown_read_only_features();
+        if writes && unknown != 0 {
+            let reason =
+                format!("it uses features {unknown:#x}, with which this software can only read it");
+            return Err(Error::NotAStore { device: name, reason });
+        }
         let found = superblocks.clean_checkpoint();
         let found = recovery::recover(&device, &layout, found, options.accept_older_checkpoint)?;
         let Recovered { index, mut committed, next_sequence, clean } = found;
@@ -161,10 +195,10 @@ impl Store {
             _ => Unverified::default(),
         };
 
-        if !Fault::OpenNotMarked.is_on() {
+        if writes && !Fault::OpenNotMarked.is_on() {
             superblocks.mark(&device, SuperblockState::Open)?;
         }
-        if !clean {
+        if writes && !clean {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.
             let contents = Contents { index: &index, covered: next_sequence - 1, next_sequence };
@@ -175,7 +209,7 @@ impl Store {
         let space = Space::new(slots, live, log_blocks, committed.number, next_sequence);
         let shared = Shared::new(device, layout, index, eviction, space, committed);
         let shared = Arc::new(shared);
-        let wants_thread = options.checkpoint_thread;
+        let wants_thread = writes && options.checkpoint_thread;
         Ok(Self {
             checkpoints: wants_thread.then(|| CheckpointThread::start(&shared)).flatten(),
             shared,
@@ -211,7 +245,8 @@ impl Store {
     /// again needs no recovery.
     ///
     /// # Errors
-    /// [`Error::Device`]; the store is then recovered when it is opened again.
+    /// [`Error::Device`]; the store is then recovered when it is opened again. Always, if it was opened for
+    /// reading alone.
     pub fn close(mut self) -> Result<(), Error> {
         self.checkpoints = None;
         self.shared.checkpoint()?;

@@ -73,12 +73,6 @@ impl Superblocks {
                 "its blocks of {block_size} bytes are smaller than the device's {alignment}"
             )));
         }
-        let unknown = newest.unknown_read_only_features();
-        if unknown != 0 {
-            return Ok(Found::Unusable(format!(
-                "it uses features {unknown:#x}, with which this software cannot write"
-            )));
-        }
         let mut order: Vec<_> = offsets_of(last).into_iter().zip(&copies.copies).collect();
         order.sort_by_key(|(_, copy)| copy.as_ref().map_or(0, |copy| copy.generation.get()));
         let write_order = std::array::from_fn(|copy| order[copy].0);

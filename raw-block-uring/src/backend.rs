@@ -52,7 +52,20 @@ impl UringBackend {
     /// [`ErrorKind::PermissionDenied`](raw_block_core::ErrorKind::PermissionDenied) where it cannot poll
     /// as the options ask.
     pub fn open(path: impl AsRef<Path>, options: &UringOptions) -> Result<Self, Error> {
-        let file = Arc::new(DeviceFile::open(path, options.direct)?);
+        Self::on(DeviceFile::open(path, options.direct)?, options)
+    }
+
+    /// Opens the device at `path` for reading alone, which takes no permission to write. See
+    /// [`DeviceFile::open_read_only`].
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_read_only(path: impl AsRef<Path>, options: &UringOptions) -> Result<Self, Error> {
+        Self::on(DeviceFile::open_read_only(path, options.direct)?, options)
+    }
+
+    fn on(file: DeviceFile, options: &UringOptions) -> Result<Self, Error> {
+        let file = Arc::new(file);
         let shared = Shared(Arc::clone(&file));
         let rings = Arc::new(RingDevice::new(shared, file.path(), options.kernel_polling)?);
         Ok(Self { file, rings })

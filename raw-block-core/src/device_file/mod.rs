@@ -31,10 +31,11 @@ pub enum Direct {
     Off,
 }
 
-/// An open regular file or block device, held exclusively.
+/// An open regular file or block device, held against others.
 ///
 /// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
-/// `flock(2)`. Both end with the process, however it ends. Nothing is written by opening.
+/// `flock(2)`, exclusively by those who write, together by those who only read. Both end with the process,
+/// however it ends. Nothing is written by opening, and a symbolic link stands for what it points to.
 ///
 /// Its size is asked for once. If somebody else makes a file shorter later, reads behind its end fail,
 /// and writes there make it longer again, as the system does it.
@@ -60,12 +61,29 @@ impl DeviceFile {
     ///   system has no `O_DIRECT` and that was required.
     /// - [`ErrorKind::InvalidInput`]: it is smaller than one logical block.
     pub fn open(path: impl AsRef<Path>, direct: Direct) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let name: Arc<str> = path.display().to_string().into();
-        Self::open_named(path, &name, direct).map_err(|error| error.on(name))
+        Self::open_for(path.as_ref(), direct, false)
     }
 
-    fn open_named(path: &Path, name: &Arc<str>, direct: Direct) -> Result<Self, Error> {
+    /// Opens the device at `path` for reading alone, which takes no permission to write, and keeps writers
+    /// out for as long. Files can be read by several at a time.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_read_only(path: impl AsRef<Path>, direct: Direct) -> Result<Self, Error> {
+        Self::open_for(path.as_ref(), direct, true)
+    }
+
+    fn open_for(path: &Path, direct: Direct, read_only: bool) -> Result<Self, Error> {
+        let name: Arc<str> = path.display().to_string().into();
+        Self::open_named(path, &name, direct, read_only).map_err(|error| error.on(name))
+    }
+
+    fn open_named(
+        path: &Path,
+        name: &Arc<str>,
+        direct: Direct,
+        read_only: bool,
+    ) -> Result<Self, Error> {
         let failed = |error: io::Error| Error::os("open", error);
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         let is_block_device = kind.is_block_device();
@@ -82,9 +100,11 @@ impl DeviceFile {
         let exclusive = if is_block_device { libc::O_EXCL } else { 0 };
         let open = |flags| {
             while_busy(|| {
-                OpenOptions::new().read(true).write(true).custom_flags(exclusive | flags).open(path)
+                let flags = exclusive | flags;
+                OpenOptions::new().read(true).write(!read_only).custom_flags(flags).open(path)
             })
         };
+        let explain = |error| explain(error, read_only);
         let (file, direct) = match direct {
             Direct::Off => (open(0).map_err(explain)?, false),
             Direct::Required | Direct::Preferred => match open(libc::O_DIRECT) {
@@ -108,8 +128,9 @@ impl DeviceFile {
                 "the path was replaced while it was opened",
             ));
         }
-        lock(&file)?;
-        let geometry = geometry::of(&file, is_block_device, direct)?;
+        lock(&file, read_only)?;
+        let mut geometry = geometry::of(&file, is_block_device, direct)?;
+        geometry.read_only = read_only;
         Ok(Self { file, path: Arc::clone(name), direct, is_block_device, geometry })
     }
 
@@ -181,8 +202,11 @@ fn while_busy<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 /// Locks the file for as long as it is open, here or, through a forked child, anywhere.
-fn lock(file: &File) -> Result<(), Error> {
-    let attempt = || file.try_lock().map_err(io::Error::from);
+fn lock(file: &File, shared: bool) -> Result<(), Error> {
+    let attempt = || {
+        let locked = if shared { file.try_lock_shared() } else { file.try_lock() };
+        locked.map_err(io::Error::from)
+    };
     while_busy(attempt).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::new(
             ErrorKind::Busy,
@@ -193,11 +217,14 @@ fn lock(file: &File) -> Result<(), Error> {
     })
 }
 
-fn explain(error: io::Error) -> Error {
+fn explain(error: io::Error, read_only: bool) -> Error {
     let errno = error.raw_os_error();
     let described = Error::os("open", error);
     match errno {
         Some(libc::EBUSY) => described.because("it is mounted, or another process holds it"),
+        Some(libc::EACCES) if read_only => {
+            described.because("this user may not read it: check its mode and group")
+        }
         Some(libc::EACCES) => {
             described.because("this user may not both read and write it: check its mode and group")
         }

@@ -74,6 +74,8 @@ pub struct Dispatcher {
     /// Held during a flush. The kernel reports a failure to one flush only, so another one that runs at
     /// the same time could take its own success for everybody's.
     flushing: Mutex<()>,
+    /// Whether nothing but reads is accepted.
+    read_only: bool,
     /// Set when a flush failed: what is durable is unknown from then on.
     writes_stopped: AtomicBool,
     last_ticket: AtomicU64,
@@ -86,6 +88,15 @@ impl Dispatcher {
     /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`BUFFER_ALIGNMENT`].
     pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
         Self::with_options(backend, DispatcherOptions::default())
+    }
+
+    /// A dispatcher over `backend` that accepts nothing but reads, also where the device would take
+    /// writes. Opens no queue yet.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn read_only(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        Ok(Self { read_only: true, ..Self::new(backend)? })
     }
 
     /// A dispatcher over `backend`. Opens no queue yet.
@@ -126,6 +137,7 @@ impl Dispatcher {
         Ok(Self {
             pool: Arc::new(LanePool::new(backend, geometry, queue_depth, max_queues)),
             flushing: Mutex::new(()),
+            read_only: geometry.read_only,
             writes_stopped: AtomicBool::new(false),
             last_ticket: AtomicU64::new(0),
         })
@@ -299,21 +311,36 @@ impl Dispatcher {
         Ok(Ticket::new(id, lane))
     }
 
-    /// Whether a batch may be started at all.
-    fn check_batch(&self, kind: OpKind, transfers: usize) -> Result<(), Error> {
-        let (error, rule) = if transfers > MAX_BATCH {
-            let rule = format!(
-                "a batch of {transfers} transfers is above the limit of {MAX_BATCH}: split it"
-            );
-            (ErrorKind::InvalidInput, rule)
-        } else if kind != OpKind::Read && self.writes_stopped.load(Ordering::SeqCst) {
+    /// Whether ops of this kind are accepted at all.
+    ///
+    /// # Errors
+    /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened for reading
+    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed.
+    pub fn check_accepted(&self, kind: OpKind) -> Result<(), Error> {
+        let (error, rule) = if kind == OpKind::Read {
+            return Ok(());
+        } else if self.read_only {
+            (ErrorKind::PermissionDenied, "it was opened for reading alone")
+        } else if self.writes_stopped.load(Ordering::SeqCst) {
             let rule =
                 "an earlier flush failed, so it is unknown what is durable: open the device again";
-            (ErrorKind::WritesStopped, rule.to_owned())
+            (ErrorKind::WritesStopped, rule)
         } else {
             return Ok(());
         };
         Err(Error::new(error, kind.name(), rule).on(self.backend().device()))
+    }
+
+    /// Whether a batch may be started at all.
+    fn check_batch(&self, kind: OpKind, transfers: usize) -> Result<(), Error> {
+        if transfers > MAX_BATCH {
+            let rule = format!(
+                "a batch of {transfers} transfers is above the limit of {MAX_BATCH}: split it"
+            );
+            let refused = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
+            return Err(refused.on(self.backend().device()));
+        }
+        self.check_accepted(kind)
     }
 }
 
