@@ -31,9 +31,57 @@ pub(super) fn version() -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// The pages that fio transfers from and to.
+///
+/// The engines take huge pages where the system grants them. fio takes none but those that are set aside,
+/// and with the ordinary ones the device gets a piece of memory for every 4 KiB, which costs more than all
+/// else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pages {
+    Ordinary,
+    Huge,
+}
+
+impl Pages {
+    /// Huge ones, if so many are set aside that every job can have them.
+    pub(super) fn for_jobs(jobs: impl Iterator<Item = (FioJob, Shape)>) -> Self {
+        let wanted = jobs.map(|(job, shape)| huge_pages(job, shape)).max().unwrap_or(0);
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        if number_of(&meminfo, "HugePages_Free:").is_some_and(|free| free >= wanted) {
+            Self::Huge
+        } else {
+            Self::Ordinary
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Huge => "huge",
+        }
+    }
+}
+
+/// How many huge pages of 2 MiB hold the buffers of all threads. fio takes a little more than the buffers.
+fn huge_pages(job: FioJob, shape: Shape) -> u64 {
+    let buffers = job.io_bytes * shape.batch as u64;
+    ((buffers >> 21) + 1) * shape.threads as u64
+}
+
+fn number_of(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Runs fio once, for `slice`.
-pub(super) fn run(path: &Path, job: FioJob, shape: Shape, slice: Duration) -> Result<Sample> {
-    let output = Command::new("fio").args(arguments(path, job, shape, slice)).output();
+pub(super) fn run(
+    path: &Path,
+    job: FioJob,
+    shape: Shape,
+    pages: Pages,
+    slice: Duration,
+) -> Result<Sample> {
+    let output = Command::new("fio").args(arguments(path, job, shape, pages, slice)).output();
     let output = output.context("cannot run fio")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
@@ -42,7 +90,7 @@ pub(super) fn run(path: &Path, job: FioJob, shape: Shape, slice: Duration) -> Re
     sample(&text, job.io_bytes)
 }
 
-fn arguments(path: &Path, job: FioJob, shape: Shape, slice: Duration) -> Vec<String> {
+fn arguments(path: &Path, job: FioJob, shape: Shape, pages: Pages, slice: Duration) -> Vec<String> {
     let mode = if job.writes { "randwrite" } else { "randread" };
     let mode = if job.run > 1 { format!("{mode}:{}", job.run) } else { mode.to_owned() };
     let depth = shape.batch;
@@ -77,6 +125,9 @@ fn arguments(path: &Path, job: FioJob, shape: Shape, slice: Duration) -> Vec<Str
         format!("--numjobs={}", shape.threads),
         format!("--runtime={}ms", slice.as_millis()),
     ]);
+    if pages == Pages::Huge {
+        arguments.push("--iomem=mmaphuge".to_owned());
+    }
     arguments
 }
 
@@ -163,7 +214,7 @@ mod tests {
         let shape = Shape { value: 4096, batch: 32, threads: 1 };
         let slice = Duration::from_millis(250);
         let apart = FioJob { writes: true, run: 1, ..job };
-        let given = arguments(Path::new("/dev/a:b"), job, shape, slice);
+        let given = arguments(Path::new("/dev/a:b"), job, shape, Pages::Huge, slice);
         for wanted in [
             "--rw=randread:32",
             "--bs=8192",
@@ -171,10 +222,22 @@ mod tests {
             "--iodepth=32",
             "--filename=/dev/a\\:b",
             "--runtime=250ms",
+            "--iomem=mmaphuge",
         ] {
             assert!(given.iter().any(|argument| argument == wanted), "{wanted}: {given:?}");
         }
-        let given = arguments(Path::new("/dev/a"), apart, shape, slice);
+        let given = arguments(Path::new("/dev/a"), apart, shape, Pages::Ordinary, slice);
         assert!(given.iter().any(|argument| argument == "--rw=randwrite"));
+        assert!(!given.iter().any(|argument| argument.contains("iomem")));
+    }
+
+    #[test]
+    fn huge_pages_are_counted_for_every_thread() {
+        let job = FioJob { writes: false, io_bytes: 256 << 10, run: 1, span: 1 << 30 };
+        assert_eq!(huge_pages(job, Shape { value: 256 << 10, batch: 32, threads: 4 }), 20);
+        assert_eq!(huge_pages(job, Shape { value: 256 << 10, batch: 1, threads: 1 }), 1);
+        let meminfo = "MemFree:  5 kB\nHugePages_Total:      64\nHugePages_Free:       63\n";
+        assert_eq!(number_of(meminfo, "HugePages_Free:"), Some(63));
+        assert_eq!(number_of("", "HugePages_Free:"), None);
     }
 }

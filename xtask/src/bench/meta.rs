@@ -9,6 +9,7 @@ use nix::sys::stat::{major, minor};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::fio::Pages;
 use super::options::{Options, Size};
 use super::target::Target;
 
@@ -17,6 +18,8 @@ pub(super) struct Meta {
     date: String,
     version: &'static str,
     fio_version: Option<String>,
+    /// The pages that fio transfers from and to.
+    fio_pages: Option<&'static str>,
     /// Whether plain programs get huge pages; the engines ask for them, fio does not.
     transparent_huge_pages: Option<String>,
     kernel: Option<String>,
@@ -47,7 +50,7 @@ impl Meta {
     pub(super) fn new(
         options: &Options,
         target: &Target,
-        fio_version: Option<String>,
+        fio: Option<(String, Pages)>,
         slice: Duration,
         engines: Map<String, Value>,
     ) -> Self {
@@ -55,7 +58,8 @@ impl Meta {
         Self {
             date: date(SystemTime::now()),
             version: env!("CARGO_PKG_VERSION"),
-            fio_version,
+            fio_pages: fio.as_ref().map(|(_, pages)| pages.name()),
+            fio_version: fio.map(|(version, _)| version),
             transparent_huge_pages: text_of("/sys/kernel/mm/transparent_hugepage/enabled")
                 .map(|list| chosen(&list)),
             kernel: text_of("/proc/sys/kernel/osrelease"),

@@ -29,6 +29,7 @@ use serde_json::json;
 use cases::{Job, Task};
 use data::permutation;
 use engine::Engines;
+use fio::Pages;
 use meta::Meta;
 pub(crate) use options::{ABOUT, Options};
 use options::{EngineName, Size};
@@ -64,7 +65,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let alignment = u64::from(target.geometry.transfer_alignment);
     let plan = Plan::new(options, &usable, alignment, target.span)?;
+    let pages = Pages::for_jobs(plan.fio_jobs());
     let mut run = Run {
+        pages,
         slice: slice(options, &plan),
         engines: &engines,
         target: &target,
@@ -74,12 +77,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let samples = measure_all(&mut run, options, &plan)?;
 
     let rows = report::rows(&plan, &samples);
-    println!("{}", table::tables(&rows, &target.path.display().to_string()));
+    println!("{}", table::tables(&rows, &target.path.display().to_string(), pages));
     if let Some(summary) = table::summary(&rows) {
         println!("{summary}");
     }
     if let Some(path) = &options.json {
-        let meta = Meta::new(options, &target, fio_version, run.slice, engines.describe(&usable));
+        let fio = fio_version.map(|version| (version, pages));
+        let meta = Meta::new(options, &target, fio, run.slice, engines.describe(&usable));
         write_json(path, &meta, &rows)?;
     }
     Ok(())
@@ -137,6 +141,7 @@ struct Run<'a> {
     engines: &'a Engines<'a>,
     target: &'a Target,
     slice: Duration,
+    pages: Pages,
     round: usize,
     /// Permutations by their length, because they take a while to make.
     orders: HashMap<u32, Arc<[u32]>>,
@@ -168,7 +173,9 @@ impl Run<'_> {
                 self.target.fill_holes()?;
                 samples
             }
-            Job::Fio(job) => fio::run(&self.target.path, job, shape, slice).map(|one| vec![one]),
+            Job::Fio(job) => {
+                fio::run(&self.target.path, job, shape, self.pages, slice).map(|one| vec![one])
+            }
         }
     }
 

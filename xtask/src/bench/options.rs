@@ -25,8 +25,9 @@ in short slices, and the figures are medians over the rounds.
 The latencies p50, p99 and p99.9 are those of one call: a whole batch, and with --batches 1 one key.
 CPU is that of the whole process, user and system, per key.
 
-fio transfers from and to ordinary pages, the engines from and to huge pages where the system grants
-them. With large values that alone can make the engines faster: such a ratio is not one of batching.";
+The engines transfer from and to huge pages where the system grants them; fio only when enough of them
+are set aside (sysctl vm.nr_hugepages=64). With large values and ordinary pages that alone makes fio
+several times slower: such a ratio is not one of batching.";
 
 /// The least rounds over which a ratio to fio is judged.
 pub(super) const JUDGED_ROUNDS: usize = 9;
@@ -40,6 +41,10 @@ pub(crate) struct Options {
     /// Engines to run; one that cannot be opened here is left out
     #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,posix,uring")]
     pub(super) engines: Vec<EngineName>,
+
+    /// Layers to run; fio runs beside raw and store
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "raw,serial,store")]
+    pub(super) layers: Vec<LayerName>,
 
     /// Bytes of one value, such as 4KiB or 1MiB [default: 4KiB,64KiB,256KiB]
     #[arg(long, value_name = "SIZES", value_delimiter = ',')]
@@ -103,9 +108,14 @@ impl Options {
         self.rounds.map_or(default, |rounds| rounds as usize)
     }
 
-    /// How much of the device is used, at most.
+    /// How much of the device is used, at most. What is compared with fio shall not be in the cache of a
+    /// host below.
     pub(super) fn span(&self) -> u64 {
-        if self.quick { 256 << 20 } else { 1 << 30 }
+        match (self.quick, self.fio) {
+            (true, _) => 256 << 20,
+            (false, true) => 4 << 30,
+            (false, false) => 1 << 30,
+        }
     }
 
     /// How long the measuring may take, if that is for us to say.
@@ -122,6 +132,17 @@ fn unique<T: Copy + PartialEq>(mut list: Vec<T>) -> Vec<T> {
         new
     });
     list
+}
+
+/// A layer that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LayerName {
+    /// Batches of random transfers through the dispatcher
+    Raw,
+    /// The older way, key by key
+    Serial,
+    /// `put_many` and `get_many`
+    Store,
 }
 
 /// An engine that can be measured.

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::cases::{Case, Job, Layer, Operation, Places, Shape, Task};
 use super::fio::FioJob;
-use super::options::{EngineName, Options, Size};
+use super::options::{EngineName, LayerName, Options, Size};
 use super::{engine, serial, store};
 
 /// The cases, and groups of tasks. The tasks of a group are compared with each other, so they run close
@@ -31,8 +31,10 @@ impl Plan {
             for batch in options.batches() {
                 let shape = Shape { value, batch: batch as usize, threads };
                 check_room(shape, smallest.unwrap_or(span))?;
-                plan.add_transfers(shape, engines, options.fio.then_some((alignment, span)));
-                plan.add_keys(shape, engines, options.fio.then_some(span))?;
+                if options.layers.contains(&LayerName::Raw) {
+                    plan.add_transfers(shape, engines, options.fio.then_some((alignment, span)));
+                }
+                plan.add_keys(shape, engines, &options.layers, options.fio.then_some(span))?;
             }
         }
         Ok(plan)
@@ -57,11 +59,13 @@ impl Plan {
         &mut self,
         shape: Shape,
         engines: &[EngineName],
+        layers: &[LayerName],
         fio_span: Option<u64>,
     ) -> Result<()> {
+        let stored = layers.contains(&LayerName::Store);
         let works = key_works(shape);
         let io_bytes = store::io_bytes(shape.value)?;
-        let jobs = fio_span.map(|span| {
+        let jobs = fio_span.filter(|_| stored).map(|span| {
             let read = store::working_set(shape, io_bytes, span) * io_bytes;
             [(span, shape.batch), (read, shape.batch), (read, 1)].map(|(span, run)| FioJob {
                 writes: false,
@@ -72,10 +76,14 @@ impl Plan {
         });
         let (mut group, references, controls) = self.fio_tasks(shape, &works, jobs.as_ref());
         for &engine in engines {
-            let cases = self.add_cases(Layer::Serial, engine, shape, &works[..2], &[]);
-            group.push(Task { job: Job::Serial(engine), shape, cases });
-            let cases = self.add_cases(Layer::Store, engine, shape, &works, &references);
-            group.push(Task { job: Job::Store { engine, io_bytes }, shape, cases });
+            if layers.contains(&LayerName::Serial) {
+                let cases = self.add_cases(Layer::Serial, engine, shape, &works[..2], &[]);
+                group.push(Task { job: Job::Serial(engine), shape, cases });
+            }
+            if stored {
+                let cases = self.add_cases(Layer::Store, engine, shape, &works, &references);
+                group.push(Task { job: Job::Store { engine, io_bytes }, shape, cases });
+            }
         }
         group.extend(controls);
         self.groups.push(group);
@@ -137,6 +145,14 @@ impl Plan {
         task.cases.iter().any(|&case| {
             let case = &self.cases[case];
             case.layer == Layer::Fio || case.fio.is_some()
+        })
+    }
+
+    /// What fio does, and in which shapes.
+    pub(super) fn fio_jobs(&self) -> impl Iterator<Item = (FioJob, Shape)> {
+        self.groups.iter().flatten().filter_map(|task| match task.job {
+            Job::Fio(job) => Some((job, task.shape)),
+            _ => None,
         })
     }
 
@@ -250,6 +266,18 @@ mod tests {
                 assert!(plan.cases[fio.control.unwrap()].is_control);
             }
         }
+    }
+
+    #[test]
+    fn only_the_layers_that_were_asked_for_run() {
+        for (name, layer) in
+            [("raw", Layer::Raw), ("serial", Layer::Serial), ("store", Layer::Store)]
+        {
+            let plan = plan(&["--quick", "--layers", name]);
+            assert!(!plan.cases.is_empty() && plan.cases.iter().all(|case| case.layer == layer));
+        }
+        let plan = plan(&["--quick", "--fio", "--layers", "serial"]);
+        assert!(plan.cases.iter().all(|case| case.layer == Layer::Serial));
     }
 
     #[test]

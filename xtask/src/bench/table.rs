@@ -3,6 +3,7 @@
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
 use super::cases::{Layer, Operation, Places};
+use super::fio::Pages;
 use super::options::{EngineName, Size};
 use super::report::Row;
 
@@ -11,7 +12,7 @@ const STYLE: TableStyle =
     TableStyle::new().top_border(RULE).header_separator(RULE).bottom_border(RULE);
 
 /// The tables of all engines.
-pub(super) fn tables(rows: &[Row], device: &str) -> String {
+pub(super) fn tables(rows: &[Row], device: &str, fio_pages: Pages) -> String {
     let mut text = String::new();
     for engine in engines(rows) {
         let fio = rows.iter().any(|row| row.engine == engine && row.ratio_to_fio.is_some());
@@ -21,9 +22,9 @@ pub(super) fn tables(rows: &[Row], device: &str) -> String {
     if rows.iter().any(|row| row.judged == Some(false)) {
         text += "* not judged: two runs of fio differed by more than 5 % (or fewer than 9 rounds ran)\n";
     }
-    if rows.iter().any(|row| row.ratio_to_fio.is_some()) {
+    if fio_pages == Pages::Ordinary && rows.iter().any(|row| row.ratio_to_fio.is_some()) {
         text += "fio uses ordinary pages, the engines huge pages where granted: with large values that \
-                 alone\ncan favour the engines\n";
+                 alone\nfavours the engines; `sysctl vm.nr_hugepages=64` gives fio some, too\n";
     }
     text
 }
