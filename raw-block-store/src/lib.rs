@@ -9,7 +9,8 @@
 //! [`Store`] for an example, and [`format`](mod@format) for what lies on the device.
 //!
 //! # Features
-//! `posix`, `uring` (both on by default): the engines that [`open_device`] can choose from.
+//! - `posix`, `uring` (both on by default): the engines that [`open_device`] can choose from.
+//! - `cli`: the program `rawblock`, for operators. Nothing of it is in the library.
 
 pub mod format;
 
@@ -20,6 +21,10 @@ mod delete;
 mod engine;
 mod error;
 mod eviction;
+#[cfg_attr(
+    not(feature = "faults"),
+    expect(dead_code, unreachable_pub, reason = "nothing can switch them on")
+)]
 mod fault;
 mod get;
 mod hash;

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::error::Doing;
 
 /// The longest buffer that is kept, in bytes.
-const KEPT: usize = 4 << 20;
+const KEPT: usize = 8 << 20;
 
 /// Buffers that nobody uses at the moment.
 #[derive(Debug, Default)]

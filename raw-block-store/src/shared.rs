@@ -275,6 +275,12 @@ impl Shared {
         read(&self.lock().space)
     }
 
+    /// Waits until the changes that are under way now are over.
+    pub(crate) fn wait_for_changes(&self) {
+        let next = self.space(Space::next_sequence);
+        self.wait_until(|space| space.oldest_under_way() >= next);
+    }
+
     /// Waits, for changes and gets to be over, until `done`.
     fn wait_until(&self, done: impl Fn(&Space) -> bool) {
         let mut guard = self.lock();

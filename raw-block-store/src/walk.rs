@@ -1,18 +1,27 @@
 //! Going through all objects: listing keys, and verifying everything.
 
+use std::iter;
+use std::mem::offset_of;
 use std::ops::ControlFlow;
+use std::sync::mpsc;
+use std::thread;
 
 use raw_block_core::ReadAt;
 
 use crate::error::Doing;
 use crate::format::{
-    Damage, ObjectEntry, SUPERBLOCK_CELL_LEN, SlotHeader, SlotView, Superblock, superblock_offsets,
+    Damage, DeleteLogBlock, ObjectEntry, Preamble, SUPERBLOCK_CELL_LEN, SlotHeader, SlotView,
+    Superblock, superblock_offsets,
 };
 use crate::index::Located;
+use crate::layout::buffer_len;
+use crate::scratch::Scratch;
 use crate::{Error, Store};
 
 /// Bytes of objects, or of headers, that are read at once.
-const PIECE: usize = 4 << 20;
+const PIECE: usize = 8 << 20;
+/// Pieces that are read before somebody looks at them.
+const PIECES_AHEAD: usize = 1;
 
 /// How far a call is that goes through all slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +104,7 @@ impl Store {
     }
 
     /// Reads everything that counts, and verifies it: the copies of the superblock, the committed
-    /// checkpoint, header and payload of every object. Calls `progress` now and then; it may break, or
+    /// checkpoint, the delete log, header and payload of every object. Calls `progress` now and then; it may break, or
     /// sleep to leave the device to others.
     ///
     /// Changes and gets go on meanwhile; a checkpoint waits while the committed one is read. Nothing is
@@ -113,6 +122,7 @@ impl Store {
         self.scrub_superblocks(&mut report)?;
         let found = |error| Finding { key: None, error };
         report.findings.extend(self.shared.verify_checkpoint().err().map(found));
+        self.scrub_delete_log(&mut report)?;
 
         let block_size = self.block_size();
         let len = |entry: &ObjectEntry| {
@@ -190,57 +200,158 @@ impl Store {
         Ok(())
     }
 
+    /// Verifies every block of the delete log that was ever written. One that a power cut tore looks like one
+    /// that decayed, until it is written again.
+    fn scrub_delete_log(&self, report: &mut ScrubReport) -> Result<(), Error> {
+        let block_size = self.block_size();
+        let layout = &self.shared.layout;
+        let blocks = layout.delete_log_len.get() / block_size as u64;
+        let mut buffer = self.scratch.take(buffer_len(layout, blocks, PIECE))?;
+        let mut verify = |indices: Vec<u64>| {
+            let mut damaged = Vec::new();
+            for batch in indices.chunks(buffer.len() / block_size) {
+                let offsets =
+                    batch.iter().map(|i| layout.delete_log_offset.get() + i * block_size as u64);
+                let offsets: Vec<_> = offsets.collect();
+                let places = offsets.iter().zip(buffer.chunks_exact_mut(block_size));
+                let mut reads: Vec<_> = places.map(|(&at, block)| ReadAt::new(at, block)).collect();
+                let results = self.shared.device.read_buffers(&mut reads);
+                drop(reads);
+                let read = buffer.chunks_exact(block_size).zip(results);
+                for ((&index, offset), (block, result)) in batch.iter().zip(offsets).zip(read) {
+                    let structure = "a block of the delete log";
+                    let damage = |damage| Error::Damaged { structure, offset, damage };
+                    let verified = result.doing("read the delete log").and_then(|()| {
+                        match DeleteLogBlock::read(block, layout, index) {
+                            Err(Damage::ForeignStore) | Ok(_) => Ok(()),
+                            // Never written by this store, unless it is another structure of it.
+                            Err(Damage::NotThisStructure { .. })
+                                if block[offset_of!(Preamble, uuid)..][..16]
+                                    != layout.preamble.uuid =>
+                            {
+                                Ok(())
+                            }
+                            Err(damaged) => Err(damage(damaged)),
+                        }
+                    });
+                    damaged.extend(verified.err().map(|error| (index, error)));
+                }
+            }
+            damaged
+        };
+        let suspects = verify((0..blocks).collect());
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        // A block may have been under way; it is written once, and then stays as it is for long.
+        self.shared.wait_for_changes();
+        let damaged = verify(suspects.into_iter().map(|(index, _)| index).collect());
+        report.findings.extend(damaged.into_iter().map(|(_, error)| Finding { key: None, error }));
+        Ok(())
+    }
+
     /// Reads the first `len` bytes of every object, in the order of the slots and many at once, and calls
     /// `visit` with each. Returns whether it came to the end: both functions may break.
+    ///
+    /// What comes next is read, by a thread of its own, while `visit` looks at what is there.
     fn walk(
         &self,
-        len: impl Fn(&ObjectEntry) -> usize,
+        len: impl Fn(&ObjectEntry) -> usize + Sync,
         mut visit: impl FnMut(&Located, Result<&[u8], Error>) -> ControlFlow<()>,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<bool, Error> {
         let slots = self.shared.layout.slot_count.get();
-        let mut entries = vec![ObjectEntry::NONE; PIECE / self.block_size()];
-        let mut first = 0;
-        while first < slots {
-            let count = entries.len().min(usize::try_from(slots - first).unwrap_or(usize::MAX));
-            let getting = self.shared.begin_get();
-            self.shared.index.copy(first, &mut entries[..count]);
-            // As many as fit, but at least one.
-            let (mut slots_done, mut total, mut batch) = (first, 0, Vec::new());
-            for (slot, &entry) in (first..).zip(&entries[..count]) {
-                let len = if entry.is_live() { len(&entry) } else { 0 };
-                if total > 0 && total + len > PIECE {
-                    break;
-                }
-                slots_done = slot + 1;
-                total += len;
-                if entry.is_live() {
-                    batch.push((Located { slot, entry }, len));
-                }
-            }
-            let mut buffer = self.scratch.take(total)?;
-            let mut reads = Vec::with_capacity(batch.len());
-            let mut rest = &mut buffer[..];
-            for (located, len) in &batch {
-                let (object, after) = rest.split_at_mut(*len);
-                reads.push(ReadAt::new(self.slot_offset(located.slot), object));
-                rest = after;
-            }
-            let results = self.shared.device.read_buffers(&mut reads);
-            drop((reads, getting));
+        let mut visit = |piece: Result<Piece<'_>, Error>| -> Result<_, Error> {
+            let Piece { buffer, objects, slots_done } = piece?;
             let mut rest = &buffer[..];
-            for ((located, len), result) in batch.iter().zip(results) {
-                let (object, after) = rest.split_at(*len);
+            for (located, len, result) in objects {
+                let (object, after) = rest.split_at(len);
                 rest = after;
-                if visit(located, result.doing("read an object").map(|()| object)).is_break() {
+                if visit(&located, result.doing("read an object").map(|()| object)).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(progress(Progress { slots_done, slots }))
+        };
+        let len = &len;
+        let pieces = || {
+            let mut first = 0;
+            iter::from_fn(move || {
+                let piece = (first < slots).then(|| self.read_piece(first, len))?;
+                // After an error there is no more to come.
+                first = piece.as_ref().map_or(slots, |piece| piece.slots_done);
+                Some(piece)
+            })
+        };
+        thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel(PIECES_AHEAD);
+            let reader = thread::Builder::new().name("raw-block-walk".to_owned());
+            let started = reader.spawn_scoped(scope, move || {
+                // Nobody receives any more when a function broke or panicked.
+                let _ = pieces().try_for_each(|piece| sender.send(piece));
+            });
+            let mut ahead;
+            let mut in_turn;
+            let pieces: &mut dyn Iterator<Item = _> = if started.is_ok() {
+                ahead = receiver.into_iter();
+                &mut ahead
+            } else {
+                in_turn = pieces();
+                &mut in_turn
+            };
+            for piece in pieces {
+                if visit(piece)?.is_break() {
                     return Ok(false);
                 }
             }
-            first = slots_done;
-            if progress(Progress { slots_done, slots }).is_break() {
-                return Ok(false);
+            Ok(true)
+        })
+    }
+
+    /// Reads the first `len` bytes of the objects in the slots from `first` on, as many as fit into a piece
+    /// but at least one.
+    fn read_piece(
+        &self,
+        first: u64,
+        len: impl Fn(&ObjectEntry) -> usize,
+    ) -> Result<Piece<'_>, Error> {
+        let slots = self.shared.layout.slot_count.get();
+        let count = usize::try_from(slots - first).unwrap_or(usize::MAX);
+        let mut entries = vec![ObjectEntry::NONE; count.min(PIECE / self.block_size())];
+        let getting = self.shared.begin_get();
+        self.shared.index.copy(first, &mut entries);
+        let (mut slots_done, mut total, mut located) = (first, 0, Vec::new());
+        for (slot, entry) in (first..).zip(entries) {
+            let len = if entry.is_live() { len(&entry) } else { 0 };
+            if total > 0 && total + len > PIECE {
+                break;
+            }
+            slots_done = slot + 1;
+            total += len;
+            if entry.is_live() {
+                located.push((Located { slot, entry }, len));
             }
         }
-        Ok(true)
+        let mut buffer = self.scratch.take(total)?;
+        let mut reads = Vec::with_capacity(located.len());
+        let mut rest = &mut buffer[..];
+        for (located, len) in &located {
+            let (object, after) = rest.split_at_mut(*len);
+            reads.push(ReadAt::new(self.slot_offset(located.slot), object));
+            rest = after;
+        }
+        let results = self.shared.device.read_buffers(&mut reads);
+        drop((reads, getting));
+        let objects = located.into_iter().zip(results);
+        let objects = objects.map(|((located, len), result)| (located, len, result)).collect();
+        Ok(Piece { buffer, objects, slots_done })
     }
+}
+
+/// Objects that were read together.
+struct Piece<'a> {
+    buffer: Scratch<'a>,
+    /// Each with its length in the buffer, one behind the other, and how reading it went.
+    objects: Vec<(Located, usize, Result<(), raw_block_core::Error>)>,
+    slots_done: u64,
 }

@@ -1,0 +1,44 @@
+//! Opening devices and stores.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use raw_block_core::{Direct, IoBackend};
+use raw_block_store::{Engine, OpenOptions, Store, open_device, open_device_read_only};
+
+use crate::arguments::{Device, EngineName, Opening};
+
+impl Device {
+    /// The device, for whoever changes it.
+    pub(crate) fn open(&self) -> Result<Arc<dyn IoBackend>> {
+        Ok(open_device(&self.path, self.engine(), Direct::Preferred)?)
+    }
+
+    /// The device, for whoever only looks.
+    pub(crate) fn look(&self) -> Result<Arc<dyn IoBackend>> {
+        Ok(open_device_read_only(&self.path, self.engine(), Direct::Preferred)?)
+    }
+
+    /// The store, for whoever changes it.
+    pub(crate) fn open_store(&self, opening: &Opening) -> Result<Store> {
+        Ok(Store::open_with(self.open()?, &options(opening.accept_older_checkpoint))?)
+    }
+
+    /// The store, for whoever only looks.
+    pub(crate) fn look_into_store(&self, opening: &Opening) -> Result<Store> {
+        Ok(Store::open_read_only(self.look()?, &options(opening.accept_older_checkpoint))?)
+    }
+
+    fn engine(&self) -> Engine {
+        match self.engine {
+            EngineName::Auto => Engine::Auto,
+            EngineName::Posix => Engine::Posix,
+            EngineName::Uring => Engine::Uring,
+        }
+    }
+}
+
+/// One command changes too little for a thread that takes checkpoints.
+fn options(accept_older_checkpoint: bool) -> OpenOptions {
+    OpenOptions { accept_older_checkpoint, checkpoint_thread: false, ..OpenOptions::default() }
+}

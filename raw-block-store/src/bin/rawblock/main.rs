@@ -1,0 +1,81 @@
+//! The operator's tool: makes, looks into, checks and changes a store from a shell.
+
+mod arguments;
+mod check;
+mod device;
+mod dump;
+mod info;
+mod make;
+mod objects;
+mod output;
+mod size;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+/// The answer to what was asked: nothing to complain about, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    /// A key is not there, or the store is damaged.
+    No,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr(&arguments.command);
+    match run(&arguments) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Answer> {
+    match &arguments.command {
+        Command::Format(options) => make::run(options),
+        Command::Info(options) => info::run(options),
+        Command::Ls(options) => objects::list(options),
+        Command::Get(options) => objects::get(options),
+        Command::Put(options) => objects::put(options),
+        Command::Rm(options) => objects::remove(options),
+        Command::Check(options) => check::run(options),
+        Command::Dump(options) => dump::run(options),
+    }
+}
+
+/// Warnings of the libraries, such as that POSIX takes the place of io_uring, are for the operator too.
+fn log_to_stderr(command: &Command) {
+    let level = match command {
+        // What it finds, it prints.
+        Command::Check(_) => tracing::Level::ERROR,
+        _ => tracing::Level::WARN,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,160 @@
+//! What is printed, and how.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Write as _};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+
+use anstyle::{AnsiColor, Style};
+use anyhow::{Error, Result, bail};
+use raw_block_store::Error as StoreError;
+
+/// What is well, and what is not; without colour where the output is no terminal.
+pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
+
+/// Prints an error, what caused it, and what to do about it.
+pub(crate) fn complain(error: &Error) {
+    anstream::eprintln!("{BAD}error:{BAD:#} {error:#}");
+    if let Some(advice) = error.chain().find_map(|cause| advice(cause.downcast_ref()?)) {
+        anstream::eprintln!("{advice}");
+    }
+}
+
+/// What to do about an error of the store, in the words of this tool.
+fn advice(error: &StoreError) -> Option<&'static str> {
+    match error {
+        StoreError::NotAStore { .. } => Some(
+            "`rawblock dump PATH` shows what is left of a superblock; `rawblock format PATH --value-size \
+             SIZE` makes a store, and what is there is lost",
+        ),
+        StoreError::AlreadyAStore { .. } => {
+            Some("`rawblock format --force` overwrites it; `rawblock info PATH` tells what it is")
+        }
+        StoreError::CheckpointLost { .. } => {
+            Some("`--accept-older-checkpoint` opens it with the one before")
+        }
+        StoreError::Full { .. } => Some("`rawblock rm PATH KEY...` makes room"),
+        _ => None,
+    }
+}
+
+/// Whether somebody closed the other end of our output, as `head` does.
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+/// Bytes as text: what is no text, and backslashes, as `\xNN`.
+pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                // What `Debug` would escape could move the cursor of a terminal, or hide.
+                if character == '\\'
+                    || character.escape_debug().len() > 1 && !"'\"".contains(character)
+                {
+                    let mut bytes = [0; 4];
+                    write!(f, "{}", Escaped(character.encode_utf8(&mut bytes).as_bytes()))?;
+                } else {
+                    f.write_char(character)?;
+                }
+            }
+            write!(f, "{}", Escaped(chunk.invalid()))?;
+        }
+        Ok(())
+    }
+}
+
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The bytes of a key from the command line.
+pub(crate) fn key(argument: &OsStr, hex: bool) -> Result<Vec<u8>> {
+    if !hex {
+        return Ok(argument.as_bytes().to_vec());
+    }
+    let digits: Option<Vec<u32>> =
+        argument.to_str().and_then(|text| text.chars().map(|digit| digit.to_digit(16)).collect());
+    match digits {
+        Some(digits) if digits.len().is_multiple_of(2) => Ok(digits
+            .chunks_exact(2)
+            .filter_map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
+            .collect()),
+        _ => bail!(
+            "the key `{}` is not an even number of hexadecimal digits; without --hex a key is taken as it is",
+            Text(argument.as_bytes())
+        ),
+    }
+}
+
+/// A number with its thousands separated.
+pub(crate) fn separated(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many of them.
+pub(crate) fn counted(number: u64, name: &str) -> String {
+    format!("{} {name}{}", separated(number), if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stays_text_and_everything_else_is_escaped() {
+        for (bytes, text) in [
+            (&b"layer 0/key"[..], "layer 0/key"),
+            ("Schlüssel 鍵".as_bytes(), "Schlüssel 鍵"),
+            (b"it's \"quoted\"", "it's \"quoted\""),
+            (b"a\\b", "a\\x5cb"),
+            (b"\x1b[2J\n", "\\x1b[2J\\x0a"),
+            (b"\xff\x00ok\xc3", "\\xff\\x00ok\\xc3"),
+            ("\u{202e}evil".as_bytes(), "\\xe2\\x80\\xaeevil"),
+        ] {
+            assert_eq!(Text(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_key_in_hexadecimal_is_read_as_it_is_printed() {
+        let bytes = [0, 0xff, 0x12];
+        assert_eq!(key(OsStr::new(&Hex(&bytes).to_string()), true).unwrap(), bytes);
+        assert_eq!(key(OsStr::new("00ff12"), false).unwrap(), b"00ff12");
+        for wrong in ["0", "0g", "é0"] {
+            let error = key(OsStr::new(wrong), true).unwrap_err().to_string();
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn thousands_are_separated() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(separated), ["0", "999", "1,000", "1,234,567"]);
+    }
+}
