@@ -63,6 +63,8 @@ mod memory;
 mod op;
 mod stats;
 mod transfer;
+#[doc(hidden)]
+pub mod waiting;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("lengths in memory and on the device are taken to be equally wide");

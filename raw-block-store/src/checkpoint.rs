@@ -59,7 +59,7 @@ pub(crate) fn write(
     let block_size = store.block_size.get() as usize;
     let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
     let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
-    if committed.last_number > committed.number {
+    if committed.last_number > committed.number && !Fault::FailedHeaderKept.is_on() {
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
         device.write_buffers(&[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;

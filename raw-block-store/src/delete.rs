@@ -3,6 +3,7 @@
 use raw_block_core::WriteAt;
 
 use crate::error::Doing;
+use crate::fault::Fault;
 use crate::format::{DeleteLogBlock, DeleteRecord};
 use crate::shared::Deleting;
 use crate::space::LogPlace;
@@ -49,6 +50,9 @@ impl Store {
         keys: &[&[u8]],
         mut deleting: Deleting<'_>,
     ) -> Result<Vec<Result<bool, Error>>, Error> {
+        if Fault::AbsentDeletesUnrecorded.is_on() && !keys.iter().any(|key| self.contains(key)) {
+            return Ok(keys.iter().map(|_| Ok(false)).collect());
+        }
         let block_size = self.block_size();
         let per_block = self.records_per_log_block();
         let LogPlace { first_sequence, blocks: places, oldest } = deleting.place.clone();

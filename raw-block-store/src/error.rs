@@ -103,6 +103,20 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A store that was not closed in order has something that cannot be read and may be newer than its
+    /// checkpoint.
+    #[error(
+        "{what} at offset {offset} cannot be read ({error}): the newest state of some object may be lost with \
+         it; the store can be opened without it, on request, and then an older state of that object may come back"
+    )]
+    NewestLost {
+        /// What it is.
+        what: &'static str,
+        /// Where it is, in bytes.
+        offset: u64,
+        /// The device's error.
+        error: raw_block_core::Error,
+    },
     /// The object that was pinned has another key with the same 128-bit hash.
     #[error("the pinned object has another key with the same hash")]
     Collision,

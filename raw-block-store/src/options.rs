@@ -46,19 +46,21 @@ pub struct OpenOptions {
     /// Whether a thread takes checkpoints before a put has to wait for one. Without it, they are taken by
     /// those who need them.
     pub checkpoint_thread: bool,
-    /// Whether the older checkpoint takes the place of the newest one when that is damaged. Objects that
-    /// were deleted, evicted or replaced since may come back.
-    pub accept_older_checkpoint: bool,
+    /// Whether a store is opened although something is lost that may have been the newest: its newest
+    /// checkpoint is damaged, and the older one has to serve; or, after it was not closed in order, a slot
+    /// or a block of the delete log cannot be read. Objects that were deleted, evicted or replaced since
+    /// may come back.
+    pub accept_older_states: bool,
 }
 
 impl Default for OpenOptions {
-    /// No eviction, full verification, a thread for checkpoints, and only the newest checkpoint.
+    /// No eviction, full verification, a thread for checkpoints, and no older states.
     fn default() -> Self {
         Self {
             eviction: EvictionPolicy::None,
             verification: Verification::Full,
             checkpoint_thread: true,
-            accept_older_checkpoint: false,
+            accept_older_states: false,
         }
     }
 }

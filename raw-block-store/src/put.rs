@@ -3,7 +3,6 @@
 use raw_block_core::WriteAt;
 
 use crate::error::Doing;
-use crate::fault::Fault;
 use crate::format::{ObjectEntry, SlotFields, SlotHeader};
 use crate::options::key_limit;
 use crate::shared::Putting;
@@ -141,9 +140,7 @@ impl Store {
                 }
                 Err(error) => {
                     results[index] = Err(error);
-                    let sequence =
-                        if Fault::FailedSlotFreeAtOnce.is_on() { 0 } else { place.sequence };
-                    retired.push(Place { sequence, ..place });
+                    retired.push(place);
                 }
             }
         }

@@ -30,7 +30,8 @@ pub(crate) struct Recovered {
 /// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed in order;
 /// otherwise from the newest checkpoint and everything newer. Writes nothing.
 ///
-/// With `accept_older` the older checkpoint takes the place of a newest one that is damaged.
+/// With `accept_older` the older checkpoint takes the place of a newest one that is damaged, and what cannot be
+/// read is left out.
 pub(crate) fn recover(
     device: &Dispatcher,
     store: &Superblock,
@@ -59,7 +60,7 @@ pub(crate) fn recover(
         if let Some(loss) = loss.take_if(|_| !accept_older) {
             return Err(loss);
         }
-        match replay(device, store, candidate) {
+        match replay(device, store, candidate, accept_older) {
             Ok((index, next_sequence, mentioned)) => {
                 let number = candidate.committed.number;
                 if mentioned > number && !accept_older {
@@ -83,7 +84,9 @@ pub(crate) fn recover(
                 );
                 return Ok(Recovered { index, committed, next_sequence, clean: false });
             }
-            Err(error @ Error::OutOfMemory { .. }) => return Err(error),
+            Err(error @ (Error::OutOfMemory { .. } | Error::NewestLost { .. })) => {
+                return Err(error);
+            }
             Err(error) => {
                 loss.get_or_insert_with(|| lost(candidate.committed.number, error.to_string()));
             }
@@ -115,16 +118,18 @@ fn replay(
     device: &Dispatcher,
     store: &Superblock,
     checkpoint: &Checkpoint,
+    accept_older: bool,
 ) -> Result<(Index, u64, u64), Error> {
     let covered = checkpoint.covered;
-    let Log { deleted, mut next_sequence, mut mentioned } = read_log(device, store, covered)?;
+    let log = read_log(device, store, covered, accept_older)?;
+    let Log { deleted, mut next_sequence, mut mentioned, mut unreadable } = log;
     next_sequence = next_sequence.max(checkpoint.next_sequence);
     mentioned = mentioned.max(checkpoint.committed.number);
 
     let index = Index::new(store.slot_count.get())?;
     // All objects of the keys that several slots claim.
     let mut contested: HashMap<KeyHash, Vec<Located>> = HashMap::new();
-    let mut headers = Headers::new(device, store)?;
+    let mut headers = Headers::new(device, store, accept_older)?;
     let mut visit = |found: Located, named: &ObjectEntry, checkpoint: u64| {
         let (hash, sequence) = (found.entry.key_hash, found.entry.sequence.get());
         if !Fault::SequencesReset.is_on() {
@@ -148,7 +153,8 @@ fn replay(
     };
     checkpoint.entries(device, store, |_, entries| headers.add(entries, &mut visit))?;
     headers.finish(&mut visit)?;
-    if headers.unreadable {
+    unreadable |= headers.unreadable;
+    if unreadable {
         next_sequence = next_sequence.max(above_all_since(covered, store));
     }
 
@@ -160,7 +166,7 @@ fn replay(
         claimants.sort_by_key(|claimant| std::cmp::Reverse(claimant.entry.sequence.get()));
         for claimant in claimants {
             if Fault::ClaimantsUnverified.is_on()
-                || verify(device, store, claimant.slot, &claimant.entry)?
+                || verify(device, store, claimant.slot, &claimant.entry, accept_older)?
             {
                 index.publish(claimant.slot, claimant.entry);
                 break;
@@ -186,12 +192,20 @@ struct Log {
     next_sequence: u64,
     /// The highest number of a checkpoint that it names.
     mentioned: u64,
+    /// Whether a block could not be read.
+    unreadable: bool,
 }
 
-fn read_log(device: &Dispatcher, store: &Superblock, covered: u64) -> Result<Log, Error> {
+fn read_log(
+    device: &Dispatcher,
+    store: &Superblock,
+    covered: u64,
+    accept_older: bool,
+) -> Result<Log, Error> {
     const DOING: &str = "read the delete log";
     let block_size = store.block_size.get() as usize;
-    let mut log = Log { deleted: HashMap::new(), next_sequence: 0, mentioned: 0 };
+    let mut log =
+        Log { deleted: HashMap::new(), next_sequence: 0, mentioned: 0, unreadable: false };
     let blocks = store.delete_log_len.get() / block_size as u64;
     let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
     let mut offset = store.delete_log_offset.get();
@@ -200,8 +214,19 @@ fn read_log(device: &Dispatcher, store: &Superblock, covered: u64) -> Result<Log
     while offset < end {
         let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let len = left.min(piece.len());
-        device.read_buffers(&mut [ReadAt::new(offset, &mut piece[..len])]).all().doing(DOING)?;
-        for block in piece[..len].chunks_exact(block_size) {
+        let mut reads: Vec<_> = (offset..)
+            .step_by(block_size)
+            .zip(piece[..len].chunks_exact_mut(block_size))
+            .map(|(offset, block)| ReadAt::new(offset, block))
+            .collect();
+        let results = device.read_buffers(&mut reads);
+        for (block, result) in piece[..len].chunks_exact(block_size).zip(results) {
+            let at = store.delete_log_offset.get() + index * block_size as u64;
+            if !is_readable(result, "a block of the delete log", at, accept_older)? {
+                log.unreadable = true;
+                index += 1;
+                continue;
+            }
             match DeleteLogBlock::read(block, store, index) {
                 Ok((block, records)) => {
                     log.mentioned = log.mentioned.max(block.checkpoint.get());
@@ -237,16 +262,22 @@ struct Headers<'a> {
     /// Entries whose slots are read next, and the first of these slots.
     entries: Vec<ObjectEntry>,
     first: u64,
-    /// Whether a header could not be read. Such a block is like one that is damaged, and costs no more than
-    /// its object.
+    /// Whether headers that cannot be read are left out.
+    accept_older: bool,
+    /// Whether there was one.
     unreadable: bool,
 }
 
 impl<'a> Headers<'a> {
-    fn new(device: &'a Dispatcher, store: &'a Superblock) -> Result<Self, Error> {
+    fn new(
+        device: &'a Dispatcher,
+        store: &'a Superblock,
+        accept_older: bool,
+    ) -> Result<Self, Error> {
         let blocks = AlignedBuf::zeroed(buffer_len(store, store.slot_count.get(), PIECE))
             .doing("read slot headers")?;
-        Ok(Self { device, store, blocks, entries: Vec::new(), first: 0, unreadable: false })
+        let entries = Vec::new();
+        Ok(Self { device, store, blocks, entries, first: 0, accept_older, unreadable: false })
     }
 
     /// Adds the entries of the slots that follow; calls `visit` for valid headers.
@@ -267,7 +298,7 @@ impl<'a> Headers<'a> {
 
     /// Reads what was added last.
     fn finish(&mut self, visit: &mut impl FnMut(Located, &ObjectEntry, u64)) -> Result<(), Error> {
-        let Self { device, store, blocks, entries, first, unreadable } = self;
+        let Self { device, store, blocks, entries, first, accept_older, unreadable } = self;
         let block_size = store.block_size.get() as usize;
         let mut reads: Vec<_> = (*first..)
             .zip(blocks.chunks_exact_mut(block_size))
@@ -277,7 +308,8 @@ impl<'a> Headers<'a> {
         let results = device.read_buffers(&mut reads);
         let slots = (*first..).zip(blocks.chunks_exact(block_size)).zip(entries.iter());
         for (((slot, block), named), result) in slots.zip(results) {
-            if !is_readable(result).doing("read the header of a slot")? {
+            let at = slot_offset(store, slot);
+            if !is_readable(result, "the header of a slot", at, *accept_older)? {
                 *unreadable = true;
             } else if let Ok(view) = SlotHeader::read(block, store, slot) {
                 let header = view.header;
@@ -290,12 +322,14 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Whether a slot holds this object, with an intact payload.
+/// Whether a slot holds this object, with an intact payload. One that cannot be read is taken for intact, so that
+/// its get says so and no older one shows, unless older ones are accepted.
 fn verify(
     device: &Dispatcher,
     store: &Superblock,
     slot: u64,
     entry: &ObjectEntry,
+    accept_older: bool,
 ) -> Result<bool, Error> {
     const DOING: &str = "verify an object";
     let block_size = store.block_size.get() as usize;
@@ -304,8 +338,12 @@ fn verify(
     let len = (block_size + behind).next_multiple_of(block_size);
     let mut object = AlignedBuf::zeroed(len).doing(DOING)?;
     let read = ReadAt::new(slot_offset(store, slot), &mut object);
-    if !is_readable(device.read_buffers(&mut [read]).all()).doing(DOING)? {
-        return Ok(false);
+    match device.read_buffers(&mut [read]).all() {
+        Err(error) if error.kind() == ErrorKind::Io => {
+            tracing::warn!(%error, "an object that cannot be read has an older one of its key beside it");
+            return Ok(!accept_older);
+        }
+        result => result.doing(DOING)?,
     }
     let (header, behind) = object.split_at(block_size);
     let Ok(view) = SlotHeader::read(header, store, slot) else { return Ok(false) };
@@ -313,14 +351,23 @@ fn verify(
     Ok(view.header.entry == *entry && view.header.verify_payload([payload]).is_ok())
 }
 
-/// Tells a block that the device cannot read (`false`) from a device that cannot be used (an error).
-fn is_readable(result: Result<(), raw_block_core::Error>) -> Result<bool, raw_block_core::Error> {
+/// Tells a block that the device cannot read, which is left out if `accept_older`, from a device that cannot be
+/// used.
+fn is_readable(
+    result: Result<(), raw_block_core::Error>,
+    what: &'static str,
+    offset: u64,
+    accept_older: bool,
+) -> Result<bool, Error> {
     match result {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Io => {
-            tracing::warn!(%error, "what cannot be read is taken for damaged");
+        Err(error) if error.kind() == ErrorKind::Io && accept_older => {
+            tracing::error!(%error, what, "what cannot be read is left out: an older object may be back");
             Ok(false)
         }
-        Err(error) => Err(error),
+        Err(error) if error.kind() == ErrorKind::Io => {
+            Err(Error::NewestLost { what, offset, error })
+        }
+        Err(error) => Err(error).doing("recover the store"),
     }
 }

@@ -1,8 +1,8 @@
 //! What the calls of a store and its checkpoint thread share.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
-use raw_block_core::{Dispatcher, OpKind};
+use raw_block_core::{Dispatcher, OpKind, waiting};
 
 use crate::Error;
 use crate::checkpoint::{self, Committed};
@@ -86,7 +86,7 @@ impl Shared {
 
     /// Writes a checkpoint if it is wanted when no other is under way any more.
     fn checkpoint_if(&self, wanted: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
-        let mut committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut committed = waiting::lock(&self.committed);
         // The sequence that is covered is chosen before the index is copied: what is published meanwhile
         // speaks for itself.
         let (covered, next_sequence) = {
@@ -128,7 +128,7 @@ impl Shared {
     /// # Errors
     /// [`Error::CheckpointLost`] when it is damaged, [`Error::Device`] when it cannot be read.
     pub(crate) fn verify_checkpoint(&self) -> Result<(), Error> {
-        let committed = self.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = waiting::lock(&self.committed);
         let found = checkpoint::find(&self.device, &self.layout)?;
         let ours = found.iter().find(|found| found.committed.number == committed.number);
         match ours {
@@ -286,7 +286,7 @@ impl Shared {
         let mut guard = self.lock();
         while !done(&guard.space) {
             guard.waiting += 1;
-            guard = self.over.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = waiting::wait(&self.over, &self.space, guard);
             guard.waiting -= 1;
         }
     }
@@ -305,7 +305,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waited> {
-        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+        waiting::lock(&self.space)
     }
 }
 

@@ -113,7 +113,8 @@ impl Store {
         let index = Index::new(superblock.slot_count.get())?;
         let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
         checkpoint::write(&device, &superblock, &mut committed, contents, || device.flush())?;
-        superblocks.mark(&device, SuperblockState::Clean { checkpoint: committed.number })
+        let state = SuperblockState::Clean { checkpoint: committed.number, verified: true };
+        superblocks.mark(&device, state)
     }
 
     /// Opens the store on a device, with default options. See [`open_with`](Self::open_with).
@@ -134,7 +135,8 @@ impl Store {
     ///   handle.
     /// - [`Error::Busy`] when a store on this backend is open already.
     /// - [`Error::CheckpointLost`] when its newest checkpoint cannot be believed, [`Error::Damaged`] when
-    ///   both cannot.
+    ///   both cannot, [`Error::NewestLost`] when it was not closed in order and something cannot be read that
+    ///   may be newer than the checkpoint. See [`OpenOptions::accept_older_states`].
     /// - [`Error::OutOfMemory`] when there is no memory for the index.
     /// - [`Error::Device`] when the device fails.
     pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
@@ -165,11 +167,6 @@ impl Store {
     fn open_on(claim: Claim, device: Dispatcher, options: &OpenOptions) -> Result<Self, Error> {
         let writes = device.check_accepted(OpKind::Write).is_ok();
         let name = device.backend().device().to_owned();
-        // A process that was killed may have left writes in the device's cache: trust only what is
-        // durable. Who changes nothing may trust what is there.
-        if writes && !Fault::NoFlushBeforeRecovery.is_on() {
-            device.flush().doing(OPEN)?;
-        }
         let mut superblocks = match Superblocks::find(&device)? {
             Found::Store(found) => *found,
             Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
@@ -185,16 +182,21 @@ impl Store {
                 format!("it uses features {unknown:#x}, with which this software can only read it");
             return Err(Error::NotAStore { device: name, reason });
         }
-        let found = superblocks.clean_checkpoint();
-        let found = recovery::recover(&device, &layout, found, options.accept_older_checkpoint)?;
+        let clean = superblocks.clean_checkpoint();
+        let verified = clean.is_some_and(|(_, verified)| verified);
+        let clean = clean.map(|(checkpoint, _)| checkpoint);
+        let found = recovery::recover(&device, &layout, clean, options.accept_older_states)?;
         let Recovered { index, mut committed, next_sequence, clean } = found;
         let slots = layout.slot_count.get();
         let eviction = Eviction::new(options.eviction, &index)?;
-        let unverified = match (clean, options.verification) {
-            (false, Verification::Header | Verification::None) => Unverified::all(slots)?,
-            _ => Unverified::default(),
+        let unverified = if clean && verified || Fault::RecoveredUnverified.is_on() {
+            Unverified::default()
+        } else {
+            Unverified::all(slots)?
         };
 
+        // A process that was killed may have left writes in the device's cache, on which what was found
+        // rests: this makes them durable before anything else is written.
         if writes && !Fault::OpenNotMarked.is_on() {
             superblocks.mark(&device, SuperblockState::Open)?;
         }
@@ -250,7 +252,9 @@ impl Store {
     pub fn close(mut self) -> Result<(), Error> {
         self.checkpoints = None;
         self.shared.checkpoint()?;
-        let state = SuperblockState::Clean { checkpoint: self.shared.committed() };
+        let unverified = self.unverified.is_left(|slot| self.shared.index.holds(slot));
+        let verified = !unverified || Fault::UnverifiedForgotten.is_on();
+        let state = SuperblockState::Clean { checkpoint: self.shared.committed(), verified };
         self.superblocks.mark(&self.shared.device, state)
     }
 

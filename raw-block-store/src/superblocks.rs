@@ -84,13 +84,16 @@ impl Superblocks {
         &self.current
     }
 
-    /// The checkpoint that holds everything, if the store was closed in order.
+    /// The checkpoint that holds everything, if the store was closed in order, and whether all that it names was
+    /// verified.
     ///
     /// A clean mark is believed only if all copies are valid: one that is not may have been newer, and
     /// have said that the store is open.
-    pub(crate) fn clean_checkpoint(&self) -> Option<u64> {
+    pub(crate) fn clean_checkpoint(&self) -> Option<(u64, bool)> {
         match self.current.state() {
-            SuperblockState::Clean { checkpoint } if self.all_valid => Some(checkpoint),
+            SuperblockState::Clean { checkpoint, verified } if self.all_valid => {
+                Some((checkpoint, verified))
+            }
             _ => None,
         }
     }

@@ -18,8 +18,8 @@ pub enum Verification {
     None,
 }
 
-/// The slots whose objects were found by a recovery and not verified since: one bit a slot, or nothing
-/// where every get verifies.
+/// The slots whose objects were found by a recovery and not verified since: one bit a slot, or nothing if
+/// there was no recovery.
 #[derive(Debug, Default)]
 pub(crate) struct Unverified(Box<[AtomicU64]>);
 
@@ -36,6 +36,12 @@ impl Unverified {
         bits.try_reserve_exact(len).map_err(|_| no_memory())?;
         bits.resize_with(len, || AtomicU64::new(u64::MAX));
         Ok(Self(bits.into()))
+    }
+
+    /// Whether there is one among those that `is_live` names.
+    pub(crate) fn is_left(&self, is_live: impl Fn(u64) -> bool) -> bool {
+        let slots = self.0.len() as u64 * 64;
+        (0..slots).any(|slot| self.holds(slot) && is_live(slot))
     }
 
     pub(crate) fn holds(&self, slot: u64) -> bool {
@@ -70,7 +76,9 @@ mod tests {
         assert!([0, 63, 64, 129].iter().all(|&slot| unverified.holds(slot)));
         unverified.remove(64);
         assert!(!unverified.holds(64) && unverified.holds(63) && unverified.holds(65));
+        assert!(unverified.is_left(|slot| slot == 65) && !unverified.is_left(|slot| slot == 64));
         let none = Unverified::default();
+        assert!(!none.is_left(|_| true));
         none.remove(7);
         assert!(!none.holds(7));
     }

@@ -107,21 +107,48 @@ fn a_checkpoint_header_that_failed_but_landed_does_not_cost_the_store() {
     }
 }
 
+/// Opens a store also when an older state of an object may be back.
+fn open_whatever_is_left(device: &Faulty) -> Store {
+    let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+    Store::open_with(device.backend(), &options).unwrap()
+}
+
 #[test]
-fn an_unreadable_slot_header_costs_its_object_and_no_more() {
+fn a_slot_header_that_cannot_be_read_costs_its_object_and_no_more_and_only_on_request() {
     // Slot 7 was written last, slot 12 never.
     for slot in [7, 12] {
         let (device, store, superblock) = faulty_store();
         fill(&store, 0..8);
         store.flush().unwrap();
         drop(store);
-        device.fail_at(OpKind::Read, superblock.slot_offset(slot).unwrap());
-        let store = Store::open(device.backend()).unwrap();
+        let at = superblock.slot_offset(slot).unwrap();
+        device.fail_at(OpKind::Read, at);
+        let before = device.bytes();
+        let refused = Store::open(device.backend());
+        assert!(matches!(refused, Err(Error::NewestLost { offset, .. }) if offset == at));
+        assert!(device.bytes() == before, "nothing was written");
+        let store = open_whatever_is_left(&device);
         for key in (0..8).filter(|&key| u64::from(key) != slot) {
             assert_eq!(payload(&store, &[key]).unwrap(), [key; 5000]);
         }
         assert_eq!(store.contains(&[7]), slot != 7);
     }
+}
+
+#[test]
+fn a_block_of_the_delete_log_that_cannot_be_read_is_left_out_only_on_request() {
+    let (device, store, superblock) = faulty_store();
+    fill(&store, 0..2);
+    assert!(store.delete_many(&[&[0]]).remove(0).unwrap());
+    store.flush().unwrap();
+    drop(store);
+    let at = superblock.delete_log_offset.get();
+    device.fail_at(OpKind::Read, at);
+    let refused = Store::open(device.backend());
+    assert!(matches!(refused, Err(Error::NewestLost { offset, .. }) if offset == at));
+    let store = open_whatever_is_left(&device);
+    assert_eq!(payload(&store, &[0]).unwrap(), [0; 5000], "the deletion is lost");
+    assert_eq!(payload(&store, &[1]).unwrap(), [1; 5000]);
 }
 
 #[test]
@@ -135,7 +162,7 @@ fn what_could_not_be_read_does_not_win_over_what_was_put_since() {
         let fails = op.kind() == OpKind::Read && slots.contains(&op.offset());
         if fails { Fate::Failed } else { Fate::Done }
     });
-    let store = Store::open(device.backend()).unwrap();
+    let store = open_whatever_is_left(&device);
     assert_eq!(store.stats().live_slots, 0);
     // Goes to slot 0. Slot 1 stays as it is, with a sequence that nobody has seen.
     store.put(b"key", b"newer").unwrap();
@@ -145,13 +172,21 @@ fn what_could_not_be_read_does_not_win_over_what_was_put_since() {
 }
 
 #[test]
-fn an_unreadable_payload_of_the_newest_copy_gives_way_to_the_older_one() {
+fn the_older_copy_of_a_payload_that_cannot_be_read_shows_only_on_request() {
     let (device, store, superblock) = faulty_store();
     store.put(b"key", &[1; 5000]).unwrap();
     store.put(b"key", &[2; 5000]).unwrap();
     drop(store);
-    device.fail_at(OpKind::Read, superblock.slot_offset(1).unwrap() + 8192);
-    assert_eq!(payload(&Store::open(device.backend()).unwrap(), b"key").unwrap(), [1; 5000]);
+    let image = device.bytes();
+    let unreadable = |image| {
+        let device = Faulty::holding(image);
+        device.fail_at(OpKind::Read, superblock.slot_offset(1).unwrap() + 8192);
+        device
+    };
+    let store = Store::open(unreadable(image.clone()).backend()).unwrap();
+    assert!(matches!(store.get(b"key"), Err(Error::Device { .. })));
+    let store = open_whatever_is_left(&unreadable(image));
+    assert_eq!(payload(&store, b"key").unwrap(), [1; 5000]);
 }
 
 #[test]

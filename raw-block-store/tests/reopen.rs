@@ -174,7 +174,7 @@ fn a_damaged_checkpoint_is_an_error_that_changes_nothing_and_the_older_one_serve
     assert!(matches!(Store::open(device.clone()), Err(Error::CheckpointLost { number: 2, .. })));
     assert_eq!(superblock(&device), before);
 
-    let options = OpenOptions { accept_older_checkpoint: true, ..OpenOptions::default() };
+    let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
     let store = Store::open_with(device.clone(), &options).unwrap();
     assert_eq!(payload(&store, b"key").unwrap(), b"value", "its slot speaks for itself");
     store.close().unwrap();
@@ -190,7 +190,7 @@ fn the_loss_of_a_committed_checkpoint_header_is_noticed_by_what_was_written_afte
     drop(store);
     flip(&device, superblock(&device).checkpoint_offset[1].get() + 70);
     assert!(matches!(Store::open(device.clone()), Err(Error::CheckpointLost { number: 2, .. })));
-    let options = OpenOptions { accept_older_checkpoint: true, ..OpenOptions::default() };
+    let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
     let store = Store::open_with(device.clone(), &options).unwrap();
     assert_eq!(payload(&store, b"other").unwrap(), b"value");
     drop(store);

@@ -11,12 +11,12 @@ mod ticket;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::op::Segment;
 use crate::{
     BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, MAX_CAPACITY, OpKind, OwnedTransfer,
-    ReadAt, StatsSnapshot, Transfer, WriteAt,
+    ReadAt, StatsSnapshot, Transfer, WriteAt, waiting,
 };
 use lane::Patience;
 use pool::LanePool;
@@ -195,7 +195,7 @@ impl Dispatcher {
     /// Those of the device. After a failed flush it is unknown what is durable, so every later write is
     /// refused with [`ErrorKind::WritesStopped`] until the device is opened again.
     pub fn flush(&self) -> Result<(), Error> {
-        let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = waiting::lock(&self.flushing);
         let _stop = StopIfItPanics::new(&self.writes_stopped);
         let results = self.try_run(OpKind::Flush, 1, |batch, _| batch.add_bare(0, 0, Ok(())))?;
         results.all().inspect_err(|error| {

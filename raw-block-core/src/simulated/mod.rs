@@ -18,8 +18,9 @@
 //! - **[`Fault`]s**, each at the op where a test wants it.
 //!
 //! The same seed and the same calls from one thread have the same outcome, so a failure found by random
-//! tests is replayed by its seed; unless deadlines pass in between, which depend on the clock. Another
-//! version of this crate may do otherwise with the same seed.
+//! tests is replayed by its seed; unless deadlines pass in between, which depend on the clock. So have the
+//! calls of several threads that [take turns](take_turns). Another version of this crate may do otherwise
+//! with the same seed.
 //!
 //! Short transfers are not part of it: they are dealt with below [`IoQueue`], where this
 //! device takes the place of a backend.
@@ -50,12 +51,14 @@ mod image;
 mod power;
 mod queue;
 mod state;
+pub(crate) mod turns;
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 pub use fault::Fault;
 pub use power::CutReport;
+pub use turns::take_turns;
 
 use self::queue::Queue;
 use self::state::State;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Device;
 use super::fault::{self, Hit};
 use super::state::State;
+use super::turns;
 use crate::{Completion, IoQueue, Op, OpKind};
 
 pub(super) struct Queue {
@@ -115,6 +116,7 @@ impl IoQueue for Queue {
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        turns::pass();
         let device = Arc::clone(&self.device);
         let mut state = device.state();
         let mut missing = min.min(self.in_flight.len());
@@ -128,7 +130,11 @@ impl IoQueue for Queue {
                 break;
             }
             // What is left is held. If this very loop ended the device, it is not any more.
-            if state.over.is_none() {
+            if state.over.is_none() && turns::are_taken() {
+                drop(state);
+                turns::wait();
+                state = device.state();
+            } else if state.over.is_none() {
                 state = match left {
                     None => device.released.wait(state).unwrap_or_else(PoisonError::into_inner),
                     Some(left) => {

@@ -4,10 +4,11 @@ mod list;
 mod lru;
 mod s3_fifo;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use enum_dispatch::enum_dispatch;
 use lru::Lru;
+use raw_block_core::waiting;
 use s3_fifo::S3Fifo;
 
 use crate::Error;
@@ -136,7 +137,7 @@ impl Eviction {
 
     fn with(&self, act: impl FnOnce(&mut Chosen)) {
         if let Some(policy) = &self.0 {
-            act(&mut policy.lock().unwrap_or_else(PoisonError::into_inner));
+            act(&mut waiting::lock(policy));
         }
     }
 }

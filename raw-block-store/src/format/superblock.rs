@@ -42,7 +42,7 @@ pub struct Superblock {
     pub features_incompatible: U64,
     /// Grows with every write of the superblock; the newest copy wins. Never 0.
     pub generation: U64,
-    /// 0 clean, 1 open; see [`Superblock::state`].
+    /// 0 clean, 1 open, 2 clean but not verified; see [`Superblock::state`].
     pub state: U32,
     /// Block size in bytes: a power of two from 512 to 65536.
     pub block_size: U32,
@@ -107,6 +107,8 @@ pub enum SuperblockState {
     Clean {
         /// Number of that checkpoint.
         checkpoint: u64,
+        /// Whether no object is left that a recovery found and nobody verified since.
+        verified: bool,
     },
     /// Being written, or not closed in order: to be recovered.
     Open,
@@ -165,7 +167,9 @@ impl Superblock {
     /// How the store was left.
     pub fn state(&self) -> SuperblockState {
         match (self.state.get(), self.clean_checkpoint.get()) {
-            (0, checkpoint) if checkpoint != 0 => SuperblockState::Clean { checkpoint },
+            (word @ (0 | 2), checkpoint) if checkpoint != 0 => {
+                SuperblockState::Clean { checkpoint, verified: word == 0 }
+            }
             _ => SuperblockState::Open,
         }
     }
@@ -173,7 +177,8 @@ impl Superblock {
     /// Sets `state` and `clean_checkpoint`.
     pub fn set_state(&mut self, state: SuperblockState) {
         let (word, checkpoint) = match state {
-            SuperblockState::Clean { checkpoint } => (0, checkpoint),
+            SuperblockState::Clean { checkpoint, verified: true } => (0, checkpoint),
+            SuperblockState::Clean { checkpoint, verified: false } => (2, checkpoint),
             SuperblockState::Open => (1, 0),
         };
         self.state = word.into();

@@ -75,6 +75,11 @@ impl Index {
         u32::try_from(slot).map_or(ObjectEntry::NONE, |slot| self.entries.get(slot))
     }
 
+    /// Whether there is such a slot, and it holds a live object.
+    pub(crate) fn holds(&self, slot: u64) -> bool {
+        slot < self.slots() && self.entry(slot).is_live()
+    }
+
     /// Copies the entries of the slots from `first` on, as they are now.
     pub(crate) fn copy(&self, first: u64, into: &mut [ObjectEntry]) {
         self.entries.copy(first, into);

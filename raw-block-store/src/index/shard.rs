@@ -8,6 +8,7 @@ use hashbrown::hash_table::Entry;
 use super::entries::Entries;
 use super::{KeyHash, Located};
 use crate::Error;
+use crate::fault::Fault;
 use crate::format::ObjectEntry;
 use crate::space::Place;
 
@@ -52,7 +53,7 @@ impl Shard {
             Entry::Occupied(mut found) => {
                 let older_slot = *found.get();
                 let older = Located { slot: older_slot.into(), entry: entries.get(older_slot) };
-                if older.entry.sequence > new.entry.sequence {
+                if older.entry.sequence > new.entry.sequence && !Fault::LastToCompleteWins.is_on() {
                     return Some(new.place());
                 }
                 entries.set(slot, new.entry);
@@ -120,7 +121,11 @@ struct Gone {
 impl Gone {
     /// The sequence with which a key was last deleted or evicted; 0 if no older change is under way.
     fn since(&self, hash: &KeyHash) -> u64 {
-        if self.since.is_empty() { 0 } else { self.since.get(hash).copied().unwrap_or(0) }
+        if self.since.is_empty() || Fault::GoneForgotten.is_on() {
+            0
+        } else {
+            self.since.get(hash).copied().unwrap_or(0)
+        }
     }
 
     /// Notes that a key is gone since `sequence`, if a change older than that is under way. Those that

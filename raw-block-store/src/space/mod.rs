@@ -246,6 +246,7 @@ impl Space {
 
     /// A flush succeeded.
     pub(crate) fn end_flush(&mut self, began: u64) {
+        let began = if Fault::FlushUnderWayCounts.is_on() { self.clock } else { began };
         self.flushed = self.flushed.max(began);
         while let Some(&retired) = self.unflushed.front()
             && retired.at <= self.flushed
@@ -357,14 +358,15 @@ impl Space {
 
     fn read_now(&mut self, Retired { slot, .. }: Retired) {
         match self.pins.get_mut(&slot) {
-            Some(pinned) => pinned.freed = true,
-            None => self.free.add(slot),
+            Some(pinned) if !Fault::PinnedSlotFree.is_on() => pinned.freed = true,
+            _ => self.free.add(slot),
         }
     }
 
     /// Whether a get is under way that may have been told of this slot.
     fn is_read(&self, retired: &Retired) -> bool {
         self.gets.first_key_value().is_some_and(|(&began, _)| began < retired.at)
+            && !Fault::ReadSlotFree.is_on()
     }
 }
 

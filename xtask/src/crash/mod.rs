@@ -1,7 +1,9 @@
 //! `cargo xtask crash`.
 
+mod actor;
 mod options;
 mod oracle;
+mod shelf;
 mod story;
 
 use std::sync::Mutex;
@@ -14,7 +16,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use raw_block_store::Fault;
 
 pub(crate) use options::{ABOUT, Options};
-use story::{Shelf, Title, Told, tell};
+use shelf::{Shelf, Title};
+use story::{Told, tell};
 
 /// So many violations are enough to look at.
 const MAX_VIOLATIONS: usize = 5;
@@ -83,7 +86,8 @@ struct Found {
     violations: Vec<(Title, String)>,
 }
 
-/// Tells stories, each with the first cut at every place in turn, until there were enough cuts or violations.
+/// Tells stories, each with the first cut at every place in turn and one recovery with the second, until there
+/// were enough cuts or violations.
 fn search(shelf: &Shelf, options: &Options, enough: usize, shown: bool) -> Found {
     let bar = if shown { progress(options.cuts) } else { ProgressBar::hidden() };
     let (cuts, next_seed) = (AtomicU64::new(0), AtomicU64::new(options.seed));
@@ -100,19 +104,25 @@ fn search(shelf: &Shelf, options: &Options, enough: usize, shown: bool) -> Found
         if let (Some(violation), Ok(mut violations)) = (told.violation, violations.lock()) {
             violations.push((title, violation));
         }
-        told.effects
+        (told.effects, told.recovery_effects)
     };
     thread::scope(|scope| {
         for _ in 0..options.threads {
             scope.spawn(|| {
                 while !over() {
                     let seed = next_seed.fetch_add(1, Ordering::Relaxed);
-                    let effects = tell_one(Title { seed, cut: None });
-                    for cut in 1..=effects {
+                    let (effects, _) = tell_one(Title { seed, cut: None, again: None });
+                    // After one of the cuts the recovery is cut everywhere too.
+                    let twice = 1 + seed % effects.max(1);
+                    for cut in (1..=effects).map(Some) {
+                        let (_, recovery) = tell_one(Title { seed, cut, again: None });
+                        let recovery = if cut == Some(twice) { recovery } else { 0 };
+                        for again in (1..=recovery).map(Some) {
+                            tell_one(Title { seed, cut, again });
+                        }
                         if over() {
                             return;
                         }
-                        tell_one(Title { seed, cut: Some(cut) });
                     }
                 }
             });
@@ -120,7 +130,7 @@ fn search(shelf: &Shelf, options: &Options, enough: usize, shown: bool) -> Found
     });
     bar.finish_and_clear();
     let mut violations = violations.into_inner().unwrap_or_default();
-    violations.sort_by_key(|(title, _)| (title.seed, title.cut));
+    violations.sort_unstable();
     Found { cuts: cuts.into_inner(), violations }
 }
 

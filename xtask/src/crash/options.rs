@@ -5,10 +5,11 @@ use clap::Args;
 pub(crate) const ABOUT: &str = "\
 Cuts the power under a store, on simulated devices, and holds what it recovers to its promises.
 
-Random stories are told: batches of puts and deletions, flushes, checkpoints, evictions, pins, failing writes. The \
-power is cut after every write and every flush of a story in turn, during the recoveries that follow, and again; what \
-was not flushed is lost, kept, or torn. After each cut every key must be at one of the states that the store may \
-still answer with, and the store must be usable.
+Random stories are told: batches of puts and deletions, gets, flushes, checkpoints, evictions, pins, by one or by \
+several threads whose turns the seed decides; writes and flushes that fail, reads that find something else. The power \
+is cut after every write and every flush of a story in turn, during the recoveries that follow, and again; what was \
+not flushed is lost, kept, or torn. After each cut every key must be at one of the states that the store may still \
+answer with, and the store must be usable.
 
 The last line says how many cuts there were and how many violations. The exit status is 1 if there was one.";
 

@@ -5,13 +5,22 @@ use std::fmt;
 /// The contents of an object: a number, from which its bytes follow. `None` is no object.
 pub(super) type Value = Option<u64>;
 
-/// The bytes of an object; about every second one is in its header block.
+/// The payload of an object; about every second one is in its header block.
 pub(super) fn payload(number: u64) -> Vec<u8> {
-    let len = [20, 300, 1000, 1400][(number % 4) as usize];
+    bytes(number, [20, 300, 1000, 1400][(number % 4) as usize])
+}
+
+/// The metadata of an object in a store with blocks of this size. Long ones can be torn.
+pub(super) fn metadata(number: u64, block_size: u32) -> Vec<u8> {
+    let long = block_size as usize / 4;
+    bytes(number, [8, 60, long, 2 * long][(number % 8 / 2) as usize])
+}
+
+fn bytes(number: u64, len: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(number);
-    let mut payload = number.to_le_bytes().to_vec();
-    payload.resize_with(len, || random.u8(..));
-    payload
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.resize_with(len, || random.u8(..));
+    bytes
 }
 
 /// The number of an object with these bytes, if they are those of any.
@@ -20,64 +29,122 @@ pub(super) fn number(payload_found: &[u8]) -> Option<u64> {
     (payload(number) == payload_found).then_some(number)
 }
 
-/// The states of one key since the last that is durable for certain.
+/// A change of one key, from when it began until it was over.
+#[derive(Clone, Debug)]
+struct Change {
+    value: Value,
+    begun: u64,
+    over: Option<u64>,
+    acknowledged: bool,
+    /// Whether a flush that began after it was acknowledged succeeded.
+    durable: bool,
+    /// When those changes began that were at the same time, and turned out to be later.
+    later: Vec<u64>,
+}
+
+/// What became of one key since a state that is durable for certain. Several changes of it may be under way
+/// at once; then it is for the store to say in which order they happened.
 #[derive(Clone, Debug)]
 pub(super) struct History {
-    /// Each state, and whether the change to it was acknowledged. The first was.
-    states: Vec<(Value, bool)>,
+    changes: Vec<Change>,
     /// Whether the object may be missing at any time, because the store evicts.
     evicts: bool,
 }
 
 impl History {
     pub(super) fn new(evicts: bool) -> Self {
-        Self { states: vec![(None, true)], evicts }
+        Self { changes: vec![Change::certain(None, 0)], evicts }
     }
 
-    /// A change begins. Returns its place, for [`acknowledge`](Self::acknowledge).
-    pub(super) fn begin(&mut self, value: Value) -> usize {
-        self.states.push((value, false));
-        self.states.len() - 1
+    /// A change begins, at a moment when no other one does.
+    pub(super) fn begin(&mut self, value: Value, now: u64) {
+        let change = Change {
+            value,
+            begun: now,
+            over: None,
+            acknowledged: false,
+            durable: false,
+            later: Vec::new(),
+        };
+        self.changes.push(change);
     }
 
-    pub(super) fn acknowledge(&mut self, change: usize) {
-        self.states[change].1 = true;
-    }
-
-    /// The place of the last change that was acknowledged: what a flush that begins now makes durable.
-    pub(super) fn acknowledged(&self) -> usize {
-        self.states.iter().rposition(|&(_, acknowledged)| acknowledged).unwrap_or(0)
-    }
-
-    /// Everything up to a change is durable.
-    pub(super) fn flushed(&mut self, change: usize) {
-        self.states.drain(..change);
-    }
-
-    /// Checks what was found while nothing crashed.
-    pub(super) fn check_now(&self, found: Value) -> Result<(), String> {
-        let (now, _) = self.states[self.acknowledged()];
-        if found == now || self.evicts && found.is_none() {
-            return Ok(());
+    /// The change that began at `begun` is over.
+    pub(super) fn end(&mut self, begun: u64, now: u64, acknowledged: bool) {
+        if let Some(change) = self.changes.iter_mut().find(|change| change.begun == begun) {
+            change.over = Some(now);
+            change.acknowledged = acknowledged;
         }
-        Err(format!("found {}, expected {}", Shown(found), Shown(now)))
+    }
+
+    /// A flush that began at `began` succeeded.
+    pub(super) fn flushed(&mut self, began: u64) {
+        for change in &mut self.changes {
+            change.durable |= change.acknowledged && change.over.is_some_and(|over| over < began);
+        }
+    }
+
+    /// Checks what was found by a get that began at `began`, while nothing crashed. It is later than everything
+    /// that had succeeded then.
+    pub(super) fn check_get(&mut self, found: Value, began: u64) -> Result<(), String> {
+        let over_before = |change: &Change| change.over.is_some_and(|over| over < began);
+        let may_show = |change: &Change| {
+            (change.acknowledged || !over_before(change))
+                && !self.is_replaced(change, |by| by.acknowledged && over_before(by))
+        };
+        self.check(found, may_show, "")?;
+        // One deletion of a key looks like another.
+        let change = self.changes.iter().find(|change| found.is_some() && change.value == found);
+        if let Some(shown) = change.map(|change| change.begun) {
+            for change in &mut self.changes {
+                if change.begun != shown && change.acknowledged && over_before(change) {
+                    change.later.push(shown);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Checks what was found after a crash. From then on that is the durable state.
-    pub(super) fn check_after_crash(&mut self, found: Value) -> Result<(), String> {
-        let possible = self.states.iter().any(|&(state, _)| state == found);
-        let missing = self.evicts && found.is_none();
-        if !possible && !missing {
-            let states: Vec<_> =
-                self.states.iter().map(|(state, _)| Shown(*state).to_string()).collect();
-            return Err(format!(
-                "found {} after a crash, which is none of {}",
-                Shown(found),
-                states.join(", ")
-            ));
-        }
-        self.states = vec![(found, true)];
+    pub(super) fn check_after_crash(&mut self, found: Value, now: u64) -> Result<(), String> {
+        let may_be_left = |change: &Change| !self.is_replaced(change, |by| by.durable);
+        self.check(found, may_be_left, " after a crash")?;
+        self.changes = vec![Change::certain(found, now)];
         Ok(())
+    }
+
+    /// Whether a change that is one of `by` is later than this one for certain.
+    fn is_replaced(&self, change: &Change, by: impl Fn(&Change) -> bool) -> bool {
+        let Some(over) = change.over else { return false };
+        let is_later = |other: &Change| over < other.begun || change.later.contains(&other.begun);
+        self.changes.iter().any(|other| is_later(other) && by(other))
+    }
+
+    fn check(
+        &self,
+        found: Value,
+        possible: impl Fn(&Change) -> bool,
+        when: &str,
+    ) -> Result<(), String> {
+        let possible = || self.changes.iter().filter(|change| possible(change));
+        if self.evicts && found.is_none() || possible().any(|change| change.value == found) {
+            return Ok(());
+        }
+        let possible: Vec<_> = possible().map(|change| Shown(change.value).to_string()).collect();
+        Err(format!("found {}{when}, which is none of {}", Shown(found), possible.join(", ")))
+    }
+}
+
+impl Change {
+    fn certain(value: Value, now: u64) -> Self {
+        Self {
+            value,
+            begun: now,
+            over: Some(now),
+            acknowledged: true,
+            durable: true,
+            later: Vec::new(),
+        }
     }
 }
 
@@ -111,17 +178,53 @@ mod tests {
     #[test]
     fn after_a_crash_nothing_older_than_the_flush_is_possible() {
         let mut history = History::new(false);
-        let first = history.begin(Some(1));
-        history.acknowledge(first);
-        let failed = history.begin(Some(2));
-        assert!(history.check_now(Some(1)).is_ok());
-        assert!(history.check_now(Some(2)).is_err());
-        let acknowledged = history.acknowledged();
-        assert!(acknowledged < failed);
-        history.flushed(acknowledged);
-        let after = |found| history.clone().check_after_crash(found).is_ok();
-        assert!(after(Some(1)), "it was flushed");
-        assert!(after(Some(2)), "it failed, and may have happened");
-        assert!(!after(None));
+        history.begin(Some(1), 1);
+        history.end(1, 2, true);
+        history.begin(Some(2), 3);
+        history.end(3, 4, false);
+        assert!(history.check_get(Some(1), 5).is_ok());
+        assert!(history.check_get(Some(2), 5).is_err(), "it failed");
+        assert!(history.check_get(Some(2), 3).is_ok(), "it was under way");
+        let after = |history: &History, found| history.clone().check_after_crash(found, 9).is_ok();
+        assert!(after(&history, None), "nothing was flushed");
+        history.flushed(5);
+        assert!(after(&history, Some(1)), "it was flushed");
+        assert!(after(&history, Some(2)), "it failed, and may have happened");
+        assert!(!after(&history, None));
+        history.begin(Some(3), 6);
+        history.end(6, 7, true);
+        history.flushed(8);
+        assert!(after(&history, Some(3)));
+        assert!(!after(&history, Some(2)), "what failed was over before");
+    }
+
+    #[test]
+    fn of_two_changes_at_once_either_may_be_the_last() {
+        let mut history = History::new(false);
+        history.begin(Some(1), 1);
+        history.begin(Some(2), 2);
+        history.end(1, 3, true);
+        history.end(2, 4, true);
+        history.flushed(5);
+        for found in [Some(1), Some(2)] {
+            assert!(history.clone().check_get(found, 6).is_ok());
+            assert!(history.clone().check_after_crash(found, 6).is_ok());
+        }
+        assert!(history.check_get(None, 6).is_err());
+        assert!(history.check_after_crash(None, 6).is_err());
+    }
+
+    #[test]
+    fn what_was_got_after_two_changes_is_the_later_of_them() {
+        let mut history = History::new(false);
+        history.begin(Some(1), 1);
+        history.begin(None, 2);
+        history.end(1, 3, true);
+        history.end(2, 4, true);
+        assert!(history.check_get(Some(1), 5).is_ok());
+        assert!(history.clone().check_after_crash(None, 7).is_ok(), "nothing was flushed");
+        history.flushed(6);
+        assert!(history.check_get(None, 7).is_err());
+        assert!(history.check_after_crash(None, 7).is_err());
     }
 }

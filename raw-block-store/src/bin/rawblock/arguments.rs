@@ -170,10 +170,10 @@ pub(crate) struct Info {
 /// How a damaged store is opened.
 #[derive(Args, Debug)]
 pub(crate) struct Opening {
-    /// Take the older checkpoint where the newest is damaged: objects that were deleted or replaced
-    /// since may come back
+    /// Go on without what is lost and may have been the newest, a checkpoint that is damaged or a block
+    /// that cannot be read: objects that were deleted or replaced since may come back
     #[arg(long)]
-    pub(crate) accept_older_checkpoint: bool,
+    pub(crate) accept_older_states: bool,
 }
 
 #[derive(Args, Debug)]

@@ -43,19 +43,18 @@ pub(crate) fn run(arguments: &Check) -> Result<Answer> {
     Ok(if damages.is_empty() { Answer::Yes } else { Answer::No })
 }
 
-/// Opens the store for reading. If its newest checkpoint is lost, with the older one if that serves; then
-/// tells what is lost.
+/// Opens the store for reading. If something is lost that may have been the newest, without it if that serves;
+/// then tells what is lost.
 fn open(arguments: &Check) -> Result<(Option<Store>, Vec<StoreError>)> {
-    let open = |accept_older_checkpoint| {
-        arguments.device.look_into_store(&Opening { accept_older_checkpoint })
-    };
+    let open =
+        |accept_older_states| arguments.device.look_into_store(&Opening { accept_older_states });
     let lost = match open(false) {
         Ok(store) => return Ok((Some(store), Vec::new())),
         Err(error) => error.downcast::<StoreError>()?,
     };
     let mut damages = match &lost {
         StoreError::CheckpointLost { number, .. } => lost_checkpoint(arguments, *number)?,
-        StoreError::Damaged { .. } => Vec::new(),
+        StoreError::Damaged { .. } | StoreError::NewestLost { .. } => Vec::new(),
         _ => return Err(lost.into()),
     };
     damages.insert(0, lost);

@@ -21,12 +21,12 @@ impl Device {
 
     /// The store, for whoever changes it.
     pub(crate) fn open_store(&self, opening: &Opening) -> Result<Store> {
-        Ok(Store::open_with(self.open()?, &options(opening.accept_older_checkpoint))?)
+        Ok(Store::open_with(self.open()?, &options(opening.accept_older_states))?)
     }
 
     /// The store, for whoever only looks.
     pub(crate) fn look_into_store(&self, opening: &Opening) -> Result<Store> {
-        Ok(Store::open_read_only(self.look()?, &options(opening.accept_older_checkpoint))?)
+        Ok(Store::open_read_only(self.look()?, &options(opening.accept_older_states))?)
     }
 
     fn engine(&self) -> Engine {
@@ -39,6 +39,6 @@ impl Device {
 }
 
 /// One command changes too little for a thread that takes checkpoints.
-fn options(accept_older_checkpoint: bool) -> OpenOptions {
-    OpenOptions { accept_older_checkpoint, checkpoint_thread: false, ..OpenOptions::default() }
+fn options(accept_older_states: bool) -> OpenOptions {
+    OpenOptions { accept_older_states, checkpoint_thread: false, ..OpenOptions::default() }
 }

@@ -139,7 +139,10 @@ impl Output<'_> {
 
 fn superblock_fields(copy: &Superblock) -> Map<String, Value> {
     let (state, clean_checkpoint) = match copy.state() {
-        SuperblockState::Clean { checkpoint } => ("clean", checkpoint),
+        SuperblockState::Clean { checkpoint, verified: true } => ("clean", checkpoint),
+        SuperblockState::Clean { checkpoint, verified: false } => {
+            ("clean, not verified", checkpoint)
+        }
         SuperblockState::Open => ("open", 0),
     };
     let created = Duration::from_nanos(copy.created_unix_ns.get());

@@ -32,7 +32,10 @@ fn advice(error: &StoreError) -> Option<&'static str> {
             Some("`rawblock format --force` overwrites it; `rawblock info PATH` tells what it is")
         }
         StoreError::CheckpointLost { .. } => {
-            Some("`--accept-older-checkpoint` opens it with the one before")
+            Some("`--accept-older-states` opens it with the one before")
+        }
+        StoreError::NewestLost { .. } => {
+            Some("`--accept-older-states` opens it without that block")
         }
         StoreError::Full { .. } => Some("`rawblock rm PATH KEY...` makes room"),
         _ => None,

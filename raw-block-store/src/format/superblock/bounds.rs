@@ -16,7 +16,7 @@ impl Superblock {
         ensure(self.generation.get() <= MAX_SEQUENCE, "the generation is too high")?;
         ensure(
             match self.state.get() {
-                0 => self.clean_checkpoint != U64::ZERO,
+                0 | 2 => self.clean_checkpoint != U64::ZERO,
                 1 => self.clean_checkpoint == U64::ZERO,
                 _ => false,
             },

@@ -42,7 +42,7 @@ fn a_valid_superblock_is_copied_without_a_change() {
 #[test]
 fn the_bytes_are_those_of_the_documentation() {
     let mut superblock = store(4096);
-    superblock.set_state(SuperblockState::Clean { checkpoint: 9 });
+    superblock.set_state(SuperblockState::Clean { checkpoint: 9, verified: true });
     let at = |block: u64| (block * 4096).to_le_bytes();
     let expected = image(
         512,
@@ -181,11 +181,12 @@ fn fields_out_of_bounds_are_neither_read_nor_written() {
 #[test]
 fn the_state_names_the_checkpoint_of_a_clean_store() {
     let mut superblock = store(4096);
-    for state in [SuperblockState::Clean { checkpoint: 12 }, SuperblockState::Open] {
+    let clean = |verified| SuperblockState::Clean { checkpoint: 12, verified };
+    for state in [clean(true), clean(false), SuperblockState::Open] {
         superblock.set_state(state);
         assert_eq!(Superblock::read(&cell(&superblock)).unwrap().state(), state);
     }
-    superblock.set_state(SuperblockState::Clean { checkpoint: 0 });
+    superblock.set_state(SuperblockState::Clean { checkpoint: 0, verified: true });
     assert_eq!(superblock.state(), SuperblockState::Open);
     assert!(superblock.encode(&mut [0; 4096]).is_err());
 }
