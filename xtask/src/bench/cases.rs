@@ -23,6 +23,17 @@ pub(super) enum Operation {
     Get,
 }
 
+impl Operation {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Put => "put",
+            Self::Get => "get",
+        }
+    }
+}
+
 /// How the keys of a batch lie on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

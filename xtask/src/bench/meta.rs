@@ -90,6 +90,42 @@ impl Meta {
             engines,
         }
     }
+
+    /// What the run ran on, in two lines.
+    pub(super) fn environment(&self) -> Vec<String> {
+        let Self { device, options, .. } = self;
+        let path = Path::new(&device.path);
+        let name =
+            path.file_name().map_or(device.path.as_str().into(), |name| name.to_string_lossy());
+        let known = |name: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("{name}{value}")).unwrap_or_default()
+        };
+        let cache = if device.direct { "O_DIRECT" } else { "through the page cache" };
+        let mut rounds =
+            format!("{} rounds of {:.0} ms, {}", options["rounds"], self.slice_ms(), self.date);
+        rounds += &known("; ", &self.fio_version);
+        if let Some(flags) =
+            self.engines.get("uring").and_then(|about| about["setup_flags"].as_array())
+        {
+            let flags: Vec<_> = flags.iter().filter_map(Value::as_str).collect();
+            rounds += &format!("; io_uring {}", flags.join(" "));
+        }
+        vec![
+            format!(
+                "Linux{}, {} CPUs{}; {name}{}{}, {cache}",
+                known(" ", &self.kernel),
+                self.cpus,
+                known(", ", &self.cpu_model),
+                known(", ", &device.model),
+                known(", scheduler ", &device.scheduler),
+            ),
+            rounds,
+        ]
+    }
+
+    fn slice_ms(&self) -> f64 {
+        self.options["slice_ms"].as_f64().unwrap_or_default()
+    }
 }
 
 /// A file of the disk in sysfs; a partition has those of its disk.

@@ -8,12 +8,17 @@ mod measure;
 mod meta;
 mod options;
 mod plan;
+mod plot;
 mod progress;
 mod raw;
 mod report;
 mod sample;
 mod serial;
+// Sizes are written as for the operator's tool.
+#[path = "../../../raw-block-store/src/bin/rawblock/size.rs"]
+mod size;
 mod store;
+mod summary;
 mod table;
 mod target;
 
@@ -35,7 +40,6 @@ pub(crate) use options::{ABOUT, Options};
 use options::{EngineName, Size};
 use plan::Plan;
 use progress::Progress;
-use report::Row;
 use sample::Sample;
 use target::Target;
 
@@ -48,7 +52,7 @@ const MEASURING: u32 = 65;
 pub(crate) fn run(options: &Options) -> Result<()> {
     let say = |text: &str| eprintln!("{text}");
     let fio_version = options.fio.then(fio::version).transpose()?;
-    if let Some(path) = &options.json {
+    for path in options.json.iter().chain(&options.plot) {
         // Rather now than after all rounds.
         fs::write(path, "").with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -77,14 +81,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let samples = measure_all(&mut run, options, &plan)?;
 
     let rows = report::rows(&plan, &samples);
+    let fio = fio_version.map(|version| (version, pages));
+    let meta = Meta::new(options, &target, fio, run.slice, engines.describe(&usable));
+    let environment = meta.environment();
+    for line in &environment {
+        println!("{}", table::wrapped(line));
+    }
     println!("{}", table::tables(&rows, &target.path.display().to_string(), pages));
-    if let Some(summary) = table::summary(&rows) {
-        println!("{summary}");
+    if let Some(summary) = summary::summary(&rows) {
+        println!("{}", table::wrapped(&summary));
     }
     if let Some(path) = &options.json {
-        let fio = fio_version.map(|version| (version, pages));
-        let meta = Meta::new(options, &target, fio, run.slice, engines.describe(&usable));
-        write_json(path, &meta, &rows)?;
+        let report = json!({ "meta": meta, "rows": rows });
+        write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    }
+    if let Some(path) = &options.plot {
+        write(path, &plot::svg(&rows, &environment))?;
     }
     Ok(())
 }
@@ -185,8 +197,6 @@ impl Run<'_> {
     }
 }
 
-fn write_json(path: &Path, meta: &Meta, rows: &[Row]) -> Result<()> {
-    let report = json!({ "meta": meta, "rows": rows });
-    let text = serde_json::to_string_pretty(&report)? + "\n";
+fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -49,6 +49,44 @@ pub(super) struct Row {
     pub(super) ratio_to_serial: Option<f64>,
 }
 
+#[cfg(test)]
+impl Row {
+    /// Some row of values of 4 KiB, for the tests of what is made of rows.
+    pub(super) fn example(
+        layer: Layer,
+        engine: EngineName,
+        operation: Operation,
+        batch: usize,
+    ) -> Self {
+        Self {
+            layer,
+            engine,
+            operation,
+            places: if batch > 1 { Places::Neighbouring } else { Places::Apart },
+            value_bytes: 4096,
+            io_bytes: 8192,
+            batch,
+            threads: 1,
+            rounds: 9,
+            keys_per_s: 1e8 / 4096.0,
+            mb_per_s: 100.0,
+            p50_us: (layer != Layer::Fio).then_some(100.0),
+            p99_us: None,
+            p999_us: None,
+            cpu_us_per_key: 1.0,
+            submits_per_batch: None,
+            direct_bytes: None,
+            staged_bytes: None,
+            ratio_to_fio: None,
+            cpu_ratio_to_fio: None,
+            control_ratio: None,
+            judged: None,
+            verified: false,
+            ratio_to_serial: None,
+        }
+    }
+}
+
 /// The rows of a run; `samples` are those of each case, in the order of the rounds.
 pub(super) fn rows(plan: &Plan, samples: &[Vec<Sample>]) -> Vec<Row> {
     let shown = plan.cases.iter().enumerate().filter(|(_, case)| !case.is_control);

@@ -17,14 +17,16 @@ pub(super) fn tables(rows: &[Row], device: &str, fio_pages: Pages) -> String {
     for engine in engines(rows) {
         let fio = rows.iter().any(|row| row.engine == engine && row.ratio_to_fio.is_some());
         let place = if engine == EngineName::Memory { "memory" } else { device };
-        text += &format!("\n{} on {place}\n{}\n", engine.name(), table(rows, engine, fio));
+        let reference = if fio { "fio" } else { "serial" };
+        let title = format!("{} on {place}; ratio: keys/s to those of {reference}", engine.name());
+        text += &format!("\n{}\n{}\n", wrapped(&title), table(rows, engine, fio));
     }
     if rows.iter().any(|row| row.judged == Some(false)) {
-        text += "* not judged: two runs of fio differed by more than 5 % (or fewer than 9 rounds ran)\n";
+        text += "* not judged: two runs of fio differed by more than 5 %, or fewer than 9 rounds\n";
     }
     if fio_pages == Pages::Ordinary && rows.iter().any(|row| row.ratio_to_fio.is_some()) {
-        text += "fio uses ordinary pages, the engines huge pages where granted: with large values that \
-                 alone\nfavours the engines; `sysctl vm.nr_hugepages=64` gives fio some, too\n";
+        text += "fio uses ordinary pages, the engines huge pages where granted: with large values\n\
+                 that alone favours the engines; `sysctl vm.nr_hugepages=64` gives fio some\n";
     }
     text
 }
@@ -32,10 +34,9 @@ pub(super) fn tables(rows: &[Row], device: &str, fio_pages: Pages) -> String {
 fn table(rows: &[Row], engine: EngineName, fio: bool) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);
-    let mut header =
-        vec!["value", "batch", "case", "keys/s", "MB/s", "p50 us", "p99 us", "CPU us", "submits"];
-    header.push(if fio { "of fio" } else { "of serial" });
-    table.set_header(header);
+    table.set_header([
+        "batch", "case", "keys/s", "MB/s", "p50 us", "p99 us", "CPU us", "calls", "ratio",
+    ]);
     let mut of_engine: Vec<&Row> = rows.iter().filter(|row| row.engine == engine).collect();
     of_engine.sort_by_key(|row| {
         let direction = matches!(row.operation, Operation::Read | Operation::Get);
@@ -44,15 +45,14 @@ fn table(rows: &[Row], engine: EngineName, fio: bool) -> Table {
     let mut last = None;
     for row in of_engine {
         let shape = (row.value_bytes, row.batch);
-        let [value, batch] = if last.replace(shape) == Some(shape) {
-            [String::new(), String::new()]
+        let batch = if last.replace(shape) == Some(shape) {
+            String::new()
         } else {
-            [Size(row.value_bytes).to_string(), row.batch.to_string()]
+            format!("{}x{}", row.batch, short(row.value_bytes))
         };
         let ratio = if fio { row.ratio_to_fio } else { row.ratio_to_serial };
-        let mark = if fio && row.judged == Some(false) { " *" } else { "" };
+        let mark = if fio && row.judged == Some(false) { "*" } else { "" };
         table.add_row([
-            value,
             batch,
             case_name(row),
             figure(Some(row.keys_per_s)),
@@ -65,8 +65,8 @@ fn table(rows: &[Row], engine: EngineName, fio: bool) -> Table {
         ]);
     }
     for column in table.column_iter_mut() {
-        column.set_padding((0, 1));
-        if column.index != 2 {
+        column.set_padding((0, 0));
+        if column.index > 1 {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -74,12 +74,7 @@ fn table(rows: &[Row], engine: EngineName, fio: bool) -> Table {
 }
 
 fn case_name(row: &Row) -> String {
-    let verb = match row.operation {
-        Operation::Write => "write",
-        Operation::Read => "read",
-        Operation::Put => "put",
-        Operation::Get => "get",
-    };
+    let verb = row.operation.name();
     let apart = row.batch > 1 && row.places == Places::Apart;
     match row.layer {
         Layer::Raw => format!("raw {verb}"),
@@ -87,10 +82,34 @@ fn case_name(row: &Row) -> String {
         Layer::Store => format!("store {verb}{}", if apart { ", apart" } else { "" }),
         // As in fio's own option: a random place after every so many transfers.
         Layer::Fio if row.places == Places::Neighbouring => {
-            format!("fio {verb}:{} {}", row.batch, Size(row.io_bytes))
+            format!("fio {verb}:{} {}", row.batch, short(row.io_bytes))
         }
-        Layer::Fio => format!("fio {verb} {}", Size(row.io_bytes)),
+        Layer::Fio => format!("fio {verb} {}", short(row.io_bytes)),
     }
+}
+
+/// A size in no more characters than it takes.
+fn short(bytes: u64) -> String {
+    Size(bytes).to_string().replace(" B", "").replace("iB", "").replace(' ', "")
+}
+
+/// Lines of no more than 80 characters, where words allow it.
+pub(super) fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        if width > 0 && width + 1 + len > 80 {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines += word;
+        width += len;
+    }
+    lines
 }
 
 /// A figure in three significant digits, or with thousands separated.
@@ -115,51 +134,53 @@ fn separated(figure: f64) -> String {
     text
 }
 
-fn engines(rows: &[Row]) -> Vec<EngineName> {
+/// The engines that were measured, the best last.
+pub(super) fn engines(rows: &[Row]) -> Vec<EngineName> {
     let all = [EngineName::Memory, EngineName::Posix, EngineName::Uring];
     all.into_iter().filter(|&engine| rows.iter().any(|row| row.engine == engine)).collect()
-}
-
-/// What the run says, in one sentence: the largest batch of the largest value on the best engine.
-pub(super) fn summary(rows: &[Row]) -> Option<String> {
-    let engine = *engines(rows).last()?;
-    let find = |layer, operation| {
-        let of_case = rows
-            .iter()
-            .filter(|row| row.engine == engine && row.layer == layer && row.operation == operation);
-        let largest = of_case.clone().map(|row| (row.batch, row.value_bytes)).max()?;
-        of_case.clone().find(|row| (row.batch, row.value_bytes) == largest)
-    };
-    let Some((put, get)) =
-        find(Layer::Store, Operation::Put).zip(find(Layer::Store, Operation::Get))
-    else {
-        let (write, read) =
-            find(Layer::Raw, Operation::Write).zip(find(Layer::Raw, Operation::Read))?;
-        return Some(format!(
-            "On {}, batches of {} x {} are written at {} MB/s and read at {} MB/s.",
-            engine.name(),
-            write.batch,
-            Size(write.value_bytes),
-            figure(Some(write.mb_per_s)),
-            figure(Some(read.mb_per_s)),
-        ));
-    };
-    Some(format!(
-        "On {}, batches of {} x {} are put at {} MB/s ({:.1} times key by key) and got at {} MB/s \
-         ({:.1} times); every value that was read back was the one that had been put.",
-        engine.name(),
-        put.batch,
-        Size(put.value_bytes),
-        figure(Some(put.mb_per_s)),
-        put.ratio_to_serial.unwrap_or(f64::NAN),
-        figure(Some(get.mb_per_s)),
-        get.ratio_to_serial.unwrap_or(f64::NAN),
-    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tables_fit_a_terminal_of_80_columns() {
+        let mut rows = Vec::new();
+        for (layer, operation) in [
+            (Layer::Store, Operation::Put),
+            (Layer::Serial, Operation::Get),
+            (Layer::Fio, Operation::Write),
+        ] {
+            rows.push(Row {
+                value_bytes: 256 << 10,
+                io_bytes: 260 << 10,
+                keys_per_s: 234_567.8,
+                mb_per_s: 1234.5,
+                p50_us: Some(171_704.3),
+                p99_us: Some(171_704.3),
+                cpu_us_per_key: 123.4,
+                submits_per_batch: Some(64.0),
+                ratio_to_fio: (layer == Layer::Store).then_some(16.41),
+                judged: Some(false),
+                ..Row::example(layer, EngineName::Uring, operation, 32)
+            });
+        }
+        rows.push(Row { places: Places::Apart, ..rows[0].clone() });
+        let text = tables(&rows, "/dev/nvme0n1", Pages::Ordinary);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
+        }
+        assert!(text.contains("32x256K") && text.contains("fio write:32 260K"), "{text}");
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words() {
+        let text = "word ".repeat(40);
+        let wrapped = wrapped(text.trim());
+        assert!(wrapped.lines().all(|line| (1..=80).contains(&line.len())), "{wrapped}");
+        assert_eq!(wrapped.replace('\n', " "), text.trim());
+    }
 
     #[test]
     fn figures_have_three_digits_or_separated_thousands() {
