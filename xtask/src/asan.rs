@@ -3,10 +3,12 @@
 use std::env;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+
+use crate::nightly;
 
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Runs the tests with AddressSanitizer.
@@ -48,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // The last one counts.
         sanitizer_options = format!("{sanitizer_options}:{more}");
     }
-    let mut command = nightly("cargo");
+    let mut command = nightly::program("cargo");
     command.arg("test").arg("--target").arg(&host).arg("--target-dir").arg(target_directory());
     for package in PACKAGES {
         command.args(["--package", package]);
@@ -64,21 +66,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A program of the nightly toolchain. It goes through rustup: cargo sets `CARGO` and the like to those of
-/// the toolchain that runs this.
-fn nightly(program: &str) -> Command {
-    let mut command = Command::new("rustup");
-    command.args(["run", "nightly", program]);
-    for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_ENCODED_RUSTFLAGS"] {
-        command.env_remove(name);
-    }
-    command
-}
-
 /// The triple of this machine, for which the nightly toolchain compiles and has the sanitizer.
 fn host_of_nightly() -> Result<String> {
     const INSTALL: &str = "install it with `rustup toolchain install nightly --profile minimal`";
-    let output = match nightly("rustc").arg("-vV").stderr(Stdio::piped()).output() {
+    let output = match nightly::program("rustc").arg("-vV").stderr(Stdio::piped()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!(

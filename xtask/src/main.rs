@@ -3,6 +3,9 @@
 mod asan;
 mod bench;
 mod crash;
+mod fuzz;
+mod kill;
+mod nightly;
 mod vm;
 
 use std::process::ExitCode;
@@ -28,6 +31,12 @@ enum Chore {
     /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
     #[command(long_about = asan::ABOUT)]
     Asan(asan::Options),
+    /// Feeds hostile images to the code that reads them; takes a nightly toolchain and cargo-fuzz.
+    #[command(long_about = fuzz::ABOUT)]
+    Fuzz(fuzz::Options),
+    /// Kills processes that use a store, and holds the store to its promises.
+    #[command(long_about = kill::ABOUT)]
+    Kill(kill::Options),
     /// Runs the tests for NVMe in a virtual machine; takes QEMU.
     #[command(long_about = vm::ABOUT)]
     Vm(vm::Options),
@@ -38,6 +47,8 @@ fn main() -> ExitCode {
         Chore::Bench(options) => bench::run(&options),
         Chore::Crash(options) => crash::run(&options),
         Chore::Asan(options) => asan::run(&options),
+        Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::Kill(options) => kill::run(&options),
         Chore::Vm(options) => vm::run(&options),
     };
     match done {

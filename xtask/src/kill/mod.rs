@@ -1,0 +1,267 @@
+//! `cargo xtask kill`.
+
+mod child;
+mod journal;
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use raw_block_core::Direct;
+use raw_block_core::conformance::fixture::{LoopDevice, TempFile, temp_file};
+use raw_block_store::{Engine, FormatOptions, Store, open_device};
+
+use journal::{Journal, MAX_PAYLOAD};
+
+/// The help of this chore.
+pub(crate) const ABOUT: &str = "Kills processes that use a store, and holds the store to its promises.
+
+In every round a child opens the store, puts, overwrites, deletes, reads, flushes and takes checkpoints from \
+several threads, and says through a pipe what it begins and what was acknowledged. It is killed with SIGKILL at \
+a random moment, also while it opens the store; then the store is opened here, with an engine drawn at random. \
+Nothing that was acknowledged may be missing: what a process has written outlives it. What had begun may have \
+happened, whole, or not.
+
+It runs on a file below target/ and, as root, on a loop device in turn. The last line tells rounds and \
+violations. The image on which a promise was broken is kept.";
+
+/// Bytes of the device.
+const LEN: u64 = 8 << 20;
+/// So many violations are enough to look at.
+const MAX_VIOLATIONS: usize = 5;
+/// A child that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How many processes are killed.
+    #[arg(long, default_value_t = 100)]
+    rounds: u64,
+    /// Draws what the children do, and when they are killed. The scheduler has its say too, so the same seed does
+    /// not give the same run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs as the child that is killed.
+    #[arg(long, hide = true, value_name = "PATH ENGINE DIRECT SEED FIRST", num_args = 5)]
+    child: Vec<String>,
+}
+
+/// How a device is opened.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    engine: Engine,
+    direct: Direct,
+}
+
+/// Where the rounds take place.
+enum Place {
+    File(TempFile),
+    Loop(LoopDevice),
+}
+
+/// Runs the chore.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if let [path, engine, direct, seed, first] = &options.child[..] {
+        let way = Way::named(engine, direct).context("no such way to open a device")?;
+        return child::run(Path::new(path), way, seed.parse()?, first.parse()?);
+    }
+    let began = Instant::now();
+    let mut places = vec![Place::File(temp_file(LEN).map_err(|skipped| anyhow!("{skipped}"))?)];
+    match LoopDevice::attach(LEN, 512) {
+        Ok(device) => places.push(Place::Loop(device)),
+        Err(skipped) => skipped.tell(),
+    }
+    let mut journals = Vec::new();
+    for place in &places {
+        journals.push(formatted(place)?);
+    }
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let bar = progress(options.rounds);
+    let (mut done, mut in_opening, mut violations) = (0, 0, Vec::new());
+    while done < options.rounds && violations.len() < MAX_VIOLATIONS {
+        let at = usize::try_from(done).unwrap_or(0) % places.len();
+        match round(&places[at], &mut journals[at], &mut random) {
+            Ok(opened) => in_opening += u64::from(!opened),
+            Err(violation) => {
+                let kept = keep(&places[at], violations.len())?;
+                let path = places[at].path().display();
+                violations.push(format!("round {done} on {path}: {violation:#}; see {kept}"));
+                journals[at] = formatted(&places[at])?;
+            }
+        }
+        done += 1;
+        bar.set_position(done);
+    }
+    bar.finish_and_clear();
+    for violation in &violations {
+        println!("violation: {violation}");
+    }
+    let acknowledged: u64 = journals.iter().map(Journal::acknowledged).sum();
+    println!(
+        "{acknowledged} changes were acknowledged; {in_opening} processes were killed before they had opened the \
+         store, on {} devices",
+        places.len()
+    );
+    println!(
+        "{done} rounds, {} violations, {:.0} s",
+        violations.len(),
+        began.elapsed().as_secs_f64()
+    );
+    if !violations.is_empty() {
+        bail!("the store broke a promise");
+    }
+    Ok(())
+}
+
+/// A new store, with nothing in it.
+fn formatted(place: &Place) -> Result<Journal> {
+    let device = open_device(place.path(), Engine::Posix, Direct::Preferred)?;
+    let options = FormatOptions {
+        slot_count: Some(40),
+        delete_log_blocks: Some(4),
+        force: true,
+        ..FormatOptions::for_payloads(MAX_PAYLOAD)
+    };
+    Store::format(device, &options)?;
+    Ok(Journal::default())
+}
+
+/// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.
+fn round(place: &Place, journal: &mut Journal, random: &mut fastrand::Rng) -> Result<bool> {
+    let way = Way::drawn(random);
+    let mut child = spawn(place.path(), way, random.u64(..), journal.next_number())?;
+    // Some time after it began, or some time after so many lines: in the middle of what comes next.
+    let (lines, then) = if random.u8(..4) == 0 {
+        (0, Duration::from_micros(random.u64(..30_000)))
+    } else {
+        (random.u64(1..120), Duration::from_micros(random.u64(..2_000)))
+    };
+    let output = child.stdout.take().context("it has a pipe")?;
+    let heard = Arc::new(AtomicU64::new(0));
+    let listener = {
+        let heard = Arc::clone(&heard);
+        thread::spawn(move || {
+            let mut lines = Vec::new();
+            // Everything that it wrote before it was killed comes out of the pipe. A line that is cut off was
+            // not written.
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                lines.push(line);
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
+            lines
+        })
+    };
+    let spawned = Instant::now();
+    let mut hangs = false;
+    while heard.load(Ordering::Relaxed) < lines && !listener.is_finished() && !hangs {
+        thread::sleep(Duration::from_micros(100));
+        hangs = spawned.elapsed() > PATIENCE;
+    }
+    thread::sleep(then);
+    child.kill().context("cannot kill the child")?;
+    child.wait().context("cannot wait for the child")?;
+    let said = listener.join().map_err(|_| anyhow!("the listener panicked"))?;
+    if hangs {
+        bail!("a child with {way:?} hangs; it said last: {:?}", said.last());
+    }
+    let opened = journal.read(&said).with_context(|| format!("a child with {way:?}"))?;
+
+    let way = Way::drawn(random);
+    let store = Store::open(open_device(place.path(), way.engine, way.direct)?)
+        .with_context(|| format!("it does not open with {way:?}"))?;
+    journal.check(&store).with_context(|| format!("opened with {way:?}"))?;
+    if random.bool() {
+        store.close().context("it does not close")?;
+    }
+    Ok(opened)
+}
+
+fn spawn(path: &Path, way: Way, seed: u64, first: u64) -> Result<Child> {
+    let (engine, direct) = way.names();
+    Command::new(env::current_exe().context("cannot find this program")?)
+        .args(["kill", "--child"])
+        .arg(path)
+        .args([engine, direct, &seed.to_string(), &first.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start a child")
+}
+
+impl Way {
+    const ALL: [(&'static str, &'static str, Self); 4] = [
+        ("posix", "direct", Self { engine: Engine::Posix, direct: Direct::Preferred }),
+        ("posix", "cached", Self { engine: Engine::Posix, direct: Direct::Off }),
+        // POSIX takes its place where it is refused.
+        ("auto", "direct", Self { engine: Engine::Auto, direct: Direct::Preferred }),
+        ("auto", "cached", Self { engine: Engine::Auto, direct: Direct::Off }),
+    ];
+
+    fn drawn(random: &mut fastrand::Rng) -> Self {
+        Self::ALL[random.usize(..Self::ALL.len())].2
+    }
+
+    fn named(engine: &str, direct: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter();
+        all.find(|way| (way.0, way.1) == (engine, direct)).map(|way| way.2)
+    }
+
+    fn names(self) -> (&'static str, &'static str) {
+        let engine = if self.engine == Engine::Posix { "posix" } else { "auto" };
+        (engine, if self.direct == Direct::Off { "cached" } else { "direct" })
+    }
+}
+
+impl Place {
+    fn path(&self) -> &Path {
+        match self {
+            Self::File(file) => file.path(),
+            Self::Loop(device) => device.path(),
+        }
+    }
+}
+
+/// Copies the image on which a promise was broken to where it stays.
+fn keep(place: &Place, number: usize) -> Result<String> {
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
+    let directory = target.unwrap_or_else(beside).join("kill");
+    let path = directory.join(format!("violation-{number}.img"));
+    fs::create_dir_all(&directory)
+        .and_then(|()| fs::copy(place.path(), &path))
+        .with_context(|| format!("cannot keep the image as {}", path.display()))?;
+    Ok(path.display().to_string())
+}
+
+fn progress(rounds: u64) -> ProgressBar {
+    let bar = ProgressBar::new(rounds);
+    let style = "{bar:40} {pos} of {len} rounds, about {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_known_by_its_names() {
+        for (engine, direct, way) in Way::ALL {
+            assert_eq!(way.names(), (engine, direct));
+            assert!(Way::named(engine, direct).is_some());
+        }
+        assert!(Way::named("other", "direct").is_none());
+    }
+}

@@ -1,0 +1,14 @@
+//! Programs of the nightly toolchain.
+
+use std::process::Command;
+
+/// A program of the nightly toolchain. It goes through rustup: cargo sets `CARGO` and the like to those of
+/// the toolchain that runs this.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", name]);
+    for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN", "CARGO_ENCODED_RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    command
+}
