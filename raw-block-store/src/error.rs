@@ -36,6 +36,16 @@ pub enum Error {
         /// Its label, or why it cannot be opened.
         which: String,
     },
+    /// Formatting would destroy something else.
+    #[error("{device} holds {what}, by what is at byte {offset}: force to overwrite it")]
+    Occupied {
+        /// Path or name of the device.
+        device: String,
+        /// What it seems to be: a file system, a partition table, ...
+        what: &'static str,
+        /// Where its magic number is, in bytes.
+        offset: u64,
+    },
     /// A structure of the store cannot be believed.
     #[error("{structure} at offset {offset} is damaged: {damage}")]
     Damaged {

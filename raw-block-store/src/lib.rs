@@ -36,6 +36,7 @@ mod put;
 mod recovery;
 mod scratch;
 mod shared;
+mod signature;
 mod space;
 mod stats;
 mod store;

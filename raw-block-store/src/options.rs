@@ -31,7 +31,8 @@ pub struct FormatOptions {
     pub delete_log_blocks: Option<u64>,
     /// A name for people, up to 64 bytes.
     pub label: String,
-    /// Overwrite a store that is there.
+    /// Overwrite a store that is there, or anything else that is recognised: a file system, a partition
+    /// table, a member of a volume.
     pub force: bool,
 }
 

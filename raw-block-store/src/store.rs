@@ -19,6 +19,7 @@ use crate::layout::slot_offset;
 use crate::recovery::{self, Recovered};
 use crate::scratch::ScratchPool;
 use crate::shared::Shared;
+use crate::signature::{self, Signature};
 use crate::space::Space;
 use crate::stats::{Counters, StoreStats};
 use crate::superblocks::{Found, Superblocks};
@@ -78,8 +79,8 @@ impl Store {
     /// Makes an empty store on a device, whose contents are lost.
     ///
     /// # Errors
-    /// - [`Error::AlreadyAStore`] when there is one, also one that cannot be opened, unless
-    ///   `options.force` is set.
+    /// - [`Error::AlreadyAStore`] when there is one, also one that cannot be opened, and
+    ///   [`Error::Occupied`] when there is a file system or the like, unless `options.force` is set.
     /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
     ///   are impossible.
     /// - [`Error::Busy`] when a store on this backend is open.
@@ -90,27 +91,26 @@ impl Store {
         let device = Dispatcher::new(backend).doing("format")?;
         device.check_accepted(OpKind::Write).doing("format")?;
         let mut superblock = options.lay_out(device.geometry(), &name)?;
-        let which = match Superblocks::find(&device)? {
-            Found::Nothing => None,
-            Found::Unusable(reason) => Some(format!("which cannot be opened, because {reason}")),
-            Found::Store(found) if options.force => {
-                found.erase(&device)?;
-                None
-            }
-            Found::Store(found) => Some(format!("labelled {:?}", found.current().label())),
-        };
-        if let Some(which) = which.filter(|_| !options.force) {
-            return Err(Error::AlreadyAStore { device: name, which });
+        let found = Superblocks::find(&device)?;
+        let occupied = signature::find(&device)?;
+        if !options.force {
+            spare(&name, &found, &occupied)?;
         }
         superblock.preamble.uuid = random()?;
         superblock.hash_key = random()?;
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         superblock.created_unix_ns = u64::try_from(age.as_nanos()).unwrap_or(0).into();
 
+        let index = Index::new(superblock.slot_count.get())?;
+
+        // Everything was checked. From here on, what was there is lost.
+        if let Found::Store(found) = found {
+            found.erase(&device)?;
+        }
+        signature::erase(&device, &occupied)?;
         let mut superblocks = Superblocks::new(superblock);
         superblocks.erase(&device)?;
         let mut committed = Committed { number: 0, container: 1, last_number: 0 };
-        let index = Index::new(superblock.slot_count.get())?;
         let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
         checkpoint::write(&device, &superblock, &mut committed, contents, || device.flush())?;
         let state = SuperblockState::Clean { checkpoint: committed.number, verified: true };
@@ -343,6 +343,21 @@ impl fmt::Debug for Store {
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses to overwrite what is on a device.
+fn spare(device: &str, found: &Found, occupied: &[Signature]) -> Result<(), Error> {
+    let device = device.to_owned();
+    let which = match found {
+        Found::Nothing => {
+            return occupied.first().map_or(Ok(()), |&Signature { what, offset, .. }| {
+                Err(Error::Occupied { device, what, offset })
+            });
+        }
+        Found::Unusable(reason) => format!("which cannot be opened, because {reason}"),
+        Found::Store(found) => format!("labelled {:?}", found.current().label()),
+    };
+    Err(Error::AlreadyAStore { device, which })
 }
 
 fn random() -> Result<[u8; 16], Error> {

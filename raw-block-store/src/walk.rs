@@ -1,5 +1,6 @@
 //! Going through all objects: listing keys, and verifying everything.
 
+use std::fmt;
 use std::iter;
 use std::mem::offset_of;
 use std::ops::ControlFlow;
@@ -34,7 +35,7 @@ pub struct Progress {
 }
 
 /// What is known of an object without its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObjectInfo<'a> {
     /// The key.
@@ -61,14 +62,55 @@ pub struct ScrubReport {
     pub complete: bool,
 }
 
-/// Something that fails its checks or cannot be read.
-#[derive(Clone, Debug)]
+/// Something that fails its checks or cannot be read. Its text has no more than the beginning of the key, with
+/// everything escaped that is not plain text.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Finding {
     /// The key, if it is an object whose header is well.
     pub key: Option<Vec<u8>>,
     /// What it is, where, and what is wrong with it.
     pub error: Error,
+}
+
+/// Bytes of a key that a text shows.
+const SHOWN: usize = 32;
+
+/// The beginning of bytes that came from a device, harmless for a terminal and a log.
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = self;
+        write!(f, "\"{}\"", bytes[..bytes.len().min(SHOWN)].escape_ascii())?;
+        if bytes.len() > SHOWN { write!(f, "... ({} bytes)", bytes.len()) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(key) = &self.key {
+            write!(f, "key {}: ", Escaped(key))?;
+        }
+        write!(f, "{}", self.error)
+    }
+}
+
+impl fmt::Debug for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Finding({self})")
+    }
+}
+
+impl fmt::Debug for ObjectInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectInfo")
+            .field("key", &format_args!("{}", Escaped(self.key)))
+            .field("metadata", &format_args!("{}", Escaped(self.metadata)))
+            .field("payload_len", &self.payload_len)
+            .field("slot", &self.slot)
+            .finish()
+    }
 }
 
 impl Store {
@@ -135,7 +177,7 @@ impl Store {
                 report.objects += 1;
                 report.bytes += len(&located.entry) as u64;
                 if let Err(finding) = self.scrub_object(located, object) {
-                    tracing::warn!(error = %finding.error, "the scrub found a damage");
+                    tracing::warn!(%finding, "the scrub found a damage");
                     self.shared.counters.failed_checks.add(1);
                     report.findings.push(finding);
                 }

@@ -106,8 +106,7 @@ impl SlotHeader {
         fields: &SlotFields<'_>,
     ) -> Result<ObjectEntry, EncodeError> {
         store.check_block_len(block).map_err(EncodeError::Invalid)?;
-        ensure(fields.slot < store.slot_count.get(), "the store has no such slot")
-            .map_err(EncodeError::Invalid)?;
+        check_slot(store, fields.slot).map_err(EncodeError::Invalid)?;
 
         let block_size = store.block_size.get();
         let header_len = (SLOT_HEADER_LEN as u64)
@@ -173,6 +172,7 @@ impl SlotHeader {
         if header.slot != slot && !Fault::OtherSlotsAccepted.is_on() {
             return Err(Damage::WrongPlace { found: header.slot.get(), expected: slot });
         }
+        check_slot(store, slot).map_err(Damage::Inconsistent)?;
         header.check_bounds(store).map_err(Damage::Inconsistent)?;
 
         let key_len = header.entry.key_len.get().into();
@@ -236,4 +236,8 @@ pub fn fits_inline(key_len: usize, metadata_len: usize, payload_len: u64, block_
         .saturating_add(metadata_len as u64)
         .saturating_add(payload_len)
         <= block_size.into()
+}
+
+fn check_slot(store: &Superblock, slot: u64) -> Result<(), &'static str> {
+    ensure(slot < store.slot_count.get(), "the store has no such slot")
 }

@@ -4,8 +4,8 @@ mod child;
 mod journal;
 
 use std::env;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -86,15 +86,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let mut random = fastrand::Rng::with_seed(options.seed);
     let bar = progress(options.rounds);
-    let (mut done, mut in_opening, mut violations) = (0, 0, Vec::new());
-    while done < options.rounds && violations.len() < MAX_VIOLATIONS {
+    let (mut done, mut in_opening, mut violations) = (0, 0, 0);
+    while done < options.rounds && violations < MAX_VIOLATIONS {
         let at = usize::try_from(done).unwrap_or(0) % places.len();
         match round(&places[at], &mut journals[at], &mut random) {
             Ok(opened) => in_opening += u64::from(!opened),
             Err(violation) => {
-                let kept = keep(&places[at], violations.len())?;
+                let kept = keep(&places[at], violations)?;
                 let path = places[at].path().display();
-                violations.push(format!("round {done} on {path}: {violation:#}; see {kept}"));
+                let told = format!("round {done} on {path}: {violation:#}; see {kept}");
+                bar.suspend(|| println!("violation: {told}"));
+                violations += 1;
                 journals[at] = formatted(&places[at])?;
             }
         }
@@ -102,21 +104,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bar.set_position(done);
     }
     bar.finish_and_clear();
-    for violation in &violations {
-        println!("violation: {violation}");
-    }
     let acknowledged: u64 = journals.iter().map(Journal::acknowledged).sum();
     println!(
         "{acknowledged} changes were acknowledged; {in_opening} processes were killed before they had opened the \
          store, on {} devices",
         places.len()
     );
-    println!(
-        "{done} rounds, {} violations, {:.0} s",
-        violations.len(),
-        began.elapsed().as_secs_f64()
-    );
-    if !violations.is_empty() {
+    println!("{done} rounds, {violations} violations, {:.0} s", began.elapsed().as_secs_f64());
+    if violations > 0 {
         bail!("the store broke a promise");
     }
     Ok(())
@@ -237,9 +232,12 @@ fn keep(place: &Place, number: usize) -> Result<String> {
     let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
     let directory = target.unwrap_or_else(beside).join("kill");
     let path = directory.join(format!("violation-{number}.img"));
-    fs::create_dir_all(&directory)
-        .and_then(|()| fs::copy(place.path(), &path))
-        .with_context(|| format!("cannot keep the image as {}", path.display()))?;
+    let copy = || {
+        fs::create_dir_all(&directory)?;
+        // Of a block device too.
+        io::copy(&mut File::open(place.path())?, &mut File::create(&path)?)
+    };
+    copy().with_context(|| format!("cannot keep the image as {}", path.display()))?;
     Ok(path.display().to_string())
 }
 

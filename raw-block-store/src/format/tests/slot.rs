@@ -325,3 +325,11 @@ fn the_widest_slot_and_block_are_within_the_lengths_of_an_entry() {
         Damage::Inconsistent("the payload does not fit into the slot")
     );
 }
+
+#[test]
+fn a_header_is_not_read_as_that_of_a_slot_which_the_store_does_not_have() {
+    let block = block(PAYLOAD);
+    let smaller = Superblock { slot_count: SLOT.into(), ..store(512) };
+    let refused = SlotHeader::read(&block, &smaller, SLOT);
+    assert_eq!(refused.unwrap_err(), Damage::Inconsistent("the store has no such slot"));
+}

@@ -1,0 +1,254 @@
+//! Opening and formatting carefully: what is in use or holds something is spared, and said by what.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use common::{flip, memory, payload, slot_offset, store_on, write};
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
+use raw_block_core::{Direct, ErrorKind};
+use raw_block_store::{
+    Engine, Error, FormatOptions, Put, Store, open_device, open_device_read_only,
+};
+
+const LEN: u64 = 32 << 20;
+
+fn format() -> FormatOptions {
+    FormatOptions::for_payloads(4096)
+}
+
+/// The kind and the text of the error with which a path is not opened.
+fn refused(path: &Path) -> (ErrorKind, String) {
+    let [error, read_only] = [
+        open_device(path, Engine::Posix, Direct::Preferred).map(drop).unwrap_err(),
+        open_device_read_only(path, Engine::Posix, Direct::Preferred).map(drop).unwrap_err(),
+    ];
+    assert_eq!(error.kind(), read_only.kind());
+    (error.kind(), error.to_string())
+}
+
+#[test]
+fn a_symbolic_link_stands_for_what_it_points_to_and_leads_nowhere_else() {
+    let file = match temp_file(LEN) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let link = |name: &str, to: &Path| {
+        let link = directory.path().join(name);
+        symlink(to, &link).unwrap();
+        link
+    };
+    let by_link = link("link", file.path());
+    let device = open_device(&by_link, Engine::Posix, Direct::Preferred).unwrap();
+    Store::format(device.clone(), &FormatOptions { force: true, ..format() }).unwrap();
+    // The link and the file are one device.
+    assert_eq!(refused(file.path()).0, ErrorKind::Busy);
+    drop(device);
+
+    let nowhere = link("nowhere", Path::new("missing"));
+    assert_eq!(refused(&nowhere).0, ErrorKind::NotFound);
+    assert!(!directory.path().join("missing").exists(), "opening creates nothing");
+    let circle = link("circle", &directory.path().join("circle"));
+    assert!(refused(&circle).1.contains("symbolic links"), "{:?}", refused(&circle));
+    let inside = link("directory", directory.path());
+    assert!(refused(&inside).1.contains("it is a directory"));
+}
+
+#[test]
+fn pipes_and_sockets_are_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return Skipped::because("mkfifo does not run").tell();
+    }
+    let socket = directory.path().join("socket");
+    let _socket = UnixListener::bind(&socket).unwrap();
+    for path in [pipe, socket] {
+        let (kind, text) = refused(&path);
+        assert_eq!(kind, ErrorKind::Unsupported);
+        assert!(text.contains("neither a regular file nor a block device"), "{text}");
+    }
+}
+
+/// Runs a program on a device; `false` if there is no such program.
+fn run(program: &str, arguments: &[&str], device: &Path) -> bool {
+    let path = format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default());
+    let output = Command::new(program).args(arguments).arg(device).env("PATH", path).output();
+    let Ok(output) = output else { return false };
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+/// Zeroes where a store, or anything else, has its magic numbers.
+fn wipe(path: &Path) {
+    let device = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+    for offset in [0, LEN - (1 << 20)] {
+        write(&device, offset, &vec![0; 1 << 20]);
+    }
+}
+
+#[test]
+fn what_other_programs_made_is_recognised() {
+    let device = match LoopDevice::attach(LEN, 512) {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    let mut tried = 0;
+    for (program, arguments, expected) in [
+        ("mkfs.ext4", &["-q", "-F"][..], "ext2, ext3 or ext4"),
+        ("mkswap", &[][..], "a swap area"),
+        ("mkfs.vfat", &[][..], "boot sector"),
+        ("pvcreate", &["-q", "-y", "--config", "devices/scan=\"/dev\""][..], "LVM"),
+    ] {
+        wipe(device.path());
+        if !run(program, arguments, device.path()) {
+            continue;
+        }
+        tried += 1;
+        let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
+        match Store::format(backend.clone(), &format()) {
+            Err(error @ Error::Occupied { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains(expected) && text.contains("force"), "{program}: {text}");
+            }
+            other => panic!("{program}: {other:?}"),
+        }
+        Store::format(backend.clone(), &FormatOptions { force: true, ..format() }).unwrap();
+        Store::open(backend).unwrap().put(b"key", b"value").unwrap();
+    }
+    if tried == 0 {
+        Skipped::because("no program that makes a file system is installed").tell();
+    }
+}
+
+#[test]
+fn a_device_with_partitions_is_recognised() {
+    let device = match LoopDevice::attach(LEN, 512) {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    for label in ["dos", "gpt"] {
+        wipe(device.path());
+        let script = format!("label: {label}\n,8M\n,\n");
+        let mut sfdisk = Command::new("sfdisk");
+        sfdisk
+            .args(["--quiet", "--no-reread", "--no-tell-kernel", "--wipe=always"])
+            .arg(device.path());
+        let child =
+            sfdisk.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let Ok(mut child) = child else { return Skipped::because("sfdisk does not run").tell() };
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+        let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
+        match Store::format(backend.clone(), &format()) {
+            Err(Error::Occupied { what, .. }) => {
+                assert!(what.contains("partition table"), "{what}")
+            }
+            other => panic!("{label}: {other:?}"),
+        }
+        Store::format(backend, &FormatOptions { force: true, ..format() }).unwrap();
+    }
+}
+
+#[test]
+fn a_mounted_device_is_refused() {
+    let device = match LoopDevice::attach(LEN, 512) {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    if !run("mkfs.ext4", &["-q", "-F"], device.path()) {
+        return Skipped::because("mkfs.ext4 does not run").tell();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").arg(device.path()).arg(directory.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return Skipped::because("nothing can be mounted").tell();
+    }
+    let found = refused(device.path());
+    let unmounted = Command::new("umount").arg(directory.path()).status();
+    assert_eq!(found.0, ErrorKind::Busy);
+    assert!(found.1.contains("it is mounted"), "{}", found.1);
+    assert!(unmounted.unwrap().success());
+    drop(open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap());
+}
+
+const CHILD: &str = "RAW_BLOCK_STORE_OPENED_BY_A_CHILD";
+
+#[test]
+fn the_lock_of_a_killed_process_is_gone_with_it() {
+    if let Some(path) = env::var_os(CHILD) {
+        let store =
+            Store::open(open_device(path, Engine::Auto, Direct::Preferred).unwrap()).unwrap();
+        store.put(b"key", b"value").unwrap();
+        println!("\nit is open");
+        thread::sleep(Duration::from_secs(600));
+    }
+    let file = match temp_file(LEN) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    let device = LoopDevice::attach(LEN, 512);
+    for path in
+        [Some(file.path()), device.as_ref().ok().map(LoopDevice::path)].into_iter().flatten()
+    {
+        let backend = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+        Store::format(backend, &FormatOptions { force: true, ..format() }).unwrap();
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "the_lock_of_a_killed_process_is_gone_with_it", "--nocapture"])
+            .env(CHILD, path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        assert!(said.into_iter().any(|line| line == "it is open"));
+        assert_eq!(refused(path).0, ErrorKind::Busy);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store =
+            Store::open(open_device(path, Engine::Posix, Direct::Preferred).unwrap()).unwrap();
+        assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    }
+}
+
+#[test]
+fn nothing_from_a_device_reaches_a_text_as_it_is() {
+    let device = memory(LEN);
+    let hostile = "\u{1B}[2J\n\u{202E}label";
+    let store = store_on(&device, &FormatOptions { label: hostile.into(), ..format() });
+    let key = [&b"\x1B[31m\n\x80"[..], &[b'k'; 500]].concat();
+    let put = Put { metadata: b"\x1B]0;\x07", ..Put::new(&key, b"value") };
+    store.put_many(&[put]).remove(0).unwrap();
+    let mut texts = vec![format!("{store:?}")];
+    store
+        .list(|object| {
+            texts.push(format!("{object:?}"));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    // In the payload, which is in the header block, behind the key.
+    flip(&device, slot_offset(&device, 0) + 128 + key.len() as u64 + 5 + 2);
+    let report = store.scrub(|_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(report.findings[0].key.as_ref().unwrap(), &key);
+    texts.extend([format!("{report:?}"), report.findings[0].to_string()]);
+    assert!(report.findings[0].to_string().contains("(507 bytes)"), "{}", report.findings[0]);
+    drop(store);
+    let already = Store::format(device, &format()).unwrap_err();
+    texts.extend([already.to_string(), format!("{already:?}")]);
+    for text in texts {
+        assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
+        assert!(text.len() < 2000, "{} bytes", text.len());
+    }
+}
