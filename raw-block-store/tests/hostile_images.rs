@@ -57,9 +57,9 @@ impl Album {
                 store.checkpoint().unwrap();
             }
             if round % 2 == 0 {
-                store.close().unwrap()
+                store.close().unwrap();
             } else {
-                drop(store)
+                drop(store);
             }
             album.images.push(device.bytes());
         }

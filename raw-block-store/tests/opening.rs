@@ -155,7 +155,7 @@ fn a_device_with_partitions_is_recognised() {
         let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
         match Store::format(backend.clone(), &format()) {
             Err(Error::Occupied { what, .. }) => {
-                assert!(what.contains("partition table"), "{what}")
+                assert!(what.contains("partition table"), "{what}");
             }
             other => panic!("{label}: {other:?}"),
         }

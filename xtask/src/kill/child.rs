@@ -7,10 +7,10 @@ use std::process;
 use std::thread;
 
 use anyhow::{Context, Result};
-use raw_block_store::{Put, Store, open_device};
+use raw_block_store::{Put, Store};
 
-use super::Way;
 use super::journal::{KEYS, Value, find, is_full, name, payload, same};
+use super::{Way, open};
 
 /// Threads that change objects, each its own.
 const THREADS: u64 = 3;
@@ -18,9 +18,7 @@ const KEYS_EACH: u64 = KEYS / THREADS;
 
 /// Uses the store until this process is killed.
 pub(super) fn run(path: &Path, way: Way, seed: u64, first: u64) -> Result<()> {
-    let opened = open_device(path, way.engine, way.direct)
-        .context("open the device")
-        .and_then(|device| Store::open(device).context("open the store"));
+    let opened = open(path, way).and_then(|device| Store::open(device).context("open the store"));
     let store = match opened {
         Ok(store) => store,
         Err(error) => fail(&error),

@@ -179,7 +179,10 @@ mod tests {
     fn what_began_counts_as_soon_as_it_was_acknowledged() {
         let journal = read(&["opened", "begin 3 7", "ack 3", "begin 3 -"]).unwrap();
         assert_eq!((journal.next_number(), journal.acknowledged()), (8, 1));
-        assert_eq!((journal.keys[3].acknowledged, &journal.keys[3].begun[..]), (Some(7), &[None][..]));
+        assert_eq!(
+            (journal.keys[3].acknowledged, &journal.keys[3].begun[..]),
+            (Some(7), &[None][..])
+        );
     }
 
     #[test]

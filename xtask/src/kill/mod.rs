@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{LoopDevice, TempFile, temp_file};
+use raw_block_core::{Direct, ErrorKind, IoBackend};
 use raw_block_store::{Engine, FormatOptions, Store, open_device};
 
 use journal::{Journal, MAX_PAYLOAD};
@@ -119,7 +119,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// A new store, with nothing in it.
 fn formatted(place: &Place) -> Result<Journal> {
-    let device = open_device(place.path(), Engine::Posix, Direct::Preferred)?;
+    let device = open(place.path(), Way { engine: Engine::Posix, direct: Direct::Preferred })?;
     let options = FormatOptions {
         slot_count: Some(40),
         delete_log_blocks: Some(4),
@@ -128,6 +128,20 @@ fn formatted(place: &Place) -> Result<Journal> {
     };
     Store::format(device, &options)?;
     Ok(Journal::default())
+}
+
+/// Opens a device that may be held a while by what the kernel does for a process that is gone. The two seconds that
+/// opening waits are plenty, but for a machine that does much else.
+fn open(path: &Path, way: Way) -> Result<Arc<dyn IoBackend>> {
+    let began = Instant::now();
+    loop {
+        match open_device(path, way.engine, way.direct) {
+            Err(error) if error.kind() == ErrorKind::Busy && began.elapsed() < PATIENCE => {
+                eprintln!("{error}; after {:.1} s, tried again", began.elapsed().as_secs_f64());
+            }
+            result => return result.context("open the device"),
+        }
+    }
 }
 
 /// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.
@@ -171,7 +185,7 @@ fn round(place: &Place, journal: &mut Journal, random: &mut fastrand::Rng) -> Re
     let opened = journal.read(&said).with_context(|| format!("a child with {way:?}"))?;
 
     let way = Way::drawn(random);
-    let store = Store::open(open_device(place.path(), way.engine, way.direct)?)
+    let store = Store::open(open(place.path(), way)?)
         .with_context(|| format!("it does not open with {way:?}"))?;
     journal.check(&store).with_context(|| format!("opened with {way:?}"))?;
     if random.bool() {
