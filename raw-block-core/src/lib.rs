@@ -68,3 +68,8 @@ pub mod waiting;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("lengths in memory and on the device are taken to be equally wide");
+
+/// The examples of the README are tested like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

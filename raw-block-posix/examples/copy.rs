@@ -1,4 +1,5 @@
-//! Copies a file or block device to another one of the same size, in batches of 32 x 256 KiB.
+//! Copies an image to a file or block device of at least its size, at full depth: while one batch of 32 x 256 KiB
+//! is written, the next is read.
 //!
 //! `cargo run --release --example copy -- <from> <to>`; without arguments it copies 64 MiB from one
 //! temporary file to another.
@@ -6,14 +7,38 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{AlignedBuf, Dispatcher, Error, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, Error, OwnedTransfer, Ticket};
 use raw_block_posix::{PosixBackend, PosixOptions};
 
 const PART: usize = 256 << 10;
-const BATCH: usize = 32 * PART;
+const BATCH: usize = 32;
 
 fn open(path: &str) -> Result<Dispatcher, Error> {
     Dispatcher::new(Arc::new(PosixBackend::open(path, &PosixOptions::default())?))
+}
+
+/// A transfer of the part of an image of `len` bytes that begins at `place`; the last one may be short.
+fn part(place: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
+    let payload_len = buffer.len().min(usize::try_from(len - place).unwrap_or(PART));
+    OwnedTransfer { offset: place, payload_len, total_len: payload_len as u64, buffer }
+}
+
+/// Starts reading the batch that begins at `first`.
+fn read(from: &Dispatcher, pool: &BufferPool, first: u64, len: u64) -> Result<Ticket, Error> {
+    let places = (first..len).step_by(PART).take(BATCH);
+    let buffers = std::iter::from_fn(|| pool.take());
+    let batch = places.zip(buffers).map(|(place, buffer)| part(place, len, buffer)).collect();
+    from.batched_read(batch).map_err(|refused| refused.error)
+}
+
+/// Starts writing what was read.
+fn write(to: &Dispatcher, first: u64, len: u64, was_read: Ticket) -> Result<Ticket, Error> {
+    let mut batch = Vec::with_capacity(BATCH);
+    for (place, finished) in (first..len).step_by(PART).zip(was_read.wait()) {
+        finished.result?;
+        batch.push(part(place, len, finished.buffer));
+    }
+    to.batched_write(batch).map_err(|refused| refused.error)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,24 +53,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [from, to] = &paths[..] else { return Err("it takes two paths, from and to".into()) };
     let (from, to) = (open(from)?, open(to)?);
     let len = from.geometry().capacity;
-    if to.geometry().capacity != len {
-        return Err("the two are not of the same size".into());
+    if to.geometry().capacity < len {
+        return Err("the second is smaller than the first".into());
     }
 
     let began = Instant::now();
-    let mut memory = AlignedBuf::zeroed(BATCH)?;
-    for first in (0..len).step_by(BATCH) {
-        let places = (first..).step_by(PART);
-        let memory = &mut memory[..BATCH.min(usize::try_from(len - first)?)];
-        let parts = places.clone().zip(memory.chunks_mut(PART));
-        let mut reads: Vec<_> = parts.map(|(place, part)| ReadAt::new(place, part)).collect();
-        from.read_buffers(&mut reads).all()?;
-
-        let parts = places.zip(memory.chunks(PART));
-        let writes: Vec<_> = parts.map(|(place, part)| WriteAt::new(place, part)).collect();
-        to.write_buffers(&writes).all()?;
+    let pool = BufferPool::new(PART, 2 * BATCH)?;
+    let mut writing: Option<Ticket> = None;
+    let mut reading = read(&from, &pool, 0, len)?;
+    for first in (0..len).step_by(BATCH * PART) {
+        // The buffers of the batch before go back to the pool as its results are dropped.
+        if let Some(ticket) = writing.take() {
+            ticket.wait().into_iter().try_for_each(|written| written.result)?;
+        }
+        writing = Some(write(&to, first, len, reading)?);
+        reading = read(&from, &pool, len.min(first + (BATCH * PART) as u64), len)?;
+    }
+    if let Some(ticket) = writing {
+        ticket.wait().into_iter().try_for_each(|written| written.result)?;
     }
     to.flush()?;
-    println!("copied {} MiB in {:.3} s", len >> 20, began.elapsed().as_secs_f64());
+    let seconds = began.elapsed().as_secs_f64();
+    println!("copied {} MiB in {seconds:.3} s", len >> 20);
     Ok(())
 }

@@ -58,3 +58,8 @@ mod queue;
 mod share;
 mod transfer;
 mod workers;
+
+/// The examples of the README are tested like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -58,3 +58,8 @@ pub use stats::StoreStats;
 pub use store::Store;
 pub use verification::Verification;
 pub use walk::{Finding, ObjectInfo, Progress, ScrubReport};
+
+/// The examples of the README are tested like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

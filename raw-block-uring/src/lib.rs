@@ -51,3 +51,8 @@ pub use regions::Lookup;
 pub use ring::Ring;
 pub use setup::{GrantedFlags, probe};
 pub use width::{Big, Outcome, Standard, Width};
+
+/// The examples of the README are tested like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -61,6 +61,9 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
+mod documents;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 

@@ -31,6 +31,7 @@ fn advice(error: &StoreError) -> Option<&'static str> {
         StoreError::AlreadyAStore { .. } => {
             Some("`rawblock format --force` overwrites it; `rawblock info PATH` tells what it is")
         }
+        StoreError::Occupied { .. } => Some("`rawblock format --force` overwrites it"),
         StoreError::CheckpointLost { .. } => {
             Some("`--accept-older-states` opens it with the one before")
         }

@@ -1,0 +1,117 @@
+//! The documents are true: their links lead somewhere, and the commands in them exist.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+use super::Arguments;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// All Markdown files of the project with their text.
+fn documents() -> Vec<(PathBuf, String)> {
+    let folders = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let folders = folders.filter(|path| path.is_dir() && !path.ends_with("target")).chain([root()]);
+    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
+    let paths = files.map(|entry| entry.unwrap().path());
+    let documents: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
+        .collect();
+    assert!(documents.len() >= 10, "{documents:?}");
+    documents
+}
+
+/// The commands of the console blocks.
+fn commands(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("$ "))
+}
+
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_to_a_file_or_a_heading_leads_there() {
+    let mut links = 0;
+    for (path, text) in documents() {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link}", path.display());
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&target).unwrap();
+                let mut headings = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(headings.any(|found| found == heading), "{}: {link}", path.display());
+            }
+        }
+    }
+    assert!(links >= 10, "only {links} links were found");
+}
+
+#[test]
+fn every_command_of_cargo_xtask_is_one_that_it_takes() {
+    let mut found = 0;
+    for (path, text) in documents() {
+        for command in commands(&text).filter(|command| command.starts_with("cargo xtask ")) {
+            found += 1;
+            let command = command.split(" #").next().unwrap_or_default();
+            let words = command.split_whitespace().skip(1);
+            if let Err(error) = Arguments::try_parse_from(words) {
+                use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+                let shows = matches!(error.kind(), DisplayHelp | DisplayVersion);
+                assert!(shows, "{}: {command}: {error}", path.display());
+            }
+        }
+    }
+    assert!(found >= 5, "only {found} commands were found");
+}
+
+#[test]
+fn every_example_and_package_that_a_command_names_is_there() {
+    let mut found = 0;
+    for (path, text) in documents() {
+        for command in commands(&text).filter(|command| command.starts_with("cargo ")) {
+            let words: Vec<_> = command.split_whitespace().collect();
+            let after = |names: [&str; 2]| {
+                let at = words.iter().position(|word| names.contains(word))?;
+                words.get(at + 1).copied()
+            };
+            let Some(package) = after(["-p", "--package"]).or_else(|| after(["--path", "--path"]))
+            else {
+                continue;
+            };
+            found += 1;
+            let folder = root().join(package);
+            assert!(folder.is_dir(), "{}: {command}", path.display());
+            if let Some(example) = after(["--example", "--example"]) {
+                let file = folder.join("examples").join(format!("{example}.rs"));
+                assert!(file.is_file(), "{}: {command}", path.display());
+            }
+        }
+    }
+    assert!(found >= 5, "only {found} commands were found");
+}
+
+#[test]
+fn the_code_in_the_first_readme_is_that_of_a_package_which_tests_it() {
+    let documents = documents();
+    let readme = root().join("README.md");
+    let (own, others): (Vec<_>, Vec<_>) = documents.iter().partition(|(path, _)| *path == readme);
+    let blocks = own.iter().flat_map(|(_, text)| text.split("```rust").skip(1));
+    for block in blocks {
+        let block = block.split("```").next().unwrap_or_default();
+        assert!(others.iter().any(|(_, text)| text.contains(block)), "{block}");
+    }
+}
