@@ -156,9 +156,21 @@ fn detach(path: &Path) {
 /// # Panics
 /// When `test` panics, or the thread cannot be restricted.
 pub fn without_io_uring<T: Send>(errno: i32, test: impl FnOnce() -> T + Send) -> T {
+    without_calls(&[libc::SYS_io_uring_setup], errno, test)
+}
+
+/// Runs `test` in a thread that can start no other, as if there were too many.
+///
+/// # Panics
+/// As [`without_io_uring`].
+pub fn without_threads<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    without_calls(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN, test)
+}
+
+fn without_calls<T: Send>(calls: &[i64], errno: i32, test: impl FnOnce() -> T + Send) -> T {
     let restricted = || {
         let filter = SeccompFilter::new(
-            BTreeMap::from([(libc::SYS_io_uring_setup, Vec::new())]),
+            calls.iter().map(|&call| (call, Vec::new())).collect::<BTreeMap<_, _>>(),
             SeccompAction::Allow,
             SeccompAction::Errno(errno.unsigned_abs()),
             env::consts::ARCH.try_into().unwrap(),

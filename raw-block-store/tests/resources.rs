@@ -1,0 +1,223 @@
+//! A system that has nothing left to give: an error, nothing lost, no hang. Limits hold for a whole process, so
+//! each test runs again in one of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::env;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use common::{bytes, payload};
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::{temp_file, without_threads};
+use raw_block_core::{Direct, ErrorKind, MemoryBackend};
+use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
+
+const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Uring];
+const LEN: u64 = 8 << 20;
+const PAYLOAD: usize = 60 << 10;
+
+fn format() -> FormatOptions {
+    FormatOptions {
+        slot_count: Some(20),
+        delete_log_blocks: Some(2),
+        force: true,
+        ..FormatOptions::for_payloads(PAYLOAD as u64)
+    }
+}
+
+const AGAIN: &str = "RAW_BLOCK_STORE_ALONE";
+
+/// Runs the test with this name again in a process of its own; `false` in that process.
+fn ran_again(test: &str, wrapper: &[&str]) -> bool {
+    if env::var_os(AGAIN).is_some() {
+        return false;
+    }
+    let program = env::current_exe().unwrap();
+    let mut command = match wrapper.split_first() {
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    let output = command.args(["--exact", test, "--nocapture"]).env(AGAIN, "1").output().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success() && said[0].contains("1 passed"), "{}", said.concat());
+    true
+}
+
+/// Limits this process; to root, limits on memory and descriptors hold too.
+fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: it writes to the structure that it is given.
+    assert_eq!(unsafe { libc::getrlimit(resource, &raw mut limit) }, 0);
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: it reads from the structure that it is given.
+    assert_eq!(unsafe { libc::setrlimit(resource, &raw const limit) }, 0);
+}
+
+#[test]
+fn without_threads_those_who_need_a_checkpoint_take_it() {
+    for engine in ENGINES {
+        let file = match temp_file(LEN) {
+            Ok(file) => file,
+            Err(skipped) => return skipped.tell(),
+        };
+        without_threads(|| {
+            assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "there are none");
+            let device = open_device(file.path(), engine, Direct::Preferred).unwrap();
+            Store::format(device.clone(), &format()).unwrap();
+            let store = Store::open(device).unwrap();
+            // Every slot and every block of the log several times over.
+            for round in 0..8_u64 {
+                for key in 0..8_u8 {
+                    store.put(&[key], &bytes(round << 8 | u64::from(key), PAYLOAD)).unwrap();
+                }
+                assert!(store.delete_many(&[&[7]]).remove(0).unwrap());
+            }
+            for key in 0..7_u8 {
+                assert_eq!(
+                    payload(&store, &[key]).unwrap(),
+                    bytes(7 << 8 | u64::from(key), PAYLOAD)
+                );
+            }
+            assert!(store.stats().checkpoints > 2);
+            store.close().unwrap();
+        });
+    }
+}
+
+#[test]
+fn without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_some() {
+    if ran_again(
+        "without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_some",
+        &[],
+    ) {
+        return;
+    }
+    let file = match temp_file(LEN) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    for engine in ENGINES {
+        let open = || open_device(file.path(), engine, Direct::Preferred);
+        Store::format(open().unwrap(), &format()).unwrap();
+        let store = Store::open(open().unwrap()).unwrap();
+        store.put(b"key", b"value").unwrap();
+        drop(store);
+
+        let mut taken = Vec::new();
+        limit(libc::RLIMIT_NOFILE, 64);
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        // From none to as many as it takes: at each count it fails with an error, or works.
+        let mut opened = false;
+        for _ in 0..12 {
+            match open().map(Store::open) {
+                Ok(Ok(store)) => {
+                    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+                    opened = true;
+                }
+                Ok(Err(Error::Device { error, .. })) | Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::OutOfResources, "{error}");
+                    assert!(!opened, "with more descriptors it fails: {error}");
+                }
+                Ok(Err(error)) => panic!("{error}"),
+            }
+            taken.pop();
+        }
+        assert!(opened);
+        limit(libc::RLIMIT_NOFILE, 1024);
+    }
+}
+
+#[test]
+fn without_memory_for_the_index_nothing_is_changed() {
+    if ran_again("without_memory_for_the_index_nothing_is_changed", &[]) {
+        return;
+    }
+    // 2^32 slots of one block: 128 GiB of index. The device is sparse.
+    let device = Arc::new(MemoryBackend::new(18 << 40).unwrap());
+    let huge = FormatOptions { slot_count: Some(1 << 32), ..FormatOptions::for_payloads(0) };
+    limit(libc::RLIMIT_AS, 2 << 30);
+    let refused = Store::format(device.clone(), &huge);
+    assert!(matches!(refused, Err(Error::OutOfMemory { .. })), "{refused:?}");
+    assert!(matches!(Store::open(device), Err(Error::NotAStore { .. })), "nothing was written");
+}
+
+#[test]
+fn a_full_file_system_fails_puts_and_loses_nothing() {
+    let alone = ["unshare", "--mount", "--propagation", "private", "--"];
+    let test = "a_full_file_system_fails_puts_and_loses_nothing";
+    // SAFETY: it only asks.
+    if unsafe { libc::geteuid() } != 0 {
+        return Skipped::because("only root mounts a file system").tell();
+    }
+    if ran_again(test, &alone) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "none"])
+        .arg(directory.path())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return Skipped::because("no file system can be mounted").tell();
+    }
+    for engine in ENGINES {
+        let path = directory.path().join("sparse");
+        File::create(&path).unwrap().set_len(LEN).unwrap();
+        let open = || open_device(&path, engine, Direct::Preferred).unwrap();
+        Store::format(open(), &format()).unwrap();
+        let store = Store::open(open()).unwrap();
+        store.put(b"first", &bytes(1, PAYLOAD)).unwrap();
+        // The rest of the room is taken by somebody else, but for a few slots.
+        let other = File::create(directory.path().join("other")).unwrap();
+        fill(&other, 5 * PAYLOAD as u64);
+        let (mut there, mut refused) = (Vec::new(), 0);
+        for key in 0..15_u8 {
+            match store.put(&[key], &bytes(key.into(), PAYLOAD)) {
+                Ok(()) => there.push(key),
+                Err(Error::Device { error, .. }) => {
+                    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+                    refused += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(!there.is_empty() && refused > 0, "{there:?}, {refused} refused");
+        let check = |store: &Store| {
+            assert_eq!(payload(store, b"first").unwrap(), bytes(1, PAYLOAD));
+            for &key in &there {
+                assert_eq!(payload(store, &[key]).unwrap(), bytes(key.into(), PAYLOAD));
+            }
+        };
+        check(&store);
+        drop(store);
+        drop(other);
+        std::fs::remove_file(directory.path().join("other")).unwrap();
+        let store = Store::open(open()).unwrap();
+        check(&store);
+        store.put(b"last", &bytes(2, PAYLOAD)).unwrap();
+        store.close().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    drop(Command::new("umount").arg(directory.path()).status());
+}
+
+/// Fills the file system up, but for `left` bytes.
+fn fill(file: &File, left: u64) {
+    let mut len = 0;
+    while file.write_all_at(&[7; 4096], len).is_ok() {
+        len += 4096;
+    }
+    file.set_len(len.saturating_sub(left)).unwrap();
+}
