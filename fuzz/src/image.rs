@@ -60,7 +60,7 @@ impl<'a> Script<'a> {
         };
         OpenOptions {
             eviction,
-            accept_older_checkpoint: self.options[0] & 8 != 0,
+            accept_older_states: self.options[0] & 8 != 0,
             // What one thread does is the same every time.
             checkpoint_thread: false,
             ..OpenOptions::default()
