@@ -1,6 +1,6 @@
 //! What a device can do, and the rules that follow from it.
 
-use crate::{Error, ErrorKind, OpKind};
+use crate::{Error, ErrorKind, OpKind, WriteOptions};
 
 /// The largest device this library accepts, in bytes: what the system's file offsets can say.
 pub const MAX_CAPACITY: u64 = i64::MAX.unsigned_abs();
@@ -31,6 +31,10 @@ pub struct Geometry {
     pub max_segments: u32,
     /// Whether completed writes can be lost until a flush.
     pub volatile_write_cache: bool,
+    /// Whether a single write can be made durable, by [`WriteOptions::durable`].
+    pub durable_writes: bool,
+    /// How many reclaim unit handles [`WriteOptions::placement`] can name; 0 without flexible data placement.
+    pub placement_handles: u16,
     /// Writes of up to this many bytes, aligned to their length, are never torn by a power cut.
     pub atomic_write_unit: u32,
     /// Whether [`OpKind::Discard`] is supported.
@@ -78,6 +82,8 @@ impl Geometry {
             max_transfer: 1 << 20,
             max_segments: 128,
             volatile_write_cache: true,
+            durable_writes: false,
+            placement_handles: 0,
             atomic_write_unit: logical_block,
             discard: false,
             write_zeroes: false,
@@ -117,6 +123,36 @@ impl Geometry {
             return Ok(());
         };
         Err(Error::new(error, kind.name(), rule).at(offset, len))
+    }
+}
+
+impl Geometry {
+    /// Checks that the device has what a write asks of it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where it has no such thing, [`ErrorKind::InvalidInput`] for a handle that is not
+    /// there.
+    pub fn check_options(&self, options: WriteOptions) -> Result<(), Error> {
+        let (error, rule) = match (options, self.placement_handles) {
+            (WriteOptions { durable: true, .. }, _) if !self.durable_writes => (
+                ErrorKind::Unsupported,
+                "this device or backend makes no single write durable: flush behind it".to_owned(),
+            ),
+            (WriteOptions { placement: Some(_), .. }, 0) => (
+                ErrorKind::Unsupported,
+                "this device or backend has no flexible data placement: leave the placement out"
+                    .to_owned(),
+            ),
+            (WriteOptions { placement: Some(handle), .. }, handles) if handle >= handles => (
+                ErrorKind::InvalidInput,
+                format!(
+                    "there is no placement handle {handle}: the device has 0 to {}",
+                    handles - 1
+                ),
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::new(error, OpKind::Write.name(), rule))
     }
 }
 

@@ -44,7 +44,7 @@ pub use dispatch::{
 pub use error::{Error, ErrorKind};
 pub use geometry::{Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
 pub use memory::MemoryBackend;
-pub use op::{Op, OpKind};
+pub use op::{Op, OpKind, WriteOptions};
 pub use stats::{Stats, StatsSnapshot};
 pub use transfer::{OwnedTransfer, ReadAt, Transfer, WriteAt, can_batch};
 

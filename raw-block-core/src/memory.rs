@@ -49,6 +49,7 @@ impl MemoryBackend {
         geometry.discard = true;
         geometry.write_zeroes = true;
         geometry.volatile_write_cache = false;
+        geometry.durable_writes = true;
         Ok(Self::with_geometry(geometry))
     }
 

@@ -48,6 +48,18 @@ impl OpKind {
     }
 }
 
+/// What a write asks of the device beside that its bytes be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct WriteOptions {
+    /// The write is durable when it is over, without a flush (Force Unit Access); what was written before is not. See
+    /// [`Geometry::durable_writes`](crate::Geometry::durable_writes).
+    pub durable: bool,
+    /// Which of the device's reclaim unit handles the bytes are written through, counted from 0: it keeps those of one
+    /// handle together, apart from those of others. `None` leaves it to the device. See
+    /// [`Geometry::placement_handles`](crate::Geometry::placement_handles).
+    pub placement: Option<u16>,
+}
+
 /// One memory segment: an address and a length, as the kernel takes them.
 ///
 /// Only a pair of numbers: whoever follows the address proves that it may.
@@ -88,6 +100,7 @@ pub struct Op {
     segment_count: u32,
     offset: u64,
     len: u64,
+    options: WriteOptions,
     segments: NonNull<Segment>,
     /// Keeps alive what `segments` points at.
     memory: Arc<BatchMemory>,
@@ -115,6 +128,7 @@ impl Op {
             index,
             offset,
             len,
+            options: WriteOptions::default(),
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the planner bounds a batch's segments"
@@ -123,6 +137,11 @@ impl Op {
             segments: segments.cast(),
             memory,
         }
+    }
+
+    /// The same write with these options.
+    pub(crate) fn with_options(self, options: WriteOptions) -> Self {
+        Self { options, ..self }
     }
 
     /// Whether this is an op of the batch with this memory.
@@ -134,6 +153,12 @@ impl Op {
     #[must_use]
     pub fn kind(&self) -> OpKind {
         self.kind
+    }
+
+    /// What a write asks of the device beside; the [`Geometry`](crate::Geometry) says that the device has it.
+    #[must_use]
+    pub fn options(&self) -> WriteOptions {
+        self.options
     }
 
     /// Where on the device what is left begins, in bytes.
@@ -227,6 +252,12 @@ impl Op {
     #[must_use]
     pub fn fail(self, source: std::io::Error) -> Completion {
         let error = Error::os(self.kind.name(), source).at(self.offset, self.len);
+        Completion { op: self, result: Err(error) }
+    }
+
+    /// Gives the op back as failed with this error, which tells the place itself.
+    #[must_use]
+    pub fn fail_with(self, error: Error) -> Completion {
         Completion { op: self, result: Err(error) }
     }
 

@@ -3,7 +3,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
-use crate::{AlignedBuf, Geometry, OpKind};
+use crate::{AlignedBuf, Geometry, OpKind, WriteOptions};
 
 /// A write of the bytes in `N` memory segments, one after the other, to one range of the device.
 ///
@@ -24,6 +24,7 @@ use crate::{AlignedBuf, Geometry, OpKind};
 pub struct WriteAt<'a, const N: usize = 1> {
     offset: u64,
     total_len: u64,
+    options: WriteOptions,
     segments: [IoSlice<'a>; N],
 }
 
@@ -42,6 +43,7 @@ impl<'a, const N: usize> WriteAt<'a, N> {
         Self {
             offset,
             total_len: total_len(segments.iter().map(|segment| segment.len())),
+            options: WriteOptions::default(),
             segments: segments.map(IoSlice::new),
         }
     }
@@ -50,6 +52,13 @@ impl<'a, const N: usize> WriteAt<'a, N> {
     #[must_use]
     pub fn padded_to(mut self, total_len: u64) -> Self {
         self.total_len = total_len;
+        self
+    }
+
+    /// The same write with these options.
+    #[must_use]
+    pub fn with_options(mut self, options: WriteOptions) -> Self {
+        self.options = options;
         self
     }
 }
@@ -114,13 +123,21 @@ pub struct OwnedTransfer {
     pub payload_len: usize,
     /// How many bytes of the device are moved: the payload and its padding.
     pub total_len: u64,
+    /// What a write asks of the device beside; a read ignores it.
+    pub options: WriteOptions,
 }
 
 impl OwnedTransfer {
     /// A transfer of the whole `buffer`, from byte `offset` on.
     #[must_use]
     pub fn new(offset: u64, buffer: AlignedBuf) -> Self {
-        Self { offset, payload_len: buffer.len(), total_len: buffer.len() as u64, buffer }
+        Self {
+            offset,
+            payload_len: buffer.len(),
+            total_len: buffer.len() as u64,
+            buffer,
+            options: WriteOptions::default(),
+        }
     }
 }
 
@@ -149,6 +166,11 @@ pub trait Transfer: sealed::Sealed {
     #[doc(hidden)]
     fn iovecs(&self) -> &[libc::iovec];
 
+    /// What a write asks of the device beside.
+    fn options(&self) -> WriteOptions {
+        WriteOptions::default()
+    }
+
     /// How many bytes the caller means: the length of all segments.
     fn payload_len(&self) -> u64 {
         total_len(self.iovecs().iter().map(|segment| segment.iov_len))
@@ -165,6 +187,10 @@ impl<const N: usize> Transfer for WriteAt<'_, N> {
 
     fn total_len(&self) -> u64 {
         self.total_len
+    }
+
+    fn options(&self) -> WriteOptions {
+        self.options
     }
 
     fn iovecs(&self) -> &[libc::iovec] {
@@ -192,7 +218,7 @@ impl<const N: usize> Transfer for ReadAt<'_, N> {
 }
 
 /// Whether a batch can go to the device exactly as it is described, without a copy: every transfer has
-/// a payload as long as its total length, a range that [`Geometry::check_range`] accepts, and segments
+/// a payload as long as its total length, a range and options that the [`Geometry`] accepts, and segments
 /// whose addresses and lengths satisfy the geometry.
 ///
 /// A batch that cannot is still one submission: its offending parts are copied through aligned memory.
@@ -214,6 +240,7 @@ pub fn can_batch<T: Transfer>(batch: &[T], geometry: &Geometry) -> bool {
         let (offset, total) = (transfer.offset(), transfer.total_len());
         transfer.payload_len() == total
             && geometry.check_range(T::KIND, offset, total).is_ok()
+            && geometry.check_options(transfer.options()).is_ok()
             && transfer.iovecs().iter().all(|segment| is_direct(segment, geometry))
     })
 }

@@ -1,9 +1,11 @@
 //! Opening a device by its path, with the engine that suits it.
 
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(not(all(feature = "posix", feature = "uring")))]
+#[cfg(not(all(feature = "posix", feature = "uring", feature = "nvme")))]
 use raw_block_core::ErrorKind;
 use raw_block_core::{Direct, Error as DeviceError, IoBackend};
 
@@ -11,19 +13,22 @@ use raw_block_core::{Direct, Error as DeviceError, IoBackend};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
-    /// io_uring where the system allows it, POSIX otherwise.
+    /// NVMe passthrough for a character device; for anything else io_uring where the system allows it, POSIX
+    /// otherwise.
     #[default]
     Auto,
     /// `pread(2)` and `pwrite(2)` on a pool of threads.
     Posix,
     /// io_uring.
     Uring,
+    /// NVMe passthrough, on the character device of a namespace (`/dev/ngXnY`). It never passes the page cache.
+    Nvme,
 }
 
-/// Opens the file or block device at `path`.
+/// Opens the file, the block device, or the character device of an NVMe namespace at `path`.
 ///
-/// `Engine::Auto` takes io_uring, or POSIX where io_uring is refused, and logs that it did. Which engines
-/// there are is decided by the features `posix` and `uring` of this crate.
+/// `Engine::Auto` takes passthrough for a character device; otherwise io_uring, or POSIX where io_uring is refused,
+/// and logs that it did. Which engines there are is decided by the features `posix`, `uring` and `nvme` of this crate.
 ///
 /// # Errors
 /// Those of the engine; [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) for an engine that is not built in.
@@ -35,7 +40,7 @@ pub fn open_device(
     open(path.as_ref(), engine, direct, false)
 }
 
-/// Opens the file or block device at `path` for reading alone, which takes no permission to write: for
+/// Opens the device at `path` for reading alone, which takes no permission to write: for
 /// [`Store::open_read_only`](crate::Store::open_read_only). Writers are kept out for as long.
 ///
 /// # Errors
@@ -57,6 +62,8 @@ fn open(
     match engine {
         Engine::Posix => open_posix(path, direct, read_only),
         Engine::Uring => open_uring(path, direct, read_only),
+        Engine::Nvme => open_nvme(path, read_only),
+        Engine::Auto if is_character_device(path) => open_nvme(path, read_only),
         Engine::Auto => match probe_uring() {
             Ok(()) => open_uring(path, direct, read_only),
             Err(error) if !cfg!(feature = "posix") => Err(error),
@@ -66,6 +73,11 @@ fn open(
             }
         },
     }
+}
+
+/// What cannot be looked at is left to the engine that is to open it.
+fn is_character_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
 }
 
 #[cfg(feature = "posix")]
@@ -98,6 +110,17 @@ fn open_uring(
     }))
 }
 
+#[cfg(feature = "nvme")]
+fn open_nvme(path: &Path, read_only: bool) -> Result<Arc<dyn IoBackend>, DeviceError> {
+    use raw_block_nvme::{NvmeBackend, NvmeOptions};
+    let options = NvmeOptions::default();
+    Ok(Arc::new(if read_only {
+        NvmeBackend::open_read_only(path, &options)?
+    } else {
+        NvmeBackend::open(path, &options)?
+    }))
+}
+
 #[cfg(feature = "uring")]
 fn probe_uring() -> Result<(), DeviceError> {
     raw_block_uring::probe()
@@ -113,12 +136,17 @@ fn open_uring(path: &Path, _: Direct, _: bool) -> Result<Arc<dyn IoBackend>, Dev
     Err(not_built_in("uring", path))
 }
 
+#[cfg(not(feature = "nvme"))]
+fn open_nvme(path: &Path, _: bool) -> Result<Arc<dyn IoBackend>, DeviceError> {
+    Err(not_built_in("nvme", path))
+}
+
 #[cfg(not(feature = "uring"))]
 fn probe_uring() -> Result<(), DeviceError> {
     Err(not_built_in("uring", Path::new("any device")))
 }
 
-#[cfg(not(all(feature = "posix", feature = "uring")))]
+#[cfg(not(all(feature = "posix", feature = "uring", feature = "nvme")))]
 fn not_built_in(engine: &str, path: &Path) -> DeviceError {
     let rule = format!("the {engine} engine is not built in: enable the feature {engine}");
     DeviceError::new(ErrorKind::Unsupported, "open", rule).on(path.display().to_string())

@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{bytes, payload, put_all, store_on};
-use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault};
+use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
 
 /// Writes with one engine and reads with the other, after an orderly close and without one.
@@ -14,13 +16,22 @@ fn mix(scenario: &str, nsid: u32) {
         Ok(namespace) => namespace,
         Err(skipped) => return skipped.tell(),
     };
-    let open = |engine| open_device(namespace.block(), engine, Direct::Required).unwrap();
+    let open = |engine| {
+        let path = if engine == Engine::Nvme { namespace.generic() } else { namespace.block() };
+        open_device(path, engine, Direct::Required).unwrap()
+    };
     let objects: Vec<_> = (0..)
         .zip((0..40).map(|number| number * 1700))
         .map(|(seed, len)| (format!("key {seed}"), bytes(seed, len)))
         .collect();
     let puts: Vec<_> = objects.iter().map(|(key, value)| Put::new(key.as_bytes(), value)).collect();
-    for (writer, reader) in [(Engine::Uring, Engine::Posix), (Engine::Posix, Engine::Uring)] {
+    for (writer, reader) in [
+        (Engine::Nvme, Engine::Uring),
+        (Engine::Uring, Engine::Posix),
+        (Engine::Posix, Engine::Nvme),
+        (Engine::Nvme, Engine::Posix),
+        (Engine::Uring, Engine::Nvme),
+    ] {
         for orderly in [true, false] {
             let options = FormatOptions { force: true, ..FormatOptions::for_payloads(256 << 10) };
             let store = store_on(&open(writer), &options);
@@ -72,7 +83,13 @@ fn an_object_on_a_bad_sector_fails_alone() {
         Ok(namespace) => namespace,
         Err(skipped) => return skipped.tell(),
     };
-    let device = open_device(namespace.block(), Engine::Uring, Direct::Required).unwrap();
+    for (engine, path) in [(Engine::Uring, namespace.block()), (Engine::Auto, namespace.generic())]
+    {
+        fail_alone(&open_device(path, engine, Direct::Required).unwrap());
+    }
+}
+
+fn fail_alone(device: &Arc<dyn IoBackend>) {
     let len = 256 << 10;
     // Enough to cover the place where reading fails, and not the one where writing does.
     let options = FormatOptions {
@@ -80,7 +97,7 @@ fn an_object_on_a_bad_sector_fails_alone() {
         slot_count: Some(read_fault() / len as u64 + 1),
         ..FormatOptions::for_payloads(len as u64)
     };
-    let store = store_on(&device, &options);
+    let store = store_on(device, &options);
     let value = bytes(1, len);
     let keys: Vec<_> = (0..store.stats().slots).map(u64::to_le_bytes).collect();
     put_all(&store, &keys.iter().map(|key| Put::new(key, &value)).collect::<Vec<_>>());

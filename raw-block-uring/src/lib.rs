@@ -50,6 +50,7 @@ pub use kernel::{Enter, Kernel, Linux};
 pub use regions::Lookup;
 pub use ring::Ring;
 pub use setup::{GrantedFlags, probe};
+pub use slots::Slots;
 pub use width::{Big, Outcome, Standard, Width};
 
 /// The examples of the README are tested like those of the documentation.

@@ -104,6 +104,7 @@ statements! { $
         the_geometry_can_be_worked_with
         each_write_of_a_batch_has_its_own_result
         each_read_of_a_batch_has_its_own_result
+        options_of_a_write_are_obeyed_or_refused
         a_payload_longer_than_its_total_length_is_refused
         an_error_says_what_where_and_on_which_device
         an_empty_batch_has_no_results

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use super::layout::{Piece, lay_out};
 use super::request::Request;
 use crate::op::{BatchMemory, Segment};
-use crate::{AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats};
+use crate::{
+    AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats, WriteOptions,
+};
 
 /// Staging memory of one wave, in bytes, unless a single transfer needs more.
 const MAX_STAGING: usize = 64 << 20;
@@ -27,6 +29,7 @@ pub(super) struct Run {
     pub(super) requests: Range<usize>,
     pub(super) offset: u64,
     pub(super) len: u64,
+    pub(super) options: WriteOptions,
     /// Its part of `BatchMemory::segments`.
     pub(super) segments: Range<usize>,
     /// When a queue accepted it.
@@ -39,9 +42,10 @@ impl Run {
         requests: Range<usize>,
         offset: u64,
         len: u64,
+        options: WriteOptions,
         segments: Range<usize>,
     ) -> Self {
-        Self { requests, offset, len, segments, accepted: None, over: false }
+        Self { requests, offset, len, options, segments, accepted: None, over: false }
     }
 }
 

@@ -181,10 +181,11 @@ impl Dispatcher {
             for transfer in batch {
                 let segments = transfer.iovecs().iter().copied().map(Segment);
                 let (offset, total_len) = (transfer.offset(), transfer.total_len());
+                let options = transfer.options();
                 // SAFETY: the transfer borrows its memory (a read exclusively: only `read_buffers` gets
                 // here with reads, and it borrows them mutably) until after `run_blocking`, which
                 // ends, also by a panic, only when the batch is released.
-                unsafe { batch_in_lane.add(offset, total_len, segments, geometry) };
+                unsafe { batch_in_lane.add(offset, total_len, options, segments, geometry) };
             }
         })
     }

@@ -69,6 +69,7 @@ impl Batch {
                 Some(run)
                     if run.offset + run.len == request.offset
                         && run.len + request.total_len <= longest
+                        && run.options == request.options
                         && run.segments.len() + segments.len()
                             <= geometry.max_segments as usize =>
                 {
@@ -81,6 +82,7 @@ impl Batch {
                     position..position + 1,
                     request.offset,
                     request.total_len,
+                    request.options,
                     segments,
                 )),
             }
@@ -108,7 +110,8 @@ impl Batch {
             // Its segments are staging memory, kept by `shared` and laid out without overlap, or the
             // callers' memory, which by the contract of `add` is the batch's until it is released,
             // that is, until every op was dropped.
-            waiting.push_back(unsafe { Op::new(*kind, index, run.offset, run.len, part, shared) });
+            let op = unsafe { Op::new(*kind, index, run.offset, run.len, part, shared) };
+            waiting.push_back(op.with_options(run.options));
         }
         Ok(())
     }

@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use super::batch::Batch;
 use crate::op::Segment;
-use crate::{Error, ErrorKind, Geometry, OwnedTransfer};
+use crate::{Error, ErrorKind, Geometry, OpKind, OwnedTransfer, WriteOptions};
 
 /// One transfer as the caller asked for it.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) offset: u64,
     pub(super) total_len: u64,
+    pub(super) options: WriteOptions,
     /// Its memory, in `Batch::callers`.
     pub(super) segments: Range<usize>,
     /// Where its staged pieces begin in the staging memory of the current wave.
@@ -29,6 +30,7 @@ impl Batch {
         &mut self,
         offset: u64,
         total_len: u64,
+        options: WriteOptions,
         segments: impl Iterator<Item = Segment>,
         geometry: &Geometry,
     ) {
@@ -43,28 +45,34 @@ impl Batch {
             );
             Err(Error::new(ErrorKind::InvalidInput, self.kind.name(), rule).at(offset, total_len))
         } else {
-            geometry.check_range(self.kind, offset, total_len)
+            let check = geometry.check_range(self.kind, offset, total_len);
+            check.and_then(|()| match self.kind {
+                OpKind::Write => {
+                    geometry.check_options(options).map_err(|error| error.at(offset, total_len))
+                }
+                _ => Ok(()),
+            })
         };
-        self.push(offset, total_len, segments, check);
+        self.push(offset, total_len, options, segments, check);
     }
 
     /// Adds transfers with their buffers.
     pub(super) fn add_owned(&mut self, transfers: Vec<OwnedTransfer>, geometry: &Geometry) {
         let mut buffers = Vec::with_capacity(transfers.len());
-        for OwnedTransfer { offset, buffer, payload_len, total_len } in transfers {
+        for OwnedTransfer { offset, buffer, payload_len, total_len, options } in transfers {
             if payload_len > buffer.len() {
                 let rule = format!(
                     "its buffer of {} bytes does not hold the payload of {payload_len} bytes",
                     buffer.len()
                 );
                 let error = Error::new(ErrorKind::InvalidInput, self.kind.name(), rule);
-                self.push(offset, total_len, 0..0, Err(error.at(offset, total_len)));
+                self.push(offset, total_len, options, 0..0, Err(error.at(offset, total_len)));
             } else {
                 let iov_base = buffer.start().as_ptr().cast();
                 let segment = Segment(libc::iovec { iov_base, iov_len: payload_len });
                 // SAFETY: the buffer goes into the memory of this batch, from where it is taken only
                 // when no op is left.
-                unsafe { self.add(offset, total_len, std::iter::once(segment), geometry) };
+                unsafe { self.add(offset, total_len, options, std::iter::once(segment), geometry) };
             }
             buffers.push(buffer);
         }
@@ -73,13 +81,14 @@ impl Batch {
 
     /// Adds an op without memory: a flush, a discard, write-zeroes.
     pub(super) fn add_bare(&mut self, offset: u64, len: u64, check: Result<(), Error>) {
-        self.push(offset, len, 0..0, check);
+        self.push(offset, len, WriteOptions::default(), 0..0, check);
     }
 
     fn push(
         &mut self,
         offset: u64,
         total_len: u64,
+        options: WriteOptions,
         segments: Range<usize>,
         check: Result<(), Error>,
     ) {
@@ -88,7 +97,14 @@ impl Batch {
             self.order.push(self.requests.len() as u32);
         }
         self.results.push(check);
-        self.requests.push(Request { offset, total_len, segments, staging: 0, staged: false });
+        self.requests.push(Request {
+            offset,
+            total_len,
+            options,
+            segments,
+            staging: 0,
+            staged: false,
+        });
     }
 
     /// Puts the transfers in the order of the device, and refuses writes that overlap.

@@ -27,6 +27,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TEXT", value_parser = word)]
     pub(crate) filter: Option<String>,
 
+    /// Runs only the test programs whose names, such as raw-block-uring.vm_conformance, contain this.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) program: Option<String>,
+
     /// How long one guest may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "1200", value_parser = seconds)]
     pub(crate) timeout: Duration,

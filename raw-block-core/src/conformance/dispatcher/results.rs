@@ -5,7 +5,7 @@ use crate::conformance::bytes::{assert_same, pattern};
 use crate::conformance::{Skipped, Subject};
 use crate::{
     BUFFER_ALIGNMENT, Dispatcher, Error, ErrorKind, Geometry, MIN_LOGICAL_BLOCK, OpKind, ReadAt,
-    WriteAt,
+    WriteAt, WriteOptions,
 };
 
 /// Offset and total length of transfers that break a rule, and what is said about them.
@@ -58,6 +58,42 @@ pub(crate) fn each_write_of_a_batch_has_its_own_result(subject: &Subject) {
     }
     assert_eq!(kinds(&device.write_buffers(&batch)), expected);
     assert_holds(&device, subject.at(20), &good, "the good ones");
+}
+
+pub(crate) fn options_of_a_write_are_obeyed_or_refused(subject: &Subject) {
+    let device = subject.dispatcher();
+    let geometry = *subject.geometry();
+    let block = subject.block();
+    let placed = |handle| WriteOptions { placement: Some(handle), ..WriteOptions::default() };
+    let durable = WriteOptions { durable: true, ..WriteOptions::default() };
+    let lacks_durable = (!geometry.durable_writes).then_some(ErrorKind::Unsupported);
+    let handles = geometry.placement_handles;
+    let no_handle = if handles == 0 { ErrorKind::Unsupported } else { ErrorKind::InvalidInput };
+    let mut cases = vec![
+        (WriteOptions::default(), None),
+        (durable, lacks_durable),
+        (WriteOptions::default(), None),
+        (placed(handles), Some(no_handle)),
+        (placed(u16::MAX), Some(no_handle)),
+    ];
+    cases.extend((0..handles).map(|handle| (placed(handle), None)));
+    let good = pattern(230, cases.len() * block);
+    fill(&device, 0, &pattern(231, good.len()));
+    let before = device.stats();
+    let batch: Vec<_> = (cases.iter().zip(good.chunks(block)).enumerate())
+        .map(|(number, (&(options, _), part))| {
+            WriteAt::new(subject.at(number), part).with_options(options)
+        })
+        .collect();
+    let expected: Vec<_> = cases.iter().map(|&(_, error)| error).collect();
+    assert_eq!(kinds(&device.write_buffers(&batch)), expected);
+    let done = expected.iter().filter(|error| error.is_none()).count() as u64;
+    assert_eq!(device.stats().ops - before.ops, done, "neighbours with other options stay apart");
+    for (number, part) in good.chunks(block).enumerate() {
+        if expected[number].is_none() {
+            assert_holds(&device, subject.at(number), part, "what was written with options");
+        }
+    }
 }
 
 pub(crate) fn each_read_of_a_batch_has_its_own_result(subject: &Subject) {

@@ -3,7 +3,7 @@
 use super::{assert_holds, direct_memory, direct_stride, fill, kinds};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
-use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, can_batch};
+use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, WriteOptions, can_batch};
 
 /// Direct and staged bytes of what `run` does.
 fn moved(subject: &Subject, run: impl FnOnce()) -> (u64, u64) {
@@ -196,6 +196,7 @@ pub(crate) fn a_batch_that_needs_much_aligned_memory_is_done_in_parts(subject: &
         buffer: AlignedBuf::zeroed(9).unwrap(),
         payload_len: 9,
         total_len: total_len as u64,
+        options: WriteOptions::default(),
     });
     let (direct, staged) = moved(subject, || {
         for finished in device.batched_read(batch.collect()).unwrap().wait() {

@@ -8,7 +8,9 @@ use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::queue::waking::is_readable;
-use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, Ticket};
+use crate::{
+    AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, Ticket, WriteOptions,
+};
 
 /// Patience with a device.
 const SOON: Duration = Duration::from_secs(60);
@@ -203,6 +205,7 @@ pub(crate) fn each_transfer_of_a_ticket_has_its_own_result(subject: &Subject) {
         buffer: buffer(),
         payload_len,
         total_len,
+        options: WriteOptions::default(),
     });
     let all = device.batched_write(batch.into()).unwrap().wait();
     for (number, (finished, expected)) in all.iter().zip(transfers).enumerate() {
@@ -221,6 +224,7 @@ pub(crate) fn each_transfer_of_a_ticket_has_its_own_result(subject: &Subject) {
         buffer: aligned(&vec![0xEE; 2 * block]),
         payload_len: block + 1,
         total_len: 2 * full,
+        options: WriteOptions::default(),
     };
     let mut all = device.batched_read(vec![read]).unwrap().wait();
     let Finished { buffer, result } = all.remove(0);

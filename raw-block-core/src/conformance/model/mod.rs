@@ -13,7 +13,10 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 
 use super::Subject;
 use super::bytes::{aligned, pattern};
-use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt};
+use crate::{
+    AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt,
+    WriteOptions,
+};
 use plan::{Batch, Call, Case, Place, Plan, Total, WINDOW, cases};
 
 /// Cases without `PROPTEST_CASES`.
@@ -257,6 +260,7 @@ fn run_owned(
             buffer: std::mem::take(&mut transfer.memory),
             payload_len: transfer.payload_len,
             total_len: transfer.total_len,
+            options: WriteOptions::default(),
         })
         .collect();
     let started = if write { device.batched_write(batch) } else { device.batched_read(batch) };

@@ -1,0 +1,293 @@
+//! The backend and its options.
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use raw_block_core::{
+    Arena, DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats,
+};
+use raw_block_uring::RingDevice;
+
+use crate::identify::{Controller, Namespace};
+use crate::limits::Limits;
+use crate::node::Node;
+use crate::placement::ReclaimUnitHandle;
+use crate::queue::NvmeQueue;
+use crate::sysfs::{QueueLimits, Sibling};
+use crate::translator::Translator;
+
+/// How an [`NvmeBackend`] opens its namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NvmeOptions {
+    /// The part of the namespace that is used begins here, in bytes; a multiple of its block. The character device spans
+    /// the whole namespace and knows nothing of partitions.
+    pub offset: u64,
+    /// How long that part is, in bytes; a multiple of the block. `None`: to the end.
+    pub len: Option<u64>,
+    /// No command moves more than this many bytes, also where device and kernel would take more.
+    pub max_command: Option<u64>,
+    /// When the driver gives a command up, counted in milliseconds. When that happens it resets the controller, for
+    /// everybody who uses it. `None` leaves it as the driver has it (`nvme_core.io_timeout`, 30 seconds by default).
+    pub timeout: Option<Duration>,
+    /// Opens a namespace whose block device cannot be held, because there is none or its node is not there, as in a
+    /// container. Then nothing keeps it from being mounted meanwhile. A block device that somebody else holds is refused
+    /// all the same.
+    pub force: bool,
+}
+
+/// An NVMe namespace, read and written by commands of its own, past the kernel's block layer.
+///
+/// Needs Linux 5.19, and before 6.2 the capability `CAP_SYS_ADMIN`. See the [crate](crate) for an example.
+pub struct NvmeBackend {
+    shared: Arc<Shared>,
+    rings: Arc<RingDevice>,
+    path: Arc<str>,
+}
+
+/// What the queues of a backend share: the open namespace and what is known of it.
+pub(crate) struct Shared {
+    node: Node,
+    /// Keeps others away.
+    _claim: Claim,
+    pub(crate) controller: Controller,
+    namespace: Namespace,
+    handles: Vec<ReclaimUnitHandle>,
+    geometry: Geometry,
+    pub(crate) translator: Translator,
+}
+
+/// What is held so that nobody else uses the namespace.
+#[expect(dead_code, reason = "held, and not used")]
+enum Claim {
+    /// The block device, exclusively.
+    BlockDevice(DeviceFile),
+    /// A lock on the character device, which only others of this library heed.
+    Lock(File),
+}
+
+impl NvmeBackend {
+    /// Opens the namespace whose character device (`/dev/ngXnY`) is at `path`.
+    ///
+    /// Nothing is written by opening. The block device of the same namespace is held exclusively as long as there are
+    /// queues, so it cannot be mounted, partitions of it neither.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says.
+    /// - [`ErrorKind::Busy`]: the block device is mounted, or somebody else holds it.
+    /// - [`ErrorKind::Unsupported`]: this is no NVMe namespace, or has a format or a command set that is not
+    ///   for blocks alone, or its block device is not there to be held; or the kernel is older than 5.19.
+    /// - [`ErrorKind::Misaligned`], [`ErrorKind::OutOfRange`], [`ErrorKind::InvalidInput`]: the options do not
+    ///   fit the namespace.
+    pub fn open(path: impl AsRef<Path>, options: &NvmeOptions) -> Result<Self, Error> {
+        Self::open_for(path.as_ref(), options, false)
+    }
+
+    /// Opens the namespace for reading alone, which takes no permission to write, and keeps writers out for as long.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_read_only(path: impl AsRef<Path>, options: &NvmeOptions) -> Result<Self, Error> {
+        Self::open_for(path.as_ref(), options, true)
+    }
+
+    fn open_for(path: &Path, options: &NvmeOptions, read_only: bool) -> Result<Self, Error> {
+        let name: Arc<str> = path.display().to_string().into();
+        let shared = Shared::open(path, options, read_only);
+        let shared = Arc::new(shared.map_err(|error| error.on(Arc::clone(&name)))?);
+        let rings = Arc::new(RingDevice::new(Device(Arc::clone(&shared)), &name, None)?);
+        Ok(Self { shared, rings, path: name })
+    }
+
+    /// What the controller says about itself.
+    #[must_use]
+    pub fn controller(&self) -> &Controller {
+        &self.shared.controller
+    }
+
+    /// What the namespace says about itself.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.shared.namespace
+    }
+
+    /// The reclaim unit handles of the namespace, as they were when it was opened; none without flexible data placement.
+    #[must_use]
+    pub fn reclaim_unit_handles(&self) -> &[ReclaimUnitHandle] {
+        &self.shared.handles
+    }
+}
+
+/// The open namespace, as the rings keep it.
+struct Device(Arc<Shared>);
+
+impl AsFd for Device {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.node.as_fd()
+    }
+}
+
+impl Shared {
+    fn open(path: &Path, options: &NvmeOptions, read_only: bool) -> Result<Self, Error> {
+        let node = Node::open(path, read_only)?;
+        let namespace = node.namespace()?;
+        let controller = node.controller()?;
+        let sibling = Sibling::find(node.file(), namespace.id);
+        let claim = claim(&node, sibling.as_ref(), options.force, read_only)?;
+        let kernel = sibling.as_ref().and_then(Sibling::limits);
+        let handles = if controller.data_placement {
+            node.reclaim_unit_handles(namespace.id)?
+        } else {
+            Vec::new()
+        };
+        let limits = Limits::new(&controller, &namespace, kernel.as_ref(), options.max_command)?;
+        let mut geometry = geometry(&controller, &namespace, kernel.as_ref(), &limits, options)?;
+        geometry.read_only = read_only;
+        // At most 128.
+        geometry.placement_handles = u16::try_from(handles.len()).unwrap_or(u16::MAX);
+        let translator = Translator {
+            nsid: namespace.id,
+            offset: options.offset,
+            limits,
+            volatile_write_cache: controller.volatile_write_cache,
+            timeout: options.timeout,
+            placement_ids: handles.iter().map(|handle| handle.placement_id).collect(),
+        };
+        Ok(Self { node, _claim: claim, controller, namespace, handles, geometry, translator })
+    }
+}
+
+/// Holds the block device of the namespace, or says why not.
+fn claim(
+    node: &Node,
+    sibling: Option<&Sibling>,
+    force: bool,
+    read_only: bool,
+) -> Result<Claim, Error> {
+    let hold = if read_only { DeviceFile::open_read_only } else { DeviceFile::open };
+    let missing = match sibling.map(|sibling| (sibling.name(), sibling.node())) {
+        Some((_, Some(path))) => match hold(path, Direct::Preferred) {
+            Ok(held) => return Ok(Claim::BlockDevice(held)),
+            Err(error) if error.kind() == ErrorKind::Busy || !force => {
+                let rule = format!("its block device has to be held: {error}");
+                return Err(Error::new(error.kind(), "open", rule));
+            }
+            Err(_) => return node.lock().map(Claim::Lock),
+        },
+        Some((name, None)) => format!("block device {name} has no node in /dev"),
+        None => "block device is not to be found in /sys".to_owned(),
+    };
+    if force {
+        return node.lock().map(Claim::Lock);
+    }
+    let rule = format!(
+        "its {missing}, so that nothing keeps it from being mounted: make it visible here, or open with `force`"
+    );
+    Err(Error::new(ErrorKind::Unsupported, "open", rule))
+}
+
+fn geometry(
+    controller: &Controller,
+    namespace: &Namespace,
+    kernel: Option<&QueueLimits>,
+    limits: &Limits,
+    options: &NvmeOptions,
+) -> Result<Geometry, Error> {
+    let block = namespace.block;
+    let size = namespace.blocks.saturating_mul(block);
+    let refuse = |kind, rule: String| Err(Error::new(kind, "open", rule));
+    let len = options.len.unwrap_or_else(|| size.saturating_sub(options.offset));
+    if options.offset.checked_add(len).is_none_or(|end| end > size) {
+        return refuse(
+            ErrorKind::OutOfRange,
+            format!(
+                "the part of {len} bytes from byte {} on ends behind the namespace's {size} bytes",
+                options.offset
+            ),
+        );
+    }
+    if !options.offset.is_multiple_of(block) || !len.is_multiple_of(block) {
+        return refuse(
+            ErrorKind::Misaligned,
+            format!("the part to use begins or ends inside a block of {block} bytes"),
+        );
+    }
+    // The exponent of a block is below 32.
+    let mut geometry = Geometry::new(len, u32::try_from(block).unwrap_or(0))?;
+    geometry.memory_alignment = kernel.map_or(geometry.logical_block, |kernel| {
+        kernel.memory_alignment.min(geometry.logical_block)
+    });
+    geometry.max_transfer = limits.transfer;
+    geometry.max_segments = u32::try_from(limits.pages).unwrap_or(u32::MAX).max(1);
+    geometry.volatile_write_cache = controller.volatile_write_cache;
+    geometry.durable_writes = true;
+    geometry.discard = controller.deallocate && kernel.is_none_or(|kernel| kernel.discards);
+    geometry.write_zeroes =
+        controller.write_zeroes && kernel.is_none_or(|kernel| kernel.writes_zeroes);
+    geometry.atomic_write_unit = atomic_write_unit(controller, namespace, limits, options.offset);
+    Ok(geometry)
+}
+
+/// Writes of so many bytes, aligned to as much, become one command that is never torn.
+fn atomic_write_unit(
+    controller: &Controller,
+    namespace: &Namespace,
+    limits: &Limits,
+    offset: u64,
+) -> u32 {
+    let Limits { block, transfer, boundary, .. } = *limits;
+    let blocks = if namespace.atomic_boundary {
+        1
+    } else {
+        namespace.atomic_write_blocks.unwrap_or(controller.atomic_write_blocks)
+    };
+    let unit = 1 << blocks.saturating_mul(block).min(transfer).ilog2();
+    // The boundaries of the part that is used, and of commands, are to be those of the unit.
+    let shift = [offset, boundary].into_iter().filter(|&at| at > 0).map(u64::trailing_zeros).min();
+    let unit = shift.map_or(unit, |shift| unit.min(1 << shift));
+    u32::try_from(unit.max(block)).unwrap_or(u32::MAX)
+}
+
+impl IoBackend for NvmeBackend {
+    fn engine(&self) -> &'static str {
+        "nvme"
+    }
+
+    fn device(&self) -> &str {
+        &self.path
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.shared.geometry
+    }
+
+    fn stats(&self) -> &Stats {
+        self.rings.stats()
+    }
+
+    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
+        Ok(Box::new(NvmeQueue::open(shared, rings, depth)?))
+    }
+
+    fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
+        self.rings.register(arena)
+    }
+
+    fn unregister(&self, arena: &Arc<Arena>) {
+        self.rings.unregister(arena);
+    }
+}
+
+impl fmt::Debug for NvmeBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NvmeBackend")
+            .field("device", &self.path)
+            .field("namespace", &self.shared.namespace)
+            .field("geometry", &self.shared.geometry)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! What controller and namespace say about themselves: the structures of the Identify command.
+
+use raw_block_core::{Error, ErrorKind};
+
+use crate::limits::PAGE;
+
+/// What Identify returns.
+pub(crate) type Page = [u8; 4096];
+
+/// Values of CNS, which say what to identify.
+pub(crate) mod cns {
+    pub(crate) const NAMESPACE: u8 = 0x00;
+    pub(crate) const CONTROLLER: u8 = 0x01;
+    pub(crate) const NAMESPACE_DESCRIPTORS: u8 = 0x03;
+    pub(crate) const COMMAND_SET_CONTROLLER: u8 = 0x06;
+}
+
+fn u16_at(page: &Page, offset: usize) -> u16 {
+    u16::from_le_bytes([page[offset], page[offset + 1]])
+}
+
+fn u32_at(page: &Page, offset: usize) -> u32 {
+    u32::from(u16_at(page, offset)) | u32::from(u16_at(page, offset + 2)) << 16
+}
+
+fn u64_at(page: &Page, offset: usize) -> u64 {
+    u64::from(u32_at(page, offset)) | u64::from(u32_at(page, offset + 4)) << 32
+}
+
+fn text_at(page: &Page, range: std::ops::Range<usize>) -> String {
+    let text = String::from_utf8_lossy(&page[range]);
+    text.trim_matches(['\0', ' ']).to_owned()
+}
+
+/// A controller, from Identify Controller (Base Specification) and Identify I/O Command Set specific Controller (NVM
+/// Command Set Specification). Comments give the bytes of the structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Controller {
+    /// Serial number (SN, 23:04).
+    pub serial: String,
+    /// Model number (MN, 63:24).
+    pub model: String,
+    /// Firmware revision (FR, 71:64).
+    pub firmware: String,
+    /// Version of the specification (VER, 83:80): major, minor, tertiary.
+    pub version: (u16, u8, u8),
+    /// Maximum Data Transfer Size (MDTS, 77): a power of two of the controller's smallest pages; 0 is no limit.
+    pub mdts: u8,
+    /// Whether it has a volatile write cache (VWC, 525).
+    pub volatile_write_cache: bool,
+    /// Whether it has Dataset Management (ONCS, 521:520, bit 2).
+    pub deallocate: bool,
+    /// Whether it has Write Zeroes (ONCS, bit 3).
+    pub write_zeroes: bool,
+    /// Whether it can do flexible data placement (CTRATT, 99:96, bit 19).
+    pub data_placement: bool,
+    /// Blocks that a power cut does not tear (AWUPF, 529:528).
+    pub atomic_write_blocks: u64,
+    /// Command Retry Delay Times (CRDT1 to CRDT3, 133:128), in units of 100 ms.
+    pub retry_delays: [u16; 3],
+    /// Bytes that Write Zeroes covers at most (WZSL, byte 1 of the second structure), if there is a limit.
+    pub max_write_zeroes: Option<u64>,
+    /// Blocks that a range of Dataset Management covers at most (DMRSL, 7:4, and DMSL, 15:8, of the second
+    /// structure), if there is a limit.
+    pub max_deallocate: Option<u64>,
+}
+
+impl Controller {
+    /// `specific` is the second structure, which older controllers lack.
+    pub(crate) fn parse(page: &Page, specific: Option<&Page>) -> Self {
+        let version = u32_at(page, 80);
+        let optional = u16_at(page, 520);
+        let [_, minor, tertiary] = [version >> 16, version >> 8, version].map(|part| part & 0xFF);
+        let limit = |limit: u64| (limit > 0).then_some(limit);
+        let ranges = specific.and_then(|page| limit(u32_at(page, 4).into()));
+        let total = specific.and_then(|page| limit(u64_at(page, 8)));
+        Self {
+            serial: text_at(page, 4..24),
+            model: text_at(page, 24..64),
+            firmware: text_at(page, 64..72),
+            #[expect(clippy::cast_possible_truncation, reason = "masked above, or shifted")]
+            version: ((version >> 16) as u16, minor as u8, tertiary as u8),
+            mdts: page[77],
+            volatile_write_cache: page[525] & 1 != 0,
+            deallocate: optional & 1 << 2 != 0,
+            write_zeroes: optional & 1 << 3 != 0,
+            data_placement: u32_at(page, 96) & 1 << 19 != 0,
+            atomic_write_blocks: u64::from(u16_at(page, 528)) + 1,
+            retry_delays: [128, 130, 132].map(|offset| u16_at(page, offset)),
+            max_write_zeroes: specific.and_then(|page| pages(page[1])),
+            max_deallocate: [ranges, total].into_iter().flatten().min(),
+        }
+    }
+
+    /// The longest command that MDTS allows, in bytes, if there is a limit.
+    #[must_use]
+    pub fn max_transfer(&self) -> Option<u64> {
+        pages(self.mdts)
+    }
+}
+
+/// A limit in bytes that is given as a power of two of pages.
+fn pages(exponent: u8) -> Option<u64> {
+    (exponent > 0).then(|| PAGE.checked_shl(exponent.into()).filter(|&len| len > 0)).flatten()
+}
+
+/// A namespace, from Identify Namespace (NVM Command Set Specification). Comments give the bytes of the structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Namespace {
+    /// Its identifier (NSID).
+    pub id: u32,
+    /// Logical blocks in it (NSZE, 7:0).
+    pub blocks: u64,
+    /// Bytes in a logical block, a power of two (LBADS of the format in use).
+    pub block: u64,
+    /// Globally unique identifier (NGUID, 119:104); zeroes if there is none.
+    pub nguid: [u8; 16],
+    /// Commands should not cross multiples of so many blocks (NOIOB, 47:46); 0 if that does not matter.
+    pub optimal_boundary: u64,
+    /// Writes should be multiples of so many blocks (NPWG, 65:64), if the namespace says.
+    pub preferred_write: Option<u64>,
+    /// Writes should begin at multiples of so many blocks (NPWA, 67:66), if the namespace says.
+    pub preferred_alignment: Option<u64>,
+    /// Blocks that a power cut does not tear (NAWUPF, 37:36), if it differs from the controller's.
+    pub atomic_write_blocks: Option<u64>,
+    /// Whether atomic writes must not cross some boundary (NABSPF, 45:44).
+    pub atomic_boundary: bool,
+}
+
+impl Namespace {
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for a format that cannot be used, with the reason.
+    pub(crate) fn parse(id: u32, page: &Page) -> Result<Self, Error> {
+        let refuse = |rule: String| Err(Error::new(ErrorKind::Unsupported, "open", rule));
+        let blocks = u64_at(page, 0);
+        // FLBAS: bits 3:0 are the lower bits of the format's number, bits 6:5 the upper ones.
+        let format = usize::from(page[26] & 0x0F | page[26] >> 1 & 0x30);
+        let at = 128 + 4 * format;
+        let (metadata, exponent) = (u16_at(page, at), page[at + 2]);
+        if blocks == 0 {
+            return refuse(format!(
+                "namespace {id} holds no blocks: it is not attached, or inactive"
+            ));
+        }
+        if metadata > 0 {
+            return refuse(format!(
+                "its format {format} has {metadata} bytes of metadata beside each block, which this library does \
+                 not write: format the namespace without metadata"
+            ));
+        }
+        if !(9..32).contains(&exponent) {
+            return refuse(format!(
+                "its format {format} says that a block has 2^{exponent} bytes, which is no size of a block: the \
+                 command set of this namespace is not the one for blocks"
+            ));
+        }
+        if page[99] & 1 != 0 {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "open",
+                "the namespace is write-protected: lift that on the device",
+            ));
+        }
+        let features = page[24];
+        let from_zero = |valid: bool, offset| valid.then(|| u64::from(u16_at(page, offset)) + 1);
+        Ok(Self {
+            id,
+            blocks,
+            block: 1 << exponent,
+            nguid: std::array::from_fn(|index| page[104 + index]),
+            optimal_boundary: u16_at(page, 46).into(),
+            preferred_write: from_zero(features & 1 << 4 != 0, 64),
+            preferred_alignment: from_zero(features & 1 << 4 != 0, 66),
+            atomic_write_blocks: from_zero(features & 1 << 1 != 0, 36),
+            atomic_boundary: features & 1 << 1 != 0 && u16_at(page, 44) != 0,
+        })
+    }
+}
+
+/// The command set that a list of Namespace Identification Descriptors names, if it names one.
+///
+/// A descriptor is a type, a length, two bytes that are reserved, and its bytes; a length of 0 ends the list.
+pub(crate) fn command_set(descriptors: &Page) -> Option<u8> {
+    const COMMAND_SET_IDENTIFIER: u8 = 4;
+    let mut rest = &descriptors[..];
+    while let [kind, len, _, _, value, ..] = rest
+        && *len > 0
+    {
+        if *kind == COMMAND_SET_IDENTIFIER {
+            return Some(*value);
+        }
+        rest = rest.get(4 + usize::from(*len)..)?;
+    }
+    None
+}

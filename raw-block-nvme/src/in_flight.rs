@@ -1,0 +1,84 @@
+//! What is under way: ops, their parts, and the command of each part.
+
+use std::time::Duration;
+
+use io_uring::types::Timespec;
+use libc::iovec;
+use raw_block_core::{Error, Op};
+
+use crate::command::Range;
+use crate::limits::Position;
+
+/// An op that was accepted, until its last command is over.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) op: Op,
+    /// How many parts of it are in the ring or wait for room there.
+    pub(crate) parts: u32,
+    /// The first error of one of its commands. What has not been issued by then is left out.
+    pub(crate) error: Option<Error>,
+}
+
+/// A part of an op.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// The slot of its op.
+    pub(crate) op: u32,
+    /// Where on the device it begins, in bytes, as the op counts them.
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// Where in the op's memory it begins.
+    pub(crate) from: Position,
+    /// The longest command for it, in bytes.
+    pub(crate) most: u64,
+    /// Whether that was halved because the kernel did not take a longer one.
+    pub(crate) halved: bool,
+}
+
+/// A list of memory segments.
+#[derive(Debug, Default)]
+pub(crate) struct Segments(pub(crate) Vec<iovec>);
+
+// SAFETY: the addresses are plain data here; the kernel follows them, while the op that they belong to lives.
+unsafe impl Send for Segments {}
+
+impl Segments {
+    /// Appends a segment, or lengthens the last one if it ends where this one begins.
+    pub(crate) fn push(&mut self, segment: iovec) {
+        if let Some(last) = self.0.last_mut()
+            && last.iov_base.cast::<u8>().wrapping_add(last.iov_len).cast() == segment.iov_base
+        {
+            last.iov_len += segment.iov_len;
+        } else {
+            self.0.push(segment);
+        }
+    }
+}
+
+/// A part of an op that one command carries out; it has a slot of the ring.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    pub(crate) part: Part,
+    /// Its memory: the parts of the op's segments. The kernel reads the list while the command is under way.
+    pub(crate) segments: Segments,
+    /// The range that Dataset Management takes from memory.
+    pub(crate) range: Option<Box<Range>>,
+    /// How often it was issued again.
+    pub(crate) tries: u32,
+    /// Whether its entry names registered memory.
+    pub(crate) registered: bool,
+    /// Whether registered memory is not to be used.
+    pub(crate) plain: bool,
+    /// Set while it waits to be issued again: what is in the ring then is a timer.
+    pub(crate) pause: Option<Box<Timespec>>,
+}
+
+impl Issued {
+    pub(crate) fn new(part: Part, segments: Segments, range: Option<Box<Range>>) -> Self {
+        Self { part, segments, range, tries: 0, registered: false, plain: false, pause: None }
+    }
+
+    pub(crate) fn pause_for(&mut self, pause: Duration) {
+        self.pause = Some(Box::new(Timespec::from(pause)));
+    }
+}

@@ -1,0 +1,204 @@
+//! The character device of a namespace, and what its `ioctl`s answer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use raw_block_core::{Error, ErrorKind};
+use zerocopy::IntoBytes;
+
+use crate::command::Command;
+use crate::identify::{Controller, Namespace, Page, cns, command_set};
+use crate::placement::{self, ReclaimUnitHandle};
+use crate::status::Status;
+use crate::sysfs;
+
+/// `struct nvme_passthru_cmd64`: the command, and what the controller returned beside the status.
+#[repr(C)]
+struct Passthrough {
+    command: Command,
+    result: u64,
+}
+
+mod ioctl {
+    use super::Passthrough;
+
+    // `linux/nvme_ioctl.h`: NVME_IOCTL_ID is _IO('N', 0x40); the others take a `struct nvme_passthru_cmd64`.
+    nix::ioctl_none!(id, b'N', 0x40);
+    nix::ioctl_readwrite!(admin, b'N', 0x47, Passthrough);
+    nix::ioctl_readwrite!(io, b'N', 0x48, Passthrough);
+}
+
+/// Which queue of the controller a command goes to.
+#[derive(Clone, Copy)]
+enum Queue {
+    Admin,
+    Io,
+}
+
+/// The open character device of a namespace.
+#[derive(Debug)]
+pub(crate) struct Node(File);
+
+impl Node {
+    /// Opens `path`, which has to be the character device of a namespace.
+    pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self, Error> {
+        let refuse = |what: &str| Err(Error::new(ErrorKind::Unsupported, "open", what.to_owned()));
+        let failed = |error: io::Error| Error::os("open", error);
+        let kind = fs::metadata(path).map_err(failed)?.file_type();
+        if kind.is_block_device() {
+            return refuse(
+                "it is a block device; passthrough takes the character device of the same namespace, such as \
+                 /dev/ng0n1",
+            );
+        }
+        if !kind.is_char_device() {
+            return refuse(
+                "it is no device; passthrough takes the character device of an NVMe namespace, such as /dev/ng0n1",
+            );
+        }
+        let opened = OpenOptions::new().read(true).write(!read_only).open(path);
+        let node = Self(opened.map_err(|error| {
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let error = failed(error);
+            if denied {
+                error.because("this user may not use it: check its mode and group")
+            } else {
+                error
+            }
+        })?);
+        match sysfs::class(&node.0).as_deref() {
+            Some("nvme-generic") | None => Ok(node),
+            Some("nvme") => refuse(
+                "it is a controller; passthrough takes one of its namespaces, such as /dev/ng0n1",
+            ),
+            Some(class) => refuse(&format!(
+                "it is a character device of the kind {class}, and not an NVMe namespace"
+            )),
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// Locks the node, which keeps out others of this library.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let locked = self.0.try_lock().map_err(io::Error::from);
+        locked.and_then(|()| self.0.try_clone()).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::new(
+                ErrorKind::Busy,
+                "lock",
+                "it is open already, here or in another process: close it there first",
+            ),
+            _ => Error::os("lock", error),
+        })
+    }
+
+    /// The namespace's identifier.
+    fn id(&self) -> Result<u32, Error> {
+        // SAFETY: this ioctl takes no argument.
+        let id = unsafe { ioctl::id(self.0.as_raw_fd()) };
+        let id = id.map_err(|errno| match errno {
+            Errno::ENOTTY | Errno::EINVAL => Error::new(
+                ErrorKind::Unsupported,
+                "open",
+                "it is a character device, but not that of an NVMe namespace",
+            )
+            .caused_by(errno.into()),
+            errno => failed("ask for the namespace", errno),
+        })?;
+        Ok(u32::try_from(id).unwrap_or(0))
+    }
+
+    /// Carries out a command that fills `answer`, and waits for it.
+    fn ask(
+        &self,
+        queue: Queue,
+        command: Command,
+        answer: &mut [u8],
+        action: &'static str,
+    ) -> Result<(), Error> {
+        let command = command.over(answer.as_mut_ptr() as usize, answer.len());
+        let mut passthrough = Passthrough { command, result: 0 };
+        let (fd, argument) = (self.0.as_raw_fd(), &raw mut passthrough);
+        let status = match queue {
+            // SAFETY: the argument is the structure that this ioctl takes; the command in it fills `answer`, whose
+            // address and length it has, and is over when the call returns.
+            Queue::Admin => unsafe { ioctl::admin(fd, argument) },
+            // SAFETY: as above.
+            Queue::Io => unsafe { ioctl::io(fd, argument) },
+        };
+        match status.map_err(|errno| failed(action, errno))? {
+            0 => Ok(()),
+            status => Err(Status::new(u16::try_from(status).unwrap_or(u16::MAX)).error(action)),
+        }
+    }
+
+    fn identify(&self, nsid: u32, cns: u8) -> Result<Box<Page>, Error> {
+        let mut page = Box::new([0; size_of::<Page>()]);
+        self.ask(Queue::Admin, Command::identify(nsid, cns, 0), &mut page[..], "identify")?;
+        Ok(page)
+    }
+
+    pub(crate) fn controller(&self) -> Result<Controller, Error> {
+        let page = self.identify(0, cns::CONTROLLER)?;
+        // Controllers before version 2.0 of the specification do not know it.
+        let specific = self.identify(0, cns::COMMAND_SET_CONTROLLER).ok();
+        Ok(Controller::parse(&page, specific.as_deref()))
+    }
+
+    pub(crate) fn namespace(&self) -> Result<Namespace, Error> {
+        let id = self.id()?;
+        // Not every user may ask for this one; then the sizes below have to do.
+        if let Ok(page) = self.identify(id, cns::NAMESPACE_DESCRIPTORS)
+            && let Some(set @ 1..) = command_set(&page)
+        {
+            let rule = format!(
+                "namespace {id} has the command set {set}, and not the one for blocks (0): it cannot hold a store"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, "open", rule));
+        }
+        Namespace::parse(id, &*self.identify(id, cns::NAMESPACE)?)
+    }
+
+    /// The reclaim unit handles of the namespace; none where flexible data placement is off.
+    pub(crate) fn reclaim_unit_handles(&self, nsid: u32) -> Result<Vec<ReclaimUnitHandle>, Error> {
+        let mut answer = Box::new([0_u32; placement::ANSWER_LEN / 4]);
+        let bytes = answer.as_mut_bytes();
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let command = Command::reclaim_unit_handles(nsid, len);
+        let action = "ask for the reclaim unit handles";
+        match self.ask(Queue::Io, command, bytes, action) {
+            Ok(()) => Ok(placement::parse(bytes)),
+            // FDP Disabled, or a controller whose endurance group does without.
+            Err(error)
+                if Status::of(&error)
+                    .is_some_and(|status| matches!(status.code(), 0x01 | 0x02 | 0x29)) =>
+            {
+                Ok(Vec::new())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn failed(action: &'static str, errno: Errno) -> Error {
+    let error = Error::os(action, errno.into());
+    if error.kind() == ErrorKind::PermissionDenied {
+        return error.because(
+            "the kernel does not let this user send commands to the device: before Linux 6.2 that takes CAP_SYS_ADMIN, \
+             whatever the mode of the node",
+        );
+    }
+    error
+}

@@ -1,0 +1,302 @@
+//! The queue: ops, and their commands in a ring.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use io_uring::squeue::Entry128;
+use io_uring::{opcode, types};
+use raw_block_core::{Completion, Error, IoQueue, Op, OpKind};
+use raw_block_uring::{Big, Linux, Lookup, Ring, RingDevice, Slots};
+
+use crate::backend::Shared;
+use crate::command::{Command, Range};
+use crate::in_flight::{Accepted, Issued, Part, Segments};
+use crate::limits::Position;
+use crate::verdict::{Verdict, explain, judge};
+
+/// The device's place in the ring's table of registered files.
+const DEVICE: types::Fixed = types::Fixed(0);
+
+// `linux/nvme_ioctl.h`: _IOWR('N', 0x80, struct nvme_uring_cmd) and 0x81 for a list of segments.
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
+const IO: u32 = nix::request_code_readwrite!(b'N', 0x80, size_of::<Command>()) as u32;
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
+const IO_VECTORED: u32 = nix::request_code_readwrite!(b'N', 0x81, size_of::<Command>()) as u32;
+
+/// Of a ring's slots, the part that must be free again before waiting parts are issued: a sixteenth.
+const REFILL: usize = 16;
+
+/// Ops that one caller has in a ring, an entry for each of their commands.
+///
+/// An op becomes one part; issuing it takes as much off its front as one command can carry, until nothing is left. All
+/// commands of all ops are in flight together, bounded by the ring; the parts that wait for room do so in order.
+pub(crate) struct NvmeQueue {
+    ring: Ring<Big, Issued>,
+    ops: Slots<Accepted>,
+    /// What no command carries yet.
+    waiting: VecDeque<Part>,
+    /// Lists of segments that commands no longer need, for others to use.
+    spare: Vec<Segments>,
+    shared: Arc<Shared>,
+}
+
+impl NvmeQueue {
+    pub(crate) fn open(
+        shared: Arc<Shared>,
+        rings: Arc<RingDevice>,
+        depth: usize,
+    ) -> Result<Self, Error> {
+        let ring = Ring::open(rings, depth, Linux)?;
+        let capacity = u32::try_from(ring.capacity()).unwrap_or(u32::MAX);
+        let waiting = VecDeque::with_capacity(ring.capacity());
+        Ok(Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), shared })
+    }
+
+    /// Issues what waits, while there is room in the ring. Returns whether anything was issued.
+    fn issue(&mut self, done: &mut Vec<Completion>) -> bool {
+        let mut issued = false;
+        let shared = Arc::clone(&self.shared);
+        let translator = &shared.translator;
+        while self.ring.in_use() < self.ring.capacity()
+            && let Some(part) = self.waiting.pop_front()
+        {
+            let Some(accepted) = self.ops.get_mut(part.op) else { continue };
+            if accepted.error.is_some() {
+                self.end(part.op, None, done);
+                continue;
+            }
+            let mut segments = self.spare.pop().unwrap_or_default();
+            let (first, rest) =
+                translator.cut(accepted.op.kind(), accepted.op.iovecs(), part, &mut segments);
+            if rest.len > 0 {
+                accepted.parts += 1;
+                self.waiting.push_front(rest);
+            }
+            let range = (accepted.op.kind() == OpKind::Discard)
+                .then(|| Box::new(translator.range(first.offset, first.len)));
+            match self.ring.insert(Issued::new(first, segments, range)) {
+                Ok(slot) => self.push(slot),
+                Err(_) => unreachable!("there was room"),
+            }
+            issued = true;
+        }
+        issued
+    }
+
+    /// Puts the entry for what is in a slot into the submission queue.
+    fn push(&mut self, slot: u32) {
+        let serves_vectored = self.ring.device().serves_vectored_fixed();
+        let Some(issued) = self.ring.get(slot) else { return };
+        let Some(accepted) = self.ops.get(issued.part.op) else { return };
+        let segments = issued.segments.0.as_slice();
+        let memory = match self.ring.region(segments) {
+            _ if issued.plain => Lookup::Plain,
+            // Before Linux 6.15 a list of segments cannot name registered memory.
+            Lookup::Region(_) if segments.len() > 1 && !serves_vectored => Lookup::Plain,
+            lookup => lookup,
+        };
+        let entry = self.entry(&accepted.op, issued, memory);
+        if let Some(issued) = self.ring.get_mut(slot) {
+            issued.registered = matches!(memory, Lookup::Region(_));
+        }
+        // SAFETY: the entry names memory of the op, a list, a range or a timer; the op stays in `ops` while it has
+        // parts, and all the others in the slot, both until the completion was taken in. The region was looked up just
+        // now.
+        unsafe { self.ring.push(slot, entry, memory) };
+    }
+
+    fn entry(&self, op: &Op, issued: &Issued, memory: Lookup) -> Entry128 {
+        if let Some(pause) = &issued.pause {
+            return opcode::Timeout::new(&raw const **pause).build().into();
+        }
+        let Part { offset, len, .. } = issued.part;
+        let translator = &self.shared.translator;
+        let Some(command) = translator.command(op.kind(), op.options(), offset, len) else {
+            return opcode::Nop::new().build().into();
+        };
+        let region = match memory {
+            Lookup::Region(region) => Some(region),
+            Lookup::Crossing | Lookup::Plain => None,
+        };
+        let (operation, command) = match (issued.segments.0.as_slice(), &issued.range) {
+            ([], None) => (IO, command),
+            ([], Some(range)) => (IO, command.over(&raw const **range as usize, Range::LEN)),
+            ([one], _) => (IO, command.over(one.iov_base as usize, one.iov_len)),
+            (list, _) => (IO_VECTORED, command.over(list.as_ptr() as usize, list.len())),
+        };
+        opcode::UringCmd80::new(DEVICE, operation).buf_index(region).cmd(command.to_entry()).build()
+    }
+
+    /// Takes in what has completed: appends the ops that are over to `done`, pushes again what is to be repeated.
+    fn take_completions(&mut self, done: &mut Vec<Completion>) {
+        let mut retries = 0;
+        while let Some((slot, outcome)) = self.ring.take_completion() {
+            let broken = self.ring.is_broken();
+            let Some(issued) = self.ring.get_mut(slot) else { continue };
+            let Some(accepted) = self.ops.get(issued.part.op) else { continue };
+            let kind = accepted.op.kind();
+            if issued.pause.take().is_some() && !broken {
+                self.push(slot);
+                continue;
+            }
+            match judge(kind, outcome.result, issued.tries, self.shared.controller.retry_delays) {
+                Verdict::Done => self.over(slot, None, done),
+                Verdict::Failed(error) => self.over(slot, Some(error), done),
+                _ if broken => self.over(slot, Some(explain(kind, libc::ECANCELED)), done),
+                Verdict::Again => {
+                    issued.tries += 1;
+                    retries += 1;
+                    self.push(slot);
+                }
+                Verdict::After(pause) => {
+                    issued.tries += 1;
+                    issued.pause_for(pause);
+                    retries += 1;
+                    self.push(slot);
+                }
+                // A region may have too many pages for one command.
+                Verdict::Refit if issued.registered => {
+                    issued.plain = true;
+                    retries += 1;
+                    self.push(slot);
+                }
+                Verdict::Refit => {
+                    let part = self.shared.translator.halved(issued.part);
+                    match part {
+                        Some(part) => {
+                            retries += 1;
+                            self.recycle(slot);
+                            self.waiting.push_front(part);
+                        }
+                        None => self.over(slot, Some(explain(kind, libc::EINVAL)), done),
+                    }
+                }
+            }
+        }
+        while let Some((slot, error)) = self.ring.take_lost() {
+            let kind = self.kind(slot);
+            self.over(slot, Some(Error::os(kind.name(), error)), done);
+        }
+        if retries > 0 {
+            self.ring.device().stats().update(|stats| stats.retries += retries);
+        }
+    }
+
+    fn kind(&self, slot: u32) -> OpKind {
+        let op = self.ring.get(slot).and_then(|issued| self.ops.get(issued.part.op));
+        op.map_or(OpKind::Read, |accepted| accepted.op.kind())
+    }
+
+    /// Frees a slot of the ring, and returns the part that was in it.
+    fn recycle(&mut self, slot: u32) -> Option<Part> {
+        let Issued { part, mut segments, .. } = self.ring.remove(slot)?;
+        segments.0.clear();
+        self.spare.push(segments);
+        Some(part)
+    }
+
+    /// A command is over.
+    fn over(&mut self, slot: u32, error: Option<Error>, done: &mut Vec<Completion>) {
+        if let Some(Part { op, offset, len, .. }) = self.recycle(slot) {
+            self.end(op, error.map(|error| error.at(offset, len)), done);
+        }
+    }
+
+    /// A part of an op is over, and with the last one the op.
+    fn end(&mut self, op: u32, error: Option<Error>, done: &mut Vec<Completion>) {
+        let Some(accepted) = self.ops.get_mut(op) else { return };
+        accepted.parts -= 1;
+        if accepted.error.is_none() {
+            accepted.error = error;
+        }
+        if accepted.parts == 0 {
+            done.extend(self.ops.remove(op).map(|Accepted { op, error, .. }| match error {
+                None => op.complete(),
+                Some(error) => op.fail_with(error),
+            }));
+        }
+    }
+
+    /// Takes in completions and issues what there is room for. A broken ring takes everything, to fail it.
+    fn advance(&mut self, done: &mut Vec<Completion>) {
+        loop {
+            self.take_completions(done);
+            if !self.issue(done) || !self.ring.is_broken() {
+                return;
+            }
+        }
+    }
+
+    /// How many completions of commands to wait for, if so many ops are still wanted.
+    fn want(&self, ops: usize) -> usize {
+        let in_use = self.ring.in_use();
+        if !self.waiting.is_empty() && ops > 0 {
+            // Others wait for room: refill the ring well before it runs dry, but not one by one.
+            (self.ring.capacity() / REFILL).max(1).min(in_use)
+        } else if ops >= self.ops.in_use() {
+            in_use
+        } else {
+            ops.min(in_use)
+        }
+    }
+}
+
+impl IoQueue for NvmeQueue {
+    fn depth(&self) -> usize {
+        if self.ring.is_broken() { 0 } else { self.ops.capacity() }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.ops.in_use()
+    }
+
+    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        self.ring.refresh_regions();
+        while let Some(op) = ops.pop_front() {
+            let (offset, len) = (op.offset(), op.len());
+            let most = self.shared.translator.longest(op.kind());
+            match self.ops.insert(Accepted { op, parts: 1, error: None }) {
+                Ok(op) => {
+                    let from = Position::default();
+                    self.waiting.push_back(Part { op, offset, len, from, most, halved: false });
+                }
+                Err(Accepted { op, .. }) => return ops.push_front(op),
+            }
+        }
+    }
+
+    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        let target = done.len().saturating_add(min);
+        let mut entered = false;
+        loop {
+            self.advance(done);
+            let missing = target.saturating_sub(done.len());
+            let enough = missing == 0 && (entered || min > 0);
+            let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if self.ops.in_use() == 0 || self.ring.is_handed_over() && (enough || late) {
+                return;
+            }
+            self.ring.enter(self.want(missing), deadline);
+            entered = true;
+        }
+    }
+
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.ring.event_fd())
+    }
+}
+
+impl Drop for NvmeQueue {
+    /// Waits for everything that was accepted: the kernel still owns its memory.
+    fn drop(&mut self) {
+        if self.ring.is_ours() {
+            self.reap(usize::MAX, None, &mut Vec::new());
+        }
+        if self.ops.in_use() > 0 {
+            // The ring leaks the commands, and says so.
+            std::mem::forget(std::mem::replace(&mut self.ops, Slots::new(0)));
+        }
+    }
+}

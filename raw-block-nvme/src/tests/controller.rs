@@ -1,0 +1,140 @@
+//! A controller in memory. It knows nothing of this crate but the bytes that the kernel is given.
+
+use libc::iovec;
+
+/// `len` bytes that repeat only after `period`, a prime number, so that no block is like the next.
+pub(super) fn pattern(period: usize, len: usize) -> Vec<u8> {
+    let mut bytes: Vec<_> = (0..period).map(|at| (at * at + at / 7) as u8).collect();
+    bytes = bytes.repeat(len / period + 1);
+    bytes.truncate(len);
+    bytes
+}
+
+/// A namespace whose controller takes commands, and refuses those that break a limit.
+pub(super) struct FakeController {
+    pub(super) image: Vec<u8>,
+    pub(super) nsid: u32,
+    pub(super) block: u64,
+    /// Of a read, write or Write Zeroes, in bytes.
+    pub(super) most: u64,
+    pub(super) most_zeroes: u64,
+    pub(super) most_deallocated: u64,
+    /// Of the kernel: pages of memory, and where segments may have gaps.
+    pub(super) pages: u64,
+    pub(super) gap_mask: u64,
+    pub(super) boundary: u64,
+    /// How often each block was covered.
+    pub(super) covered: Vec<u32>,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+impl FakeController {
+    pub(super) fn new(blocks: u64, block: u64) -> Self {
+        let image = pattern(4099, (blocks * block) as usize);
+        Self {
+            image,
+            nsid: 7,
+            block,
+            most: u64::MAX,
+            most_zeroes: u64::MAX,
+            most_deallocated: u64::MAX,
+            pages: u64::MAX,
+            gap_mask: 0,
+            boundary: 0,
+            covered: vec![0; blocks as usize],
+        }
+    }
+
+    /// Carries out a command in the layout of `struct nvme_uring_cmd`.
+    ///
+    /// # Safety
+    /// The memory that the command names is valid, and for a read nothing else accesses it.
+    pub(super) unsafe fn execute(&mut self, command: &[u8; 80], vectored: bool) {
+        assert_eq!(u32_at(command, 4), self.nsid);
+        let is_zero = |range: std::ops::Range<usize>| command[range].iter().all(|&byte| byte == 0);
+        // Flags; reserved; dwords 2 and 3; metadata; its length; dwords 14 and 15; timeout; reserved.
+        for reserved in [1..4, 8..24, 32..36, 56..80] {
+            assert!(is_zero(reserved.clone()), "{reserved:?} of {command:?}");
+        }
+        let (addr, data_len) = (u64_at(command, 24), u32_at(command, 36));
+        let (start, low) = (u64_at(command, 40), u32_at(command, 48) & 0xFFFF);
+        let blocks = u64::from(low) + 1;
+        let len = blocks * self.block;
+        match command[0] {
+            opcode @ (0x01 | 0x02) => {
+                assert!(len <= self.most, "{len} bytes in one command");
+                let list = if vectored {
+                    assert!(data_len > 1, "a list of {data_len} segments");
+                    let list = addr as *const iovec;
+                    // SAFETY: the list is the command's.
+                    unsafe { std::slice::from_raw_parts(list, data_len as usize) }.to_vec()
+                } else {
+                    let iov_base = addr as *mut libc::c_void;
+                    vec![iovec { iov_base, iov_len: data_len as usize }]
+                };
+                self.check_memory(&list, len);
+                let mut at = (start * self.block) as usize;
+                for segment in &list {
+                    let (memory, len) = (segment.iov_base.cast::<u8>(), segment.iov_len);
+                    let image = self.image[at..at + len].as_mut_ptr();
+                    let (from, to) = if opcode == 0x01 { (memory, image) } else { (image, memory) };
+                    // SAFETY: the memory is the command's (the contract of this function), the other is ours.
+                    unsafe { to.copy_from_nonoverlapping(from, len) };
+                    at += len;
+                }
+                self.cover(start, blocks);
+            }
+            0x08 => {
+                assert!(len <= self.most_zeroes, "{len} bytes in one Write Zeroes");
+                assert_eq!((addr, data_len), (0, 0), "it has no data");
+                let at = (start * self.block) as usize;
+                self.image[at..at + len as usize].fill(0);
+                self.cover(start, blocks);
+            }
+            0x09 => {
+                assert_eq!(u32_at(command, 40), 0, "one range, counted from 0");
+                assert_eq!(u32_at(command, 44), 4, "deallocate");
+                assert_eq!(data_len, 16);
+                // SAFETY: the range is the command's.
+                let range = unsafe { std::slice::from_raw_parts(addr as *const u8, 16) };
+                let (blocks, start) = (u64::from(u32_at(range, 4)), u64_at(range, 8));
+                assert!(blocks * self.block <= self.most_deallocated && blocks > 0);
+                self.cover(start, blocks);
+            }
+            opcode => panic!("opcode {opcode:#x}"),
+        }
+    }
+
+    fn check_memory(&self, list: &[iovec], len: u64) {
+        let total: u64 = list.iter().map(|segment| segment.iov_len as u64).sum();
+        assert_eq!(total, len, "the controller moves as many blocks, whatever the kernel was told");
+        let ends: Vec<_> = list
+            .iter()
+            .map(|segment| {
+                (segment.iov_base as u64, segment.iov_base as u64 + segment.iov_len as u64)
+            })
+            .collect();
+        for pair in ends.windows(2) {
+            assert_eq!((pair[0].1 | pair[1].0) & self.gap_mask, 0, "a gap inside a page");
+        }
+        let pages: u64 = ends.iter().map(|(start, end)| end.div_ceil(4096) - start / 4096).sum();
+        assert!(pages <= self.pages || total == self.block, "{pages} pages");
+    }
+
+    fn cover(&mut self, start: u64, blocks: u64) {
+        let (first, last) = (start * self.block, (start + blocks) * self.block - 1);
+        if let Some(number) = first.checked_div(self.boundary) {
+            assert_eq!(number, last / self.boundary, "it crosses a boundary");
+        }
+        for block in start..start + blocks {
+            self.covered[block as usize] += 1;
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Splitting and encoding, held against a controller that carries out what it is sent, byte by byte.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may")]
+
+mod controller;
+mod encoding;
+mod identifying;
+mod splitting;

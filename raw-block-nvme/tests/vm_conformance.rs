@@ -1,0 +1,20 @@
+//! The conformance suite on the character devices of NVMe namespaces, in the virtual machine.
+
+use std::sync::Arc;
+
+use raw_block_core::conformance::fixture::NvmeNamespace;
+use raw_block_core::conformance::{Skipped, Subject};
+use raw_block_core::conformance_suite;
+use raw_block_nvme::{NvmeBackend, NvmeOptions};
+
+fn namespace(scenario: &str) -> Result<Subject, Skipped> {
+    let namespace = NvmeNamespace::find(scenario, 1)?;
+    let backend = NvmeBackend::open(namespace.generic(), &NvmeOptions::default())
+        .unwrap_or_else(|error| panic!("{error}"));
+    Ok(Subject::new(Arc::new(backend)))
+}
+
+conformance_suite!(plain_512, || namespace("plain-512"));
+conformance_suite!(plain_4096, || namespace("plain-4096"));
+conformance_suite!(small_mdts, || namespace("small-mdts"));
+conformance_suite!(over_tcp, || namespace("over-tcp"));
