@@ -55,6 +55,11 @@ pub struct StatsSnapshot {
     /// Times that ops were handed over: system calls, except where a thread of the kernel looks for ops by
     /// itself.
     pub submissions: u64,
+    /// Entries that a ring handed over: an op is several where the backend splits it at the limits of the device.
+    /// Backends without a ring count none.
+    pub commands: u64,
+    /// Entries under way at each submission, added up; see [`depth_at_submission`](Self::depth_at_submission).
+    pub under_way_at_submissions: u64,
     /// Ops, or rests of ops, that were issued again: short transfers, `EAGAIN`, parts of a failed merge.
     pub retries: u64,
     /// Ops that a backend served from registered memory.
@@ -93,6 +98,17 @@ impl StatsSnapshot {
             return 0.0;
         }
         self.latency_ns as f64 / self.busy_ns as f64
+    }
+
+    /// The mean number of entries that a ring had under way when it handed some over, those included: how full it is
+    /// kept. Unlike [`achieved_depth`](Self::achieved_depth), it counts what ops were split into.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a mean of counters needs no more than 52 bits")]
+    pub fn depth_at_submission(&self) -> f64 {
+        if self.submissions == 0 {
+            return 0.0;
+        }
+        self.under_way_at_submissions as f64 / self.submissions as f64
     }
 
     pub(crate) fn count_error(&mut self, error: &Error) {
@@ -137,6 +153,8 @@ impl Default for StatsSnapshot {
             direct_bytes: 0,
             staged_bytes: 0,
             submissions: 0,
+            commands: 0,
+            under_way_at_submissions: 0,
             retries: 0,
             registered_ops: 0,
             crossing_ops: 0,

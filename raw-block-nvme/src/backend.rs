@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::{
-    Arena, DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats,
+    Arena, DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, OpKind, Stats,
 };
 use raw_block_uring::RingDevice;
 
@@ -19,6 +19,7 @@ use crate::placement::ReclaimUnitHandle;
 use crate::queue::NvmeQueue;
 use crate::sysfs::{QueueLimits, Sibling};
 use crate::translator::Translator;
+use crate::verdict::explain;
 
 /// How an [`NvmeBackend`] opens its namespace.
 #[derive(Clone, Copy, Debug, Default)]
@@ -157,6 +158,19 @@ impl Shared {
             placement_ids: handles.iter().map(|handle| handle.placement_id).collect(),
         };
         Ok(Self { node, _claim: claim, controller, namespace, handles, geometry, translator })
+    }
+}
+
+impl Shared {
+    /// Why the kernel does not take a command, which it says in the same way whatever the reason.
+    pub(crate) fn explain_refusal(&self, kind: OpKind) -> Error {
+        let refused = explain(kind, libc::EINVAL);
+        if self.node.is_there() {
+            return refused;
+        }
+        let source = std::io::Error::from_raw_os_error(libc::EINVAL);
+        let rule = "the device is gone: no path to the namespace is left";
+        Error::new(ErrorKind::DeviceGone, kind.name(), rule).caused_by(source)
     }
 }
 

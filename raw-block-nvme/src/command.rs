@@ -76,13 +76,13 @@ impl Command {
     }
 
     /// Fills `len` bytes, a multiple of 4, with the status of the reclaim unit handles.
-    pub(crate) fn reclaim_unit_handles(nsid: u32, len: u32) -> Self {
+    pub(crate) fn reclaim_unit_handles(nsid: u32, len: usize) -> Self {
         Self {
             opcode: IO_MANAGEMENT_RECEIVE,
             nsid,
             cdw10: RECLAIM_UNIT_HANDLE_STATUS,
             // Dwords, counted from 0.
-            cdw11: len / 4 - 1,
+            cdw11: u32::try_from(len / 4).unwrap_or(u32::MAX) - 1,
             ..Self::default()
         }
     }

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use raw_block_core::{Error, ErrorKind};
-use zerocopy::IntoBytes;
 
 use crate::command::Command;
 use crate::identify::{Controller, Namespace, Page, cns, command_set};
@@ -114,6 +113,11 @@ impl Node {
         Ok(u32::try_from(id).unwrap_or(0))
     }
 
+    /// Whether the namespace still answers; with multipath, whether any path to it is left.
+    pub(crate) fn is_there(&self) -> bool {
+        self.id().is_ok()
+    }
+
     /// Carries out a command that fills `answer`, and waits for it.
     fn ask(
         &self,
@@ -167,13 +171,16 @@ impl Node {
 
     /// The reclaim unit handles of the namespace; none where flexible data placement is off.
     pub(crate) fn reclaim_unit_handles(&self, nsid: u32) -> Result<Vec<ReclaimUnitHandle>, Error> {
-        let mut answer = Box::new([0_u32; placement::ANSWER_LEN / 4]);
-        let bytes = answer.as_mut_bytes();
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let command = Command::reclaim_unit_handles(nsid, len);
-        let action = "ask for the reclaim unit handles";
-        match self.ask(Queue::Io, command, bytes, action) {
-            Ok(()) => Ok(placement::parse(bytes)),
+        // How many there are comes first: a controller may refuse room for more than it returns.
+        let ask = |len| {
+            let mut answer = vec![0; len];
+            let command = Command::reclaim_unit_handles(nsid, len);
+            let action = "ask for the reclaim unit handles";
+            self.ask(Queue::Io, command, &mut answer, action).map(|()| answer)
+        };
+        let answer = ask(placement::HEADER).and_then(|header| ask(placement::len(&header)));
+        match answer {
+            Ok(answer) => Ok(placement::parse(&answer)),
             // FDP Disabled, or a controller whose endurance group does without.
             Err(error)
                 if Status::of(&error)

@@ -1,9 +1,7 @@
 //! Flexible data placement: the reclaim unit handles of a namespace.
 
-/// Room for the header and 128 handles, the most that a namespace may have (Base Specification, "Reclaim Unit Handle
-/// Status").
-pub(crate) const ANSWER_LEN: usize = HEADER + 128 * DESCRIPTOR;
-const HEADER: usize = 16;
+/// Bytes of a Reclaim Unit Handle Status (Base Specification) before its descriptors.
+pub(crate) const HEADER: usize = 16;
 const DESCRIPTOR: usize = 32;
 
 /// A reclaim unit handle: the device keeps what was written through it together, apart from what was written through
@@ -19,11 +17,20 @@ pub struct ReclaimUnitHandle {
     pub blocks_left: u64,
 }
 
-/// The descriptors of a Reclaim Unit Handle Status.
-pub(crate) fn parse(answer: &[u8]) -> Vec<ReclaimUnitHandle> {
-    let Some((header, descriptors)) = answer.split_at_checked(HEADER) else { return Vec::new() };
-    let count = u16::from_le_bytes([header[14], header[15]]);
-    let descriptors = descriptors.chunks_exact(DESCRIPTOR).take(count.into());
+/// How many descriptors follow a header (NRUHSD, bytes 15:14).
+fn count(header: &[u8]) -> usize {
+    header.get(14..HEADER).map_or(0, |count| u16::from_le_bytes([count[0], count[1]]).into())
+}
+
+/// How long the status with this header is.
+pub(crate) fn len(header: &[u8]) -> usize {
+    HEADER + count(header) * DESCRIPTOR
+}
+
+/// The descriptors of a status.
+pub(crate) fn parse(status: &[u8]) -> Vec<ReclaimUnitHandle> {
+    let Some((header, descriptors)) = status.split_at_checked(HEADER) else { return Vec::new() };
+    let descriptors = descriptors.chunks_exact(DESCRIPTOR).take(count(header));
     descriptors
         .map(|descriptor| ReclaimUnitHandle {
             placement_id: u16::from_le_bytes([descriptor[0], descriptor[1]]),
@@ -39,15 +46,15 @@ mod tests {
 
     #[test]
     fn handles_are_read_up_to_the_number_that_the_header_gives() {
-        let mut answer = [0; ANSWER_LEN];
-        answer[14] = 2;
-        answer[HEADER..HEADER + 16]
-            .copy_from_slice(&[7, 1, 3, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]);
-        let handles = parse(&answer);
+        let mut status = [0; HEADER + 3 * DESCRIPTOR];
+        status[14] = 2;
+        status[HEADER..HEADER + 10].copy_from_slice(&[7, 1, 3, 0, 0, 0, 0, 0, 0, 2]);
+        assert_eq!(len(&status), HEADER + 2 * DESCRIPTOR);
+        let handles = parse(&status);
         let first = ReclaimUnitHandle { placement_id: 0x107, id: 3, blocks_left: 512 };
         assert_eq!((handles.len(), handles[0]), (2, first));
-        answer[14..16].fill(0xFF);
-        assert_eq!(parse(&answer).len(), 128, "no more than there is room for");
+        status[14..16].fill(0xFF);
+        assert_eq!(parse(&status).len(), 3, "no more than there are");
         assert_eq!(parse(&[]), []);
     }
 }

@@ -170,7 +170,10 @@ impl NvmeQueue {
                             self.recycle(slot);
                             self.waiting.push_front(part);
                         }
-                        None => self.over(slot, Some(explain(kind, libc::EINVAL)), done),
+                        None => {
+                            let error = self.shared.explain_refusal(kind);
+                            self.over(slot, Some(error), done);
+                        }
                     }
                 }
             }

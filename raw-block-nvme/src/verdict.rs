@@ -62,8 +62,7 @@ pub(crate) fn explain(kind: OpKind, errno: i32) -> Error {
              is unknown",
         ),
         libc::EINVAL => error.because(
-            "the kernel does not take this command, also not in halves: it may be too long for the driver, or no path \
-             to the namespace is left",
+            "the kernel does not take this command, also not in halves: open the device with a smaller `max_command`",
         ),
         libc::ENODEV | libc::ENXIO => {
             error.because("the device is gone, or its controller does not work any more")

@@ -238,8 +238,11 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             self.unsubmitted.drain(..taken);
             let registered = std::mem::take(&mut self.registered);
             let crossing = std::mem::take(&mut self.crossing);
+            let under_way = self.slots.in_use() - self.unsubmitted.len();
             self.device.stats().update(|stats| {
                 stats.submissions += 1;
+                stats.commands += taken as u64;
+                stats.under_way_at_submissions += under_way as u64;
                 stats.registered_ops += registered;
                 stats.crossing_ops += crossing;
             });

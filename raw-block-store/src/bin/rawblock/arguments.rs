@@ -108,12 +108,14 @@ pub(crate) struct Device {
 /// What `--engine` can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineName {
-    /// io_uring where the system allows it, posix otherwise
+    /// nvme for a character device, else io_uring where the system allows it, else posix
     Auto,
     /// pread and pwrite on a pool of threads
     Posix,
     /// io_uring
     Uring,
+    /// NVMe passthrough, on the character device of a namespace (/dev/ngXnY)
+    Nvme,
 }
 
 #[derive(Args, Debug)]

@@ -34,6 +34,7 @@ impl Device {
             EngineName::Auto => Engine::Auto,
             EngineName::Posix => Engine::Posix,
             EngineName::Uring => Engine::Uring,
+            EngineName::Nvme => Engine::Nvme,
         }
     }
 }

@@ -1,0 +1,201 @@
+//! What is special about passthrough, on NVMe namespaces in the virtual machine: commands, placement, faults.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault, write_fault};
+use raw_block_core::{
+    AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, IoBackend, ReadAt, WriteAt,
+    WriteOptions,
+};
+use raw_block_nvme::{Advice, NvmeBackend, NvmeOptions, Status};
+
+/// The namespace of a scenario, or nothing outside of the virtual machine.
+fn namespace(scenario: &str) -> Option<NvmeNamespace> {
+    NvmeNamespace::find(scenario, 1).inspect_err(Skipped::tell).ok()
+}
+
+fn open(path: &Path) -> Arc<NvmeBackend> {
+    Arc::new(NvmeBackend::open(path, &NvmeOptions::default()).unwrap())
+}
+
+/// `count` buffers of `len` bytes, each full of its number.
+fn buffers(count: u8, len: usize) -> Vec<AlignedBuf> {
+    let numbered = |number| {
+        let mut buffer = AlignedBuf::zeroed(len).unwrap();
+        buffer.fill(number);
+        buffer
+    };
+    (0..count).map(numbered).collect()
+}
+
+#[test]
+fn all_commands_of_a_batch_keep_the_ring_full() {
+    const DEPTH: usize = 32;
+    let Some(namespace) = namespace("small-mdts") else { return };
+    let options = DispatcherOptions { queue_depth: DEPTH, ..DispatcherOptions::default() };
+    let device = Dispatcher::with_options(open(namespace.generic()), options).unwrap();
+    assert_eq!(device.geometry().max_transfer, 64 << 10);
+    let mut buffers = buffers(16, 256 << 10);
+    // Apart, so that nothing is merged.
+    let places = || (0..).step_by(512 << 10);
+    let before = device.stats();
+    let writes: Vec<_> =
+        places().zip(&buffers).map(|(offset, buffer)| WriteAt::new(offset, buffer)).collect();
+    device.write_buffers(&writes).all().unwrap();
+    let mut reads: Vec<_> =
+        places().zip(&mut buffers).map(|(offset, buffer)| ReadAt::new(offset, buffer)).collect();
+    device.read_buffers(&mut reads).all().unwrap();
+    let stats = device.stats();
+    for (number, buffer) in (0..).zip(&buffers) {
+        assert!(buffer.iter().all(|&byte| byte == number), "buffer {number}");
+    }
+    assert_eq!(stats.ops - before.ops, 32);
+    assert_eq!(stats.commands - before.commands, 32 * 4, "256 KiB are four commands");
+    // A ring that is refilled as soon as some commands are over is never much emptier when it is entered, but for the
+    // last time; one op at a time would be 4 deep.
+    let depth = stats.depth_at_submission();
+    assert!((0.75 * DEPTH as f64..=DEPTH as f64).contains(&depth), "{depth} commands in flight");
+}
+
+#[test]
+fn header_and_payload_of_different_memory_share_a_command_where_the_pages_allow_it() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let (header, payload) = (&buffers(2, 4096)[1], &buffers(4, 64 << 10)[3]);
+    let commands = |header: &[u8]| {
+        let before = device.stats();
+        device.write_buffers(&[WriteAt::gather(4096, [header, payload])]).all().unwrap();
+        let after = device.stats();
+        assert_eq!(after.staged_bytes, before.staged_bytes, "nothing is copied");
+        let mut found = vec![0; header.len() + payload.len()];
+        device.read_buffers(&mut [ReadAt::new(4096, &mut found)]).all().unwrap();
+        assert!(found == [header, payload].concat());
+        after.commands - before.commands
+    };
+    assert_eq!(commands(header), 1, "a whole page, and what follows from other memory");
+    assert_eq!(commands(&header[3584..]), 1, "the end of a page, and what follows");
+    // The controller cannot skip the rest of a page.
+    assert_eq!(commands(&header[..512]), 2, "a gap inside a page");
+}
+
+#[test]
+fn registered_memory_is_used_by_passthrough_too() {
+    let Some(namespace) = namespace("plain-4096") else { return };
+    let backend = open(namespace.generic());
+    let device = Dispatcher::new(backend.clone()).unwrap();
+    let pool = BufferPool::new(64 << 10, 4).unwrap();
+    pool.register_with(&*backend).unwrap();
+    let (mut one, mut two) = (pool.take().unwrap(), pool.take().unwrap());
+    one.fill(1);
+    two.fill(2);
+    let before = device.stats();
+    device.write_buffers(&[WriteAt::new(0, &one), WriteAt::new(1 << 20, &two)]).all().unwrap();
+    assert_eq!(device.stats().registered_ops - before.registered_ops, 2);
+    // A list of segments uses it from Linux 6.15 on, and works before as well.
+    device.write_buffers(&[WriteAt::gather(4 << 20, [&one[..4096], &two])]).all().unwrap();
+    let read = ReadAt::scatter(4 << 20, [&mut two[..4096], &mut one[..]]);
+    device.read_buffers(&mut [read]).all().unwrap();
+    assert!(one.iter().all(|&byte| byte == 2));
+    assert!(two[..4096].iter().all(|&byte| byte == 1));
+}
+
+#[test]
+fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
+    let Some(namespace) = namespace("faulty") else { return };
+    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let most = device.geometry().max_transfer;
+    let mut buffer = AlignedBuf::zeroed(1 << 20).unwrap();
+    let len = buffer.len() as u64;
+    let check = |error: raw_block_core::Error, place: u64, name: &str| {
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        let status = Status::of(&error).unwrap();
+        assert_eq!((status.name(), status.advice()), (name, Advice::Medium), "{error}");
+        let (offset, len) = error.place().unwrap();
+        assert!(len <= most && (offset..offset + len).contains(&place), "{error}");
+        assert!(error.to_string().contains(name), "{error}");
+    };
+    let at = read_fault() - len / 2;
+    let error = device.read_buffers(&mut [ReadAt::new(at, &mut buffer)]).all().unwrap_err();
+    check(error, read_fault(), "Unrecovered Read Error");
+    let at = write_fault() - len / 2;
+    let error = device.write_buffers(&[WriteAt::new(at, &buffer)]).all().unwrap_err();
+    check(error, write_fault(), "Write Fault");
+    // Nothing but that place.
+    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+}
+
+#[test]
+fn writes_go_through_the_placement_handle_that_they_name() {
+    let Some(namespace) = namespace("fdp") else { return };
+    let left = || {
+        let backend = open(namespace.generic());
+        backend.reclaim_unit_handles().iter().map(|handle| handle.blocks_left).collect::<Vec<_>>()
+    };
+    let write = |options| {
+        let device = Dispatcher::new(open(namespace.generic())).unwrap();
+        let buffer = AlignedBuf::zeroed(16 << 10).unwrap();
+        device.write_buffers(&[WriteAt::new(0, &buffer).with_options(options)]).all()
+    };
+    let backend = open(namespace.generic());
+    assert!(backend.controller().data_placement);
+    assert_eq!(
+        (backend.reclaim_unit_handles().len(), backend.geometry().placement_handles),
+        (4, 4)
+    );
+    drop(backend);
+    let placed = |handle| WriteOptions { placement: Some(handle), ..WriteOptions::default() };
+    // 16 KiB are 4 blocks of 4096 bytes.
+    for handle in 0..4 {
+        let before = left();
+        write(placed(handle)).unwrap();
+        let mut expected = before;
+        expected[usize::from(handle)] -= 4;
+        assert_eq!(left(), expected, "through handle {handle}");
+    }
+    let refused = write(placed(4)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(refused.to_string().contains("the device has 0 to 3"), "{refused}");
+    // Without one, the device chooses.
+    write(WriteOptions { durable: true, ..WriteOptions::default() }).unwrap();
+}
+
+#[test]
+fn a_device_that_vanishes_fails_what_is_under_way_and_hangs_nothing() {
+    let Some(namespace) = namespace("vanishing") else { return };
+    let name = namespace.block().file_name().unwrap().to_str().unwrap();
+    // The controller, also with multipath, where the parent is a subsystem.
+    let serial = |path: &Path| fs::read_to_string(path.join("serial")).unwrap_or_default();
+    let mut controllers =
+        fs::read_dir("/sys/class/nvme").unwrap().map(|entry| entry.unwrap().path());
+    let controller = controllers.find(|path| serial(path).trim() == "vanishing").unwrap();
+    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let remove = thread::spawn(move || {
+        thread::sleep(std::time::Duration::from_millis(300));
+        fs::write(controller.join("device/remove"), "1").unwrap();
+    });
+    let mut buffers = buffers(32, 64 << 10);
+    let error = loop {
+        let mut reads: Vec<_> = (0..)
+            .step_by(1 << 20)
+            .zip(&mut buffers)
+            .map(|(offset, buffer)| ReadAt::new(offset, buffer))
+            .collect();
+        if let Err(error) = device.read_buffers(&mut reads).all() {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error}");
+    let buffer = &buffers[0];
+    let error = device.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error}");
+    // The kernel takes the namespace down when its block device is not held any more.
+    drop(device);
+    remove.join().unwrap();
+    assert!(!Path::new("/sys/block").join(name).exists());
+}

@@ -1,0 +1,225 @@
+//! What a backend refuses to open, and what it says, on NVMe namespaces in the virtual machine.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::NvmeNamespace;
+use raw_block_core::{Dispatcher, Error, ErrorKind, IoBackend, ReadAt, WriteAt};
+use raw_block_nvme::{NvmeBackend, NvmeOptions};
+use raw_block_uring::{UringBackend, UringOptions};
+
+/// The namespace of a scenario, or nothing outside of the virtual machine.
+fn namespace(scenario: &str) -> Option<NvmeNamespace> {
+    NvmeNamespace::find(scenario, 1).inspect_err(Skipped::tell).ok()
+}
+
+fn open_with(path: &Path, options: &NvmeOptions) -> Result<Arc<NvmeBackend>, Error> {
+    NvmeBackend::open(path, options).map(Arc::new)
+}
+
+fn open(path: &Path) -> Result<Arc<NvmeBackend>, Error> {
+    open_with(path, &NvmeOptions::default())
+}
+
+/// Opening fails with this kind of error, which names the path and has these words.
+#[track_caller]
+fn assert_refused(result: Result<Arc<NvmeBackend>, Error>, kind: ErrorKind, words: &[&str]) {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    let text = error.to_string();
+    for word in words {
+        assert!(text.contains(word), "no {word:?} in: {text}");
+    }
+}
+
+/// The controller of a namespace, in `/sys/class/nvme`: of this serial number.
+fn controller(scenario: &str) -> PathBuf {
+    let mut controllers =
+        fs::read_dir("/sys/class/nvme").unwrap().map(|entry| entry.unwrap().path());
+    let has_serial =
+        |path: &PathBuf| fs::read_to_string(path.join("serial")).unwrap().trim() == scenario;
+    controllers.find(has_serial).unwrap()
+}
+
+#[test]
+fn what_is_no_namespace_is_refused_in_words() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let block = open(namespace.block());
+    assert_refused(block, ErrorKind::Unsupported, &["block device", "/dev/ng0n1"]);
+    let node = Path::new("/dev").join(controller("plain-512").file_name().unwrap());
+    assert_refused(open(&node), ErrorKind::Unsupported, &["it is a controller"]);
+    assert_refused(open(Path::new("/dev/null")), ErrorKind::Unsupported, &["/dev/null", "mem"]);
+    assert_refused(open(Path::new("/init")), ErrorKind::Unsupported, &["it is no device"]);
+    assert_refused(open(Path::new("/dev")), ErrorKind::Unsupported, &["it is no device"]);
+    assert_refused(open(Path::new("/dev/ng99n1")), ErrorKind::NotFound, &["/dev/ng99n1"]);
+}
+
+#[test]
+fn a_format_with_metadata_is_refused() {
+    let Some(namespace) = namespace("metadata") else { return };
+    let refused = open(namespace.generic());
+    assert_refused(refused, ErrorKind::Unsupported, &["8 bytes of metadata", "format"]);
+}
+
+#[test]
+fn a_namespace_that_somebody_else_uses_is_refused() {
+    let Some(namespace) = namespace("plain-4096") else { return };
+    let (block, generic) = (namespace.block(), namespace.generic());
+    let name = block.to_str().unwrap();
+    let force = NvmeOptions { force: true, ..NvmeOptions::default() };
+
+    // The kernel uses it, as a mounted one.
+    let run = |program: &str| {
+        let status = Command::new(program).arg(block).status().unwrap();
+        assert!(status.success(), "{program} {name}: {status}");
+    };
+    run("mkswap");
+    run("swapon");
+    assert_refused(open(generic), ErrorKind::Busy, &[name, "mounted"]);
+    assert_refused(open_with(generic, &force), ErrorKind::Busy, &[name, "mounted"]);
+    run("swapoff");
+
+    let other = UringBackend::open(block, &UringOptions::default()).unwrap();
+    assert_refused(open(generic), ErrorKind::Busy, &[name]);
+    drop(other);
+    let first = open(generic).unwrap();
+    assert_refused(open(generic), ErrorKind::Busy, &[name]);
+    let other = UringBackend::open(block, &UringOptions::default()).unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Busy, "passthrough holds the block device");
+    // Held as long as there is anything that could write.
+    let device = Dispatcher::new(first).unwrap();
+    assert_refused(open(generic), ErrorKind::Busy, &[name]);
+    drop(device);
+    open(generic).unwrap();
+}
+
+#[test]
+fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
+    let Some(namespace) = namespace("two-namespaces") else { return };
+    let part = |offset, len| {
+        let options = NvmeOptions { offset, len, ..NvmeOptions::default() };
+        open_with(namespace.generic(), &options)
+    };
+    let size = open(namespace.generic()).unwrap().geometry().capacity;
+    let behind = part(size - 4096, Some(8192));
+    assert_refused(behind, ErrorKind::OutOfRange, &["ends behind", &size.to_string()]);
+    assert_refused(part(size + 512, None), ErrorKind::OutOfRange, &["ends behind"]);
+    assert_refused(part(u64::MAX - 511, Some(1024)), ErrorKind::OutOfRange, &["ends behind"]);
+    assert_refused(part(100, None), ErrorKind::Misaligned, &["block of 512 bytes"]);
+    assert_refused(part(0, Some(1000)), ErrorKind::Misaligned, &["block of 512 bytes"]);
+    assert_refused(part(size, None), ErrorKind::InvalidInput, &["smaller than one"]);
+    let most = NvmeOptions { max_command: Some(100), ..NvmeOptions::default() };
+    let refused = open_with(namespace.generic(), &most);
+    assert_refused(refused, ErrorKind::InvalidInput, &["100 bytes"]);
+
+    let whole = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
+    whole.write_buffers(&[WriteAt::new(0, &[1; 16 << 10])]).all().unwrap();
+    drop(whole);
+    let device = Dispatcher::new(part(4096, Some(8192)).unwrap()).unwrap();
+    assert_eq!(device.geometry().capacity, 8192);
+    device.write_buffers(&[WriteAt::new(0, &[2; 512])]).all().unwrap();
+    device.write_zeroes(512, 512).unwrap();
+    device.discard(4096, 4096).unwrap();
+    let outside = device.write_buffers(&[WriteAt::new(8192, &[3; 512])]).all().unwrap_err();
+    assert_eq!(outside.kind(), ErrorKind::OutOfRange);
+    let misaligned = device.write_buffers(&[WriteAt::new(100, &[3; 512])]).all().unwrap_err();
+    assert_eq!(misaligned.kind(), ErrorKind::Misaligned);
+    drop(device);
+    let whole = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
+    let mut found = vec![0; 16 << 10];
+    whole.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    for (range, byte) in [(0..4096, 1), (4096..4608, 2), (4608..5120, 0), (5120..8192, 1)] {
+        assert!(found[range.clone()].iter().all(|&found| found == byte), "{range:?}");
+    }
+    assert!(found[12288..].iter().all(|&found| found == 1), "behind the part");
+}
+
+/// Runs `test` in a thread whose user is nobody, with none of root's capabilities.
+fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    const NOBODY: libc::uid_t = 65534;
+    let run = || {
+        // SAFETY: the bare system call, unlike the function of the C library, changes this thread alone, and takes
+        // nothing but numbers.
+        let failed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        assert_eq!(failed, 0);
+        test()
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+#[test]
+fn permission_on_the_nodes_is_all_that_it_takes() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let (block, generic) = (namespace.block(), namespace.generic());
+    let refused = as_nobody(|| open(generic));
+    assert_refused(refused, ErrorKind::PermissionDenied, &["mode and group"]);
+    let allow = |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    allow(generic, 0o666);
+    let refused = as_nobody(|| open(generic));
+    assert_refused(refused, ErrorKind::PermissionDenied, &["block device has to be held"]);
+    allow(block, 0o666);
+    let result = as_nobody(|| {
+        let device = Dispatcher::new(open(generic)?)?;
+        device.write_buffers(&[WriteAt::new(0, &[7; 4096])]).all()?;
+        device.flush()
+    });
+    allow(block, 0o600);
+    allow(generic, 0o600);
+    result.unwrap();
+}
+
+#[test]
+fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let allow = |mode| {
+        for path in [namespace.block(), namespace.generic()] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    let device = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
+    device.write_buffers(&[WriteAt::new(0, &[9; 512])]).all().unwrap();
+    drop(device);
+    allow(0o644);
+    let result = as_nobody(|| {
+        assert!(open(namespace.generic()).is_err());
+        let backend = NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::default())?;
+        let device = Dispatcher::new(Arc::new(backend))?;
+        let mut found = [0; 512];
+        device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all()?;
+        assert_eq!(found, [9; 512]);
+        let refused = device.write_buffers(&[WriteAt::new(0, &found)]).all().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+        Ok::<(), Error>(())
+    });
+    allow(0o600);
+    result.unwrap();
+}
+
+#[test]
+fn without_sysfs_it_takes_force_and_commands_are_short() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let generic = namespace.generic();
+    let hidden = || {
+        // For this thread alone.
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("none"), "/sys", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        assert_refused(open(generic), ErrorKind::Unsupported, &["/sys", "force"]);
+        let force = NvmeOptions { force: true, ..NvmeOptions::default() };
+        let backend = open_with(generic, &force).unwrap();
+        assert_eq!(backend.geometry().max_transfer, 128 << 10);
+        assert_refused(open_with(generic, &force), ErrorKind::Busy, &["open already"]);
+        let device = Dispatcher::new(backend).unwrap();
+        device.write_buffers(&[WriteAt::new(0, &vec![5; 1 << 20])]).all().unwrap();
+    };
+    thread::scope(|scope| scope.spawn(hidden).join().unwrap());
+}
