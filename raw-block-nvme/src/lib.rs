@@ -41,3 +41,8 @@ pub use backend::{NvmeBackend, NvmeOptions};
 pub use identify::{Controller, Namespace};
 pub use placement::ReclaimUnitHandle;
 pub use status::{Advice, Status};
+
+/// The examples of the README are tested like those of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,7 +20,8 @@ fn open(path: &str) -> Result<Dispatcher, Error> {
 /// A transfer of the part of an image of `len` bytes that begins at `place`; the last one may be short.
 fn part(place: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
     let payload_len = buffer.len().min(usize::try_from(len - place).unwrap_or(PART));
-    OwnedTransfer { offset: place, payload_len, total_len: payload_len as u64, buffer }
+    let total_len = payload_len as u64;
+    OwnedTransfer { payload_len, total_len, ..OwnedTransfer::new(place, buffer) }
 }
 
 /// Starts reading the batch that begins at `first`.
