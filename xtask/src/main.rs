@@ -6,6 +6,7 @@ mod crash;
 mod fuzz;
 mod kill;
 mod nightly;
+mod scale;
 mod vm;
 
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ enum Chore {
     /// Cuts the power under a store, on simulated devices, and holds it to its promises.
     #[command(long_about = crash::ABOUT)]
     Crash(crash::Options),
+    /// Measures what shows only in a large store: cost of a key, recovery, puts beside checkpoints.
+    #[command(long_about = scale::ABOUT)]
+    Scale(scale::Options),
     /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
     #[command(long_about = asan::ABOUT)]
     Asan(asan::Options),
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
         Chore::Crash(options) => crash::run(&options),
+        Chore::Scale(options) => scale::run(&options),
         Chore::Asan(options) => asan::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Kill(options) => kill::run(&options),
