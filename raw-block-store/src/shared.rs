@@ -112,7 +112,7 @@ impl Shared {
             guard.space.commit(committed.number, covered);
             self.wake(&guard);
         }
-        self.counters.checkpoints.add(1);
+        self.counters.checkpoints.add(started.elapsed());
         tracing::debug!(
             device = self.device.backend().device(),
             number = committed.number,

@@ -1,6 +1,10 @@
 //! What the store was asked, and how it went.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
 
 /// The counters of one open store at one moment. Everything counts from when it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +36,10 @@ pub struct StoreStats {
     pub evictions: u64,
     /// Checkpoints that were committed.
     pub checkpoints: u64,
+    /// How long they took: half of them no longer than this.
+    pub checkpoint_median: Duration,
+    /// How long the longest of them took.
+    pub checkpoint_longest: Duration,
 }
 
 /// The counters that calls add to.
@@ -43,7 +51,40 @@ pub(crate) struct Counters {
     pub(crate) failed_checks: Counter,
     pub(crate) deletes: Counter,
     pub(crate) evictions: Counter,
-    pub(crate) checkpoints: Counter,
+    pub(crate) checkpoints: Times,
+}
+
+/// How long something took that is done now and then: in microseconds, exact to one per cent.
+#[derive(Debug)]
+pub(crate) struct Times(Mutex<Histogram<u64>>);
+
+impl Default for Times {
+    fn default() -> Self {
+        // One hour is the longest that is told from longer ones.
+        let times = Histogram::new_with_bounds(1, 3_600_000_000, 2).unwrap_or_else(|_| {
+            unreachable!("the bounds are constants that the histogram accepts")
+        });
+        Self(Mutex::new(times))
+    }
+}
+
+impl Times {
+    pub(crate) fn add(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.with(|times| times.saturating_record(micros));
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.with(|times| times.len())
+    }
+
+    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
+        self.with(|times| Duration::from_micros(times.value_at_quantile(quantile)))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Histogram<u64>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Debug, Default)]

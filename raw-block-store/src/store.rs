@@ -284,7 +284,9 @@ impl Store {
             failed_checks: failed_checks.get(),
             deletes: deletes.get(),
             evictions: evictions.get(),
-            checkpoints: checkpoints.get(),
+            checkpoints: checkpoints.count(),
+            checkpoint_median: checkpoints.quantile(0.5),
+            checkpoint_longest: checkpoints.quantile(1.0),
         })
     }
 

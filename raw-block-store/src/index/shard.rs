@@ -34,8 +34,12 @@ impl Shard {
     }
 
     pub(super) fn find(&self, hash: &KeyHash, entries: &Entries) -> Option<Located> {
-        let slot = *self.table.find(spread(hash), |&slot| entries.get(slot).key_hash == *hash)?;
-        Some(Located { slot: slot.into(), entry: entries.get(slot) })
+        let mut entry = ObjectEntry::NONE;
+        let slot = self.table.find(spread(hash), |&slot| {
+            entry = entries.get(slot);
+            entry.key_hash == *hash
+        })?;
+        Some(Located { slot: (*slot).into(), entry })
     }
 
     pub(super) fn publish(&mut self, new: Located, entries: &Entries) -> Option<Place> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
@@ -54,7 +54,7 @@ impl Faulty {
 
     /// From now on `rule` decides about each op.
     pub(crate) fn rule(&self, rule: impl FnMut(&Op) -> Fate + Send + 'static) {
-        *self.0.rule.lock().unwrap() = Box::new(rule);
+        *self.0.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
     }
 
     /// From now on ops of this kind that touch the byte at `offset` fail.
@@ -129,7 +129,7 @@ impl IoQueue for Queue {
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
         let room = self.depth() - self.done.len();
         for mut op in ops.drain(..room.min(ops.len())) {
-            let fate = (self.device.rule.lock().unwrap())(&op);
+            let fate = (self.device.rule.lock().unwrap_or_else(PoisonError::into_inner))(&op);
             if op.kind() == OpKind::Flush {
                 let hold = Arc::clone(&self.device.in_flush.lock().unwrap());
                 hold();
