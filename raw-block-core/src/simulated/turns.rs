@@ -203,3 +203,57 @@ impl Turns {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waiting;
+
+    /// The order in which two threads add to a list that each locks again and again.
+    fn order(seed: u64) -> Vec<u8> {
+        let list = Mutex::new(Vec::new());
+        let add = |me: u8| {
+            let list = &list;
+            move || (0..20).for_each(|_| waiting::lock(list).push(me))
+        };
+        take_turns(seed, vec![Box::new(add(0)), Box::new(add(1))]);
+        list.into_inner().unwrap()
+    }
+
+    #[test]
+    fn the_seed_says_who_goes_on() {
+        assert!((0..20).all(|seed| order(seed) == order(seed)));
+        assert!((1..20).any(|seed| order(seed) != order(0)));
+    }
+
+    #[test]
+    fn a_signal_is_waited_for_without_standing_in_its_way() {
+        let (ready, signal) = (Mutex::new(false), Condvar::new());
+        let wait = || {
+            let mut guard = waiting::lock(&ready);
+            while !*guard {
+                guard = waiting::wait(&signal, &ready, guard);
+            }
+        };
+        for seed in 0..20 {
+            *ready.lock().unwrap() = false;
+            take_turns(seed, vec![Box::new(wait), Box::new(|| *waiting::lock(&ready) = true)]);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "none of the threads that take turns can go on")]
+    fn threads_that_wait_for_each_other_are_told() {
+        let locks = [Mutex::new(()), Mutex::new(())];
+        let both = |first: usize| {
+            let locks = &locks;
+            move || {
+                for _ in 0..1000 {
+                    let _first = waiting::lock(&locks[first]);
+                    let _second = waiting::lock(&locks[1 - first]);
+                }
+            }
+        };
+        take_turns(3, vec![Box::new(both(0)), Box::new(both(1))]);
+    }
+}
