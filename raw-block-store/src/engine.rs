@@ -30,6 +30,15 @@ pub enum Engine {
 /// `Engine::Auto` takes passthrough for a character device; otherwise io_uring, or POSIX where io_uring is refused,
 /// and logs that it did. Which engines there are is decided by the features `posix`, `uring` and `nvme` of this crate.
 ///
+/// # Examples
+/// ```no_run
+/// use raw_block_core::Direct;
+/// use raw_block_store::{Engine, Store, open_device};
+///
+/// let store = Store::open(open_device("/dev/nvme0n1", Engine::Auto, Direct::Required)?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// Those of the engine; [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) for an engine that is not built in.
 pub fn open_device(

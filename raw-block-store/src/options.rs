@@ -16,6 +16,19 @@ const MIN_LOG_BLOCKS: u64 = 64;
 const MAX_LOG_BLOCKS: u64 = 4096;
 
 /// What [`Store::format`](crate::Store::format) makes.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::FormatOptions;
+///
+/// // Objects of up to 256 KiB, as many as the device holds; blocks of 512 bytes waste less on small ones.
+/// let options = FormatOptions {
+///     block_size: Some(512),
+///     label: "kv-cache".to_owned(),
+///     ..FormatOptions::for_payloads(256 << 10)
+/// };
+/// # assert!(options.slot_count.is_none());
+/// ```
 #[derive(Clone, Debug)]
 pub struct FormatOptions {
     /// Length in bytes of the largest payload.
@@ -37,6 +50,14 @@ pub struct FormatOptions {
 }
 
 /// How [`Store::open_with`](crate::Store::open_with) opens a store.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::{EvictionPolicy, OpenOptions};
+///
+/// let options = OpenOptions { eviction: EvictionPolicy::S3Fifo, ..OpenOptions::default() };
+/// # assert!(options.checkpoint_thread);
+/// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// What goes when the store is full.

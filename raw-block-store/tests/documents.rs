@@ -8,6 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use raw_block_core::conformance::Skipped;
+
 /// All Markdown files of the project.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -46,7 +48,12 @@ fn every_command_of_the_tool_runs_as_it_is_written() {
     let tool = Path::new(env!("CARGO_BIN_EXE_rawblock")).parent().unwrap();
     let path = format!("{}:{}", tool.display(), env::var("PATH").unwrap());
     let mut ran = 0;
-    for document in documents() {
+    let documents = documents();
+    if !documents.iter().any(|path| path.ends_with("CONTRIBUTING.md")) {
+        return Skipped::because("the documents are those of the workspace, not of the package")
+            .tell();
+    }
+    for document in documents {
         let text = fs::read_to_string(&document).unwrap();
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         fs::write(folder.path().join("README.md"), "a value").unwrap();

@@ -14,6 +14,22 @@ use crate::{AlignedBuf, Error, OwnedTransfer};
 /// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue and
 /// its buffers for good, which is sound, and visible as
 /// [`tickets_out`](crate::StatsSnapshot::tickets_out).
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_core::{AlignedBuf, Dispatcher, MemoryBackend, OwnedTransfer};
+///
+/// let device = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
+/// let batch = vec![OwnedTransfer::new(4096, AlignedBuf::zeroed(4096)?)];
+/// let ticket = device.batched_read(batch).map_err(|refused| refused.error)?;
+/// // ... other work ...
+/// for finished in ticket.wait() {
+///     finished.result?;
+///     assert_eq!(finished.buffer.len(), 4096);
+/// }
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
 #[must_use = "dropping a ticket waits for its batch and throws the results away"]
 pub struct Ticket {
     id: u64,
