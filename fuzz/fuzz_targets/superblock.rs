@@ -45,7 +45,7 @@ fn check(superblock: &Superblock, cell: &[u8]) {
     assert!(superblock.last_superblock_offset.get() < superblock.device_len.get());
     assert_eq!(superblock.slot_offset(slots), None);
     assert!(superblock.label().len() <= 64);
-    if let SuperblockState::Clean { checkpoint } = superblock.state() {
+    if let SuperblockState::Clean { checkpoint, .. } = superblock.state() {
         assert_ne!(checkpoint, 0);
     }
     let mut written = vec![0xFF; SUPERBLOCK_CELL_LEN];
