@@ -31,6 +31,15 @@ pub trait IoBackend: Send + Sync {
     /// [`ErrorKind::OutOfResources`] when the system has no more memory, threads or descriptors.
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error>;
 
+    /// As [`open_queue`](Self::open_queue), for the calling thread alone. A backend that gains nothing from
+    /// it gives a queue that any thread may use; [`IoQueue::is_local`] tells.
+    ///
+    /// # Errors
+    /// As [`open_queue`](Self::open_queue).
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        self.open_queue(depth)
+    }
+
     /// Registers an arena, so that transfers from and to it skip the mapping of its pages.
     ///
     /// The backend keeps the arena alive until it is [unregistered](Self::unregister) or the backend is
@@ -75,6 +84,12 @@ pub trait IoQueue: Send {
 
     /// How many ops were accepted and not yet reaped.
     fn in_flight(&self) -> usize;
+
+    /// Whether only the thread that opened the queue may use it. Used by another thread it accepts nothing
+    /// and gives no completions; another thread may drop it, where ops that are in flight are leaked.
+    fn is_local(&self) -> bool {
+        false
+    }
 
     /// Accepts ops from the front of `ops` while there is room; the others stay in `ops`.
     ///

@@ -1,7 +1,9 @@
 //! The backend and its options.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,12 +36,31 @@ pub struct UringBackend {
     rings: Arc<RingDevice>,
 }
 
-/// The open file, kept by the rings as well.
-struct Shared(Arc<DeviceFile>);
+/// The file of the rings: the device opened once more, without holding it exclusively.
+///
+/// The kernel takes a ring down in the background, and keeps its file open meanwhile. As that is not the file
+/// that holds the device, the device is free as soon as the backend and its queues are gone.
+enum RingFile {
+    Again(File),
+    /// Where there is no `/proc`, or it forbids that.
+    Same(Arc<DeviceFile>),
+}
 
-impl AsFd for Shared {
+impl RingFile {
+    fn of(file: &Arc<DeviceFile>) -> Self {
+        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        let direct = if file.is_direct() { libc::O_DIRECT } else { 0 };
+        let again = OpenOptions::new().read(true).write(true).custom_flags(direct).open(path);
+        again.map_or_else(|_| Self::Same(Arc::clone(file)), Self::Again)
+    }
+}
+
+impl AsFd for RingFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        match self {
+            Self::Again(file) => file.as_fd(),
+            Self::Same(file) => file.as_fd(),
+        }
     }
 }
 
@@ -66,8 +87,8 @@ impl UringBackend {
 
     fn on(file: DeviceFile, options: &UringOptions) -> Result<Self, Error> {
         let file = Arc::new(file);
-        let shared = Shared(Arc::clone(&file));
-        let rings = Arc::new(RingDevice::new(shared, file.path(), options.kernel_polling)?);
+        let ring_file = RingFile::of(&file);
+        let rings = Arc::new(RingDevice::new(ring_file, file.path(), options.kernel_polling)?);
         Ok(Self { file, rings })
     }
 
@@ -77,10 +98,16 @@ impl UringBackend {
         self.file.is_direct()
     }
 
-    /// The setup flags that the kernel granted the rings.
+    /// The setup flags that the kernel granted queues which any thread may use: those of tickets.
     #[must_use]
     pub fn granted_flags(&self) -> GrantedFlags {
         self.rings.granted_flags()
+    }
+
+    /// The setup flags that the kernel granted queues of one thread: those of blocking calls.
+    #[must_use]
+    pub fn granted_local_flags(&self) -> GrantedFlags {
+        self.rings.granted_local_flags()
     }
 
     /// Whether transfers of several segments can use registered memory (Linux 6.15).
@@ -112,6 +139,11 @@ impl IoBackend for UringBackend {
         Ok(Box::new(UringQueue::<Standard>::open(file, rings, depth, Linux)?))
     }
 
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (file, rings) = (Arc::clone(&self.file), Arc::clone(&self.rings));
+        Ok(Box::new(UringQueue::<Standard>::open_local(file, rings, depth, Linux)?))
+    }
+
     fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
         self.rings.register(arena)
     }
@@ -126,6 +158,7 @@ impl fmt::Debug for UringBackend {
         f.debug_struct("UringBackend")
             .field("file", &self.file)
             .field("granted_flags", &self.granted_flags())
+            .field("granted_local_flags", &self.granted_local_flags())
             .finish_non_exhaustive()
     }
 }

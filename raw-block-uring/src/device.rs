@@ -11,7 +11,7 @@ use io_uring::{IoUring, Probe, opcode};
 use raw_block_core::{Arena, Error, ErrorKind, Stats};
 
 use crate::regions::Regions;
-use crate::setup::{self, GrantedFlags, Polling};
+use crate::setup::{self, GrantedFlags, Polling, Usage};
 use crate::width::{RawRing, Standard, Width};
 
 /// What the rings of one backend share.
@@ -24,6 +24,7 @@ pub struct RingDevice {
     generation: AtomicU64,
     polling: Option<Polling>,
     granted: GrantedFlags,
+    granted_locally: GrantedFlags,
     serves_vectored_fixed: bool,
     stats: Stats,
     name: String,
@@ -63,7 +64,13 @@ impl RingDevice {
         idle: Option<Duration>,
     ) -> Result<Self, Error> {
         let first = idle.map(Polling::start).transpose()?;
-        let (ring, granted) = setup::ring::<Standard>(1, first).map_err(|error| error.on(name))?;
+        let usage = first.map_or(Usage::Shared, Usage::Polled);
+        let (ring, granted) = setup::ring::<Standard>(1, usage).map_err(|error| error.on(name))?;
+        let granted_locally = match usage {
+            Usage::Polled(_) => granted,
+            // Made only to see what is granted.
+            _ => setup::ring::<Standard>(1, Usage::Local).map_err(|error| error.on(name))?.1,
+        };
         let mut probe = Probe::new();
         // A kernel that does not even answer has nothing that is asked for here.
         let _ = ring.submitter().register_probe(&mut probe);
@@ -77,6 +84,7 @@ impl RingDevice {
             template: Mutex::new(template),
             generation: AtomicU64::new(0),
             granted,
+            granted_locally,
             serves_vectored_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
                 && probe.is_supported(opcode::WritevFixed::CODE),
             stats: Stats::new(),
@@ -91,10 +99,16 @@ impl RingDevice {
         &self.name
     }
 
-    /// The setup flags that the kernel granted.
+    /// The setup flags that the kernel granted rings which any thread may use.
     #[must_use]
     pub fn granted_flags(&self) -> GrantedFlags {
         self.granted
+    }
+
+    /// The setup flags that the kernel granted rings of one thread.
+    #[must_use]
+    pub fn granted_local_flags(&self) -> GrantedFlags {
+        self.granted_locally
     }
 
     /// Whether the kernel takes registered memory in vectored transfers (Linux 6.15).
@@ -109,8 +123,13 @@ impl RingDevice {
         &self.stats
     }
 
-    pub(crate) fn polling(&self) -> Option<Polling> {
-        self.polling
+    /// How a ring is to be set up, for the thread that makes it or for all.
+    pub(crate) fn usage(&self, local: bool) -> Usage {
+        match self.polling {
+            Some(polling) => Usage::Polled(polling),
+            None if local => Usage::Local,
+            None => Usage::Shared,
+        }
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -203,6 +222,7 @@ impl fmt::Debug for RingDevice {
         f.debug_struct("RingDevice")
             .field("name", &self.name)
             .field("granted_flags", &self.granted)
+            .field("granted_local_flags", &self.granted_locally)
             .field("serves_vectored_fixed", &self.serves_vectored_fixed)
             .finish_non_exhaustive()
     }

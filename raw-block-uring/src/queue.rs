@@ -35,6 +35,16 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         Ok(Self { ring: Ring::open(device, depth, kernel)?, file })
     }
 
+    /// A queue that only the calling thread uses.
+    pub(crate) fn open_local(
+        file: Arc<DeviceFile>,
+        device: Arc<RingDevice>,
+        depth: usize,
+        kernel: K,
+    ) -> Result<Self, Error> {
+        Ok(Self { ring: Ring::open_local(device, depth, kernel)?, file })
+    }
+
     /// Puts the entry for what is left of an op into the submission queue.
     fn push(&mut self, slot: u32) {
         let Some(InFlight { op, punches, .. }) = self.ring.get(slot) else { return };
@@ -103,7 +113,14 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
         self.ring.in_use()
     }
 
+    fn is_local(&self) -> bool {
+        self.ring.is_local()
+    }
+
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        if !self.ring.is_usable_here() {
+            return;
+        }
         self.ring.refresh_regions();
         while let Some(op) = ops.pop_front() {
             match self.ring.insert(InFlight::new(op)) {
@@ -114,6 +131,9 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        if !self.ring.is_usable_here() {
+            return;
+        }
         let target = done.len().saturating_add(min);
         let mut entered = false;
         loop {
@@ -136,10 +156,9 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
 }
 
 impl<W: Width, K: Kernel> Drop for UringQueue<W, K> {
-    /// Waits for everything that was accepted: the kernel still owns its memory.
+    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread cannot
+    /// wait for it, the ring leaks it.
     fn drop(&mut self) {
-        if self.ring.is_ours() {
-            self.reap(usize::MAX, None, &mut Vec::new());
-        }
+        self.reap(usize::MAX, None, &mut Vec::new());
     }
 }

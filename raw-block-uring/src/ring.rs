@@ -6,7 +6,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use io_uring::cqueue::EntryMarker as _;
@@ -59,6 +59,8 @@ pub struct Ring<W: Width, T, K: Kernel = Linux> {
     broken: Option<i32>,
     /// The process that has the ring: its memory is not there in a forked child.
     process: u32,
+    /// The only thread that may use the ring, if it is one of a single thread.
+    owner: Option<ThreadId>,
     kernel: K,
     device: Arc<RingDevice>,
 }
@@ -70,8 +72,27 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     /// # Errors
     /// Those of [`probe`](crate::probe).
     pub fn open(device: Arc<RingDevice>, depth: usize, kernel: K) -> Result<Self, Error> {
+        Self::set_up(device, depth, kernel, false)
+    }
+
+    /// As [`open`](Self::open), for the calling thread alone: where the kernel has such rings (Linux 6.1),
+    /// it takes in completions with less work, and refuses all other threads. See
+    /// [`is_local`](Self::is_local).
+    ///
+    /// # Errors
+    /// Those of [`probe`](crate::probe).
+    pub fn open_local(device: Arc<RingDevice>, depth: usize, kernel: K) -> Result<Self, Error> {
+        Self::set_up(device, depth, kernel, true)
+    }
+
+    fn set_up(
+        device: Arc<RingDevice>,
+        depth: usize,
+        kernel: K,
+        local: bool,
+    ) -> Result<Self, Error> {
         let depth = u32::try_from(depth).unwrap_or(u32::MAX);
-        let (raw, _) = setup::ring::<W>(depth, device.polling())?;
+        let (raw, granted) = setup::ring::<W>(depth, device.usage(local))?;
         device.register_file::<W>(&raw)?;
         // The kernel rounds up to a power of two, and may clamp; there are at least as many completion
         // entries.
@@ -87,6 +108,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             failed_enters: 0,
             broken: None,
             process: std::process::id(),
+            owner: granted.is_local().then(|| thread::current().id()),
             kernel,
             device,
         })
@@ -277,6 +299,18 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     pub fn is_ours(&self) -> bool {
         std::process::id() == self.process
     }
+
+    /// Whether only the thread that made the ring may use it. Any thread may drop it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Whether this thread may use the ring.
+    #[must_use]
+    pub fn is_usable_here(&self) -> bool {
+        self.is_ours() && self.owner.is_none_or(|owner| owner == thread::current().id())
+    }
 }
 
 fn system_call<W: Width>(raw: &RawRing<W>, enter: Enter, wake: bool) -> io::Result<usize> {
@@ -309,7 +343,7 @@ impl<W: Width, T, K: Kernel> Drop for Ring<W, T, K> {
             return;
         }
         // Without this the ring, which the kernel takes down in the background, would hold the device
-        // open, and locked, for some time after it was closed.
+        // open for some time after it was closed. Of a local ring no other thread can do that.
         let _ = self.raw.submitter().unregister_files();
         // SAFETY: the ring is not used any more: this is the drop of its only owner.
         unsafe { ManuallyDrop::drop(&mut self.raw) };

@@ -16,6 +16,11 @@ use crate::width::{RawRing, Standard, Width};
 enum Flag {
     /// Linux 6.6: submission entries are taken in order, without an index array.
     NoSqarray,
+    /// Linux 6.1: completions are taken in by the system call that waits for them, all at once, and the
+    /// thread is woken only when there are as many as it waits for.
+    DeferTaskrun,
+    /// Linux 6.0: one thread uses the ring, all others are refused (`EEXIST`).
+    SingleIssuer,
     /// Linux 5.19: completions do not interrupt the thread; a flag in the ring tells that some are due.
     /// Without meaning, and refused, where a thread of the kernel submits.
     CoopTaskrun,
@@ -28,16 +33,32 @@ enum Flag {
 }
 
 impl Flag {
-    /// Those that make a ring better but not different, newest first, which is the order in which they
-    /// are given up. All of them allow a ring that is lent from thread to thread; `SINGLE_ISSUER` and
-    /// `DEFER_TASKRUN` do not, so they are not here.
-    const WISHES: [Self; 4] = [Self::NoSqarray, Self::CoopTaskrun, Self::SubmitAll, Self::Clamp];
-    const ALL: [Self; 5] =
-        [Self::NoSqarray, Self::CoopTaskrun, Self::SubmitAll, Self::Clamp, Self::Sqpoll];
+    /// Newest first, which is the order in which they are given up. The last one is not: it was asked for.
+    const ALL: [Self; 7] = [
+        Self::NoSqarray,
+        Self::DeferTaskrun,
+        Self::SingleIssuer,
+        Self::CoopTaskrun,
+        Self::SubmitAll,
+        Self::Clamp,
+        Self::Sqpoll,
+    ];
+
+    /// Whether a ring for `usage` is better with it.
+    fn suits(self, usage: Usage) -> bool {
+        match self {
+            Self::NoSqarray | Self::SubmitAll | Self::Clamp => true,
+            Self::DeferTaskrun | Self::SingleIssuer => matches!(usage, Usage::Local),
+            Self::CoopTaskrun => !matches!(usage, Usage::Polled(_)),
+            Self::Sqpoll => matches!(usage, Usage::Polled(_)),
+        }
+    }
 
     const fn name(self) -> &'static str {
         match self {
             Self::NoSqarray => "NO_SQARRAY",
+            Self::DeferTaskrun => "DEFER_TASKRUN",
+            Self::SingleIssuer => "SINGLE_ISSUER",
             Self::CoopTaskrun => "COOP_TASKRUN",
             Self::SubmitAll => "SUBMIT_ALL",
             Self::Clamp => "CLAMP",
@@ -61,10 +82,28 @@ impl GrantedFlags {
     }
 }
 
+impl GrantedFlags {
+    /// Whether only the thread that made the ring may use it.
+    pub(crate) fn is_local(self) -> bool {
+        self.0 & Flag::SingleIssuer.bit() != 0
+    }
+}
+
 impl fmt::Debug for GrantedFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
     }
+}
+
+/// How a ring is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Usage {
+    /// By one thread at a time.
+    Shared,
+    /// By the thread that makes it, and no other.
+    Local,
+    /// As `Shared`, and a thread of the kernel looks for submissions.
+    Polled(Polling),
 }
 
 /// The kernel's thread that looks for submissions.
@@ -102,25 +141,21 @@ const SET_UP: &str = "set up io_uring";
 /// sysctl, a seccomp profile or a security module forbids it, [`ErrorKind::OutOfResources`] when
 /// lockable memory is used up. The text tells which, and what to do.
 pub fn probe() -> Result<(), Error> {
-    ring::<Standard>(1, None).map(drop)
+    ring::<Standard>(1, Usage::Shared).map(drop)
 }
 
 /// Makes a ring of `depth` submission entries and, as the kernel does it, twice as many completion
 /// entries.
 pub(crate) fn ring<W: Width>(
     depth: u32,
-    polling: Option<Polling>,
+    usage: Usage,
 ) -> Result<(RawRing<W>, GrantedFlags), Error> {
-    let wishes = Flag::WISHES.into_iter();
-    let mut flags: Vec<_> = match polling {
-        Some(_) => wishes.filter(|flag| *flag != Flag::CoopTaskrun).chain([Flag::Sqpoll]).collect(),
-        None => wishes.collect(),
-    };
+    let mut flags: Vec<_> = Flag::ALL.into_iter().filter(|flag| flag.suits(usage)).collect();
     loop {
         let mut builder = IoUring::builder();
         builder.dontfork();
         for flag in &flags {
-            request::<W>(&mut builder, *flag, polling);
+            request::<W>(&mut builder, *flag, usage);
         }
         match builder.build(depth) {
             Ok(ring) => {
@@ -131,33 +166,33 @@ pub(crate) fn ring<W: Width>(
                 let wish = flags.iter().position(|flag| *flag != Flag::Sqpoll);
                 match wish.filter(|_| error.raw_os_error() == Some(libc::EINVAL)) {
                     Some(newest) => _ = flags.remove(newest),
-                    None => return Err(explain(error, polling)),
+                    None => return Err(explain(error, usage)),
                 }
             }
         }
     }
 }
 
-fn request<W: Width>(
-    builder: &mut Builder<W::Entry, W::Completion>,
-    flag: Flag,
-    polling: Option<Polling>,
-) {
-    match (flag, polling) {
+fn request<W: Width>(builder: &mut Builder<W::Entry, W::Completion>, flag: Flag, usage: Usage) {
+    match (flag, usage) {
         (Flag::NoSqarray, _) => builder.setup_no_sqarray(),
+        (Flag::DeferTaskrun, _) => builder.setup_defer_taskrun(),
+        (Flag::SingleIssuer, _) => builder.setup_single_issuer(),
         (Flag::CoopTaskrun, _) => builder.setup_coop_taskrun().setup_taskrun_flag(),
         (Flag::SubmitAll, _) => builder.setup_submit_all(),
         (Flag::Clamp, _) => builder.setup_clamp(),
-        (Flag::Sqpoll, Some(Polling { idle_ms, of: Some(ring) })) => {
+        (Flag::Sqpoll, Usage::Polled(Polling { idle_ms, of: Some(ring) })) => {
             builder.setup_sqpoll(idle_ms).setup_attach_wq(ring)
         }
-        (Flag::Sqpoll, Some(Polling { idle_ms, of: None })) => builder.setup_sqpoll(idle_ms),
-        (Flag::Sqpoll, None) => builder,
+        (Flag::Sqpoll, Usage::Polled(Polling { idle_ms, of: None })) => {
+            builder.setup_sqpoll(idle_ms)
+        }
+        (Flag::Sqpoll, _) => builder,
     };
 }
 
 /// Tells apart the ways in which io_uring is refused, and what to do about each.
-fn explain(error: io::Error, polling: Option<Polling>) -> Error {
+fn explain(error: io::Error, usage: Usage) -> Error {
     let (kind, advice) = match error.raw_os_error() {
         Some(libc::ENOSYS) => (
             ErrorKind::Unsupported,
@@ -167,7 +202,7 @@ fn explain(error: io::Error, polling: Option<Polling>) -> Error {
             ErrorKind::PermissionDenied,
             "the sysctl kernel.io_uring_disabled forbids it: set it to 0, or use the posix backend",
         ),
-        Some(libc::EPERM) if polling.is_some() && probe().is_ok() => (
+        Some(libc::EPERM) if matches!(usage, Usage::Polled(_)) && probe().is_ok() => (
             ErrorKind::PermissionDenied,
             "this kernel starts no polling thread for a process without CAP_SYS_NICE (before Linux 5.11 \
              CAP_SYS_ADMIN): grant it, or open the device without polling",

@@ -37,6 +37,9 @@ fn with_kernel_polling() -> Result<Subject, Skipped> {
 }
 
 raw_block_core::conformance_suite!(file, || on_a_file(Direct::Required));
+raw_block_core::conformance_suite!(queues_of_one_thread, || {
+    on_a_file(Direct::Required).map(Subject::with_local_queues)
+});
 raw_block_core::conformance_suite!(file_through_the_page_cache, || on_a_file(Direct::Off));
 raw_block_core::conformance_suite!(loop_device_512, || on_a_loop_device(512));
 raw_block_core::conformance_suite!(loop_device_4096, || on_a_loop_device(4096));

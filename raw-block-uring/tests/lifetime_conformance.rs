@@ -36,4 +36,7 @@ fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
 }
 
 raw_block_core::conformance_suite!(file, || on_a_file(Direct::Required));
+raw_block_core::conformance_suite!(queues_of_one_thread, || {
+    on_a_file(Direct::Required).map(Subject::with_local_queues)
+});
 raw_block_core::conformance_suite!(file_through_the_page_cache, || on_a_file(Direct::Off));

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
@@ -11,7 +12,7 @@ use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
     OwnedTransfer, ReadAt, WriteAt,
 };
-use raw_block_uring::{UringBackend, UringOptions};
+use raw_block_uring::{GrantedFlags, UringBackend, UringOptions};
 
 const LEN: u64 = 16 << 20;
 
@@ -186,7 +187,27 @@ fn what_a_ring_got_can_be_seen() {
     let (_file, backend, _) = open(DispatcherOptions::default());
     let text = format!("{backend:?}");
     assert!(text.contains("granted_flags") && text.contains("CLAMP"), "{text}");
+    assert!(text.contains("granted_local_flags"), "{text}");
     assert_eq!(backend.engine(), "uring");
+    let names = |flags: GrantedFlags| flags.names().collect::<Vec<_>>();
+    assert!(!names(backend.granted_flags()).contains(&"SINGLE_ISSUER"), "queues move");
+    let is_local = names(backend.granted_local_flags()).contains(&"SINGLE_ISSUER");
+    assert_eq!(backend.open_local_queue(1).unwrap().is_local(), is_local);
+    assert!(!backend.open_queue(1).unwrap().is_local());
+}
+
+#[test]
+fn the_device_is_free_as_soon_as_it_is_closed_by_another_thread_than_those_that_used_it() {
+    let (file, backend, device) = open(DispatcherOptions::default());
+    // Both rings are of threads that have ended.
+    for _ in 0..2 {
+        let write = || device.write_buffers(&[WriteAt::new(0, &[1; 4096])]).all().unwrap();
+        thread::scope(|scope| scope.spawn(write).join().unwrap());
+    }
+    drop(device);
+    drop(backend);
+    let other = fs::File::open(file.path()).unwrap();
+    other.try_lock().unwrap();
 }
 
 #[test]

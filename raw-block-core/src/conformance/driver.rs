@@ -94,6 +94,11 @@ impl Driver {
         Self::new(subject.queue(depth))
     }
 
+    /// With a queue that any thread may use, whatever those of the subject are.
+    pub(super) fn open_shared(subject: &Subject, depth: usize) -> Self {
+        Self::new(subject.backend.open_queue(depth).unwrap())
+    }
+
     pub(super) fn new(queue: Box<dyn IoQueue>) -> Self {
         Self { queue, waiting: VecDeque::new(), entries: Vec::new() }
     }

@@ -65,6 +65,7 @@ pub const MIN_BLOCKS: u64 = 2048;
 pub struct Subject {
     // The order matters: the device goes away after its backend.
     backend: Arc<dyn IoBackend>,
+    local: bool,
     // Never locked: it lets threads share a subject though a guard may be tied to one at a time.
     kept: Mutex<Vec<Box<dyn Any + Send>>>,
 }
@@ -81,7 +82,13 @@ impl Subject {
             capacity >= MIN_CAPACITY.max(MIN_BLOCKS * u64::from(transfer_alignment)),
             "a device of {capacity} bytes in blocks of {transfer_alignment} is too small"
         );
-        Self { backend, kept: Mutex::default() }
+        Self { backend, local: false, kept: Mutex::default() }
+    }
+
+    /// The same subject; what is tried on a queue by itself is tried on one of a single thread.
+    #[must_use]
+    pub fn with_local_queues(self) -> Self {
+        Self { local: true, ..self }
     }
 
     /// The same subject; `guard`, a temporary file for example, is dropped after the backend.
@@ -115,7 +122,11 @@ impl Subject {
     }
 
     fn queue(&self, depth: usize) -> Box<dyn IoQueue> {
-        let queue = self.backend.open_queue(depth).unwrap();
+        let queue = if self.local {
+            self.backend.open_local_queue(depth).unwrap()
+        } else {
+            self.backend.open_queue(depth).unwrap()
+        };
         assert!(queue.depth() > 0, "a queue without depth takes nothing");
         assert_eq!(queue.in_flight(), 0, "a new queue has nothing in flight");
         queue

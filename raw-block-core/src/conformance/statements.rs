@@ -88,6 +88,7 @@ statements! { $
         dropping_an_idle_queue_is_nothing
         a_queue_can_be_moved_to_another_thread
         ops_survive_the_thread_that_started_them
+        a_queue_of_one_thread_does_nothing_on_another
         queues_work_side_by_side_on_several_threads
     }
     owning lifetime {

@@ -1,7 +1,7 @@
 //! A lane: a queue with the batch that runs on it.
 
 use std::os::fd::BorrowedFd;
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
@@ -14,6 +14,8 @@ const RELEASE_POLL: Duration = Duration::from_millis(1);
 pub(super) struct Lane {
     /// Gone once it turned out to be broken.
     queue: Option<Box<dyn IoQueue>>,
+    /// The only thread that may use the queue, if it is one of a single thread.
+    owner: Option<ThreadId>,
     pub(super) batch: Batch,
     /// The geometry as the dispatcher saw it first: a plan that was made with one cannot be carried out
     /// with another.
@@ -34,8 +36,16 @@ pub(super) enum Patience {
 }
 
 impl Lane {
+    /// A lane of this thread, or where `queue` is not local, of all threads.
     pub(super) fn new(queue: Box<dyn IoQueue>, geometry: Geometry) -> Self {
-        Self { queue: Some(queue), batch: Batch::default(), geometry, borrowing: false }
+        let owner = queue.is_local().then(|| thread::current().id());
+        let queue = Some(queue);
+        Self { queue, owner, batch: Batch::default(), geometry, borrowing: false }
+    }
+
+    /// The only thread that may use this lane, if it is one of a single thread.
+    pub(super) fn owner(&self) -> Option<ThreadId> {
+        self.owner
     }
 
     /// Runs a batch over borrowed memory. When this returns or unwinds, no op is left that could touch

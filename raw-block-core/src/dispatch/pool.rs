@@ -2,11 +2,17 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use super::lane::Lane;
 use crate::{Error, ErrorKind, Geometry, IoBackend};
 
 /// Lends each lane to one caller at a time, and opens queues as callers need them.
+///
+/// A blocking call runs on one thread from its beginning to its end, so its lane may have a queue of that
+/// thread alone, which costs less where the backend has such queues. Tickets move between threads, and take
+/// lanes that any thread may use. When there are more threads than lanes can be open, lanes of one thread
+/// give way to such lanes.
 pub(super) struct LanePool {
     pub(super) backend: Arc<dyn IoBackend>,
     /// As it was when the dispatcher was made.
@@ -26,6 +32,31 @@ struct State {
     open: usize,
     /// Lanes lent to tickets.
     ticketed: usize,
+}
+
+impl State {
+    /// An idle lane that any thread may use.
+    fn take_shared(&mut self) -> Option<Lane> {
+        self.take(|lane| lane.owner().is_none())
+    }
+
+    /// An idle lane, whoever may use it.
+    fn take_any(&mut self) -> Option<Lane> {
+        self.take(|_| true)
+    }
+
+    fn take(&mut self, wanted: impl Fn(&Lane) -> bool) -> Option<Lane> {
+        let position = self.idle.iter().rposition(wanted)?;
+        Some(self.idle.swap_remove(position))
+    }
+}
+
+/// For whom a lane is opened.
+#[derive(Clone, Copy)]
+enum User {
+    ThisThread,
+    AnyThread,
+    Ticket,
 }
 
 /// A lane that goes back to its pool when this is dropped.
@@ -57,29 +88,36 @@ impl LanePool {
     /// Lends a lane for a blocking call; waits while all are lent.
     pub(super) fn lend(self: &Arc<Self>) -> Result<Lent, Error> {
         self.check_process()?;
+        let this_thread = Some(thread::current().id());
+        let mut may_open = true;
         let mut state = self.state();
         loop {
-            if let Some(lane) = state.idle.pop() {
+            let own = state.take(|lane| lane.owner() == this_thread);
+            if let Some(lane) = own.or_else(|| state.take_shared()) {
                 drop(state);
                 return Ok(self.lent(lane, false));
             }
-            if state.open < self.max_lanes {
-                match self.open(state, false) {
-                    Ok(lent) => return Ok(lent),
-                    Err(error) => {
-                        state = self.state();
-                        // No further queue can be had: wait for one of those that there are, but not
-                        // for tickets, which may be this caller's own.
-                        if state.open == state.ticketed {
-                            return Err(error);
-                        }
-                        if !state.idle.is_empty() {
-                            continue;
-                        }
+            let opened = if may_open && state.open < self.max_lanes {
+                self.open(state, User::ThisThread, None)
+            } else if let Some(lane) = state.take_any() {
+                self.open(state, User::AnyThread, Some(lane))
+            } else {
+                state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+                may_open = true;
+                continue;
+            };
+            match opened {
+                Ok(lent) => return Ok(lent),
+                Err(error) => {
+                    // No further queue can be had: take one of those that there are, or wait for it, but
+                    // not for tickets, which may be this caller's own.
+                    may_open = false;
+                    state = self.state();
+                    if state.open == state.ticketed {
+                        return Err(error);
                     }
                 }
             }
-            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -96,30 +134,41 @@ impl LanePool {
                 state.ticketed
             ));
         }
-        if let Some(lane) = state.idle.pop() {
+        if let Some(lane) = state.take_shared() {
             state.ticketed += 1;
             drop(state);
             return Ok(self.lent(lane, true));
         }
         if state.open < self.max_lanes {
-            return self.open(state, true);
+            return self.open(state, User::Ticket, None);
+        }
+        if let Some(lane) = state.take_any() {
+            return self.open(state, User::Ticket, Some(lane));
         }
         busy("every queue is in use: try again, or allow more queues".to_owned())
     }
 
-    /// Opens a queue and lends it. The lane is counted before, so that no more are opened than allowed;
-    /// whatever happens to the backend meanwhile, dropping what is lent corrects the count.
+    /// Opens a queue, instead of an idle lane that was open, and lends it. The lane is counted before, so that
+    /// no more are opened than allowed; whatever happens to the backend meanwhile, dropping what is lent
+    /// corrects the count.
     fn open(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
-        ticketed: bool,
+        user: User,
+        instead_of: Option<Lane>,
     ) -> Result<Lent, Error> {
-        state.open += 1;
+        let ticketed = matches!(user, User::Ticket);
+        state.open += usize::from(instead_of.is_none());
         state.ticketed += usize::from(ticketed);
         drop(state);
         let mut lent = Lent { lane: None, pool: Arc::clone(self), ticketed };
         lent.count_ticket(1);
-        let queue = self.backend.open_queue(self.depth);
+        // First, so that what it holds can be had again.
+        drop(instead_of);
+        let queue = match user {
+            User::ThisThread => self.backend.open_local_queue(self.depth),
+            User::AnyThread | User::Ticket => self.backend.open_queue(self.depth),
+        };
         let queue = queue.map_err(|error| error.on(self.backend.device()))?;
         lent.lane = Some(Lane::new(queue, self.geometry));
         Ok(lent)

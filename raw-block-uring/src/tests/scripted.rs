@@ -170,4 +170,9 @@ impl<W: Width> IoBackend for ScriptedBackend<W> {
         let (file, rings) = (Arc::clone(&self.file), Arc::clone(&self.rings));
         Ok(Box::new(UringQueue::<W, _>::open(file, rings, depth, self.kernel.clone())?))
     }
+
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (file, rings) = (Arc::clone(&self.file), Arc::clone(&self.rings));
+        Ok(Box::new(UringQueue::<W, _>::open_local(file, rings, depth, self.kernel.clone())?))
+    }
 }

@@ -1,17 +1,22 @@
 //! Queues that are dropped, moved between threads, or live longer than their backend.
 
+use std::collections::VecDeque;
 use std::thread;
 
+use crate::OpKind;
 use crate::conformance::Subject;
 use crate::conformance::bytes::{assert_same, pattern};
-use crate::conformance::driver::{Driver, Memory};
+use crate::conformance::driver::{Driver, Memory, bare_op};
 
 /// Enough for a device to be busy with.
 const WRITES: usize = 32;
 
 /// A queue that accepted writes of four blocks each, and what they write.
 fn with_writes(subject: &Subject) -> (Driver, Vec<u8>) {
-    let mut driver = Driver::open(subject, WRITES);
+    accepting_writes(subject, Driver::open(subject, WRITES))
+}
+
+fn accepting_writes(subject: &Subject, mut driver: Driver) -> (Driver, Vec<u8>) {
     let len = 4 * subject.block();
     let bytes = pattern(50, WRITES.min(driver.queue.depth()) * len);
     for (number, bytes) in bytes.chunks(len).enumerate() {
@@ -53,7 +58,7 @@ pub(crate) fn dropping_an_idle_queue_is_nothing(subject: &Subject) {
 }
 
 pub(crate) fn a_queue_can_be_moved_to_another_thread(subject: &Subject) {
-    let (mut driver, bytes) = with_writes(subject);
+    let (mut driver, bytes) = accepting_writes(subject, Driver::open_shared(subject, WRITES));
     thread::scope(|scope| {
         scope.spawn(move || driver.run()).join().unwrap();
     });
@@ -65,7 +70,8 @@ pub(crate) fn ops_survive_the_thread_that_started_them(subject: &Subject) {
     for _ in 0..10 {
         let (mut driver, bytes) = thread::scope(|scope| {
             let started = scope.spawn(|| {
-                let (mut driver, bytes) = with_writes(subject);
+                let driver = Driver::open_shared(subject, WRITES);
+                let (mut driver, bytes) = accepting_writes(subject, driver);
                 driver.reap(0, None);
                 (driver, bytes)
             });
@@ -74,6 +80,27 @@ pub(crate) fn ops_survive_the_thread_that_started_them(subject: &Subject) {
         driver.run();
         assert_same(&driver.read_now(0, bytes.len()), &bytes, "started on a thread that ended");
     }
+}
+
+pub(crate) fn a_queue_of_one_thread_does_nothing_on_another(subject: &Subject) {
+    let mut queue = subject.backend.open_local_queue(4).unwrap();
+    let local = queue.is_local();
+    let (op, memory) = bare_op(OpKind::Flush, 0, 0, 0);
+    let mut waiting = VecDeque::from([op]);
+    let mut done = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            queue.submit(&mut waiting);
+            queue.reap(1, None, &mut done);
+        });
+    });
+    assert_eq!((waiting.len(), done.len()), if local { (1, 0) } else { (0, 1) });
+    queue.submit(&mut waiting);
+    queue.reap(1, None, &mut done);
+    assert_eq!((waiting.len(), done.len()), (0, 1), "on its own thread it works");
+    thread::scope(|scope| scope.spawn(|| drop(queue)).join().unwrap());
+    drop(done);
+    assert!(memory.is_released());
 }
 
 pub(crate) fn queues_work_side_by_side_on_several_threads(subject: &Subject) {
@@ -98,7 +125,7 @@ pub(crate) fn queues_work_side_by_side_on_several_threads(subject: &Subject) {
 pub(crate) fn a_queue_outlives_its_backend(subject: Subject) {
     let (mut driver, bytes) = with_writes(&subject);
     let block = subject.block();
-    let Subject { backend, kept } = subject;
+    let Subject { backend, kept, .. } = subject;
     drop(backend);
     driver.run();
     assert_same(&driver.read_now(0, bytes.len()), &bytes, "without its backend");

@@ -1,0 +1,230 @@
+//! Queues of one thread: blocking calls use them on the thread that opened them, and tickets never do.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Barrier};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use raw_block_core::{
+    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, ErrorKind, Geometry, IoBackend,
+    IoQueue, MemoryBackend, Op, OwnedTransfer, Stats, WriteAt,
+};
+
+/// A device in memory with queues of one thread.
+struct Backend {
+    memory: MemoryBackend,
+    counts: Arc<Counts>,
+    /// How many queues there may be at once, local or not.
+    limit: usize,
+}
+
+#[derive(Default)]
+struct Counts {
+    local: AtomicUsize,
+    shared: AtomicUsize,
+    open: AtomicUsize,
+}
+
+struct Queue {
+    inner: Box<dyn IoQueue>,
+    owner: Option<ThreadId>,
+    counts: Arc<Counts>,
+}
+
+impl Backend {
+    fn open(&self, depth: usize, owner: Option<ThreadId>) -> Result<Box<dyn IoQueue>, Error> {
+        let Counts { local, shared, open } = &*self.counts;
+        if open.load(Ordering::SeqCst) == self.limit {
+            return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
+        }
+        open.fetch_add(1, Ordering::SeqCst);
+        let count = if owner.is_some() { local } else { shared };
+        count.fetch_add(1, Ordering::SeqCst);
+        let (inner, counts) = (self.memory.open_queue(depth)?, Arc::clone(&self.counts));
+        Ok(Box::new(Queue { inner, owner, counts }))
+    }
+}
+
+impl IoBackend for Backend {
+    fn engine(&self) -> &'static str {
+        "fake"
+    }
+
+    fn device(&self) -> &'static str {
+        "fake device"
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.memory.geometry()
+    }
+
+    fn stats(&self) -> &Stats {
+        self.memory.stats()
+    }
+
+    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        self.open(depth, None)
+    }
+
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        self.open(depth, Some(thread::current().id()))
+    }
+}
+
+impl Queue {
+    fn check(&self) {
+        let here = thread::current().id();
+        assert!(self.owner.is_none_or(|owner| owner == here), "a queue of another thread is used");
+    }
+}
+
+impl IoQueue for Queue {
+    fn depth(&self) -> usize {
+        self.inner.depth()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight()
+    }
+
+    fn is_local(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        self.check();
+        self.inner.submit(ops);
+    }
+
+    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        self.check();
+        self.inner.reap(min, deadline, done);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.counts.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn device(max_queues: usize, limit: usize) -> (Dispatcher, Arc<Counts>) {
+    let counts = Arc::new(Counts::default());
+    let memory = MemoryBackend::new(1 << 20).unwrap();
+    let backend = Backend { memory, counts: Arc::clone(&counts), limit };
+    let options = DispatcherOptions { queue_depth: 16, max_queues };
+    (Dispatcher::with_options(Arc::new(backend), options).unwrap(), counts)
+}
+
+/// How many queues were opened: local ones, and those that any thread may use.
+fn opened(counts: &Counts) -> (usize, usize) {
+    (counts.local.load(Ordering::SeqCst), counts.shared.load(Ordering::SeqCst))
+}
+
+fn write(device: &Dispatcher) -> Result<(), Error> {
+    device.write_buffers(&[WriteAt::new(0, &[7; 512])]).all()
+}
+
+fn owned() -> Vec<OwnedTransfer> {
+    vec![OwnedTransfer::new(4096, AlignedBuf::zeroed(512).unwrap())]
+}
+
+/// Runs `work` on a thread of its own, so often one after the other.
+fn on_other_threads(count: usize, work: impl Fn() + Sync) {
+    for _ in 0..count {
+        thread::scope(|scope| scope.spawn(&work).join().unwrap());
+    }
+}
+
+#[test]
+fn each_thread_opens_one_queue_for_all_its_blocking_calls() {
+    let (device, counts) = device(8, usize::MAX);
+    let together = Barrier::new(3);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    together.wait();
+                    write(&device).unwrap();
+                    device.flush().unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(opened(&counts), (3, 0));
+}
+
+#[test]
+fn a_ticket_has_a_queue_that_may_be_used_on_any_thread() {
+    let (device, counts) = device(8, usize::MAX);
+    write(&device).unwrap();
+    let ticket = device.batched_write(owned()).unwrap();
+    let finished = thread::scope(|scope| scope.spawn(|| ticket.wait()).join().unwrap());
+    assert!(finished[0].result.is_ok());
+    assert_eq!(opened(&counts), (1, 1));
+    // Which then serves blocking calls of threads without one, and this thread goes on with its own.
+    on_other_threads(3, || write(&device).unwrap());
+    write(&device).unwrap();
+    drop(device.batched_write(owned()).unwrap());
+    assert_eq!(opened(&counts), (1, 1));
+}
+
+#[test]
+fn more_threads_than_queues_end_up_with_queues_for_all() {
+    let (device, counts) = device(4, usize::MAX);
+    on_other_threads(50, || write(&device).unwrap());
+    assert_eq!(opened(&counts), (4, 1), "the fifth thread replaced one of the first four");
+    assert_eq!(counts.open.load(Ordering::SeqCst), 4);
+}
+
+#[test]
+fn a_ticket_replaces_an_idle_queue_of_one_thread_when_no_more_may_be_open() {
+    let (device, counts) = device(2, usize::MAX);
+    on_other_threads(2, || write(&device).unwrap());
+    let ticket = device.batched_write(owned()).unwrap();
+    assert_eq!(device.batched_write(owned()).unwrap_err().error.kind(), ErrorKind::Busy);
+    assert!(ticket.wait()[0].result.is_ok());
+    assert_eq!(opened(&counts), (2, 1));
+    assert_eq!(counts.open.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_thread_that_gets_no_further_queue_replaces_an_idle_one_of_another_thread() {
+    let (device, counts) = device(8, 2);
+    on_other_threads(2, || write(&device).unwrap());
+    on_other_threads(2, || write(&device).unwrap());
+    assert_eq!(opened(&counts), (2, 1));
+    drop(device.batched_write(owned()).unwrap());
+    assert_eq!(opened(&counts), (2, 1), "the ticket used the one for all");
+}
+
+#[test]
+fn a_thread_waits_for_the_queue_of_another_and_replaces_it() {
+    let (device, counts) = device(1, usize::MAX);
+    let device = Arc::new(device);
+    let (done, is_done) = mpsc::channel();
+    for _ in 0..4 {
+        let (device, done) = (Arc::clone(&device), done.clone());
+        thread::spawn(move || {
+            (0..100).for_each(|_| write(&device).unwrap());
+            done.send(()).unwrap();
+        });
+    }
+    for _ in 0..4 {
+        is_done.recv_timeout(Duration::from_secs(20)).expect("no thread waits for ever");
+    }
+    assert!(opened(&counts).1 <= 1, "a queue for all stays: {:?}", opened(&counts));
+    assert_eq!(counts.open.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_device_without_any_queue_is_an_error_and_not_a_wait() {
+    let (device, _) = device(4, 0);
+    on_other_threads(3, || {
+        assert_eq!(write(&device).unwrap_err().kind(), ErrorKind::OutOfResources);
+    });
+}
