@@ -5,10 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc::off_t;
 use nix::sys::uio::{pread, preadv, pwrite, pwritev};
-use nix::unistd::fdatasync;
 use raw_block_core::{Completion, DeviceFile, Op, OpKind};
 
 /// The most memory segments of one system call. The kernel takes 1024, but a list of them is made on the
@@ -40,11 +38,9 @@ pub(crate) fn carry_out(device: &DeviceFile, op: Op) -> (Completion, Effort) {
     match op.kind() {
         OpKind::Read => move_all(op, alignment, |op| read_some(device, op)),
         OpKind::Write => move_all(op, alignment, |op| write_some(device, op)),
-        // Also writes what it takes to find the bytes again, such as newly allocated blocks. What it
-        // leaves out are timestamps, which nobody looks at.
-        OpKind::Flush => call(op, |_| Ok(fdatasync(device)?)),
+        OpKind::Flush => call(op, |_| device.sync_data()),
         OpKind::Discard => call(op, |op| device.discard(op.offset(), op.len())),
-        OpKind::WriteZeroes => call(op, |op| Ok(write_zeroes(device, op)?)),
+        OpKind::WriteZeroes => call(op, |op| device.write_zeroes(op.offset(), op.len())),
     }
 }
 
@@ -119,20 +115,7 @@ fn call(op: Op, mut attempt: impl FnMut(&Op) -> io::Result<()>) -> (Completion, 
     }
 }
 
-fn write_zeroes(device: &DeviceFile, op: &Op) -> nix::Result<()> {
-    match change_range(device, op, FallocateFlags::FALLOC_FL_ZERO_RANGE) {
-        // A hole reads as zeroes too.
-        Err(Errno::EOPNOTSUPP) => change_range(device, op, FallocateFlags::FALLOC_FL_PUNCH_HOLE),
-        result => result,
-    }
-}
-
-fn change_range(device: &DeviceFile, op: &Op, mode: FallocateFlags) -> nix::Result<()> {
-    let mode = mode | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    fallocate(device, mode, signed(op.offset())?, signed(op.len())?)
-}
-
-/// An offset or a length as the system calls take it.
+/// An offset as the system calls take it.
 fn signed(bytes: u64) -> nix::Result<off_t> {
     off_t::try_from(bytes).map_err(|_| Errno::EOVERFLOW)
 }

@@ -2,17 +2,23 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raw_block_core::{Arena, DeviceFile, Direct, Error, Geometry, IoBackend, IoQueue, Stats};
+use io_uring::{opcode, types};
+use raw_block_core::{
+    AlignedBuf, Arena, DeviceFile, Direct, Error, Geometry, IoBackend, IoQueue, Stats,
+};
 
 use crate::device::RingDevice;
 use crate::kernel::Linux;
 use crate::queue::UringQueue;
+use crate::regions::Lookup;
+use crate::ring::Ring;
 use crate::setup::GrantedFlags;
 use crate::width::Standard;
 
@@ -26,6 +32,11 @@ pub struct UringOptions {
     /// asleep when there was nothing to do for this long, in whole milliseconds. Before Linux 5.11 that
     /// takes privileges.
     pub kernel_polling: Option<Duration>,
+    /// Lets whoever waits for completions ask the device for them, instead of sleeping until it interrupts
+    /// (`IOPOLL`): the shortest latency, at the price of a busy processor for as long as something is in
+    /// flight. It takes `O_DIRECT`, and a driver with queues to be asked; that of NVMe makes them when its
+    /// module parameter `poll_queues` says so.
+    pub completion_polling: bool,
 }
 
 /// A file or block device, read and written through io_uring.
@@ -71,7 +82,7 @@ impl UringBackend {
     /// Those of [`DeviceFile::open`], and those of [`probe`](crate::probe) where io_uring itself is
     /// refused; [`ErrorKind::InvalidInput`](raw_block_core::ErrorKind::InvalidInput) or
     /// [`ErrorKind::PermissionDenied`](raw_block_core::ErrorKind::PermissionDenied) where it cannot poll
-    /// as the options ask.
+    /// for submissions as the options ask, [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) where it cannot for completions.
     pub fn open(path: impl AsRef<Path>, options: &UringOptions) -> Result<Self, Error> {
         Self::on(DeviceFile::open(path, options.direct)?, options)
     }
@@ -88,8 +99,50 @@ impl UringBackend {
     fn on(file: DeviceFile, options: &UringOptions) -> Result<Self, Error> {
         let file = Arc::new(file);
         let ring_file = RingFile::of(&file);
-        let rings = Arc::new(RingDevice::new(ring_file, file.path(), options.kernel_polling)?);
-        Ok(Self { file, rings })
+        let mut rings = RingDevice::new(ring_file, file.path(), options.kernel_polling)?;
+        if options.completion_polling {
+            rings = rings.polling_completions()?;
+        }
+        let backend = Self { file, rings: Arc::new(rings) };
+        if options.completion_polling {
+            backend.check_polling().map_err(|error| error.on(backend.device()))?;
+        }
+        Ok(backend)
+    }
+
+    /// Reads the first block, to see whether the device can be asked for its completions.
+    fn check_polling(&self) -> Result<(), Error> {
+        const POLL: &str = "poll for completions";
+        let geometry = self.geometry();
+        let len = geometry.transfer_alignment;
+        let mut buffer = AlignedBuf::zeroed(len as usize)?;
+        let mut ring = Ring::<Standard, ()>::open(Arc::clone(&self.rings), 1, Linux)?;
+        let Ok(slot) = ring.insert(()) else { unreachable!("a new ring has a free slot") };
+        let read = opcode::Read::new(types::Fixed(0), buffer.as_mut_ptr(), len).build();
+        // SAFETY: the buffer is `len` bytes, and lives until the completion was taken below, or for ever.
+        unsafe { ring.push(slot, read, Lookup::Plain) };
+        let result = loop {
+            if let Some((_, outcome)) = ring.take_completion() {
+                break outcome.result;
+            }
+            if let Some((_, error)) = ring.take_lost() {
+                std::mem::forget(buffer);
+                return Err(Error::os(POLL, error));
+            }
+            ring.enter(1, None);
+        };
+        ring.remove(slot);
+        match result {
+            0.. => Ok(()),
+            error => {
+                let error = io::Error::from_raw_os_error(-error);
+                Err(Error::os(POLL, error).because(
+                    "the device cannot be asked for completions: its driver needs queues for that (for \
+                     NVMe the module parameter `poll_queues`) and transfers O_DIRECT; open it without \
+                     completion polling",
+                ))
+            }
+        }
     }
 
     /// Whether transfers bypass the page cache.

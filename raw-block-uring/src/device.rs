@@ -22,7 +22,7 @@ pub struct RingDevice {
     template: Mutex<Template>,
     /// Grows with every change of the registered memory.
     generation: AtomicU64,
-    polling: Option<Polling>,
+    usage: Usage,
     granted: GrantedFlags,
     granted_locally: GrantedFlags,
     serves_vectored_fixed: bool,
@@ -63,14 +63,9 @@ impl RingDevice {
         name: &str,
         idle: Option<Duration>,
     ) -> Result<Self, Error> {
-        let first = idle.map(Polling::start).transpose()?;
-        let usage = first.map_or(Usage::Shared, Usage::Polled);
+        let submissions = idle.map(Polling::start).transpose()?;
+        let usage = Usage { submissions, ..Usage::default() };
         let (ring, granted) = setup::ring::<Standard>(1, usage).map_err(|error| error.on(name))?;
-        let granted_locally = match usage {
-            Usage::Polled(_) => granted,
-            // Made only to see what is granted.
-            _ => setup::ring::<Standard>(1, Usage::Local).map_err(|error| error.on(name))?.1,
-        };
         let mut probe = Probe::new();
         // A kernel that does not even answer has nothing that is asked for here.
         let _ = ring.submitter().register_probe(&mut probe);
@@ -79,18 +74,44 @@ impl RingDevice {
             process: std::process::id(),
             arenas: Vec::new(),
         };
-        Ok(Self {
-            polling: first.map(|polling| polling.joined(template.ring.as_raw_fd())),
+        let submissions = submissions.map(|polling| polling.joined(template.ring.as_raw_fd()));
+        let mut device = Self {
+            usage: Usage { submissions, ..usage },
             template: Mutex::new(template),
             generation: AtomicU64::new(0),
             granted,
-            granted_locally,
+            granted_locally: granted,
             serves_vectored_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
                 && probe.is_supported(opcode::WritevFixed::CODE),
             stats: Stats::new(),
             name: name.to_owned(),
             file: Box::new(file),
-        })
+        };
+        device.note_granted()?;
+        Ok(device)
+    }
+
+    /// The same device; whoever waits for completions asks the device for them, and keeps a processor busy
+    /// meanwhile (`IOPOLL`). The rings that are made from now on do nothing but transfer.
+    ///
+    /// Whether the device can be asked, only a transfer tells: it fails with `EOPNOTSUPP` where not.
+    ///
+    /// # Errors
+    /// Those of [`probe`](crate::probe).
+    pub fn polling_completions(mut self) -> Result<Self, Error> {
+        self.usage.completions = true;
+        self.note_granted()?;
+        Ok(self)
+    }
+
+    /// Makes rings only to see what the kernel grants them.
+    fn note_granted(&mut self) -> Result<(), Error> {
+        let flags = |local| {
+            let ring = setup::ring::<Standard>(1, self.usage(local));
+            ring.map(|(_, flags)| flags).map_err(|error| error.on(self.name()))
+        };
+        (self.granted, self.granted_locally) = (flags(false)?, flags(true)?);
+        Ok(())
     }
 
     /// The device's path or name.
@@ -125,11 +146,7 @@ impl RingDevice {
 
     /// How a ring is to be set up, for the thread that makes it or for all.
     pub(crate) fn usage(&self, local: bool) -> Usage {
-        match self.polling {
-            Some(polling) => Usage::Polled(polling),
-            None if local => Usage::Local,
-            None => Usage::Shared,
-        }
+        Usage { local, ..self.usage }
     }
 
     pub(crate) fn generation(&self) -> u64 {

@@ -19,8 +19,8 @@ const DISCARD: u32 = 0x12 << 8;
 
 /// The entry that carries out what is left of an op.
 ///
-/// `punches` says to write zeroes by making a hole, `is_block_device` what is discarded.
-pub(crate) fn of(op: &Op, punches: bool, is_block_device: bool, memory: Lookup) -> squeue::Entry {
+/// `is_block_device` says what is discarded.
+pub(crate) fn of(op: &Op, is_block_device: bool, memory: Lookup) -> squeue::Entry {
     let region = match memory {
         Lookup::Region(region) => Some(region),
         Lookup::Crossing | Lookup::Plain => None,
@@ -31,9 +31,8 @@ pub(crate) fn of(op: &Op, punches: bool, is_block_device: bool, memory: Lookup) 
         // Data and whatever is needed to find them again: the size of the device never changes here.
         (OpKind::Flush, _) => opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(),
         (OpKind::Discard, _) if is_block_device => discard(op),
-        // A hole reads as zeroes too.
-        (OpKind::WriteZeroes, _) if !punches => change_range(op, libc::FALLOC_FL_ZERO_RANGE),
-        (OpKind::Discard | OpKind::WriteZeroes, _) => change_range(op, libc::FALLOC_FL_PUNCH_HOLE),
+        (OpKind::WriteZeroes, _) => change_range(op, libc::FALLOC_FL_ZERO_RANGE),
+        (OpKind::Discard, _) => change_range(op, libc::FALLOC_FL_PUNCH_HOLE),
     }
 }
 

@@ -13,8 +13,6 @@ pub(crate) struct InFlight {
     pub(crate) op: Op,
     tries: u32,
     advanced: bool,
-    /// Whether write-zeroes is to punch a hole, because the file system has nothing better.
-    pub(crate) punches: bool,
 }
 
 /// What a completion means for its op.
@@ -23,14 +21,14 @@ pub(crate) enum Verdict {
     Done,
     Again,
     EndOfDevice,
-    /// A discard that the ring cannot do: before Linux 6.12 it knows none for block devices.
-    NeedsIoctl,
+    /// An op without memory that the ring cannot do, and a system call perhaps can.
+    NeedsCall,
     Failed(i32),
 }
 
 impl InFlight {
     pub(crate) fn new(op: Op) -> Self {
-        Self { op, tries: 0, advanced: false, punches: false }
+        Self { op, tries: 0, advanced: false }
     }
 
     /// Takes in the result of an entry: a number of bytes, or a negative `errno`.
@@ -58,14 +56,9 @@ impl InFlight {
             // A direct read cannot go on inside a block, and only the end of the device makes one stop
             // there.
             libc::EINVAL if self.op.kind() == OpKind::Read && self.advanced => Verdict::EndOfDevice,
-            libc::EOPNOTSUPP if self.op.kind() == OpKind::WriteZeroes && !self.punches => {
-                self.punches = true;
-                Verdict::Again
-            }
-            // EINVAL where the kernel does not know the command; a true one comes back from the ioctl.
-            libc::EOPNOTSUPP | libc::EINVAL if self.op.kind() == OpKind::Discard => {
-                Verdict::NeedsIoctl
-            }
+            // A file system that knows holes but no zeroes; a discard of a block device before Linux 6.12; all
+            // of them where completions are polled for. What is a true error comes back from the call.
+            libc::EOPNOTSUPP | libc::EINVAL if !self.op.kind().transfers() => Verdict::NeedsCall,
             errno => Verdict::Failed(errno),
         }
     }
@@ -76,7 +69,7 @@ impl InFlight {
             Verdict::Done => self.op.complete(),
             Verdict::EndOfDevice => self.op.fail_at_end(),
             Verdict::Failed(errno) => self.op.fail(io::Error::from_raw_os_error(errno)),
-            Verdict::NeedsIoctl => self.op.fail(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            Verdict::NeedsCall => self.op.fail(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
             Verdict::Again => self.op.fail(io::Error::from_raw_os_error(libc::ECANCELED)),
         }
     }

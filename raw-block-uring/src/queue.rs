@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{Completion, DeviceFile, Error, IoQueue, Op};
+use raw_block_core::{Completion, DeviceFile, Error, IoQueue, Op, OpKind};
 
 use crate::device::RingDevice;
 use crate::entry;
@@ -47,7 +47,7 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
 
     /// Puts the entry for what is left of an op into the submission queue.
     fn push(&mut self, slot: u32) {
-        let Some(InFlight { op, punches, .. }) = self.ring.get(slot) else { return };
+        let Some(InFlight { op, .. }) = self.ring.get(slot) else { return };
         let memory = match self.ring.region(op.iovecs()) {
             // Before Linux 6.15 a vectored transfer cannot use registered memory.
             Lookup::Region(_)
@@ -57,17 +57,23 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
             }
             lookup => lookup,
         };
-        let entry = entry::of(op, *punches, self.file.is_block_device(), memory);
+        let entry = entry::of(op, self.file.is_block_device(), memory);
         // SAFETY: the entry names the memory of the op and its segment list, both valid while the op
         // lives, and the op stays in its slot until its completion was taken in. Its region was looked
         // up just now.
         unsafe { self.ring.push(slot, entry, memory) };
     }
 
-    /// Carries out a discard by the system call that there is for it, and waits for it.
-    fn discard(&self, op: Op) -> Completion {
+    /// Carries out an op without memory by a system call, and waits for it.
+    fn call(&self, op: Op) -> Completion {
         loop {
-            match self.file.discard(op.offset(), op.len()) {
+            let result = match op.kind() {
+                OpKind::Flush => self.file.sync_data(),
+                OpKind::Discard => self.file.discard(op.offset(), op.len()),
+                OpKind::WriteZeroes => self.file.write_zeroes(op.offset(), op.len()),
+                OpKind::Read | OpKind::Write => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match result {
                 Ok(()) => return op.complete(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return op.fail(error),
@@ -86,9 +92,9 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
                     retries += 1;
                     self.push(slot);
                 }
-                Verdict::NeedsIoctl => {
+                Verdict::NeedsCall => {
                     let over = self.ring.remove(slot);
-                    done.extend(over.map(|over| self.discard(over.op)));
+                    done.extend(over.map(|over| self.call(over.op)));
                 }
                 verdict => {
                     done.extend(self.ring.remove(slot).map(|over| over.complete(verdict)));
@@ -151,7 +157,9 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.ring.event_fd())
+        // Where the call that waits takes completions in, or polls for them, nothing is seen before it.
+        let silent = self.ring.is_local() || self.ring.polls_completions();
+        (!silent).then(|| self.ring.event_fd())
     }
 }
 

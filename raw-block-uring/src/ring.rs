@@ -138,6 +138,12 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         self.unsubmitted.is_empty() || self.raw.params().is_setup_sqpoll()
     }
 
+    /// Whether the device is asked for completions by whoever waits for them.
+    #[must_use]
+    pub fn polls_completions(&self) -> bool {
+        self.raw.params().is_setup_iopoll()
+    }
+
     /// What the ring shares with the other rings of its backend.
     #[must_use]
     pub fn device(&self) -> &RingDevice {
@@ -218,7 +224,12 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         let enter = Enter {
             // A broken ring only waits, and leaves the submission queue alone.
             to_submit: if self.is_broken() { 0 } else { u32::try_from(left).unwrap_or(u32::MAX) },
-            want: u32::try_from(want).unwrap_or(u32::MAX),
+            // Who polls for completions does so to the end; with a deadline it has to be call by call.
+            want: if self.polls_completions() && deadline.is_some() {
+                0
+            } else {
+                u32::try_from(want).unwrap_or(u32::MAX)
+            },
             deadline,
         };
         let Self { kernel, raw, .. } = self;
@@ -287,7 +298,8 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         Some((self.unsubmitted.pop_front()?, io::Error::from_raw_os_error(errno)))
     }
 
-    /// The ring itself, which is readable while there are completions.
+    /// The ring itself, which is readable while there are completions; but only for a ring that is neither
+    /// [local](Self::is_local) nor [polls](Self::polls_completions).
     #[must_use]
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the ring owns the descriptor and keeps it open while it is borrowed.

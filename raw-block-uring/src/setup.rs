@@ -30,11 +30,14 @@ enum Flag {
     Clamp,
     /// A thread of the kernel looks for submissions.
     Sqpoll,
+    /// Who waits for completions asks the device for them, instead of being interrupted.
+    Iopoll,
 }
 
 impl Flag {
-    /// Newest first, which is the order in which they are given up. The last one is not: it was asked for.
-    const ALL: [Self; 7] = [
+    /// Newest first, which is the order in which they are given up, but for the last two: those were asked
+    /// for.
+    const ALL: [Self; 8] = [
         Self::NoSqarray,
         Self::DeferTaskrun,
         Self::SingleIssuer,
@@ -42,16 +45,24 @@ impl Flag {
         Self::SubmitAll,
         Self::Clamp,
         Self::Sqpoll,
+        Self::Iopoll,
     ];
 
     /// Whether a ring for `usage` is better with it.
     fn suits(self, usage: Usage) -> bool {
         match self {
             Self::NoSqarray | Self::SubmitAll | Self::Clamp => true,
-            Self::DeferTaskrun | Self::SingleIssuer => matches!(usage, Usage::Local),
-            Self::CoopTaskrun => !matches!(usage, Usage::Polled(_)),
-            Self::Sqpoll => matches!(usage, Usage::Polled(_)),
+            // The kernel's thread does that work.
+            Self::DeferTaskrun | Self::SingleIssuer => usage.local && usage.submissions.is_none(),
+            Self::CoopTaskrun => usage.submissions.is_none(),
+            Self::Sqpoll => usage.submissions.is_some(),
+            Self::Iopoll => usage.completions,
         }
+    }
+
+    /// Whether it may be given up.
+    fn is_wish(self) -> bool {
+        !matches!(self, Self::Sqpoll | Self::Iopoll)
     }
 
     const fn name(self) -> &'static str {
@@ -63,6 +74,7 @@ impl Flag {
             Self::SubmitAll => "SUBMIT_ALL",
             Self::Clamp => "CLAMP",
             Self::Sqpoll => "SQPOLL",
+            Self::Iopoll => "IOPOLL",
         }
     }
 
@@ -96,14 +108,14 @@ impl fmt::Debug for GrantedFlags {
 }
 
 /// How a ring is used.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Usage {
-    /// By one thread at a time.
-    Shared,
-    /// By the thread that makes it, and no other.
-    Local,
-    /// As `Shared`, and a thread of the kernel looks for submissions.
-    Polled(Polling),
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// By the thread that makes it and no other, or by one thread at a time.
+    pub(crate) local: bool,
+    /// The thread of the kernel that looks for submissions.
+    pub(crate) submissions: Option<Polling>,
+    /// Whether the device is asked for completions.
+    pub(crate) completions: bool,
 }
 
 /// The kernel's thread that looks for submissions.
@@ -141,7 +153,7 @@ const SET_UP: &str = "set up io_uring";
 /// sysctl, a seccomp profile or a security module forbids it, [`ErrorKind::OutOfResources`] when
 /// lockable memory is used up. The text tells which, and what to do.
 pub fn probe() -> Result<(), Error> {
-    ring::<Standard>(1, Usage::Shared).map(drop)
+    ring::<Standard>(1, Usage::default()).map(drop)
 }
 
 /// Makes a ring of `depth` submission entries and, as the kernel does it, twice as many completion
@@ -163,10 +175,10 @@ pub(crate) fn ring<W: Width>(
                 return Ok((ring, GrantedFlags(granted)));
             }
             Err(error) => {
-                let wish = flags.iter().position(|flag| *flag != Flag::Sqpoll);
+                let wish = flags.iter().position(|flag| flag.is_wish());
                 match wish.filter(|_| error.raw_os_error() == Some(libc::EINVAL)) {
                     Some(newest) => _ = flags.remove(newest),
-                    None => return Err(explain(error, usage)),
+                    None => return Err(explain(error, usage, is_disabled())),
                 }
             }
         }
@@ -174,35 +186,35 @@ pub(crate) fn ring<W: Width>(
 }
 
 fn request<W: Width>(builder: &mut Builder<W::Entry, W::Completion>, flag: Flag, usage: Usage) {
-    match (flag, usage) {
+    match (flag, usage.submissions) {
         (Flag::NoSqarray, _) => builder.setup_no_sqarray(),
         (Flag::DeferTaskrun, _) => builder.setup_defer_taskrun(),
         (Flag::SingleIssuer, _) => builder.setup_single_issuer(),
         (Flag::CoopTaskrun, _) => builder.setup_coop_taskrun().setup_taskrun_flag(),
         (Flag::SubmitAll, _) => builder.setup_submit_all(),
         (Flag::Clamp, _) => builder.setup_clamp(),
-        (Flag::Sqpoll, Usage::Polled(Polling { idle_ms, of: Some(ring) })) => {
+        (Flag::Iopoll, _) => builder.setup_iopoll(),
+        (Flag::Sqpoll, Some(Polling { idle_ms, of: Some(ring) })) => {
             builder.setup_sqpoll(idle_ms).setup_attach_wq(ring)
         }
-        (Flag::Sqpoll, Usage::Polled(Polling { idle_ms, of: None })) => {
-            builder.setup_sqpoll(idle_ms)
-        }
-        (Flag::Sqpoll, _) => builder,
+        (Flag::Sqpoll, Some(Polling { idle_ms, of: None })) => builder.setup_sqpoll(idle_ms),
+        (Flag::Sqpoll, None) => builder,
     };
 }
 
 /// Tells apart the ways in which io_uring is refused, and what to do about each.
-fn explain(error: io::Error, usage: Usage) -> Error {
+/// `disabled` says whether the administrator switched it off.
+fn explain(error: io::Error, usage: Usage, disabled: bool) -> Error {
     let (kind, advice) = match error.raw_os_error() {
         Some(libc::ENOSYS) => (
             ErrorKind::Unsupported,
             "this kernel has no io_uring, or a seccomp profile hides it: use the posix backend",
         ),
-        Some(libc::EPERM) if is_disabled() => (
+        Some(libc::EPERM) if disabled => (
             ErrorKind::PermissionDenied,
             "the sysctl kernel.io_uring_disabled forbids it: set it to 0, or use the posix backend",
         ),
-        Some(libc::EPERM) if matches!(usage, Usage::Polled(_)) && probe().is_ok() => (
+        Some(libc::EPERM) if usage.submissions.is_some() && probe().is_ok() => (
             ErrorKind::PermissionDenied,
             "this kernel starts no polling thread for a process without CAP_SYS_NICE (before Linux 5.11 \
              CAP_SYS_ADMIN): grant it, or open the device without polling",
@@ -225,4 +237,28 @@ fn explain(error: io::Error, usage: Usage) -> Error {
 /// (Linux 6.6, `Documentation/admin-guide/sysctl/kernel.rst`).
 fn is_disabled() -> bool {
     fs::read_to_string("/proc/sys/kernel/io_uring_disabled").is_ok_and(|text| text.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(errno: i32, disabled: bool) -> Error {
+        explain(io::Error::from_raw_os_error(errno), Usage::default(), disabled)
+    }
+
+    #[test]
+    fn the_ways_in_which_io_uring_is_refused_are_told_apart() {
+        for (errno, disabled, kind, words) in [
+            (libc::ENOSYS, false, ErrorKind::Unsupported, "has no io_uring"),
+            (libc::EPERM, true, ErrorKind::PermissionDenied, "kernel.io_uring_disabled"),
+            (libc::EPERM, false, ErrorKind::PermissionDenied, "seccomp"),
+            (libc::ENOMEM, false, ErrorKind::OutOfResources, "RLIMIT_MEMLOCK"),
+        ] {
+            let error = explained(errno, disabled);
+            assert_eq!(error.kind(), kind);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert!(!explained(libc::EPERM, true).to_string().contains("seccomp"));
+    }
 }

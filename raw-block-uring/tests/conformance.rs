@@ -31,7 +31,7 @@ fn with_kernel_polling() -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;
     // Asleep most of the time, so that waking it up is tried as well.
     let kernel_polling = Some(Duration::from_millis(1));
-    let options = UringOptions { direct: Direct::Preferred, kernel_polling };
+    let options = UringOptions { kernel_polling, ..UringOptions::default() };
     let backend = UringBackend::open(file.path(), &options).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }

@@ -52,6 +52,28 @@ fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
 }
 
 #[test]
+fn completion_polling_is_refused_in_words_where_it_cannot_work() {
+    let file = file(1 << 20);
+    let open = |direct| {
+        let options = UringOptions { direct, completion_polling: true, ..UringOptions::default() };
+        UringBackend::open(file.path(), &options)
+    };
+    // Nobody can poll through the page cache; directly it depends on the driver of the disk.
+    let mut refusals = vec![open(Direct::Off).unwrap_err()];
+    match open(Direct::Required) {
+        Ok(backend) => assert!(backend.granted_flags().names().any(|name| name == "IOPOLL")),
+        Err(error) => refusals.push(error),
+    }
+    for error in refusals {
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        let text = error.to_string();
+        assert!(text.contains("poll_queues") && text.contains("O_DIRECT"), "{text}");
+        assert!(text.contains(file.path().to_str().unwrap()), "{text}");
+    }
+    UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+}
+
+#[test]
 fn a_device_that_cannot_be_opened_has_a_clear_error() {
     let open = |path: &str| UringBackend::open(path, &UringOptions::default()).unwrap_err();
     assert_eq!(open("/no/such/path").kind(), ErrorKind::NotFound);

@@ -1,8 +1,8 @@
 //! A file or block device, opened carefully. Backends that do their transfers on a file descriptor
 //! start from here.
 
-mod discard;
 mod geometry;
+mod ranges;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -170,10 +170,32 @@ impl DeviceFile {
     /// `EINTR` when a signal came first; then it can be called again.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         if self.is_block_device {
-            discard::in_block_device(&self.file, offset, len)
+            ranges::discard_in_block_device(&self.file, offset, len)
         } else {
-            discard::in_file(&self.file, offset, len)
+            ranges::punch_hole(&self.file, offset, len)
         }
+    }
+}
+
+impl DeviceFile {
+    /// Makes `len` bytes from byte `offset` on read as zeroes, without transferring them: for backends, to
+    /// carry out an [`OpKind::WriteZeroes`](crate::OpKind::WriteZeroes).
+    ///
+    /// # Errors
+    /// As [`discard`](Self::discard).
+    pub fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
+        ranges::zero(&self.file, offset, len)
+    }
+
+    /// Makes durable what was written: for backends, to carry out an [`OpKind::Flush`](crate::OpKind::Flush).
+    ///
+    /// What it takes to find the bytes again, such as newly allocated blocks, is made durable as well
+    /// (`fdatasync(2)`). It leaves out timestamps, which nobody looks at.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 
