@@ -64,6 +64,8 @@ pub struct StatsSnapshot {
     pub retries: u64,
     /// Ops that a backend served from registered memory.
     pub registered_ops: u64,
+    /// Times that memory could not be registered, so that transfers from and to it work without.
+    pub refused_registrations: u64,
     /// Ops whose memory is registered, but not in one piece, so that a backend served them without.
     pub crossing_ops: u64,
     /// Tickets that are out now. A forgotten one is never subtracted.
@@ -157,6 +159,7 @@ impl Default for StatsSnapshot {
             under_way_at_submissions: 0,
             retries: 0,
             registered_ops: 0,
+            refused_registrations: 0,
             crossing_ops: 0,
             tickets_out: 0,
             busy_ns: 0,

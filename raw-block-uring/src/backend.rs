@@ -61,7 +61,8 @@ impl RingFile {
     fn of(file: &Arc<DeviceFile>) -> Self {
         let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
         let direct = if file.is_direct() { libc::O_DIRECT } else { 0 };
-        let again = OpenOptions::new().read(true).write(true).custom_flags(direct).open(path);
+        let writes = !file.geometry().read_only;
+        let again = OpenOptions::new().read(true).write(writes).custom_flags(direct).open(path);
         again.map_or_else(|_| Self::Same(Arc::clone(file)), Self::Again)
     }
 }
@@ -82,7 +83,8 @@ impl UringBackend {
     /// Those of [`DeviceFile::open`], and those of [`probe`](crate::probe) where io_uring itself is
     /// refused; [`ErrorKind::InvalidInput`](raw_block_core::ErrorKind::InvalidInput) or
     /// [`ErrorKind::PermissionDenied`](raw_block_core::ErrorKind::PermissionDenied) where it cannot poll
-    /// for submissions as the options ask, [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) where it cannot for completions.
+    /// for submissions as the options ask,
+    /// [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) where it cannot for completions.
     pub fn open(path: impl AsRef<Path>, options: &UringOptions) -> Result<Self, Error> {
         Self::on(DeviceFile::open(path, options.direct)?, options)
     }

@@ -183,6 +183,7 @@ impl RingDevice {
                      without registration",
                 );
             }
+            self.stats.update(|stats| stats.refused_registrations += 1);
             tracing::warn!(error = %described, "transfers go on without registered memory");
             described
         })
@@ -212,6 +213,7 @@ impl RingDevice {
         match registered {
             Ok(()) => Regions::of(&table),
             Err(error) => {
+                self.stats.update(|stats| stats.refused_registrations += 1);
                 tracing::warn!(device = self.name, %error, "a queue works without registered memory");
                 Regions::default()
             }

@@ -50,5 +50,7 @@ fn a_broken_ring_fails_its_batch_and_is_replaced() {
         assert!(device.batched_read(owned()).unwrap().wait()[0].result.is_err());
         let read = device.batched_read(owned()).unwrap().wait();
         assert!(read[0].result.is_ok() && read[0].buffer.iter().all(|&byte| byte == round));
+        // The ring of blocking calls broke as well.
+        assert!(device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().is_err());
     }
 }

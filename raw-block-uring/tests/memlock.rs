@@ -38,6 +38,7 @@ fn memory_that_may_not_be_pinned_serves_unregistered() {
     let error = large.register_with(&*backend).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfResources);
     assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+    assert_eq!(device.stats().refused_registrations, 1);
 
     for (pool, expected) in [(&large, 0), (&small, 2)] {
         let before = device.stats().registered_ops;

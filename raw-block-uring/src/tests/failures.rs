@@ -153,13 +153,23 @@ fn an_error_of_one_transfer_leaves_its_neighbours_alone() {
 }
 
 #[test]
-fn zeroes_that_the_file_system_cannot_write_are_a_hole() {
+fn zeroes_that_the_ring_cannot_write_are_written_without_it() {
     let stage = Stage::new();
     stage.write();
     stage.script(&[], &[OnResult::Replace(-libc::EOPNOTSUPP)]);
     stage.device.write_zeroes(0, 8192).unwrap();
-    assert_eq!(stage.script.lock().unwrap().taken, 2);
+    assert_eq!(stage.script.lock().unwrap().taken, 1);
     assert_eq!(stage.written(), WRITES - 1);
+}
+
+#[test]
+fn a_flush_that_the_ring_cannot_do_is_done_without_it_and_a_failed_one_is_not() {
+    let stage = Stage::new();
+    stage.script(&[], &[OnResult::Replace(-libc::EINVAL)]);
+    stage.device.flush().unwrap();
+    assert_eq!(stage.script.lock().unwrap().taken, 1);
+    stage.script(&[], &[OnResult::Replace(-libc::EIO)]);
+    assert_eq!(stage.device.flush().unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[test]

@@ -14,6 +14,16 @@ use super::sample::{Part, Readings, Sample, cpu_us};
 /// What runs before anything is measured: this part of a slice, and no longer than this.
 const WARM_UP: (u32, Duration) = (8, Duration::from_millis(20));
 
+/// When something is measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slice {
+    /// How long the device is left alone before. fio leaves it alone while it starts, and a device whose rate
+    /// is limited from outside is faster afterwards.
+    pub(super) rest: Duration,
+    /// How long it is measured.
+    pub(super) time: Duration,
+}
+
 /// What one thread does.
 pub(super) trait Work: Send {
     /// Runs one batch. `false` when there is nothing left to do; then nothing was done.
@@ -35,14 +45,15 @@ pub(super) trait Work: Send {
     }
 }
 
-/// Runs `works`, each on a thread of its own, until each has been measured for `slice` or one of them
-/// has nothing left to do.
+/// Runs `works`, each on a thread of its own, until each has been measured for the time of `slice` or one of
+/// them has nothing left to do.
 pub(super) fn measure<W: Work>(
     works: &mut [W],
     keys_per_batch: u64,
     backend: &dyn IoBackend,
-    slice: Duration,
+    Slice { rest, time: slice }: Slice,
 ) -> Result<Sample> {
+    thread::sleep(rest);
     let meter = Meter {
         backend,
         barrier: Barrier::new(works.len()),
@@ -208,7 +219,7 @@ mod tests {
     fn a_slice_counts_what_was_moved_per_key() {
         for threads in [1, 3] {
             let (device, mut works) = writers(threads, u64::MAX, false);
-            let slice = Duration::from_millis(20);
+            let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(20) };
             let sample = measure(&mut works, 1, device.backend(), slice).unwrap();
             assert!(sample.keys_per_s > 0.0);
             assert!((sample.io_bytes - 512.0).abs() < 1e-9);
@@ -218,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_slice_ends_when_one_thread_has_nothing_left_or_fails() {
-        let slice = Duration::from_secs(3600);
+        let slice = Slice { rest: Duration::ZERO, time: Duration::from_secs(3600) };
         let (device, mut works) = writers(2, u64::MAX, false);
         works[0].batches = 200_000;
         measure(&mut works, 1, device.backend(), slice).unwrap();

@@ -35,6 +35,7 @@ use cases::{Job, Task};
 use data::permutation;
 use engine::Engines;
 use fio::Pages;
+use measure::Slice;
 use meta::Meta;
 pub(crate) use options::{ABOUT, Options};
 use options::{EngineName, Size};
@@ -45,6 +46,8 @@ use target::Target;
 
 /// Bounds of the length of a slice.
 const SLICE: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
+/// How long the device is left alone before each slice that is compared with fio.
+const REST: Duration = Duration::from_millis(300);
 /// The part of the time, in per cent, that is spent measuring; the rest opens engines and fills stores.
 const MEASURING: u32 = 65;
 
@@ -73,6 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut run = Run {
         pages,
         slice: slice(options, &plan),
+        rest: if options.fio { REST } else { Duration::ZERO },
         engines: &engines,
         target: &target,
         orders: HashMap::new(),
@@ -153,6 +157,7 @@ struct Run<'a> {
     engines: &'a Engines<'a>,
     target: &'a Target,
     slice: Duration,
+    rest: Duration,
     pages: Pages,
     round: usize,
     /// Permutations by their length, because they take a while to make.
@@ -160,7 +165,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn task(&mut self, task: &Task, slice: Duration) -> Result<Vec<Sample>> {
+    fn task(&mut self, task: &Task, time: Duration) -> Result<Vec<Sample>> {
+        let slice = Slice { rest: self.rest, time };
         let (shape, round) = (task.shape, self.round);
         match task.job {
             Job::Raw(engine) => {
@@ -186,7 +192,7 @@ impl Run<'_> {
                 samples
             }
             Job::Fio(job) => {
-                fio::run(&self.target.path, job, shape, self.pages, slice).map(|one| vec![one])
+                fio::run(&self.target.path, job, shape, self.pages, time).map(|one| vec![one])
             }
         }
     }

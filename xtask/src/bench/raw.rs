@@ -1,14 +1,13 @@
 //! The layer `raw`: batches of random transfers through the dispatcher.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, IoBackend, ReadAt, WriteAt};
 
 use super::cases::Shape;
 use super::data::{SplitMix, Walk};
-use super::measure::{Work, measure};
+use super::measure::{Slice, Work, measure};
 use super::sample::Sample;
 
 /// Measures writes, then reads, of `io_bytes` each, at the places of `order`.
@@ -18,7 +17,7 @@ pub(super) fn run(
     io_bytes: u64,
     order: &Arc<[u32]>,
     round: usize,
-    slice: Duration,
+    slice: Slice,
 ) -> Result<Vec<Sample>> {
     let pool = registered_pool(&**backend, shape.value, shape.batch * shape.threads)?;
     let device = Dispatcher::new(Arc::clone(backend))?;

@@ -2,14 +2,13 @@
 //! its payload are submitted, each on its own, and each is waited for before the next.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use raw_block_core::{AlignedBuf, Dispatcher, IoBackend, ReadAt, WriteAt};
 
 use super::cases::Shape;
 use super::data::Walk;
-use super::measure::{Work, measure};
+use super::measure::{Slice, Work, measure};
 use super::raw::{random_buffers, registered_pool};
 use super::sample::Sample;
 
@@ -29,7 +28,7 @@ pub(super) fn run(
     io_bytes: u64,
     order: &Arc<[u32]>,
     round: usize,
-    slice: Duration,
+    slice: Slice,
 ) -> Result<Vec<Sample>> {
     let headers = registered_pool(&**backend, HEADER, shape.threads)?;
     let payloads = registered_pool(&**backend, shape.value, shape.batch * shape.threads)?;

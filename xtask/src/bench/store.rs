@@ -4,7 +4,6 @@
 //! and last bytes, so that a payload of another key, or a part of one, does not pass for the right one.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use raw_block_core::{AlignedBuf, BufferPool, IoBackend, MemoryBackend};
@@ -12,7 +11,7 @@ use raw_block_store::{FormatOptions, Get, Put, Store};
 
 use super::cases::Shape;
 use super::data::{SplitMix, Walk, permutation};
-use super::measure::{Work, measure};
+use super::measure::{Slice, Work, measure};
 use super::raw::{random_buffers, registered_pool};
 use super::sample::Sample;
 
@@ -51,7 +50,7 @@ pub(super) fn run(
     io_bytes: u64,
     span: u64,
     round: usize,
-    slice: Duration,
+    slice: Slice,
 ) -> Result<Vec<Sample>> {
     let Shape { value, batch, threads } = shape;
     // What the store keeps beside its slots has room in the rest.
@@ -252,6 +251,8 @@ impl Work for Gets<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -260,7 +261,7 @@ mod tests {
             for (value, batch, cases) in [(4096, 1, 2), (4096, 32, 3), (5000, 8, 3)] {
                 let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(64 << 20).unwrap());
                 let shape = Shape { value, batch, threads };
-                let slice = Duration::from_millis(10);
+                let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(10) };
                 let moved = io_bytes(value).unwrap();
                 let samples = run(&backend, shape, moved, 64 << 20, 0, slice).unwrap();
                 assert_eq!(samples.len(), cases);
