@@ -4,11 +4,11 @@
 //! finds. It only reads.
 
 use std::env;
-use std::error::Error;
+use std::fmt::{self, Display, Write};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use raw_block_core::IoBackend;
+use raw_block_core::{Error, IoBackend};
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 
 /// The first character device of a namespace.
@@ -22,8 +22,25 @@ fn first_namespace() -> Option<PathBuf> {
     nodes.filter(is_namespace).min()
 }
 
-fn row(what: &str, value: impl std::fmt::Display) {
-    println!("  {what:<28}{value}");
+/// What is printed.
+#[derive(Default)]
+struct Sheet(String);
+
+impl Sheet {
+    fn heading(&mut self, heading: impl Display) {
+        // A string takes everything.
+        let _ = writeln!(self.0, "{heading}");
+    }
+
+    fn row(&mut self, what: impl Display, value: impl Display) {
+        let _ = writeln!(self.0, "  {what:<28}{value}");
+    }
+}
+
+impl Display for Sheet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 fn yes(value: bool) -> &'static str {
@@ -47,53 +64,64 @@ fn blocks(count: Option<u64>) -> String {
     count.map_or_else(|| "not told".to_owned(), |count| format!("{count} blocks"))
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let Some(path) = env::args_os().nth(1).map(PathBuf::from).or_else(first_namespace) else {
-        println!("There is no NVMe namespace (/dev/ngXnY) on this machine; give the path of one.");
-        return Ok(());
-    };
-    let backend = NvmeBackend::open_read_only(&path, &NvmeOptions::default())?;
+/// The sheet of the namespace whose character device is at `path`.
+pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
+    let backend = NvmeBackend::open_read_only(path, &NvmeOptions::default())?;
+    let mut sheet = Sheet::default();
     let (controller, namespace) = (backend.controller(), backend.namespace());
     let geometry = backend.geometry();
 
-    println!("controller");
-    row("model", &controller.model);
-    row("serial number", &controller.serial);
-    row("firmware", &controller.firmware);
+    sheet.heading("controller");
+    sheet.row("model", &controller.model);
+    sheet.row("serial number", &controller.serial);
+    sheet.row("firmware", &controller.firmware);
     let (major, minor, tertiary) = controller.version;
-    row("NVMe version", format!("{major}.{minor}.{tertiary}"));
-    row("longest transfer (MDTS)", limit(controller.max_transfer()));
-    row("volatile write cache", yes(controller.volatile_write_cache));
-    row("deallocate", yes(controller.deallocate));
-    row("write zeroes", yes(controller.write_zeroes));
-    row("longest write zeroes", limit(controller.max_write_zeroes));
-    row("flexible data placement", yes(controller.data_placement));
-    row("not torn by a power cut", format!("{} blocks", controller.atomic_write_blocks));
+    sheet.row("NVMe version", format!("{major}.{minor}.{tertiary}"));
+    sheet.row("longest transfer (MDTS)", limit(controller.max_transfer()));
+    sheet.row("volatile write cache", yes(controller.volatile_write_cache));
+    sheet.row("deallocate", yes(controller.deallocate));
+    sheet.row("write zeroes", yes(controller.write_zeroes));
+    sheet.row("longest write zeroes", limit(controller.max_write_zeroes));
+    sheet.row("flexible data placement", yes(controller.data_placement));
+    sheet.row("not torn by a power cut", format!("{} blocks", controller.atomic_write_blocks));
 
-    println!("namespace {}", namespace.id);
-    row("size", bytes(namespace.blocks * namespace.block));
-    row("blocks", format!("{} of {}", namespace.blocks, bytes(namespace.block)));
-    row("unique identifier (NGUID)", hexadecimal(&namespace.nguid));
+    sheet.heading(format!("namespace {}", namespace.id));
+    sheet.row("size", bytes(namespace.blocks * namespace.block));
+    sheet.row("blocks", format!("{} of {}", namespace.blocks, bytes(namespace.block)));
+    sheet.row("unique identifier (NGUID)", hexadecimal(&namespace.nguid));
     let boundary = Some(namespace.optimal_boundary).filter(|&boundary| boundary > 0);
-    row("optimal boundary (NOIOB)", blocks(boundary));
-    row("preferred write (NPWG)", blocks(namespace.preferred_write));
-    row("preferred alignment (NPWA)", blocks(namespace.preferred_alignment));
+    sheet.row("optimal boundary (NOIOB)", blocks(boundary));
+    sheet.row("preferred write (NPWG)", blocks(namespace.preferred_write));
+    sheet.row("preferred alignment (NPWA)", blocks(namespace.preferred_alignment));
     for handle in backend.reclaim_unit_handles() {
         let what = format!("placement identifier {}", handle.placement_id);
-        row(&what, format!("{} blocks left in its unit", handle.blocks_left));
+        sheet.row(what, format!("{} blocks left in its unit", handle.blocks_left));
     }
 
-    println!("transfers, with the limits of the kernel's driver");
-    row("longest command", bytes(geometry.max_transfer));
-    row("segments of a command", geometry.max_segments);
-    row("alignment on the device", bytes(geometry.transfer_alignment.into()));
-    row("alignment in memory", bytes(geometry.memory_alignment.into()));
-    row("written whole or not at all", bytes(geometry.atomic_write_unit.into()));
-    row("can discard", yes(geometry.discard));
-    row("can write zeroes", yes(geometry.write_zeroes));
-    Ok(())
+    sheet.heading("transfers, with the limits of the kernel's driver");
+    sheet.row("longest command", bytes(geometry.max_transfer));
+    sheet.row("segments of a command", geometry.max_segments);
+    sheet.row("alignment on the device", bytes(geometry.transfer_alignment.into()));
+    sheet.row("alignment in memory", bytes(geometry.memory_alignment.into()));
+    sheet.row("written whole or not at all", bytes(geometry.atomic_write_unit.into()));
+    sheet.row("can discard", yes(geometry.discard));
+    sheet.row("can write zeroes", yes(geometry.write_zeroes));
+    Ok(sheet)
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn main() -> Result<(), Error> {
+    let path = env::args_os().nth(1).map(PathBuf::from).or_else(first_namespace);
+    match path {
+        Some(path) => print!("{}", identify(&path)?),
+        None => {
+            println!(
+                "There is no NVMe namespace (/dev/ngXnY) on this machine; give the path of one."
+            );
+        }
+    }
+    Ok(())
 }

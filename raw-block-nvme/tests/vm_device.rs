@@ -1,6 +1,10 @@
 //! What is special about passthrough, on NVMe namespaces in the virtual machine: commands, placement, faults.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+#[path = "../examples/identify.rs"]
+#[allow(dead_code, reason = "what the example does when it is run as a program")]
+mod example;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -31,6 +35,23 @@ fn buffers(count: u8, len: usize) -> Vec<AlignedBuf> {
         buffer
     };
     (0..count).map(numbered).collect()
+}
+
+#[test]
+fn the_example_prints_a_sheet_of_controller_and_namespace() {
+    let Some(namespace) = namespace("plain-4096") else { return };
+    let sheet = example::identify(namespace.generic()).unwrap().to_string();
+    for line in [
+        "controller\n",
+        "  serial number               plain-4096\n",
+        "  longest transfer (MDTS)     512 KiB\n",
+        "  volatile write cache        yes\n",
+        "namespace 1\n",
+        "  blocks                      16384 of 4 KiB\n",
+        "  alignment on the device     4 KiB\n",
+    ] {
+        assert!(sheet.contains(line), "no {line:?} in\n{sheet}");
+    }
 }
 
 #[test]
