@@ -9,7 +9,7 @@
 //! [`Store`] for an example, and [`format`](mod@format) for what lies on the device.
 //!
 //! # Features
-//! - `posix`, `uring` (both on by default): the engines that [`open_device`] can choose from.
+//! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_device`] can choose from.
 //! - `cli`: the program `rawblock`, for operators. Nothing of it is in the library.
 
 pub mod format;
