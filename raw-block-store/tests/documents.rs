@@ -32,7 +32,9 @@ fn commands(text: &str) -> Vec<(String, String)> {
         let block = block.split("```").next().unwrap_or_default();
         let mut of_block: Vec<(String, String)> = Vec::new();
         for line in block.lines() {
-            match (line.strip_prefix("$ "), of_block.last_mut()) {
+            // The prompt of root is another.
+            let command = line.strip_prefix("$ ").or_else(|| line.strip_prefix("# "));
+            match (command, of_block.last_mut()) {
                 (Some(command), _) => of_block.push((command.to_owned(), String::new())),
                 (None, Some((_, shown))) => *shown += &format!("{line}\n"),
                 (None, None) => panic!("a console block begins with a command: {line}"),
