@@ -34,41 +34,57 @@ pub(super) fn run(path: &Path, rounds: u32) -> Result<()> {
         put(&store, (first..first + 512).map(|key| key % KEYS), &payload)?;
     }
 
-    let mut ratios = Vec::new();
+    let (mut checkpoints, mut flushes) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        let without = slice(&store, &payload, false)?;
-        let with = slice(&store, &payload, true)?;
+        let alone = slice(&store, &payload, Beside::Nothing)?;
+        let flushing = slice(&store, &payload, Beside::Flushes)?;
+        let checkpointing = slice(&store, &payload, Beside::Checkpoints)?;
         println!(
-            "checkpoint, round {round}: p99 of put_many {} us without, {} us with {} checkpoints",
-            without.p99, with.p99, with.checkpoints
+            "checkpoint, round {round}: p99 of put_many {} us alone, {} us beside {} flushes, {} us beside {} \
+             checkpoints",
+            alone.p99, flushing.p99, flushing.times, checkpointing.p99, checkpointing.times
         );
-        ratios.push(with.p99 as f64 / without.p99 as f64);
+        flushes.push(flushing.p99 as f64 / alone.p99 as f64);
+        checkpoints.push(checkpointing.p99 as f64 / alone.p99 as f64);
     }
     println!(
-        "checkpoint: p99 of put_many of 32 x 4 KiB is {:.2} times that without",
-        median(ratios)
+        "checkpoint: p99 of put_many of 32 x 4 KiB is {:.2} times that alone, and beside flushes {:.2} times",
+        median(checkpoints),
+        median(flushes)
     );
     Ok(())
+}
+
+/// What goes on beside the puts, over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// A checkpoint needs two: how much of its price is the device's.
+    Flushes,
+    Checkpoints,
 }
 
 struct Sample {
     /// Microseconds.
     p99: u64,
-    checkpoints: u64,
+    times: u64,
 }
 
-fn slice(store: &Store, payload: &[u8], with_checkpoints: bool) -> Result<Sample> {
+fn slice(store: &Store, payload: &[u8], beside: Beside) -> Result<Sample> {
     // Frees what was replaced so far, so that neither kind has to wait for slots.
     store.checkpoint()?;
     store.flush()?;
-    let (over, taken) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (over, times) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut latency = Histogram::<u64>::new(3)?;
     thread::scope(|scope| {
-        let checkpoints = with_checkpoints.then(|| {
+        let other = (beside != Beside::Nothing).then(|| {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    store.checkpoint()?;
-                    taken.fetch_add(1, Ordering::Relaxed);
+                    match beside {
+                        Beside::Checkpoints => store.checkpoint()?,
+                        Beside::Flushes | Beside::Nothing => store.flush()?,
+                    }
+                    times.fetch_add(1, Ordering::Relaxed);
                 }
                 anyhow::Ok(())
             })
@@ -87,12 +103,12 @@ fn slice(store: &Store, payload: &[u8], with_checkpoints: bool) -> Result<Sample
         };
         let done = put_all();
         over.store(true, Ordering::Relaxed);
-        if let Some(checkpoints) = checkpoints {
-            checkpoints.join().map_err(|_| anyhow!("the checkpoints panicked"))??;
+        if let Some(other) = other {
+            other.join().map_err(|_| anyhow!("what went on beside the puts panicked"))??;
         }
         done
     })?;
-    Ok(Sample { p99: latency.value_at_quantile(0.99), checkpoints: taken.into_inner() })
+    Ok(Sample { p99: latency.value_at_quantile(0.99), times: times.into_inner() })
 }
 
 fn put(store: &Store, keys: impl Iterator<Item = u64>, payload: &[u8]) -> Result<()> {
