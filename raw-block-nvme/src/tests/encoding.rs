@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use raw_block_core::{OpKind, WriteOptions};
+
 use crate::command::{Command, Range};
+use crate::limits::Limits;
+use crate::translator::Translator;
 
 /// The dwords of a command entry that the kernel copies: 10 to 15 are those of the command.
 fn dwords(command: Command) -> [u32; 20] {
@@ -44,6 +48,32 @@ fn the_other_commands_have_their_opcodes() {
     assert_eq!((identify[0], identify[1], identify[10], identify[11]), (6, 3, 6, 2 << 24));
     let handles = dwords(Command::reclaim_unit_handles(1, 4112));
     assert_eq!((handles[0], handles[10], handles[11]), (0x12, 1, 1027));
+}
+
+#[test]
+fn without_a_volatile_cache_durability_costs_nothing() {
+    let translator = |volatile_write_cache| Translator {
+        nsid: 1,
+        offset: 0,
+        limits: Limits {
+            block: 512,
+            transfer: 4096,
+            write_zeroes: 4096,
+            deallocate: 4096,
+            pages: 2,
+            gap_mask: 4095,
+            boundary: 0,
+        },
+        volatile_write_cache,
+        timeout: None,
+        placement_ids: Vec::new(),
+    };
+    let durable = WriteOptions { durable: true, ..WriteOptions::default() };
+    let command = |cache, kind| translator(cache).command(kind, durable, 0, 512);
+    assert_eq!(command(true, OpKind::Flush), Some(Command::flush(1)));
+    assert_eq!(command(false, OpKind::Flush), None, "no command");
+    assert_eq!(command(true, OpKind::Write), Some(Command::write(1, 0, 1).forced()));
+    assert_eq!(command(false, OpKind::Write), Some(Command::write(1, 0, 1)));
 }
 
 #[test]
