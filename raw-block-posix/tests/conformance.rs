@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use raw_block_core::conformance::{Skipped, Subject, fixture};
+use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject, fixture};
 use raw_block_core::{Direct, conformance_suite};
 use raw_block_posix::{PosixBackend, PosixOptions};
 
-const CAPACITY: u64 = 16 << 20;
+const CAPACITY: u64 = MIN_CAPACITY;
 
 fn file(direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let file = fixture::temp_file(CAPACITY)?;

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, WriteAt};
 use raw_block_uring::{UringBackend, UringOptions};
 
@@ -29,8 +30,7 @@ fn break_rings() -> usize {
 
 #[test]
 fn a_broken_ring_fails_its_batch_and_is_replaced() {
-    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    file.as_file().set_len(1 << 20).unwrap();
+    let file = temp_file(1 << 20).unwrap();
     let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();

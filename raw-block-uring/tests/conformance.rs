@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
-use raw_block_core::conformance::{Skipped, Subject};
+use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
 use raw_block_uring::{UringBackend, UringOptions};
 
-const LEN: u64 = 16 << 20;
+const LEN: u64 = MIN_CAPACITY;
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{
     AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, OwnedTransfer, ReadAt,
     WriteAt,
@@ -52,8 +53,7 @@ impl Memory {
 
 #[test]
 fn a_forked_child_gets_an_error_and_can_drop_everything() {
-    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    file.as_file().set_len(1 << 20).unwrap();
+    let file = temp_file(1 << 20).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
     let pool = BufferPool::new(256 << 10, 4).unwrap();
     pool.register_with(&*backend).unwrap();

@@ -9,7 +9,7 @@ use std::thread;
 use quarantine::Quarantine;
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::temp_file;
-use raw_block_core::conformance::{Skipped, Subject};
+use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
 use raw_block_uring::{UringBackend, UringOptions};
 
 #[global_allocator]
@@ -28,7 +28,7 @@ impl Drop for Check {
 }
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
-    let file = temp_file(16 << 20)?;
+    let file = temp_file(MIN_CAPACITY)?;
     let backend =
         UringBackend::open(file.path(), &UringOptions { direct, ..UringOptions::default() })
             .unwrap();

@@ -3,19 +3,13 @@
 
 use std::fs;
 
-use raw_block_core::conformance::fixture::without_io_uring;
+use raw_block_core::conformance::fixture::{temp_file, without_io_uring};
 use raw_block_core::{Direct, ErrorKind};
 use raw_block_uring::{UringBackend, UringOptions, probe};
 
-fn file(len: u64) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    file.as_file().set_len(len).unwrap();
-    file
-}
-
 #[test]
 fn a_seccomp_profile_that_forbids_io_uring_is_named() {
-    let file = file(1 << 20);
+    let file = temp_file(1 << 20).unwrap();
     let error = without_io_uring(libc::EPERM, || {
         assert_eq!(probe().unwrap_err().kind(), ErrorKind::PermissionDenied);
         UringBackend::open(file.path(), &UringOptions::default()).unwrap_err()
@@ -46,14 +40,14 @@ fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
     // ends.
     let error = without_io_uring(libc::EINVAL, || probe().unwrap_err());
     assert_eq!(error.os_error().unwrap().raw_os_error(), Some(libc::EINVAL));
-    let file = file(1 << 20);
+    let file = temp_file(1 << 20).unwrap();
     let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
     assert!(backend.granted_flags().names().any(|name| name == "CLAMP"));
 }
 
 #[test]
 fn completion_polling_is_refused_in_words_where_it_cannot_work() {
-    let file = file(1 << 20);
+    let file = temp_file(1 << 20).unwrap();
     let open = |direct| {
         let options = UringOptions { direct, completion_polling: true, ..UringOptions::default() };
         UringBackend::open(file.path(), &options)
@@ -83,13 +77,13 @@ fn a_device_that_cannot_be_opened_has_a_clear_error() {
     let error = open("/dev/null");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("character device"), "{error}");
-    let small = file(100);
+    let small = temp_file(100).unwrap();
     assert_eq!(open(small.path().to_str().unwrap()).kind(), ErrorKind::InvalidInput);
 }
 
 #[test]
 fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
-    let file = file(1 << 20);
+    let file = temp_file(1 << 20).unwrap();
     let first = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
     let error = UringBackend::open(file.path(), &UringOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
@@ -99,7 +93,7 @@ fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
 
 #[test]
 fn the_page_cache_is_bypassed_only_where_that_was_asked_for() {
-    let file = file(1 << 20);
+    let file = temp_file(1 << 20).unwrap();
     let options = |direct| UringOptions { direct, ..UringOptions::default() };
     for (direct, expected) in [(Direct::Required, true), (Direct::Off, false)] {
         let backend = UringBackend::open(file.path(), &options(direct)).unwrap();

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
     OwnedTransfer, ReadAt, WriteAt,
@@ -16,9 +16,8 @@ use raw_block_uring::{GrantedFlags, UringBackend, UringOptions};
 
 const LEN: u64 = 16 << 20;
 
-fn open(options: DispatcherOptions) -> (tempfile::NamedTempFile, Arc<UringBackend>, Dispatcher) {
-    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    file.as_file().set_len(LEN).unwrap();
+fn open(options: DispatcherOptions) -> (TempFile, Arc<UringBackend>, Dispatcher) {
+    let file = temp_file(LEN).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
     let dispatcher = Dispatcher::with_options(backend.clone(), options).unwrap();
     (file, backend, dispatcher)
@@ -118,7 +117,7 @@ fn a_registered_pool_may_go_away_before_the_backend() {
 #[test]
 fn a_file_that_became_shorter_ends_in_an_error_and_not_in_a_loop() {
     let (file, _, device) = open(DispatcherOptions::default());
-    file.as_file().set_len(6144).unwrap();
+    fs::File::options().write(true).open(file.path()).unwrap().set_len(6144).unwrap();
     let mut buffers = vec![vec![0; 8192]; 3];
     let mut reads: Vec<_> = [0, 4096, 8192]
         .into_iter()

@@ -1,8 +1,12 @@
 //! `cargo xtask fuzz`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -21,7 +25,8 @@ store break a promise is saved in `fuzz/artifacts`, and its run fails. It takes 
     rustup toolchain install nightly --profile minimal
     cargo install --locked cargo-fuzz
 
-One input is run again with `cargo +nightly fuzz run TARGET FILE`.";
+What a target says goes to target/fuzz/TARGET.log. One input is run again with \
+`cargo +nightly fuzz run TARGET FILE`.";
 
 /// An input must not take longer, in seconds.
 const TIMEOUT: u32 = 25;
@@ -47,9 +52,12 @@ pub(crate) struct Options {
     /// Which targets run; all of them if none is named.
     #[arg(long = "target", value_enum)]
     targets: Vec<Target>,
+    /// How many targets run at a time, each on a processor of its own; by default on all processors.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
 }
 
-/// Runs the targets one after the other.
+/// Runs the targets, as many at a time as there are to be.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     let chosen = &options.targets;
@@ -60,17 +68,26 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     succeeds(nightly::program("cargo").args(["fuzz", "build"]).current_dir(directory()))
         .context("the fuzz targets do not compile")?;
 
-    let mut failed = Vec::new();
-    for target in &targets {
-        let name = target.name();
-        println!("\n== {name}");
-        if let Err(error) = fuzz(&name, options.seconds) {
-            println!("{name}: {error:#}");
-            failed.push(name);
+    let logs = workspace().join("target").join("fuzz");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    let jobs = options.jobs.or(thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let name = target.name();
+            match fuzz(&name, options.seconds, &logs.join(format!("{name}.log"))) {
+                Ok(inputs) => println!("{name}: {inputs} inputs, no failure"),
+                Err(error) => {
+                    println!("{name}: {error:#}");
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+                }
+            }
         }
-    }
+    };
+    thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seconds = began.elapsed().as_secs();
-    println!("\n{} targets, {} failed, {seconds} s", targets.len(), failed.len());
+    println!("{} targets, {} failed, {seconds} s", targets.len(), failed.len());
     if !failed.is_empty() {
         bail!("see fuzz/artifacts for the inputs on which these failed: {}", failed.join(", "));
     }
@@ -83,7 +100,8 @@ impl Target {
     }
 }
 
-fn fuzz(target: &str, seconds: u64) -> Result<()> {
+/// Runs a target and tells how many inputs it tried.
+fn fuzz(target: &str, seconds: u64, log: &Path) -> Result<u64> {
     let corpus = directory().join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     let seeds = directory().join("seeds").join(target);
@@ -94,7 +112,28 @@ fn fuzz(target: &str, seconds: u64) -> Result<()> {
     command.arg("-len_control=0").arg("-detect_leaks=0");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-timeout={TIMEOUT}")).arg(format!("-rss_limit_mb={MEMORY}"));
-    succeeds(command.arg("-print_final_stats=1").current_dir(directory()))
+    command.arg("-print_final_stats=1").current_dir(directory());
+    let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
+    let output = file.try_clone().context("cannot share the log")?;
+    let ended = succeeds(command.stdin(Stdio::null()).stdout(output).stderr(file));
+    let said = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+    let said = String::from_utf8_lossy(&said);
+    ended.with_context(|| format!("{} ends with:\n{}", log.display(), last_lines(&said)))?;
+    inputs(&said).with_context(|| format!("{} does not tell how many inputs it was", log.display()))
+}
+
+/// libFuzzer's own count.
+fn inputs(said: &str) -> Option<u64> {
+    let line =
+        said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
+    line.trim().parse().ok()
+}
+
+/// The end of a log, for an error: the message of a panic, what the sanitizer found, and the input's name.
+fn last_lines(said: &str) -> String {
+    const LINES: usize = 80;
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 fn check_tools() -> Result<()> {
@@ -117,14 +156,25 @@ fn succeeds(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}
+
 fn directory() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    workspace.unwrap_or_else(|| Path::new(".")).join("fuzz")
+    workspace().join("fuzz")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inputs_are_counted_as_libfuzzer_counts_them() {
+        let said =
+            "Done 20 runs in 1 second(s)\nstat::number_of_executed_units: 20\nstat::peak: 3\n";
+        assert_eq!(inputs(said), Some(20));
+        assert_eq!(inputs("Done"), None);
+    }
 
     #[test]
     fn every_target_has_a_file_and_seeds() {

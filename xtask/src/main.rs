@@ -6,7 +6,9 @@ mod crash;
 mod fuzz;
 mod kill;
 mod nightly;
+mod programs;
 mod scale;
+mod unprivileged;
 mod vm;
 
 use std::process::ExitCode;
@@ -41,6 +43,9 @@ enum Chore {
     /// Kills processes that use a store, and holds the store to its promises.
     #[command(long_about = kill::ABOUT)]
     Kill(kill::Options),
+    /// Runs tests as a user who may do nothing special; takes root, who becomes that user.
+    #[command(long_about = unprivileged::ABOUT)]
+    Unprivileged,
     /// Runs the tests for NVMe in a virtual machine; takes QEMU.
     #[command(long_about = vm::ABOUT)]
     Vm(vm::Options),
@@ -54,6 +59,7 @@ fn main() -> ExitCode {
         Chore::Asan(options) => asan::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Kill(options) => kill::run(&options),
+        Chore::Unprivileged => unprivileged::run(),
         Chore::Vm(options) => vm::run(&options),
     };
     match done {

@@ -1,17 +1,13 @@
-//! The test programs for the guest: every integration test of the workspace whose name begins with `vm_`.
+//! Test programs, as cargo makes them.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-/// The profile in the workspace's `Cargo.toml`.
-const PROFILE: &str = "vm";
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-
-/// A test program.
+/// An integration test of the workspace.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Program {
     /// Package and test: `raw-block-uring.vm_conformance`.
@@ -19,22 +15,20 @@ pub(crate) struct Program {
     pub(crate) path: PathBuf,
 }
 
-/// Compiles them, linked without shared libraries, below `directory`.
-pub(crate) fn build(directory: &Path) -> Result<Vec<Program>> {
-    let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" -Ctarget-feature=+crt-static");
+/// The command that compiles tests of the workspace without running them; [`build`] runs it.
+pub(crate) fn compiling() -> Command {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["test", "--no-run", "--workspace", "--test", "vm_*"])
-        .args(["--profile", PROFILE, "--target", TARGET])
-        .args(["--message-format", "json-render-diagnostics", "--target-dir"])
-        .arg(directory)
-        .env("RUSTFLAGS", flags)
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run cargo")?;
+    let mut command = Command::new(cargo);
+    command.args(["test", "--no-run", "--workspace"]);
+    command.args(["--message-format", "json-render-diagnostics"]);
+    command
+}
+
+/// Compiles integration tests, and tells which there are, by name.
+pub(crate) fn build(command: &mut Command) -> Result<Vec<Program>> {
+    let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
-        bail!("the tests for the guest do not compile ({})", output.status);
+        bail!("the tests do not compile ({})", output.status);
     }
     let messages = String::from_utf8_lossy(&output.stdout);
     let mut programs: Vec<_> = messages.lines().filter_map(program).collect();

@@ -1,0 +1,115 @@
+//! `cargo xtask unprivileged`.
+
+use std::env;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+use crate::programs::{self, Program};
+
+/// The help of this chore.
+pub(crate) const ABOUT: &str = "Runs the tests of the backends and of the store as a user who may do nothing special.
+
+Root runs everything else, and would not notice what only root can do. Root becomes a user of whom the system knows \
+nothing (number 65534), without groups or capabilities, and runs copies of the test programs in a directory of that \
+user's. A test that takes root says `skipped` in one line. For another user it is `cargo test` that does this.";
+
+/// Nobody: the number that the kernel itself gives to users whom it cannot name.
+const USER: u32 = 65_534;
+
+const PACKAGES: [&str; 3] = ["raw-block-posix", "raw-block-uring", "raw-block-store"];
+
+/// Random cases of each property, unless `PROPTEST_CASES` says otherwise: who asks matters more than for what.
+const CASES: &str = "16";
+
+/// What needs the program `rawblock`, or files of the workspace, which that user may not be able to reach.
+const WITH_FILES: [&str; 4] = ["cli", "cli_check", "deploying", "documents"];
+/// What runs in memory alone, and is the same for everybody.
+const IN_MEMORY: [&str; 6] =
+    ["concurrent", "eviction", "hostile_images", "index_memory", "read_faults", "reopen"];
+
+/// Runs the tests; their output goes where that of this program goes.
+pub(crate) fn run() -> Result<()> {
+    if !geteuid().is_root() {
+        bail!(
+            "only root can become another user: run `cargo test --workspace` as the user you are"
+        );
+    }
+    let mut programs = programs::build(&mut programs::compiling())?;
+    programs.retain(|program| is_run(&program.name));
+    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let directory = directory.path();
+    // Others than its owner may look, in case of doubt.
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
+        .and_then(|()| chown(directory, Some(USER), Some(USER)))
+        .with_context(|| format!("cannot give {} away", directory.display()))?;
+    let mut failed = Vec::new();
+    for program in &programs {
+        println!("\n== {}", program.name);
+        if !succeeds(program, directory)? {
+            failed.push(program.name.as_str());
+        }
+    }
+    println!("\n{} test programs as user {USER}, {} failed", programs.len(), failed.len());
+    if !failed.is_empty() {
+        bail!("failed as a user without privileges: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn is_run(name: &str) -> bool {
+    let Some((package, test)) = name.split_once('.') else { return false };
+    PACKAGES.contains(&package)
+        && !test.starts_with("vm_")
+        && !WITH_FILES.contains(&test)
+        && !IN_MEMORY.contains(&test)
+}
+
+/// Runs a copy of the program, where that user can reach it, and removes the copy.
+fn succeeds(program: &Program, directory: &Path) -> Result<bool> {
+    // Not by the name of its package, which is that of threads that some tests count.
+    let copy = directory.join("test");
+    fs::copy(&program.path, &copy).with_context(|| format!("cannot copy {}", program.name))?;
+    let mut command = Command::new(&copy);
+    // Without a word about groups the standard library drops those of root.
+    command.uid(USER).gid(USER).current_dir(directory).stdin(Stdio::null());
+    command.env("TMPDIR", directory).env("HOME", directory);
+    if env::var_os("PROPTEST_CASES").is_none() {
+        command.env("PROPTEST_CASES", CASES);
+    }
+    let status = command.status().with_context(|| format!("cannot run {}", program.name))?;
+    fs::remove_file(&copy).with_context(|| format!("cannot remove {}", copy.display()))?;
+    Ok(status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_opens_files_and_devices_is_run_and_what_only_root_could_reach_is_not() {
+        for name in
+            ["raw-block-store.opening", "raw-block-posix.conformance", "raw-block-uring.ring"]
+        {
+            assert!(is_run(name), "{name}");
+        }
+        for name in
+            ["raw-block-store.cli", "raw-block-uring.vm_conformance", "raw-block-core.queues"]
+        {
+            assert!(!is_run(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_program_that_is_left_out_exists() {
+        let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("../raw-block-store/tests");
+        for name in WITH_FILES.iter().chain(&IN_MEMORY) {
+            assert!(store.join(format!("{name}.rs")).is_file(), "{name}");
+        }
+    }
+}
