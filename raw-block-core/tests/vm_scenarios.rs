@@ -23,6 +23,8 @@ fn each_scenario_is_there_with_its_blocks_and_limits() {
         ("two-namespaces", 1, 512, 0, 512),
         ("two-namespaces", 2, 4096, 0, 512),
         ("metadata", 1, 512, 8, 512),
+        ("mapped", 1, 512, 0, 512),
+        ("mapped", 2, 512, 0, 512),
         ("faulty", 1, 512, 0, 512),
         ("fdp", 1, 4096, 0, 512),
     ];

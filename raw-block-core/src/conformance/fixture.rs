@@ -1,7 +1,8 @@
 //! What to test on: a temporary file, a loop device over one, a drive of the virtual machine, a thread that may
-//! not use io_uring.
+//! not use io_uring; and the log of what a drive was told.
 
 mod nvme;
+mod write_log;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,7 +18,8 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::Skipped;
 use super::bytes::pattern;
-pub use nvme::{NvmeNamespace, read_fault, write_fault};
+pub use nvme::{NvmeNamespace, read_fault, rounds, write_fault};
+pub use write_log::{LogEntry, WriteLog};
 
 /// How often another loop device is tried when somebody else was faster.
 const ATTEMPTS: usize = 10;

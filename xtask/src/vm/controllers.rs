@@ -47,7 +47,7 @@ const fn plain(
 }
 
 /// MDTS is in units of 4 KiB as a power of two: 7, QEMU's default, is 512 KiB, 4 is 64 KiB.
-const CONTROLLERS: [Controller; 9] = [
+const CONTROLLERS: [Controller; 10] = [
     plain("plain-512", "", &["logical_block_size=512"]),
     plain("plain-4096", "", &["logical_block_size=4096,physical_block_size=4096"]),
     plain("small-mdts", ",mdts=4", &["logical_block_size=512"]),
@@ -59,6 +59,8 @@ const CONTROLLERS: [Controller; 9] = [
     plain("metadata", "", &["logical_block_size=512,ms=8"]),
     // A test takes it away.
     plain("vanishing", "", &["logical_block_size=512"]),
+    // Below the device mapper: a device, and room for the log of what is written to it.
+    plain("mapped", "", &["logical_block_size=512", "logical_block_size=512"]),
     // What the guest exports to itself; comes back as `over-tcp`.
     plain("exported", "", &["logical_block_size=512"]),
     Controller {

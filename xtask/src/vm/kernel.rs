@@ -11,13 +11,16 @@ use anyhow::{Context, Result, bail};
 pub(crate) const PACKAGE: &str = "linux-image-cloud-amd64";
 const SUFFIX: &str = "-cloud-amd64";
 
-/// What a namespace over TCP takes, each after what it depends on.
-const MODULES: [&str; 5] = [
+/// What a namespace over TCP and the device mapper take, each after what it depends on.
+const MODULES: [&str; 8] = [
     "fs/configfs/configfs.ko",
     "drivers/nvme/host/nvme-fabrics.ko",
     "drivers/nvme/host/nvme-tcp.ko",
     "drivers/nvme/target/nvmet.ko",
     "drivers/nvme/target/nvmet-tcp.ko",
+    "drivers/md/dm-mod.ko",
+    "drivers/md/dm-flakey.ko",
+    "drivers/md/dm-log-writes.ko",
 ];
 
 /// A kernel and its modules, as files.

@@ -5,7 +5,6 @@ mod initramfs;
 mod kernel;
 mod options;
 mod power_loss;
-mod programs;
 mod qemu;
 mod report;
 mod tools;
@@ -21,10 +20,17 @@ use controllers::Controllers;
 use initramfs::Initramfs;
 use kernel::Kernel;
 pub(crate) use options::{ABOUT, Options};
-use programs::Program;
 use qemu::Guest;
 use report::Report;
 use tools::Tools;
+
+use crate::programs::{self, Program};
+
+/// The profile in the workspace's `Cargo.toml`.
+const PROFILE: &str = "vm";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Random cases of each property, unless `PROPTEST_CASES` says otherwise: an emulated processor is slow.
+const CASES: &str = "16";
 
 /// Runs the tests in a guest; their output goes to that of this program.
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -32,7 +38,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let tools = Tools::find(&directory)?;
-    let mut programs = programs::build(&directory.join("build"))?;
+    let mut programs = programs(&directory.join("build"))?;
     if let Some(name) = &options.program {
         programs.retain(|program| program.name.contains(name));
     }
@@ -45,12 +51,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Ok(path)
     };
     let patience = ("RAW_BLOCK_VM_PATIENCE", options.test_timeout.as_secs().to_string());
+    let rounds = ("RAW_BLOCK_VM_ROUNDS", options.rounds.to_string());
+    let cases = env::var("PROPTEST_CASES").unwrap_or_else(|_| CASES.to_owned());
     let guest = Guest {
         qemu: &tools.qemu,
         kernel: &tools.kernel.image,
         initramfs: initramfs("tests.cpio", &programs)?,
         devices: Vec::new(),
-        variables: vec![patience],
+        variables: vec![patience, ("PROPTEST_CASES", cases), rounds],
         console: directory.join("console.log"),
         timeout: options.timeout,
     };
@@ -83,6 +91,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tally if tally.passed == 0 => bail!("no test of this name passed in the virtual machine"),
         _ => Ok(()),
     }
+}
+
+/// The test programs for the guest, linked without shared libraries: every integration test of the workspace whose name
+/// begins with `vm_`.
+fn programs(directory: &Path) -> Result<Vec<Program>> {
+    let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" -Ctarget-feature=+crt-static");
+    let mut command = programs::compiling();
+    command.args(["--test", "vm_*", "--profile", PROFILE, "--target", TARGET, "--target-dir"]);
+    programs::build(command.arg(directory).env("RUSTFLAGS", flags))
 }
 
 /// Runs every test program in one guest.

@@ -31,6 +31,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TEXT")]
     pub(crate) program: Option<String>,
 
+    /// How many rounds the tests over the device mapper do of each fault, each with other changes.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+
     /// How long one guest may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "1200", value_parser = seconds)]
     pub(crate) timeout: Duration,

@@ -1,0 +1,218 @@
+//! A store above the kernel's `dm-flakey`, in the virtual machine: a device that fails, forgets writes, or changes
+//! bytes. `RAW_BLOCK_VM_ROUNDS` says how often each is tried; each round has other changes.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+#[path = "common/device_mapper.rs"]
+mod device_mapper;
+#[path = "common/story.rs"]
+mod story;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use device_mapper::Mapped;
+use raw_block_core::conformance::fixture::{NvmeNamespace, rounds};
+use raw_block_core::{Direct, IoBackend};
+use raw_block_store::{Engine, Error, OpenOptions, Store, open_device, open_device_read_only};
+use story::{Found, History, format};
+
+/// Steps before a fault, and while there is one.
+const STEPS: usize = 6;
+
+/// A device that can be made to misbehave, with a store on it.
+struct Flakey {
+    mapped: Mapped,
+    below: String,
+    engine: Engine,
+    random: fastrand::Rng,
+    history: History,
+}
+
+impl Flakey {
+    fn new(below: &Path, seed: u64) -> (Self, Store) {
+        let below = format!("{} 0", below.display());
+        let path = Path::new(below.split(' ').next().unwrap()).to_owned();
+        let mapped = Mapped::new("raw-block-flakey", &path, "linear", &below);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let engine = if random.bool() { Engine::Uring } else { Engine::Posix };
+        let mut flakey = Self { mapped, below, engine, random, history: History::new(seed) };
+        let backend = flakey.backend();
+        Store::format(backend.clone(), &format()).unwrap();
+        let store = Store::open(backend).unwrap();
+        flakey.work(&store);
+        (flakey, store)
+    }
+
+    fn backend(&self) -> Arc<dyn IoBackend> {
+        open_device(self.mapped.path(), self.engine, Direct::Required).unwrap()
+    }
+
+    /// From now on all of its time is bad: `features` says how.
+    fn misbehave(&self, features: &str) {
+        let count = features.split_whitespace().count();
+        self.mapped.change("flakey", &format!("{} 0 1 {count} {features}", self.below));
+    }
+
+    fn behave(&self) {
+        self.mapped.change("linear", &self.below);
+    }
+
+    /// Changes, flushes and checkpoints. Those of them that fail are none of anybody's business but the history's.
+    fn work(&mut self, store: &Store) {
+        for _ in 0..STEPS {
+            self.history.change(store);
+            match self.random.u8(..6) {
+                0 | 1 => drop(store.flush()),
+                2 => drop(store.checkpoint()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The devices of as many rounds as there are to be, with a mode of misbehaving for each.
+fn each_round(modes: &[&str], mut round: impl FnMut(Flakey, Store, &str) -> Found) {
+    let namespace = match NvmeNamespace::find("mapped", 1) {
+        Ok(namespace) => namespace,
+        Err(skipped) => return skipped.tell(),
+    };
+    for mode in modes {
+        let mut all = Found::default();
+        for seed in 0..rounds() {
+            let (flakey, store) = Flakey::new(namespace.block(), seed);
+            let found = round(flakey, store, mode);
+            all.right += found.right;
+            all.damaged += found.damaged;
+            all.failed += found.failed;
+        }
+        println!("{mode}, {} rounds: {all:?}", rounds());
+        assert!(all.damaged + all.failed > 0, "nobody noticed anything of {mode:?}");
+    }
+}
+
+/// The state that was last acknowledged, and no other.
+fn check_exactly(history: &History, store: &Store) {
+    history.check(store, |change| change.is_acknowledged, |_| false, |_, _| false);
+    History::count_slots(store);
+}
+
+#[test]
+fn a_device_that_fails_costs_nothing_that_was_acknowledged() {
+    each_round(
+        &["error_reads", "error_writes", "error_reads error_writes"],
+        |mut flakey, store, mode| {
+            flakey.misbehave(mode);
+            let refused = flakey.history.refused;
+            flakey.work(&store);
+            let is_device =
+                |error: &Error, _: &[Option<u64>]| matches!(error, Error::Device { .. });
+            let history = &flakey.history;
+            let mut found =
+                history.check(&store, |change| change.is_acknowledged, |_| false, is_device);
+            found.failed += flakey.history.refused - refused;
+            flakey.behave();
+            check_exactly(&flakey.history, &store);
+            // It goes on as if nothing had been.
+            flakey.work(&store);
+            check_exactly(&flakey.history, &store);
+            if flakey.random.bool() {
+                store.close().unwrap();
+            } else {
+                drop(store);
+            }
+            let store = Store::open(flakey.backend()).unwrap();
+            // What failed may have happened.
+            let history = &mut flakey.history;
+            history.check(&store, |change| change.is_acknowledged, |_| true, |_, _| false);
+            history.settle(&store);
+            flakey.work(&store);
+            check_exactly(&flakey.history, &store);
+            found
+        },
+    );
+}
+
+#[test]
+fn bytes_that_change_when_they_are_read_are_noticed_and_nothing_is_lost() {
+    let corrupt = [
+        "corrupt_bio_byte 1 r 165 0",
+        "corrupt_bio_byte 97 r 1 0",
+        "corrupt_bio_byte 4200 r 255 0",
+    ];
+    each_round(
+        &[&corrupt[..], &["random_read_corrupt 500000000"]].concat(),
+        |flakey, store, mode| {
+            let is_damaged =
+                |error: &Error, _: &[Option<u64>]| matches!(error, Error::Damaged { .. });
+            let history = &flakey.history;
+            flakey.misbehave(mode);
+            let before = store.stats().failed_checks;
+            let found =
+                history.check(&store, |change| change.is_acknowledged, |_| false, is_damaged);
+            assert_eq!(store.stats().failed_checks - before, found.damaged);
+            flakey.behave();
+            check_exactly(history, &store);
+            drop(store);
+
+            // Whoever looks while it lasts may see older states, or nothing, and changes nothing.
+            flakey.misbehave(mode);
+            let looking =
+                open_device_read_only(flakey.mapped.path(), flakey.engine, Direct::Required);
+            if let Ok(store) = Store::open_read_only(looking.unwrap(), &OpenOptions::default()) {
+                history.check(&store, |_| false, |_| true, is_damaged);
+            }
+            flakey.behave();
+            check_exactly(history, &Store::open(flakey.backend()).unwrap());
+            found
+        },
+    );
+}
+
+#[test]
+fn writes_that_are_lost_or_changed_are_never_taken_for_others() {
+    let modes = [
+        "drop_writes",
+        "corrupt_bio_byte 1 w 165 0",
+        "corrupt_bio_byte 97 w 1 0",
+        "random_write_corrupt 300000000",
+    ];
+    each_round(&modes, |mut flakey, store, mode| {
+        let begin = flakey.history.step;
+        flakey.misbehave(mode);
+        flakey.work(&store);
+        flakey.behave();
+        // Only what was written meanwhile is damaged, and the store knows what should be there.
+        let damaged = |error: &Error| matches!(error, Error::Damaged { .. });
+        let history = &flakey.history;
+        let found = history.check(
+            &store,
+            |change| change.is_acknowledged,
+            |_| false,
+            |error, _| damaged(error),
+        );
+        history.check(
+            &store,
+            |change| change.step <= begin,
+            |_| true,
+            |error, changes| damaged(error) && changes.len() > 1,
+        );
+        History::count_slots(&store);
+        drop(store);
+
+        // The device broke its promise: older states may be back. But no other bytes.
+        let store = Store::open(flakey.backend()).or_else(|refused| {
+            println!("{mode}: {refused}");
+            let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+            Store::open_with(flakey.backend(), &options)
+        });
+        let store = store.unwrap();
+        history.check(&store, |_| false, |_| true, |error, _| damaged(error));
+        History::count_slots(&store);
+        store.put(b"after", b"words").unwrap();
+        store.close().unwrap();
+        let store = Store::open(flakey.backend()).unwrap();
+        assert_eq!(common::payload(&store, b"after").unwrap(), b"words");
+        found
+    });
+}
