@@ -103,6 +103,11 @@ impl<'a, const N: usize> ReadAt<'a, N> {
         }
     }
 
+    /// The segments, for what was read into them.
+    pub(crate) fn segments_mut(&mut self) -> [&mut [u8]; N] {
+        self.segments.each_mut().map(|segment| &mut **segment)
+    }
+
     /// The same read, of `total_len` bytes on the device.
     #[must_use]
     pub fn padded_to(mut self, total_len: u64) -> Self {

@@ -36,7 +36,7 @@ pub(crate) struct Contents<'a> {
 }
 
 /// Writes a checkpoint to the container that does not hold the committed one, and commits it: body, flush,
-/// header, flush. The first flush makes durable everything that the body names, and everything that
+/// header, flush. The flush of the body makes durable everything that it names, and everything that
 /// replaced what it does not name.
 ///
 /// Changes may be under way: the index is copied piece by piece, and what has a sequence above the covered

@@ -17,6 +17,8 @@ use crate::{
     AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats, WriteOptions,
 };
 
+/// A part of a batch, in bytes: how much is to be over before its caller is told.
+const PART: u64 = 256 << 10;
 /// Staging memory of one wave, in bytes, unless a single transfer needs more.
 const MAX_STAGING: usize = 64 << 20;
 /// Staging memory that a batch keeps for the next one, in bytes.
@@ -68,6 +70,8 @@ pub(super) struct Batch {
     accepted: usize,
     /// How many of `runs` are not over.
     outstanding: usize,
+    /// Requests that succeeded since somebody asked.
+    pub(super) finished: Vec<u32>,
     pub(super) memory: Arc<BatchMemory>,
     /// Ops that no queue has accepted yet.
     pub(super) waiting: VecDeque<Op>,
@@ -91,6 +95,7 @@ impl Default for Batch {
             runs: Vec::new(),
             accepted: 0,
             outstanding: 0,
+            finished: Vec::new(),
             memory: Arc::default(),
             waiting: VecDeque::new(),
             done: Vec::new(),
@@ -111,6 +116,7 @@ impl Batch {
         self.carried = 0;
         self.retry.clear();
         self.retrying = false;
+        self.finished.clear();
     }
 
     /// How many transfers were added.
@@ -213,6 +219,7 @@ impl Batch {
             match result {
                 Ok(()) => {
                     moved += run.len;
+                    self.finished.extend(&self.order[requests.clone()]);
                     self.unstage(requests, geometry);
                 }
                 Err(error) if requests.len() == 1 => {
@@ -274,6 +281,13 @@ impl Batch {
             }
         }
         self.outstanding = 0;
+    }
+
+    /// How many ops of this wave are a part of the batch that is worth telling its caller of.
+    pub(super) fn ops_of_a_part(&self) -> usize {
+        let bytes = self.runs.iter().fold(0, |sum: u64, run| sum.saturating_add(run.len));
+        let ops = PART.saturating_mul(self.runs.len() as u64) / bytes.max(1);
+        usize::try_from(ops).unwrap_or(usize::MAX).max(1)
     }
 
     /// Whether every op of the current wave is over.

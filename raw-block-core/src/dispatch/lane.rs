@@ -29,6 +29,8 @@ pub(super) struct Lane {
 pub(super) enum Patience {
     /// Until the batch is over.
     Unlimited,
+    /// Until the batch is over, or a part of it that was not when this was asked.
+    Part,
     /// Until the batch is over or this moment has passed.
     Until(Instant),
     /// Start what can be started, take what is there.
@@ -57,6 +59,21 @@ impl Lane {
         self.borrowing = false;
     }
 
+    /// As [`run_borrowed`](Self::run_borrowed), and calls `each` with the number of every transfer that
+    /// succeeded: no op has its memory any more.
+    pub(super) fn run_in_parts(&mut self, backend: &dyn IoBackend, mut each: impl FnMut(usize)) {
+        self.borrowing = true;
+        self.begin(backend);
+        loop {
+            let over = self.advance(backend, Patience::Part);
+            self.batch.finished.drain(..).for_each(|index| each(index as usize));
+            if over {
+                break;
+            }
+        }
+        self.borrowing = false;
+    }
+
     /// Makes the ops of the first wave.
     pub(super) fn begin(&mut self, backend: &dyn IoBackend) {
         self.batch.arrange();
@@ -70,6 +87,7 @@ impl Lane {
                 self.pump(backend, patience);
                 let out_of_time = match patience {
                     Patience::Unlimited => false,
+                    Patience::Part => !self.batch.finished.is_empty(),
                     Patience::Until(deadline) => Instant::now() >= deadline,
                     Patience::None => true,
                 };
@@ -109,11 +127,12 @@ impl Lane {
             Patience::None => 0,
             // More ops wait for room: refill the queue well before it runs dry, but not one by one.
             _ if !batch.waiting.is_empty() => (queue.depth() / 4).max(1),
+            Patience::Part => batch.ops_of_a_part().min(in_flight),
             _ => in_flight,
         };
         let deadline = match patience {
             Patience::Until(deadline) => Some(deadline),
-            Patience::Unlimited | Patience::None => None,
+            Patience::Unlimited | Patience::Part | Patience::None => None,
         };
         queue.reap(min, deadline, &mut batch.done);
         batch.settle(&self.geometry, backend.stats());

@@ -13,13 +13,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::op::Segment;
 use crate::{
     BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, MAX_CAPACITY, OpKind, OwnedTransfer,
     ReadAt, StatsSnapshot, Transfer, WriteAt, waiting,
 };
 use lane::Patience;
-use pool::LanePool;
+use pool::{LanePool, Lent};
 pub use result::BatchResult;
 pub use ticket::{Finished, Refused, Ticket};
 
@@ -176,17 +175,49 @@ impl Dispatcher {
         self.run_borrowed(batch)
     }
 
+    /// Reads a batch, calls `each` for every transfer, and returns when all of it is over.
+    ///
+    /// `each` gets the transfer's place in the batch, and the segments that were read or the error. It is
+    /// called once for every transfer, in any order; while a part of a long batch is still under way it is
+    /// called for the part that is over, so that the caller's work on the bytes and the device's go on side by
+    /// side. It is one submission like [`read_buffers`](Self::read_buffers), with more waiting.
+    ///
+    /// # Panics
+    /// When `each` does, after everything that was under way is over.
+    pub fn read_buffers_with<const N: usize>(
+        &self,
+        batch: &mut [ReadAt<'_, N>],
+        mut each: impl FnMut(usize, Result<[&mut [u8]; N], Error>),
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        let read = self.try_lend(OpKind::Read, batch.len()).map(|mut lane| {
+            // SAFETY: `batch` is borrowed mutably, and with it the memory that it names. Until the lane
+            // has run it, which also a panic in `each` does not cut short, nothing uses that memory but
+            // `each`, which gets what is over: no op is left that has it.
+            unsafe { lane.batch.add_borrowed(batch, self.geometry()) };
+            lane.run_in_parts(self.backend(), |index| each(index, Ok(batch[index].segments_mut())));
+            lane.batch.take_results(self.backend())
+        });
+        match read {
+            Ok(results) => {
+                for (index, result) in results.into_iter().enumerate() {
+                    if let Err(error) = result {
+                        each(index, Err(error));
+                    }
+                }
+            }
+            Err(error) => (0..batch.len()).for_each(|index| each(index, Err(error.clone()))),
+        }
+    }
+
     fn run_borrowed<T: Transfer>(&self, batch: &[T]) -> BatchResult {
         self.run_blocking(T::KIND, batch.len(), |batch_in_lane, geometry| {
-            for transfer in batch {
-                let segments = transfer.iovecs().iter().copied().map(Segment);
-                let (offset, total_len) = (transfer.offset(), transfer.total_len());
-                let options = transfer.options();
-                // SAFETY: the transfer borrows its memory (a read exclusively: only `read_buffers` gets
-                // here with reads, and it borrows them mutably) until after `run_blocking`, which
-                // ends, also by a panic, only when the batch is released.
-                unsafe { batch_in_lane.add(offset, total_len, options, segments, geometry) };
-            }
+            // SAFETY: the transfers borrow their memory (reads exclusively: only `read_buffers` gets here
+            // with reads, and it borrows them mutably) until after `run_blocking`, which ends, also by a
+            // panic, only when the batch is released.
+            unsafe { batch_in_lane.add_borrowed(batch, geometry) };
         })
     }
 
@@ -272,12 +303,21 @@ impl Dispatcher {
         transfers: usize,
         fill: impl FnOnce(&mut batch::Batch, &Geometry),
     ) -> Result<BatchResult, Error> {
-        self.check_batch(kind, transfers)?;
-        let mut lane = self.pool.lend()?;
-        lane.batch.start(kind, transfers);
+        let mut lane = self.try_lend(kind, transfers)?;
         fill(&mut lane.batch, self.geometry());
         lane.run_borrowed(self.backend());
         Ok(BatchResult(lane.batch.take_results(self.backend())))
+    }
+
+    /// Borrows a lane with an empty batch.
+    ///
+    /// # Errors
+    /// When no batch may be started.
+    fn try_lend(&self, kind: OpKind, transfers: usize) -> Result<Lent, Error> {
+        self.check_batch(kind, transfers)?;
+        let mut lane = self.pool.lend()?;
+        lane.batch.start(kind, transfers);
+        Ok(lane)
     }
 
     /// Starts a batch of writes and returns at once.

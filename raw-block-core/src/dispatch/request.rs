@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::batch::Batch;
 use crate::op::Segment;
-use crate::{Error, ErrorKind, Geometry, OpKind, OwnedTransfer, WriteOptions};
+use crate::{Error, ErrorKind, Geometry, OpKind, OwnedTransfer, Transfer, WriteOptions};
 
 /// One transfer as the caller asked for it.
 #[derive(Debug)]
@@ -21,6 +21,23 @@ pub(super) struct Request {
 }
 
 impl Batch {
+    /// Adds transfers whose memory is borrowed.
+    ///
+    /// # Safety
+    /// That of [`add`](Self::add), for the memory of each.
+    pub(super) unsafe fn add_borrowed<T: Transfer>(
+        &mut self,
+        transfers: &[T],
+        geometry: &Geometry,
+    ) {
+        for transfer in transfers {
+            let segments = transfer.iovecs().iter().copied().map(Segment);
+            let (offset, total_len) = (transfer.offset(), transfer.total_len());
+            // SAFETY: the caller answers for it.
+            unsafe { self.add(offset, total_len, transfer.options(), segments, geometry) };
+        }
+    }
+
     /// Adds a transfer; one that breaks a rule has its result at once.
     ///
     /// # Safety
