@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind, IoBackend};
 /// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the memory
 /// of a [`BufferPool`](crate::BufferPool), or the caller's own.
 ///
-/// The memory of a pool is in huge pages where the system grants them, and is not inherited by forked
+/// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants them, and is not inherited by forked
 /// children (`MADV_DONTFORK`): what a child does with a buffer of it, other than to drop it, ends the child.
 #[derive(Debug)]
 pub struct Arena {
@@ -45,36 +45,54 @@ impl Arena {
     }
 }
 
+/// The length in bytes of a huge page, and what one starts at a multiple of: on x86-64, and on ARM with pages
+/// of 4 KiB (`Documentation/admin-guide/mm/transhuge.rst`).
+const HUGE_PAGE: usize = 2 << 20;
+/// From this length in bytes on, an arena is whole huge pages. The memory of a smaller one is not worth one.
+const HUGE_FROM: usize = 64 << 10;
+
 /// An anonymous mapping of an arena.
 #[derive(Debug)]
 struct Mapping {
+    /// What was mapped.
+    base: NonNull<u8>,
+    mapped: NonZeroUsize,
+    /// Where the arena begins in it: at a huge page, if it is long enough for that.
     start: NonNull<u8>,
-    len: NonZeroUsize,
     /// The process that mapped it: in a forked child something else may have these addresses.
     process: u32,
 }
 
 impl Mapping {
     fn new(len: NonZeroUsize) -> Result<Self, Error> {
-        let failed = |errno: nix::Error| {
-            Error::os("map an arena", errno.into())
-                .because(format!("the system gives no {len} bytes"))
+        let failed = |error: Error| error.because(format!("the system gives no {len} bytes"));
+        let os = |errno: nix::Error| failed(Error::os("map an arena", errno.into()));
+        // Addresses cost nothing: there are enough of them to begin and to end with a whole huge page.
+        let mapped = if len.get() >= HUGE_FROM {
+            let whole = len.get().checked_next_multiple_of(HUGE_PAGE);
+            whole.and_then(|whole| NonZeroUsize::new(whole.checked_add(HUGE_PAGE)?))
+        } else {
+            Some(len)
         };
+        let mapped = mapped.ok_or_else(|| os(nix::Error::ENOMEM))?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: no address is asked for, so the new mapping replaces nothing.
-        let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
-        let start = start.map_err(failed)?.cast();
-        let mapping = Self { start, len, process: std::process::id() };
+        let base = unsafe { mmap_anonymous(None, mapped, protection, MapFlags::MAP_PRIVATE) };
+        let base: NonNull<u8> = base.map_err(os)?.cast();
+        let skipped = if mapped > len { base.align_offset(HUGE_PAGE) } else { 0 };
+        // SAFETY: less than a huge page is skipped, and the mapping has one more than the arena needs.
+        let start = unsafe { base.add(skipped) };
+        let mapping = Self { base, mapped, start, process: std::process::id() };
         // Huge pages are a wish: a kernel without them still serves the arena.
         let _ = mapping.advise(MmapAdvise::MADV_HUGEPAGE);
-        mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
+        mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(os)?;
         Ok(mapping)
     }
 
     fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
         // SAFETY: the range is this mapping's own, and the two kinds of advice that are given here change
         // neither its contents nor its addresses in this process.
-        unsafe { madvise(self.start.cast(), self.len.get(), advice) }
+        unsafe { madvise(self.base.cast(), self.mapped.get(), advice) }
     }
 }
 
@@ -85,7 +103,7 @@ impl Drop for Mapping {
         }
         // SAFETY: this process has the mapping, it is the arena's own, and everything that points into
         // it holds a reference to the arena.
-        let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
+        let unmapped = unsafe { munmap(self.base.cast(), self.mapped.get()) };
         debug_assert!(unmapped.is_ok());
     }
 }

@@ -1,5 +1,7 @@
 //! The pool that lends equal buffers from an arena.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -32,8 +34,8 @@ struct Inner {
     buffer_len: usize,
     stride: usize,
     count: usize,
-    /// Numbers of the buffers that nobody has.
-    free: Mutex<Vec<usize>>,
+    /// Numbers of the buffers that nobody has, the lowest first: what is taken together lies together.
+    free: Mutex<BinaryHeap<Reverse<usize>>>,
 }
 
 /// The right to one buffer of a pool, until it is dropped.
@@ -44,7 +46,7 @@ pub(super) struct Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(Reverse(self.number));
     }
 }
 
@@ -70,14 +72,15 @@ impl BufferPool {
             buffer_len,
             stride,
             count,
-            free: Mutex::new((0..count).rev().collect()),
+            free: Mutex::new((0..count).map(Reverse).collect()),
         })))
     }
 
-    /// Lends a buffer, or `None` when all are out.
+    /// Lends the free buffer with the lowest address, or `None` when all are out. Buffers whose length is a
+    /// multiple of [`BUFFER_ALIGNMENT`] lie one behind the other.
     #[must_use]
     pub fn take(&self) -> Option<AlignedBuf> {
-        let number = self.free().pop()?;
+        let Reverse(number) = self.free().pop()?;
         let loan = Loan { pool: Arc::clone(&self.0), number };
         // SAFETY: `number` is below `count`, so the sum is inside the arena's `stride * count` bytes.
         let start = unsafe { self.0.arena.start().add(number * self.0.stride) };
@@ -113,7 +116,7 @@ impl BufferPool {
         backend.register(Arc::clone(&self.0.arena))
     }
 
-    fn free(&self) -> std::sync::MutexGuard<'_, Vec<usize>> {
+    fn free(&self) -> std::sync::MutexGuard<'_, BinaryHeap<Reverse<usize>>> {
         self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -134,6 +137,17 @@ mod tests {
         }
         for (byte, buffer) in (1..).zip(&lent) {
             assert!(buffer.iter().all(|&found| found == byte));
+        }
+    }
+
+    #[test]
+    fn buffers_that_are_taken_together_lie_together_from_a_huge_page_on() {
+        let pool = BufferPool::new(4096, 32).unwrap();
+        drop([pool.take(), pool.take(), pool.take()]);
+        let lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(lent[0].as_ptr() as usize % (2 << 20), 0);
+        for (number, buffer) in lent.iter().enumerate() {
+            assert_eq!(buffer.as_ptr() as usize, lent[0].as_ptr() as usize + number * 4096);
         }
     }
 
