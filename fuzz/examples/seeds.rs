@@ -122,7 +122,7 @@ fn put(store: &Store, objects: &[(u8, u8)]) -> Result<(), raw_block_store::Error
         objects.iter().map(|&(key, version)| ([key], object(key, version))).collect();
     let puts: Vec<_> = objects
         .iter()
-        .map(|(key, payload)| Put { metadata: b"meta", ..Put::new(key, payload) })
+        .map(|(key, payload)| Put::new(key, payload).with_metadata(b"meta"))
         .collect();
     store.put_many(&puts).into_iter().collect()
 }

@@ -1,5 +1,7 @@
 //! Getting objects: a batch is one submission, header and payload of an object one vectored read.
 
+use std::ops::Range;
+
 use raw_block_core::{AlignedBuf, ReadAt};
 
 use crate::error::Doing;
@@ -10,22 +12,45 @@ use crate::put::MAX_SUBMISSION;
 use crate::{Error, Store, Verification};
 
 /// An object to get, and where to put it.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::Get;
+///
+/// let (mut payload, mut metadata) = ([0; 4096], [0; 64]);
+/// let get = Get::new(b"layer 0", &mut payload).with_metadata(&mut metadata);
+/// # let _ = get;
+/// ```
 #[derive(Debug)]
 pub struct Get<'a> {
-    /// The key.
-    pub key: &'a [u8],
-    /// Gets the payload, in its front. One that is aligned like a device buffer, for a payload whose
-    /// length is a multiple of the device's block, is read into without a copy.
-    pub payload: &'a mut [u8],
-    /// Gets the metadata, in its front. May be empty: then the metadata is left out.
-    pub metadata: &'a mut [u8],
+    key: &'a [u8],
+    payload: &'a mut [u8],
+    /// Empty if the metadata is left out.
+    metadata: &'a mut [u8],
+    /// Empty, or room for the header.
+    room: &'a mut [u8],
 }
 
 impl<'a> Get<'a> {
-    /// A get of the payload alone.
+    /// A get of the payload alone, into the front of `payload`.
+    ///
+    /// Memory that is aligned like a device buffer, for a payload whose length is a multiple of the device's
+    /// block, is read into without a copy.
     #[must_use]
     pub fn new(key: &'a [u8], payload: &'a mut [u8]) -> Self {
-        Self { key, payload, metadata: &mut [] }
+        Self { key, payload, metadata: &mut [], room: &mut [] }
+    }
+
+    /// The same with the metadata, into the front of `metadata`. If that is empty, it is left out.
+    #[must_use]
+    pub fn with_metadata(self, metadata: &'a mut [u8]) -> Self {
+        Self { metadata, ..self }
+    }
+
+    /// The same with memory for the header of the object, as [`Put::with_room`](crate::Put::with_room) has it.
+    #[must_use]
+    pub fn with_room(self, room: &'a mut [u8]) -> Self {
+        Self { room, ..self }
     }
 }
 
@@ -42,16 +67,17 @@ pub struct Found {
 /// A whole object.
 #[derive(Debug)]
 pub struct Object {
+    /// The header block, and the payload behind it.
     buffer: AlignedBuf,
     metadata: Vec<u8>,
-    payload_len: usize,
+    payload: Range<usize>,
 }
 
 impl Object {
     /// The payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        &self.buffer[..self.payload_len]
+        &self.buffer[self.payload.clone()]
     }
 
     /// The metadata.
@@ -59,6 +85,19 @@ impl Object {
     pub fn metadata(&self) -> &[u8] {
         &self.metadata
     }
+}
+
+/// An object on its way from the device.
+struct Reading<'a> {
+    key: &'a [u8],
+    /// Gets the metadata, unless it is empty.
+    metadata: &'a mut [u8],
+    /// Gets a payload that lies in the header.
+    inline: &'a mut [u8],
+    located: &'a Located,
+    checks: Verification,
+    /// The place of its result.
+    result: usize,
 }
 
 impl Store {
@@ -74,9 +113,12 @@ impl Store {
                 self.shared.counters.misses.add(1);
                 return Ok(None);
             };
-            let mut buffer = AlignedBuf::zeroed(entry.payload_len.get() as usize).doing(DOING)?;
+            let payload_at = self.block_size();
+            let room = payload_at + entry.payload_len.get() as usize;
+            let mut buffer = AlignedBuf::zeroed(room).doing(DOING)?;
             let mut metadata = vec![0; entry.metadata_len.get().into()];
-            let get = Get { key, payload: &mut buffer, metadata: &mut metadata };
+            let (room, payload) = buffer.split_at_mut(payload_at);
+            let get = Get::new(key, payload).with_metadata(&mut metadata).with_room(room);
             match self.get_many(&mut [get]).remove(0) {
                 // Overwritten since the lengths were looked up, by something longer.
                 Err(Error::BufferTooSmall { .. }) => {}
@@ -85,8 +127,8 @@ impl Store {
                 Ok(None) => return Ok(None),
                 Ok(Some(found)) => {
                     metadata.truncate(found.metadata_len);
-                    let payload_len = found.payload_len;
-                    return Ok(Some(Object { buffer, metadata, payload_len }));
+                    let payload = payload_at..payload_at + found.payload_len;
+                    return Ok(Some(Object { buffer, metadata, payload }));
                 }
             }
         }
@@ -136,53 +178,47 @@ impl Store {
         results: &mut Vec<Result<Option<Found>, Error>>,
     ) -> Result<(), Error> {
         let block_size = self.block_size();
-        let mut headers = self.scratch.take(gets.len() * block_size)?;
+        let mut scratch = self.scratch.take(gets.len() * block_size)?;
         let mut reads = Vec::with_capacity(gets.len());
-        let mut outcomes = Vec::with_capacity(gets.len());
-        for ((located, get), header) in
-            located.iter().zip(gets.iter_mut()).zip(headers.chunks_exact_mut(block_size))
+        let mut readings = Vec::with_capacity(gets.len());
+        let from = results.len();
+        for ((located, get), scratch) in
+            located.iter().zip(gets).zip(scratch.chunks_exact_mut(block_size))
         {
-            let Some(Located { slot, entry }) = located else {
-                outcomes.push(Ok(None));
-                continue;
-            };
+            let result = results.len();
+            results.push(Ok(None));
+            let Some(located @ Located { slot, entry }) = located else { continue };
             if let Err(error) = check_buffers(get, entry) {
-                outcomes.push(Err(error));
+                results[result] = Err(error);
                 continue;
             }
+            let Get { key, payload, metadata, room } = get;
             let checks = self.checks(*slot);
-            let inline = self.is_inline(entry);
-            let with_header = inline || !get.metadata.is_empty() || checks != Verification::None;
-            let (skipped, header) =
-                if with_header { (0, header) } else { (block_size, &mut [][..]) };
-            let len = entry.payload_len.get() as usize;
-            let behind = if inline { &mut [][..] } else { &mut get.payload[..len] };
+            let with_header =
+                self.is_inline(entry) || !metadata.is_empty() || checks != Verification::None;
+            let (skipped, header) = if !with_header {
+                (block_size, &mut [][..])
+            } else if room.len() == block_size {
+                (0, &mut **room)
+            } else {
+                (0, scratch)
+            };
+            let payload = &mut payload[..entry.payload_len.get() as usize];
+            let (behind, inline) =
+                if self.is_inline(entry) { (&mut [][..], payload) } else { (payload, &mut [][..]) };
             let total_len = (header.len() + behind.len()).next_multiple_of(block_size);
             let read = ReadAt::scatter(self.slot_offset(*slot) + skipped as u64, [header, behind]);
             reads.push(read.padded_to(total_len as u64));
-            outcomes.push(Ok(Some((checks, with_header))));
+            readings.push(Reading { key, metadata, inline, located, checks, result });
         }
-        let mut read = self.shared.device.read_buffers(&mut reads).into_iter();
-        drop(reads);
-
-        for (((outcome, located), get), header) in
-            outcomes.into_iter().zip(located).zip(gets).zip(headers.chunks_exact(block_size))
-        {
-            let result = match (outcome, located) {
-                (Err(error), _) => Err(error),
-                (Ok(Some((checks, with_header))), Some(located)) => read
-                    .next()
-                    .unwrap_or_else(|| unreachable!("there is a result for every read"))
-                    .doing("get an object")
-                    .and_then(|()| {
-                        let header = with_header.then_some(header);
-                        self.complete(get, header, located, checks)
-                    }),
-                _ => Ok(None),
-            };
-            self.count(&result);
-            results.push(result);
-        }
+        // Objects are checked while others are still on their way.
+        self.shared.device.read_buffers_with(&mut reads, |index, read| {
+            let reading = &mut readings[index];
+            results[reading.result] = read
+                .doing("get an object")
+                .and_then(|[header, behind]| self.complete(reading, header, behind));
+        });
+        results[from..].iter().for_each(|result| self.count(result));
         Ok(())
     }
 
@@ -194,16 +230,17 @@ impl Store {
     /// Checks an object that was read, and completes the caller's buffers.
     fn complete(
         &self,
-        get: &mut Get<'_>,
-        header: Option<&[u8]>,
-        located: &Located,
-        checks: Verification,
+        reading: &mut Reading<'_>,
+        header: &[u8],
+        behind: &[u8],
     ) -> Result<Option<Found>, Error> {
-        let Located { slot, entry } = located;
-        let payload_len = entry.payload_len.get() as usize;
+        let Reading { key, metadata, inline, located: Located { slot, entry }, checks, .. } =
+            reading;
         let metadata_len = usize::from(entry.metadata_len.get());
-        let found = Ok(Some(Found { payload_len, metadata_len }));
-        let Some(header) = header else { return found };
+        let found = Found { payload_len: entry.payload_len.get() as usize, metadata_len };
+        if header.is_empty() {
+            return Ok(Some(found));
+        }
         let offset = self.slot_offset(*slot);
         let damaged = |structure, damage| Error::Damaged { structure, offset, damage };
         let view = SlotHeader::read(header, &self.shared.layout, *slot)
@@ -212,24 +249,26 @@ impl Store {
             let rule = Damage::Inconsistent("it is another object than the index names");
             return Err(damaged("the header of an object", rule));
         }
-        if view.key != get.key {
+        if view.key != *key {
             // Two keys with one 128-bit hash: the one that was put last is there.
             return Ok(None);
         }
-        let payload = &mut get.payload[..payload_len];
-        if let Some(inline) = view.inline_payload {
-            payload.copy_from_slice(inline);
-        }
-        if checks == Verification::Full && !Fault::PayloadUnchecked.is_on() {
+        let payload = if let Some(payload) = view.inline_payload {
+            inline.copy_from_slice(payload);
+            payload
+        } else {
+            behind
+        };
+        if *checks == Verification::Full && !Fault::PayloadUnchecked.is_on() {
             view.header
-                .verify_payload([&*payload])
+                .verify_payload([payload])
                 .map_err(|damage| damaged("the payload of an object", damage))?;
             self.unverified.remove(*slot);
         }
-        if !get.metadata.is_empty() {
-            get.metadata[..metadata_len].copy_from_slice(view.metadata);
+        if !metadata.is_empty() {
+            metadata[..metadata_len].copy_from_slice(view.metadata);
         }
-        found
+        Ok(Some(found))
     }
 
     fn count(&self, result: &Result<Option<Found>, Error>) {

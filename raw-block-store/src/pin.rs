@@ -72,7 +72,7 @@ impl Pin<'_> {
     /// 128-bit hash.
     pub fn read(&self, payload: &mut [u8], metadata: &mut [u8]) -> Result<Found, Error> {
         let mut results = Vec::with_capacity(1);
-        let get = Get { key: &self.key, payload, metadata };
+        let get = Get::new(&self.key, payload).with_metadata(metadata);
         self.store.read_at(&mut [get], &[Some(self.located)], &mut results)?;
         results.pop().unwrap_or(Ok(None))?.ok_or(Error::Collision)
     }

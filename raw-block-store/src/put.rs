@@ -1,5 +1,8 @@
 //! Putting objects: a batch is one submission, header and payload of an object one vectored write.
 
+use std::cell::Cell;
+use std::fmt;
+
 use raw_block_core::WriteAt;
 
 use crate::error::Doing;
@@ -13,23 +16,58 @@ use crate::{Error, Store};
 pub(crate) const MAX_SUBMISSION: usize = 1024;
 
 /// An object to put.
-#[derive(Clone, Copy, Debug)]
+///
+/// # Examples
+/// ```
+/// use raw_block_store::Put;
+///
+/// let put = Put::new(b"layer 0", &[1; 1000]).with_metadata(b"f16, 500");
+/// # let _ = put;
+/// ```
 pub struct Put<'a> {
-    /// The key: at least one byte.
-    pub key: &'a [u8],
-    /// A small description of the payload, for the caller's own use. Key and metadata together fit into
-    /// a block less 128 bytes.
-    pub metadata: &'a [u8],
-    /// The payload. One that is aligned like a device buffer, and whose length is a multiple of the
-    /// block size, is written without a copy.
-    pub payload: &'a [u8],
+    key: &'a [u8],
+    metadata: &'a [u8],
+    payload: &'a [u8],
+    /// Empty, or room for the header. Taken while a batch is under way.
+    room: Cell<&'a mut [u8]>,
 }
 
 impl<'a> Put<'a> {
     /// An object without metadata.
+    ///
+    /// The key has at least one byte. A payload that is aligned like a device buffer, and whose length is a
+    /// multiple of the block size, is written without a copy.
     #[must_use]
     pub fn new(key: &'a [u8], payload: &'a [u8]) -> Self {
-        Self { key, metadata: &[], payload }
+        Self { key, metadata: &[], payload, room: Cell::default() }
+    }
+
+    /// The same with a small description of the payload, for the caller's own use. Key and metadata together
+    /// fit into a block less 128 bytes.
+    #[must_use]
+    pub fn with_metadata(self, metadata: &'a [u8]) -> Self {
+        Self { metadata, ..self }
+    }
+
+    /// The same with memory for the header of the object: as long as a block, aligned like a device buffer.
+    ///
+    /// Where it lies directly in front of the payload, as in a [`SlotBuf`](crate::SlotBuf), the object is one
+    /// piece of memory to the device. Its contents are unspecified afterwards. Memory of another length is
+    /// not used.
+    #[must_use]
+    pub fn with_room(self, room: &'a mut [u8]) -> Self {
+        Self { room: Cell::new(room), ..self }
+    }
+}
+
+impl fmt::Debug for Put<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, metadata, payload, room: _ } = self;
+        f.debug_struct("Put")
+            .field("key", key)
+            .field("metadata", metadata)
+            .field("payload", payload)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,23 +147,32 @@ impl Store {
         results: &mut [Result<(), Error>],
     ) -> Result<(), Error> {
         let (block_size, places) = (self.block_size(), &putting.places);
-        let mut headers = self.scratch.take(batch.len() * block_size)?;
+        let mut scratch = self.scratch.take(batch.len() * block_size)?;
+        let mut rooms = Vec::with_capacity(batch.len());
         let mut entries = Vec::with_capacity(batch.len());
-        for ((&index, &place), block) in
-            batch.iter().zip(places).zip(headers.chunks_exact_mut(block_size))
+        for ((&index, &place), scratch) in
+            batch.iter().zip(places).zip(scratch.chunks_exact_mut(block_size))
         {
-            entries.push(self.encode(&puts[index], place, putting.checkpoint, block)?);
+            let put = &puts[index];
+            let room = put.room.take();
+            let header = if room.len() == block_size { &mut *room } else { scratch };
+            entries.push(self.encode(put, place, putting.checkpoint, header)?);
+            rooms.push(room);
         }
         let mut writes = Vec::with_capacity(batch.len());
-        for (((&index, place), entry), header) in
-            batch.iter().zip(places).zip(&entries).zip(headers.chunks_exact(block_size))
+        for ((((&index, place), entry), room), scratch) in
+            batch.iter().zip(places).zip(&entries).zip(&rooms).zip(scratch.chunks_exact(block_size))
         {
+            let header = if room.len() == block_size { &**room } else { scratch };
             let behind = if self.is_inline(entry) { &[] } else { puts[index].payload };
             let total_len = (block_size + behind.len()).next_multiple_of(block_size);
             let write = WriteAt::gather(self.slot_offset(place.slot), [header, behind]);
             writes.push(write.padded_to(total_len as u64));
         }
         let written = self.shared.device.write_buffers(&writes);
+        for (&index, room) in batch.iter().zip(rooms) {
+            puts[index].room.set(room);
+        }
 
         let mut put = Vec::with_capacity(batch.len());
         let mut retired = Vec::with_capacity(batch.len());

@@ -283,7 +283,7 @@ fn an_object_always_comes_with_its_own_metadata() {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 store.put(b"key", &[0; 64]).unwrap();
-                put_all(&store, &[Put { key: b"key", metadata: b"one", payload: &[1; 64] }]);
+                put_all(&store, &[Put::new(b"key", &[1; 64]).with_metadata(b"one")]);
             }
         });
         let wrong = (0..50_000).filter(|_| {

@@ -229,7 +229,7 @@ fn nothing_from_a_device_reaches_a_text_as_it_is() {
     let hostile = "\u{1B}[2J\n\u{202E}label";
     let store = store_on(&device, &FormatOptions { label: hostile.into(), ..format() });
     let key = [&b"\x1B[31m\n\x80"[..], &[b'k'; 500]].concat();
-    let put = Put { metadata: b"\x1B]0;\x07", ..Put::new(&key, b"value") };
+    let put = Put::new(&key, b"value").with_metadata(b"\x1B]0;\x07");
     store.put_many(&[put]).remove(0).unwrap();
     let mut texts = vec![format!("{store:?}")];
     store

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{bytes, get_one, payload, put_all, store, store_on};
+use common::{bytes, get_one, payload, put_all, read, store, store_on, superblock};
 use raw_block_store::{Error, FormatOptions, Get, Put};
 
 /// What fits into a header block of 4096 bytes beside a key of three bytes.
@@ -41,12 +41,12 @@ fn payloads_of_every_shape_come_back_as_they_were_put() {
 fn metadata_comes_back_beside_the_payload() {
     let (_, store) = store(8192, 10);
     let payload = bytes(1, 8192);
-    put_all(&store, &[Put { key: b"key", metadata: b"f16, 2x2048", payload: &payload }]);
+    put_all(&store, &[Put::new(b"key", &payload).with_metadata(b"f16, 2x2048")]);
     let object = store.get(b"key").unwrap().unwrap();
     assert_eq!((object.payload(), object.metadata()), (&payload[..], &b"f16, 2x2048"[..]));
 
     let (mut buffer, mut metadata) = (vec![0; 8192], [0; 64]);
-    let get = Get { key: b"key", payload: &mut buffer, metadata: &mut metadata };
+    let get = Get::new(b"key", &mut buffer).with_metadata(&mut metadata);
     let found = store.get_many(&mut [get]).remove(0).unwrap().unwrap();
     assert_eq!(&metadata[..found.metadata_len], b"f16, 2x2048");
 }
@@ -77,7 +77,7 @@ fn what_does_not_fit_is_refused_and_the_rest_of_its_batch_is_put() {
         Put::new(b"first", b"1"),
         Put::new(b"", b"no key"),
         Put::new(&long_key, b"long key"),
-        Put { key: b"key", metadata: &long_key, payload: b"long metadata" },
+        Put::new(b"key", b"long metadata").with_metadata(&long_key),
         Put::new(b"payload", &long_payload),
         Put::new(b"last", b"2"),
     ]);
@@ -113,14 +113,61 @@ fn a_key_can_be_got_twice_in_one_batch() {
 }
 
 #[test]
+fn an_object_in_a_slot_buffer_is_one_piece_of_memory() {
+    let (device, store) = store(8192, 10);
+    let pool = store.slot_pool(3).unwrap();
+    let mut buffers: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+    assert_eq!((buffers.len(), pool.count(), pool.available()), (3, 3, 0));
+    let expected = bytes(1, 8192);
+    buffers[0].copy_from_slice(&expected);
+    {
+        let (room, payload) = buffers[0].split();
+        assert_eq!(room.as_ptr() as usize + room.len(), payload.as_ptr() as usize);
+        let puts = [Put::new(b"key", payload).with_room(room)];
+        // The room is there again for the next batch.
+        for _ in 0..2 {
+            put_all(&store, &puts);
+        }
+    }
+    let slots = superblock(&device).slots_offset.get();
+    let slot_size = superblock(&device).slot_size.get();
+    let (room, payload) = buffers[0].split();
+    let written = [&*room, &*payload].concat();
+    let found = read(&device, slots + slot_size, written.len());
+    assert!(*found == *written, "header and payload lie in the second slot");
+
+    let (room, payload) = buffers[1].split();
+    let found = store.get_many(&mut [Get::new(b"key", payload).with_room(room)]).remove(0);
+    assert_eq!(found.unwrap().unwrap().payload_len, 8192);
+    assert_eq!(&buffers[1][..], expected);
+    assert_eq!(buffers[1].split().0, &written[..4096], "the header is in the room");
+    assert_eq!(device.stats().snapshot().staged_bytes, 0);
+}
+
+#[test]
+fn room_of_another_length_than_a_block_is_not_used() {
+    let (_, store) = store(8192, 10);
+    for len in [0, 512, 8192] {
+        let (mut room, value) = (vec![0xEE; len], bytes(len as u64, 5000));
+        put_all(&store, &[Put::new(b"key", &value).with_room(&mut room)]);
+        let mut payload = vec![0; 5000];
+        let get = Get::new(b"key", &mut payload).with_room(&mut room);
+        assert!(matches!(store.get_many(&mut [get]).remove(0), Ok(Some(_))));
+        assert_eq!(payload, value);
+        assert_eq!(room, vec![0xEE; len]);
+    }
+}
+
+#[test]
 fn a_buffer_that_is_too_small_is_said_to_be() {
     let (_, store) = store(8192, 10);
-    put_all(&store, &[Put { key: b"key", metadata: b"meta", payload: &[1; 8192] }]);
+    put_all(&store, &[Put::new(b"key", &[1; 8192]).with_metadata(b"meta")]);
     assert!(matches!(
         get_one(&store, b"key", &mut [0; 8191]),
         Err(Error::BufferTooSmall { what: "payload", needed: 8192, given: 8191 })
     ));
-    let get = Get { key: b"key", payload: &mut [0; 8192], metadata: &mut [0; 3] };
+    let (mut payload, mut metadata) = ([0; 8192], [0; 3]);
+    let get = Get::new(b"key", &mut payload).with_metadata(&mut metadata);
     assert!(matches!(
         store.get_many(&mut [get]).remove(0),
         Err(Error::BufferTooSmall { what: "metadata", needed: 4, given: 3 })

@@ -257,7 +257,7 @@ fn with_less_verification_what_a_recovery_found_is_verified_once_all_the_same() 
 #[test]
 fn all_keys_are_listed_with_their_metadata_but_for_those_that_cannot_be_read() {
     let (device, store, superblock) = store(4096, &OpenOptions::default());
-    put_all(&store, &[Put { key: b"ninth", metadata: b"of it", payload: &[7; 5000] }]);
+    put_all(&store, &[Put::new(b"ninth", &[7; 5000]).with_metadata(b"of it")]);
     let [header, _] = parts(&superblock, 3);
     device.inject(Fault::zeroed().within(header));
     let mut listed = Vec::new();

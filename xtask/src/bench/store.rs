@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use raw_block_core::{AlignedBuf, BufferPool, IoBackend, MemoryBackend};
-use raw_block_store::{FormatOptions, Get, Put, Store};
+use raw_block_core::{IoBackend, MemoryBackend};
+use raw_block_store::{FormatOptions, Get, Put, SlotBuf, SlotPool, Store};
 
 use super::cases::Shape;
 use super::data::{SplitMix, Walk, permutation};
 use super::measure::{Slice, Work, measure};
-use super::raw::{random_buffers, registered_pool};
 use super::sample::Sample;
 
 /// Bytes that gets are spread over, at most.
@@ -53,20 +52,22 @@ pub(super) fn run(
     slice: Slice,
 ) -> Result<Vec<Sample>> {
     let Shape { value, batch, threads } = shape;
+    let len = usize::try_from(value)?;
     // What the store keeps beside its slots has room in the rest.
     let slots = span / 8 * 7 / io_bytes;
     Store::format(Arc::clone(backend), &format_options(value, slots))?;
     let stretch = (COMPARED_AT_ONCE / (value * batch as u64)).clamp(1, 64);
     let count = usize::try_from(stretch)? * batch;
-    let pool = registered_pool(&**backend, value, (batch + count) * threads)?;
     let store = Store::open(Arc::clone(backend))?;
+    let pool = store.slot_pool((batch + count) * threads)?;
 
     // No put waits for a checkpoint, which would free slots, because there are more than are used.
     let last = slots / 4 * 3 / batch as u64;
     let mut puts = Vec::new();
     for thread in 0..threads {
-        let buffers = random_buffers(&pool, batch)?;
-        puts.push(Puts { store: &store, buffers, next: thread as u64, step: threads as u64, last });
+        let buffers = random_buffers(&pool, batch, len)?;
+        let (next, step) = (thread as u64, threads as u64);
+        puts.push(Puts { store: &store, buffers, len, next, step, last });
     }
     let mut samples = vec![measure(&mut puts, batch as u64, &**backend, slice)?];
 
@@ -81,7 +82,7 @@ pub(super) fn run(
         let mut gets = Vec::new();
         for thread in 0..threads {
             let walk = Walk::new(&order, thread, threads, round);
-            gets.push(Gets::new(&store, &pool, batch, count, *apart, walk)?);
+            gets.push(Gets::new(&store, &pool, shape, count, *apart, walk)?);
         }
         samples.push(measure(&mut gets, batch as u64, &**backend, slice)?);
     }
@@ -91,6 +92,17 @@ pub(super) fn run(
         );
     }
     Ok(samples)
+}
+
+/// Takes `count` buffers from the pool and fills the k-th with the k-th sequence of random bytes.
+fn random_buffers(pool: &SlotPool, count: usize, value: usize) -> Result<Vec<SlotBuf>> {
+    let mut buffers = Vec::with_capacity(count);
+    for seed in 0..count {
+        let mut buffer = pool.take().context("the pool is too small")?;
+        SplitMix(seed as u64).fill(&mut buffer[..value]);
+        buffers.push(buffer);
+    }
+    Ok(buffers)
 }
 
 fn format_options(value: u64, slots: u64) -> FormatOptions {
@@ -115,7 +127,9 @@ fn stamp(payload: &mut [u8], number: u64) {
 /// Puts batches `next`, `next + step` and so on; batch n has the keys from n * batch on.
 struct Puts<'a> {
     store: &'a Store,
-    buffers: Vec<AlignedBuf>,
+    buffers: Vec<SlotBuf>,
+    /// Of a payload.
+    len: usize,
     next: u64,
     step: u64,
     last: u64,
@@ -128,7 +142,7 @@ impl Puts<'_> {
         while self.next < batches {
             let first = self.next * self.buffers.len() as u64;
             for (number, buffer) in (first..).zip(&self.buffers) {
-                let mut payload = buffer.to_vec();
+                let mut payload = buffer[..self.len].to_vec();
                 stamp(&mut payload, number);
                 objects.push((key(number), payload));
             }
@@ -153,12 +167,13 @@ impl Work for Puts<'_> {
         }
         let first = self.next * self.buffers.len() as u64;
         self.next += self.step;
-        let mut keys = Vec::with_capacity(self.buffers.len());
-        for (number, buffer) in (first..).zip(&mut self.buffers) {
-            stamp(buffer, number);
-            keys.push(key(number));
-        }
-        let batch = keys.iter().zip(&self.buffers).map(|(key, payload)| Put::new(key, payload));
+        let keys: Vec<Key> = (first..).take(self.buffers.len()).map(key).collect();
+        let batch = (first..).zip(&keys).zip(&mut self.buffers).map(|((number, key), buffer)| {
+            let (room, payload) = buffer.split();
+            let payload = &mut payload[..self.len];
+            stamp(payload, number);
+            Put::new(key, payload).with_room(room)
+        });
         put_all(self.store, batch)?;
         Ok(true)
     }
@@ -178,7 +193,7 @@ struct Gets<'a> {
     batch: usize,
     apart: bool,
     walk: Walk,
-    buffers: Vec<AlignedBuf>,
+    buffers: Vec<SlotBuf>,
     /// The keys whose payloads are in `buffers`, not compared yet.
     got: Vec<u64>,
     /// The payloads of the keys of any batch, but for their stamps.
@@ -188,16 +203,18 @@ struct Gets<'a> {
 impl<'a> Gets<'a> {
     fn new(
         store: &'a Store,
-        pool: &BufferPool,
-        batch: usize,
+        pool: &SlotPool,
+        shape: Shape,
         count: usize,
         apart: bool,
         walk: Walk,
     ) -> Result<Self> {
         let taken = (0..count).map(|_| pool.take().context("the pool is too small"));
         let buffers: Vec<_> = taken.collect::<Result<_>>()?;
+        let Shape { value, batch, .. } = shape;
+        let len = usize::try_from(value)?;
         let expected = (0..batch).map(|seed| {
-            let mut payload = vec![0; pool.buffer_len()];
+            let mut payload = vec![0; len];
             SplitMix(seed as u64).fill(&mut payload);
             payload
         });
@@ -208,7 +225,8 @@ impl<'a> Gets<'a> {
 
 impl Work for Gets<'_> {
     fn batch(&mut self) -> Result<bool> {
-        let Self { store, batch, apart, walk, buffers, got, .. } = self;
+        let Self { store, batch, apart, walk, buffers, got, expected } = self;
+        let len = expected[0].len();
         let from = got.len();
         if *apart {
             got.extend((0..*batch).map(|_| walk.next()));
@@ -220,11 +238,14 @@ impl Work for Gets<'_> {
         let mut gets: Vec<_> = keys
             .iter()
             .zip(&mut buffers[from..])
-            .map(|(key, payload)| Get::new(key, payload))
+            .map(|(key, buffer)| {
+                let (room, payload) = buffer.split();
+                Get::new(key, &mut payload[..len]).with_room(room)
+            })
             .collect();
         for (result, number) in store.get_many(&mut gets).into_iter().zip(&got[from..]) {
             match result? {
-                Some(found) if found.payload_len == self.expected[0].len() => {}
+                Some(found) if found.payload_len == len => {}
                 Some(found) => bail!("key {number} has {} bytes", found.payload_len),
                 None => bail!("key {number} was put and is missing"),
             }
@@ -241,7 +262,7 @@ impl Work for Gets<'_> {
             let place = usize::try_from(number % self.batch as u64)?;
             let expected = &mut self.expected[place];
             stamp(expected, number);
-            if **found != **expected {
+            if found[..expected.len()] != **expected {
                 return Err(anyhow!("key {number} came back with other bytes than were put"));
             }
         }
@@ -277,12 +298,14 @@ mod tests {
         let backend = Arc::new(MemoryBackend::new(64 << 20).unwrap());
         Store::format(backend.clone(), &format_options(4096, 100)).unwrap();
         let store = Store::open(backend).unwrap();
-        let pool = BufferPool::new(4096, 3).unwrap();
-        let buffers = random_buffers(&pool, 1).unwrap();
-        let mut puts = Puts { store: &store, buffers, next: 0, step: 1, last: 2 };
+        let pool = store.slot_pool(3).unwrap();
+        let buffers = random_buffers(&pool, 1, 4096).unwrap();
+        let mut puts = Puts { store: &store, buffers, len: 4096, next: 0, step: 1, last: 2 };
         while puts.batch().unwrap() {}
         let order = permutation(2);
-        let mut gets = Gets::new(&store, &pool, 1, 2, false, Walk::new(&order, 0, 1, 0)).unwrap();
+        let shape = Shape { value: 4096, batch: 1, threads: 1 };
+        let walk = Walk::new(&order, 0, 1, 0);
+        let mut gets = Gets::new(&store, &pool, shape, 2, false, walk).unwrap();
         for spoil in [None, Some(0), Some(2000), Some(4095)] {
             gets.batch().unwrap();
             gets.batch().unwrap();

@@ -173,7 +173,7 @@ impl Actor<'_> {
         }
         let puts: Vec<_> = batch
             .iter()
-            .map(|(.., key, metadata, payload)| Put { key, metadata, payload })
+            .map(|(.., key, metadata, payload)| Put::new(key, payload).with_metadata(metadata))
             .collect();
         let results = self.store.put_many(&puts);
         for ((key, begun, value, ..), result) in batch.iter().zip(results) {
@@ -254,7 +254,8 @@ impl Scene<'_> {
     pub(super) fn find(&self, store: &Store, who: char, key: usize) -> Result<Option<Value>> {
         let block_size = self.superblock.block_size.get();
         let (mut bytes, mut described) = ([0; 1400], [0; 2048]);
-        let get = Get { key: &name(key), payload: &mut bytes, metadata: &mut described };
+        let name = name(key);
+        let get = Get::new(&name, &mut bytes).with_metadata(&mut described);
         let found = match store.get_many(&mut [get]).remove(0) {
             Ok(None) => None,
             Ok(Some(found)) => {

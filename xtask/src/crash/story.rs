@@ -236,11 +236,9 @@ impl Teller {
         }
         for key in 0..self.keys {
             store.delete_many(&[&name(key)]).remove(0).context(FAILS)?;
-            let object = raw_block_store::Put {
-                key: &name(key),
-                metadata: &metadata(key as u64, self.superblock.block_size.get()),
-                payload: &payload(key as u64),
-            };
+            let (name, payload) = (name(key), payload(key as u64));
+            let metadata = metadata(key as u64, self.superblock.block_size.get());
+            let object = raw_block_store::Put::new(&name, &payload).with_metadata(&metadata);
             store.put_many(&[object]).remove(0).context(FAILS)?;
         }
         store.close().context(FAILS)?;
