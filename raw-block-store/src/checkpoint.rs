@@ -1,6 +1,6 @@
 //! Checkpoints: writing an image of the index, and reading it back.
 
-use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, ReadAt, WriteAt};
 
 use crate::Error;
 use crate::error::Doing;
@@ -12,8 +12,8 @@ use crate::format::{
 use crate::index::Index;
 use crate::layout::buffer_len;
 
-/// Bytes of a container that are written or read at once.
-const PIECE: usize = 1 << 20;
+/// Bytes of a container that are written or read at once: what others wait for behind it is not long.
+const PIECE: usize = 256 << 10;
 
 /// The checkpoint that counts.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ pub(crate) fn write(
     let offset = store.checkpoint_offset[container].get();
     let block_size = store.block_size.get() as usize;
     let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
-    let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
+    let mut piece = piece(store, blocks).doing(DOING)?;
     if committed.last_number > committed.number && !Fault::FailedHeaderKept.is_on() {
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
@@ -92,6 +92,10 @@ pub(crate) fn write(
         }
         let at = offset + (1 + first_block) * block_size as u64;
         device.write_buffers(&[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
+        if next_block < blocks {
+            // One flush of everything at the end would hold up the device for long.
+            flush().doing(DOING)?;
+        }
     }
     if !Fault::BodyNotFlushed.is_on() {
         flush().doing(DOING)?;
@@ -111,6 +115,13 @@ pub(crate) fn write(
 
     *committed = Committed { number, container, last_number: number };
     Ok(())
+}
+
+/// Memory for a piece of a container of so many blocks: a pool's, because that is in huge pages, and so one
+/// address to the device.
+fn piece(store: &Superblock, blocks: u64) -> Result<AlignedBuf, raw_block_core::Error> {
+    let pool = BufferPool::new(buffer_len(store, blocks, PIECE), 1)?;
+    Ok(pool.take().unwrap_or_else(|| unreachable!("nobody else has the pool")))
 }
 
 /// A checkpoint as it was found on the device.
@@ -140,7 +151,7 @@ impl Checkpoint {
         let block_size = store.block_size.get() as usize;
         let body = store.checkpoint_offset[container].get() + block_size as u64;
         let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
-        let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
+        let mut piece = piece(store, blocks).doing(DOING)?;
         let mut slot = 0;
         let mut live = 0;
         let mut index = 0;
