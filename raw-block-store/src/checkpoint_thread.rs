@@ -29,11 +29,14 @@ impl CheckpointThread {
     /// who need them.
     pub(crate) fn start(shared: &Arc<Shared>) -> Option<Self> {
         let signal = Arc::new(Signal::default());
+        let device = shared.device.backend().device();
         let (shared, its_signal) = (Arc::clone(shared), Arc::clone(&signal));
         let thread = thread::Builder::new()
             .name("raw-block-ckpt".to_owned())
             .spawn(move || run(&shared, &its_signal))
-            .inspect_err(|error| tracing::warn!(%error, "there is no thread for checkpoints"))
+            .inspect_err(
+                |error| tracing::warn!(device, %error, "there is no thread for checkpoints"),
+            )
             .ok()?;
         Some(Self { signal, thread: Some(thread) })
     }

@@ -1,6 +1,7 @@
 //! Getting objects: a batch is one submission, header and payload of an object one vectored read.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use raw_block_core::{AlignedBuf, ReadAt};
 
@@ -142,6 +143,7 @@ impl Store {
     /// [`Error::Device`]. Unless an object was found, the contents of its buffers are unspecified.
     #[must_use = "each object may be missing or damaged"]
     pub fn get_many(&self, gets: &mut [Get<'_>]) -> Vec<Result<Option<Found>, Error>> {
+        let began = Instant::now();
         let mut results = Vec::with_capacity(gets.len());
         for batch in gets.chunks_mut(MAX_SUBMISSION) {
             let from = results.len();
@@ -150,6 +152,7 @@ impl Store {
                 results.extend(batch.iter().map(|_| Err(error.clone())));
             }
         }
+        self.shared.counters.get_latency.add_since(began);
         results
     }
 
@@ -277,7 +280,8 @@ impl Store {
             Ok(Some(_)) => counters.hits.add(1),
             Ok(None) => counters.misses.add(1),
             Err(error @ Error::Damaged { .. }) => {
-                tracing::warn!(%error, "an object failed its checks");
+                let device = self.shared.device.backend().device();
+                tracing::warn!(device, %error, "an object failed its checks");
                 counters.failed_checks.add(1);
             }
             Err(_) => {}

@@ -32,6 +32,7 @@ mod index;
 mod layout;
 mod options;
 mod pin;
+mod progress;
 mod put;
 mod recovery;
 mod scratch;
@@ -54,12 +55,13 @@ pub use fault::Fault;
 pub use get::{Found, Get, Object};
 pub use options::{FormatOptions, OpenOptions};
 pub use pin::Pin;
+pub use progress::Progress;
 pub use put::Put;
 pub use slot_buffers::{SlotBuf, SlotPool};
-pub use stats::StoreStats;
+pub use stats::{Latency, StoreStats};
 pub use store::Store;
 pub use verification::Verification;
-pub use walk::{Finding, ObjectInfo, Progress, ScrubReport};
+pub use walk::{Finding, ObjectInfo, ScrubReport};
 
 /// The examples of the README are tested like those of the documentation.
 #[cfg(doctest)]

@@ -1,12 +1,15 @@
 //! How a store is laid out when it is formatted, and how it is opened.
 
+use std::fmt;
+use std::sync::Arc;
+
 use raw_block_core::Geometry;
 
 use crate::format::{
     MAX_SLOT_COUNT, MAX_SLOT_SIZE, SLOT_HEADER_LEN, SUPERBLOCK_CELL_LEN, Superblock, container_len,
     is_block_size, records_per_block, superblock_offsets,
 };
-use crate::{Error, EvictionPolicy, Verification};
+use crate::{Error, EvictionPolicy, Progress, Verification};
 
 /// Block size in bytes unless the device needs a larger one.
 const DEFAULT_BLOCK_SIZE: u32 = 4096;
@@ -58,7 +61,16 @@ pub struct FormatOptions {
 /// let options = OpenOptions { eviction: EvictionPolicy::S3Fifo, ..OpenOptions::default() };
 /// # assert!(options.checkpoint_thread);
 /// ```
-#[derive(Clone, Debug)]
+/// Who wants to see how far a recovery is:
+/// ```
+/// # use std::sync::Arc;
+/// use raw_block_store::{OpenOptions, Progress};
+///
+/// let tell = |progress: Progress| eprintln!("{} of {}", progress.slots_done, progress.slots);
+/// let options = OpenOptions { recovery_progress: Some(Arc::new(tell)), ..OpenOptions::default() };
+/// # drop(options);
+/// ```
+#[derive(Clone)]
 pub struct OpenOptions {
     /// What goes when the store is full.
     pub eviction: EvictionPolicy,
@@ -73,16 +85,40 @@ pub struct OpenOptions {
     /// or a block of the delete log cannot be read. Objects that were deleted, evicted or replaced since
     /// may come back.
     pub accept_older_states: bool,
+    /// Is told how far a recovery is: when it begins, after every some MiB of slot headers, and when all of them
+    /// were read. It begins again from 0 where an older checkpoint takes the place of a damaged one. Called by the
+    /// thread that opens the store; not at all if the store was closed in order.
+    pub recovery_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            eviction,
+            verification,
+            checkpoint_thread,
+            accept_older_states,
+            recovery_progress,
+        } = self;
+        f.debug_struct("OpenOptions")
+            .field("eviction", eviction)
+            .field("verification", verification)
+            .field("checkpoint_thread", checkpoint_thread)
+            .field("accept_older_states", accept_older_states)
+            .field("recovery_progress", &recovery_progress.is_some())
+            .finish()
+    }
 }
 
 impl Default for OpenOptions {
-    /// No eviction, full verification, a thread for checkpoints, and no older states.
+    /// No eviction, full verification, a thread for checkpoints, no older states, and nobody who is told.
     fn default() -> Self {
         Self {
             eviction: EvictionPolicy::None,
             verification: Verification::Full,
             checkpoint_thread: true,
             accept_older_states: false,
+            recovery_progress: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Objects that stay where they are.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::index::Located;
 use crate::{Error, Found, Get, Store};
@@ -71,9 +72,11 @@ impl Pin<'_> {
     /// Those of [`Store::get_many`]; [`Error::Collision`] if the object has another key with the same
     /// 128-bit hash.
     pub fn read(&self, payload: &mut [u8], metadata: &mut [u8]) -> Result<Found, Error> {
+        let began = Instant::now();
         let mut results = Vec::with_capacity(1);
         let get = Get::new(&self.key, payload).with_metadata(metadata);
         self.store.read_at(&mut [get], &[Some(self.located)], &mut results)?;
+        self.store.shared.counters.get_latency.add_since(began);
         results.pop().unwrap_or(Ok(None))?.ok_or(Error::Collision)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::time::Instant;
 
 use raw_block_core::WriteAt;
 
@@ -92,6 +93,7 @@ impl Store {
     /// fails.
     #[must_use = "each object may have failed"]
     pub fn put_many(&self, puts: &[Put<'_>]) -> Vec<Result<(), Error>> {
+        let began = Instant::now();
         let mut results: Vec<_> = puts.iter().map(|put| self.check(put)).collect();
         let mut fitting = Vec::with_capacity(puts.len());
         fitting.extend((0..puts.len()).filter(|&index| results[index].is_ok()));
@@ -113,6 +115,7 @@ impl Store {
             }
         }
         self.spare_the_next();
+        self.shared.counters.put_latency.add_since(began);
         results
     }
 

@@ -112,7 +112,7 @@ impl Shared {
             guard.space.commit(committed.number, covered);
             self.wake(&guard);
         }
-        self.counters.checkpoints.add(started.elapsed());
+        self.counters.checkpoint_latency.add_since(started);
         tracing::debug!(
             device = self.device.backend().device(),
             number = committed.number,

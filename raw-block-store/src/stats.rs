@@ -1,13 +1,14 @@
 //! What the store was asked, and how it went.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 /// The counters of one open store at one moment. Everything counts from when it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Slots in all.
@@ -28,7 +29,7 @@ pub struct StoreStats {
     pub hits: u64,
     /// Keys that were not there.
     pub misses: u64,
-    /// Objects that were there and failed a check: damaged on the device.
+    /// Objects that were there and failed a check, also when the store was recovered: damaged on the device.
     pub failed_checks: u64,
     /// Keys that were deleted.
     pub deletes: u64,
@@ -36,10 +37,51 @@ pub struct StoreStats {
     pub evictions: u64,
     /// Checkpoints that were committed.
     pub checkpoints: u64,
-    /// How long they took: half of them no longer than this.
-    pub checkpoint_median: Duration,
-    /// How long the longest of them took.
-    pub checkpoint_longest: Duration,
+    /// How long batches took to put: each call of [`put_many`](crate::Store::put_many), waits for room included.
+    pub put_latency: Latency,
+    /// How long batches took to get: each call of [`get_many`](crate::Store::get_many), and each read of a pinned
+    /// object.
+    pub get_latency: Latency,
+    /// How long those checkpoints took.
+    pub checkpoint_latency: Latency,
+}
+
+/// How long something took, each time that it was done: a histogram, exact to one per cent, up to one hour.
+#[derive(Clone, PartialEq)]
+pub struct Latency(Histogram<u64>);
+
+impl Latency {
+    /// How many times it was done.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The time below which `quantile` (0.0 to 1.0) of all times stayed; zero if there is none.
+    #[must_use]
+    pub fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.0.value_at_quantile(quantile))
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        let hour = 3_600_000_000_000;
+        Self(Histogram::new_with_bounds(1, hour, 2).unwrap_or_else(|_| {
+            unreachable!("the bounds are constants that the histogram accepts")
+        }))
+    }
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latency")
+            .field("count", &self.count())
+            .field("p50", &self.quantile(0.5))
+            .field("p99", &self.quantile(0.99))
+            .field("longest", &self.quantile(1.0))
+            .finish()
+    }
 }
 
 /// The counters that calls add to.
@@ -51,38 +93,27 @@ pub(crate) struct Counters {
     pub(crate) failed_checks: Counter,
     pub(crate) deletes: Counter,
     pub(crate) evictions: Counter,
-    pub(crate) checkpoints: Times,
+    pub(crate) put_latency: Times,
+    pub(crate) get_latency: Times,
+    pub(crate) checkpoint_latency: Times,
 }
 
-/// How long something took that is done now and then: in microseconds, exact to one per cent.
-#[derive(Debug)]
-pub(crate) struct Times(Mutex<Histogram<u64>>);
-
-impl Default for Times {
-    fn default() -> Self {
-        // One hour is the longest that is told from longer ones.
-        let times = Histogram::new_with_bounds(1, 3_600_000_000, 2).unwrap_or_else(|_| {
-            unreachable!("the bounds are constants that the histogram accepts")
-        });
-        Self(Mutex::new(times))
-    }
-}
+/// A [`Latency`] that calls add to.
+#[derive(Debug, Default)]
+pub(crate) struct Times(Mutex<Latency>);
 
 impl Times {
-    pub(crate) fn add(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.with(|times| times.saturating_record(micros));
+    /// What began then is over.
+    pub(crate) fn add_since(&self, began: Instant) {
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.with(|Latency(times)| times.saturating_record(nanos));
     }
 
-    pub(crate) fn count(&self) -> u64 {
-        self.with(|times| times.len())
+    pub(crate) fn get(&self) -> Latency {
+        self.with(|times| times.clone())
     }
 
-    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
-        self.with(|times| Duration::from_micros(times.value_at_quantile(quantile)))
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Histogram<u64>) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Latency) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

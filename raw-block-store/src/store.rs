@@ -114,7 +114,9 @@ impl Store {
         let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
         checkpoint::write(&device, &superblock, &mut committed, contents, || device.flush())?;
         let state = SuperblockState::Clean { checkpoint: committed.number, verified: true };
-        superblocks.mark(&device, state)
+        superblocks.mark(&device, state)?;
+        tracing::info!(device = name, slots = superblock.slot_count.get(), "a store was made");
+        Ok(())
     }
 
     /// Opens the store on a device, with default options. See [`open_with`](Self::open_with).
@@ -126,7 +128,7 @@ impl Store {
     }
 
     /// Opens the store on a device. One that was not closed in order is recovered first, which reads
-    /// the header of every slot.
+    /// the header of every slot; [`OpenOptions::recovery_progress`] is told how far it is.
     ///
     /// Nothing is written before everything was checked; then the store is durably marked as open.
     ///
@@ -185,8 +187,8 @@ impl Store {
         let clean = superblocks.clean_checkpoint();
         let verified = clean.is_some_and(|(_, verified)| verified);
         let clean = clean.map(|(checkpoint, _)| checkpoint);
-        let found = recovery::recover(&device, &layout, clean, options.accept_older_states)?;
-        let Recovered { index, mut committed, next_sequence, clean } = found;
+        let found = recovery::recover(&device, &layout, clean, options)?;
+        let Recovered { index, mut committed, next_sequence, clean, damaged } = found;
         let slots = layout.slot_count.get();
         let eviction = Eviction::new(options.eviction, &index)?;
         let unverified = if clean && verified || Fault::RecoveredUnverified.is_on() {
@@ -210,7 +212,15 @@ impl Store {
         let live = (0..slots).filter(|&slot| index.entry(slot).is_live());
         let space = Space::new(slots, live, log_blocks, committed.number, next_sequence);
         let shared = Shared::new(device, layout, index, eviction, space, committed);
+        shared.counters.failed_checks.add(damaged);
         let shared = Arc::new(shared);
+        tracing::info!(
+            device = shared.device.backend().device(),
+            objects = shared.index.len(),
+            slots,
+            clean,
+            "a store was opened"
+        );
         let wants_thread = writes && options.checkpoint_thread;
         Ok(Self {
             checkpoints: wants_thread.then(|| CheckpointThread::start(&shared)).flatten(),
@@ -255,7 +265,9 @@ impl Store {
         let unverified = self.unverified.is_left(|slot| self.shared.index.holds(slot));
         let verified = !unverified || Fault::UnverifiedForgotten.is_on();
         let state = SuperblockState::Clean { checkpoint: self.shared.committed(), verified };
-        self.superblocks.mark(&self.shared.device, state)
+        self.superblocks.mark(&self.shared.device, state)?;
+        tracing::info!(device = self.shared.device.backend().device(), "a store was closed");
+        Ok(())
     }
 
     /// Whether there is an object with this key, as far as the index knows: the object itself is not
@@ -268,9 +280,10 @@ impl Store {
     /// The counters as they are now.
     #[must_use]
     pub fn stats(&self) -> StoreStats {
-        let Counters { puts, hits, misses, failed_checks, deletes, evictions, checkpoints } =
-            &self.shared.counters;
+        let counters = &self.shared.counters;
+        let Counters { puts, hits, misses, failed_checks, deletes, evictions, .. } = counters;
         let live_slots = self.shared.index.len();
+        let checkpoint_latency = counters.checkpoint_latency.get();
         self.shared.space(|space| StoreStats {
             slots: self.shared.layout.slot_count.get(),
             live_slots,
@@ -284,9 +297,10 @@ impl Store {
             failed_checks: failed_checks.get(),
             deletes: deletes.get(),
             evictions: evictions.get(),
-            checkpoints: checkpoints.count(),
-            checkpoint_median: checkpoints.quantile(0.5),
-            checkpoint_longest: checkpoints.quantile(1.0),
+            put_latency: counters.put_latency.get(),
+            get_latency: counters.get_latency.get(),
+            checkpoints: checkpoint_latency.count(),
+            checkpoint_latency,
         })
     }
 

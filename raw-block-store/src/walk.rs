@@ -17,22 +17,12 @@ use crate::format::{
 use crate::index::Located;
 use crate::layout::buffer_len;
 use crate::scratch::Scratch;
-use crate::{Error, Store};
+use crate::{Error, Progress, Store};
 
 /// Bytes of objects, or of headers, that are read at once.
 const PIECE: usize = 8 << 20;
 /// Pieces that are read before somebody looks at them.
 const PIECES_AHEAD: usize = 1;
-
-/// How far a call is that goes through all slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// Slots that it is done with.
-    pub slots_done: u64,
-    /// Slots in all.
-    pub slots: u64,
-}
 
 /// What is known of an object without its payload.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -105,7 +105,7 @@ fn a_checkpoint_that_fails_anywhere_leaves_the_one_before_and_the_next_one_succe
             assert_eq!(store.checkpoint().is_ok(), goes_on, "{kind:?} {nth} {fate:?}");
             if goes_on {
                 assert_eq!(store.stats().checkpoints, 1);
-                assert!(store.stats().checkpoint_longest >= store.stats().checkpoint_median);
+                assert_eq!(store.stats().checkpoint_latency.count(), 1, "none that failed");
             }
             drop(store);
             let store = Store::open(device.backend()).unwrap();

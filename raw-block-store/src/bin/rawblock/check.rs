@@ -1,12 +1,10 @@
 //! `rawblock check`
 
 use std::cmp::Reverse;
-use std::io::{IsTerminal, stderr};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
 use raw_block_core::{Dispatcher, ReadAt};
 use raw_block_store::format::{CheckpointBlock, CheckpointHeader, Damage, Superblock, body_blocks};
 use raw_block_store::{Error as StoreError, ScrubReport, Store};
@@ -16,7 +14,7 @@ use zerocopy::little_endian::U64;
 use crate::Answer;
 use crate::arguments::{Check, Opening};
 use crate::dump::{Copies, each_block};
-use crate::output::{BAD, GOOD, Hex, Text, counted};
+use crate::output::{BAD, GOOD, Hex, Text, counted, shown};
 
 pub(crate) fn run(arguments: &Check) -> Result<Answer> {
     let begin = Instant::now();
@@ -119,23 +117,11 @@ fn damaged_body(
 }
 
 fn scrub(store: &Store) -> Result<ScrubReport> {
-    let bar = stderr().is_terminal().then(|| {
-        let bar = ProgressBar::new(store.stats().slots);
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} %, {eta} left") {
-            bar.set_style(style);
-        }
-        bar
-    });
-    let report = store.scrub(|progress| {
-        if let Some(bar) = &bar {
-            bar.set_position(progress.slots_done);
-        }
+    let show = shown("verifying");
+    Ok(store.scrub(|progress| {
+        show(progress);
         ControlFlow::Continue(())
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    Ok(report?)
+    })?)
 }
 
 fn offset(error: &StoreError) -> Option<u64> {

@@ -7,6 +7,7 @@ use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, OpenOptions, Store, open_device, open_device_read_only};
 
 use crate::arguments::{Device, EngineName, Opening};
+use crate::output::shown;
 
 impl Device {
     /// The device, for whoever changes it.
@@ -39,7 +40,12 @@ impl Device {
     }
 }
 
-/// One command changes too little for a thread that takes checkpoints.
 fn options(accept_older_states: bool) -> OpenOptions {
-    OpenOptions { accept_older_states, checkpoint_thread: false, ..OpenOptions::default() }
+    OpenOptions {
+        accept_older_states,
+        // One command changes too little for a thread that takes checkpoints.
+        checkpoint_thread: false,
+        recovery_progress: Some(Arc::new(shown("recovering"))),
+        ..OpenOptions::default()
+    }
 }

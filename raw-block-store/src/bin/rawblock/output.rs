@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Error, Result, bail};
-use raw_block_store::Error as StoreError;
+use indicatif::{ProgressBar, ProgressStyle};
+use raw_block_store::{Error as StoreError, Progress};
 
 /// What is well, and what is not; without colour where the output is no terminal.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -48,6 +49,21 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
     })
+}
+
+/// Shows how far something is that takes long, by a bar on the terminal; where there is none, shows nothing.
+pub(crate) fn shown(doing: &'static str) -> impl Fn(Progress) + Send + Sync {
+    let bar = ProgressBar::no_length().with_message(doing);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {percent:>3} %, {eta} left") {
+        bar.set_style(style);
+    }
+    move |progress| {
+        bar.set_length(progress.slots);
+        bar.set_position(progress.slots_done);
+        if progress.slots_done == progress.slots {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// Bytes as text: what is no text, and backslashes, as `\xNN`.

@@ -1,18 +1,21 @@
 //! Finding out what the store holds when it is opened.
 
+mod delete_log;
+mod headers;
+
 use std::collections::HashMap;
 
 use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
 
-use crate::Error;
 use crate::checkpoint::{self, Checkpoint, Committed};
 use crate::error::Doing;
 use crate::fault::Fault;
-use crate::format::{
-    Damage, DeleteLogBlock, ObjectEntry, SlotHeader, Superblock, records_per_block,
-};
+use crate::format::{ObjectEntry, SlotHeader, Superblock, records_per_block};
 use crate::index::{Index, KeyHash, Located};
-use crate::layout::{buffer_len, slot_offset};
+use crate::layout::slot_offset;
+use crate::{Error, OpenOptions};
+use delete_log::Log;
+use headers::Headers;
 
 /// Bytes of headers or log blocks that are read as one batch.
 const PIECE: usize = 4 << 20;
@@ -25,19 +28,22 @@ pub(crate) struct Recovered {
     pub(crate) next_sequence: u64,
     /// Whether the store was closed in order, and this is what it held then.
     pub(crate) clean: bool,
+    /// Objects that were found to be damaged.
+    pub(crate) damaged: u64,
 }
 
 /// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed in order;
 /// otherwise from the newest checkpoint and everything newer. Writes nothing.
 ///
-/// With `accept_older` the older checkpoint takes the place of a newest one that is damaged, and what cannot be
-/// read is left out.
+/// With [`OpenOptions::accept_older_states`] the older checkpoint takes the place of a newest one that is damaged, and
+/// what cannot be read is left out.
 pub(crate) fn recover(
     device: &Dispatcher,
     store: &Superblock,
     clean: Option<u64>,
-    accept_older: bool,
+    options: &OpenOptions,
 ) -> Result<Recovered, Error> {
+    let accept_older = options.accept_older_states;
     let checkpoints = checkpoint::find(device, store)?;
     let lost = |number, reason: String| {
         let device = device.backend().device().to_owned();
@@ -60,8 +66,8 @@ pub(crate) fn recover(
         if let Some(loss) = loss.take_if(|_| !accept_older) {
             return Err(loss);
         }
-        match replay(device, store, candidate, accept_older) {
-            Ok((index, next_sequence, mentioned)) => {
+        match replay(device, store, candidate, options) {
+            Ok(Replayed { index, next_sequence, mentioned, damaged }) => {
                 let number = candidate.committed.number;
                 if mentioned > number && !accept_older {
                     let reason = "what was written after it names it, and its header is gone";
@@ -76,13 +82,21 @@ pub(crate) fn recover(
                         "an older checkpoint takes the place of the newest: old objects may be back"
                     );
                 }
+                if damaged > 0 {
+                    tracing::warn!(
+                        device = device.backend().device(),
+                        damaged,
+                        "objects that the checkpoint names are damaged, and gone"
+                    );
+                }
                 let committed = Committed { last_number: newest, ..candidate.committed };
                 tracing::info!(
                     device = device.backend().device(),
                     objects = index.len(),
                     "a store that was not closed in order was recovered"
                 );
-                return Ok(Recovered { index, committed, next_sequence, clean: false });
+                let clean = false;
+                return Ok(Recovered { index, committed, next_sequence, clean, damaged });
             }
             Err(error @ (Error::OutOfMemory { .. } | Error::NewestLost { .. })) => {
                 return Err(error);
@@ -105,11 +119,22 @@ fn load(device: &Dispatcher, store: &Superblock, named: &Checkpoint) -> Result<R
         Ok(())
     })?;
     let next_sequence = named.next_sequence;
-    Ok(Recovered { index, committed: named.committed, next_sequence, clean: true })
+    let committed = named.committed;
+    Ok(Recovered { index, committed, next_sequence, clean: true, damaged: 0 })
 }
 
-/// Finds out what a store holds that was not closed in order. Returns the index, a sequence above every one
-/// seen anywhere, and the highest number of a checkpoint that anything names.
+/// What a store held that was not closed in order.
+struct Replayed {
+    index: Index,
+    /// Above every sequence seen anywhere.
+    next_sequence: u64,
+    /// The highest number of a checkpoint that anything names.
+    mentioned: u64,
+    /// How many objects that the checkpoint names are damaged, and nothing newer of their keys is there.
+    damaged: u64,
+}
+
+/// Finds out what a store holds that was not closed in order.
 ///
 /// The checkpoint speaks for the sequences up to the covered one: of the objects among them it names the
 /// live ones. Slots and delete records with a higher sequence speak for themselves, and the newest of a
@@ -118,10 +143,18 @@ fn replay(
     device: &Dispatcher,
     store: &Superblock,
     checkpoint: &Checkpoint,
-    accept_older: bool,
-) -> Result<(Index, u64, u64), Error> {
+    options: &OpenOptions,
+) -> Result<Replayed, Error> {
+    let accept_older = options.accept_older_states;
     let covered = checkpoint.covered;
-    let log = read_log(device, store, covered, accept_older)?;
+    tracing::info!(
+        device = device.backend().device(),
+        slots = store.slot_count.get(),
+        checkpoint = checkpoint.committed.number,
+        "a store that was not closed in order is recovered"
+    );
+    let mut headers = Headers::new(device, store, options)?;
+    let log = delete_log::read(device, store, covered, accept_older)?;
     let Log { deleted, mut next_sequence, mut mentioned, mut unreadable } = log;
     next_sequence = next_sequence.max(checkpoint.next_sequence);
     mentioned = mentioned.max(checkpoint.committed.number);
@@ -129,7 +162,6 @@ fn replay(
     let index = Index::new(store.slot_count.get())?;
     // All objects of the keys that several slots claim.
     let mut contested: HashMap<KeyHash, Vec<Located>> = HashMap::new();
-    let mut headers = Headers::new(device, store, accept_older)?;
     let mut visit = |found: Located, named: &ObjectEntry, checkpoint: u64| {
         let (hash, sequence) = (found.entry.key_hash, found.entry.sequence.get());
         if !Fault::SequencesReset.is_on() {
@@ -153,7 +185,8 @@ fn replay(
     };
     checkpoint.entries(device, store, |_, entries| headers.add(entries, &mut visit))?;
     headers.finish(&mut visit)?;
-    unreadable |= headers.unreadable;
+    let Headers { lost, unreadable: unread, .. } = headers;
+    unreadable |= unread;
     if unreadable {
         next_sequence = next_sequence.max(above_all_since(covered, store));
     }
@@ -173,7 +206,13 @@ fn replay(
             }
         }
     }
-    Ok((index, next_sequence, mentioned))
+    let has_newer = |lost: &ObjectEntry| {
+        let deleted =
+            deleted.get(&lost.key_hash).is_some_and(|&deleted| deleted > lost.sequence.get());
+        deleted || index.find(&lost.key_hash).is_some()
+    };
+    let damaged = lost.iter().filter(|lost| !has_newer(lost)).count() as u64;
+    Ok(Replayed { index, next_sequence, mentioned, damaged })
 }
 
 /// Above every sequence that can have been given out since the checkpoint: each slot is written at most
@@ -182,144 +221,6 @@ fn above_all_since(covered: u64, store: &Superblock) -> u64 {
     let log_blocks = store.delete_log_len.get() / u64::from(store.block_size.get());
     let records = log_blocks * records_per_block(store.block_size.get()) as u64;
     covered + store.slot_count.get() + records + 1
-}
-
-/// What the delete log says.
-struct Log {
-    /// The newest deletion of each key that the checkpoint does not cover.
-    deleted: HashMap<KeyHash, u64>,
-    /// Above every sequence in it.
-    next_sequence: u64,
-    /// The highest number of a checkpoint that it names.
-    mentioned: u64,
-    /// Whether a block could not be read.
-    unreadable: bool,
-}
-
-fn read_log(
-    device: &Dispatcher,
-    store: &Superblock,
-    covered: u64,
-    accept_older: bool,
-) -> Result<Log, Error> {
-    const DOING: &str = "read the delete log";
-    let block_size = store.block_size.get() as usize;
-    let mut log =
-        Log { deleted: HashMap::new(), next_sequence: 0, mentioned: 0, unreadable: false };
-    let blocks = store.delete_log_len.get() / block_size as u64;
-    let mut piece = AlignedBuf::zeroed(buffer_len(store, blocks, PIECE)).doing(DOING)?;
-    let mut offset = store.delete_log_offset.get();
-    let end = offset + store.delete_log_len.get();
-    let mut index = 0;
-    while offset < end {
-        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
-        let len = left.min(piece.len());
-        let mut reads: Vec<_> = (offset..)
-            .step_by(block_size)
-            .zip(piece[..len].chunks_exact_mut(block_size))
-            .map(|(offset, block)| ReadAt::new(offset, block))
-            .collect();
-        let results = device.read_buffers(&mut reads);
-        for (block, result) in piece[..len].chunks_exact(block_size).zip(results) {
-            let at = store.delete_log_offset.get() + index * block_size as u64;
-            if !is_readable(result, "a block of the delete log", at, accept_older)? {
-                log.unreadable = true;
-                index += 1;
-                continue;
-            }
-            match DeleteLogBlock::read(block, store, index) {
-                Ok((block, records)) => {
-                    log.mentioned = log.mentioned.max(block.checkpoint.get());
-                    for record in records {
-                        let sequence = record.sequence.get();
-                        log.next_sequence = log.next_sequence.max(sequence + 1);
-                        if sequence > covered {
-                            let newest = log.deleted.entry(record.key_hash).or_insert(sequence);
-                            *newest = sequence.max(*newest);
-                        }
-                    }
-                }
-                // Never written by this store.
-                Err(Damage::NotThisStructure { .. } | Damage::ForeignStore) => {}
-                // Either the power went while it was written: then none of its deletions was
-                // acknowledged. Or it has decayed since, which looks the same.
-                Err(damage) => {
-                    tracing::warn!(index, %damage, "a block of the delete log is left out");
-                }
-            }
-            index += 1;
-        }
-        offset += len as u64;
-    }
-    Ok(log)
-}
-
-/// Reads the header of every slot, in batches, beside the entries of a checkpoint.
-struct Headers<'a> {
-    device: &'a Dispatcher,
-    store: &'a Superblock,
-    blocks: AlignedBuf,
-    /// Entries whose slots are read next, and the first of these slots.
-    entries: Vec<ObjectEntry>,
-    first: u64,
-    /// Whether headers that cannot be read are left out.
-    accept_older: bool,
-    /// Whether there was one.
-    unreadable: bool,
-}
-
-impl<'a> Headers<'a> {
-    fn new(
-        device: &'a Dispatcher,
-        store: &'a Superblock,
-        accept_older: bool,
-    ) -> Result<Self, Error> {
-        let blocks = AlignedBuf::zeroed(buffer_len(store, store.slot_count.get(), PIECE))
-            .doing("read slot headers")?;
-        let entries = Vec::new();
-        Ok(Self { device, store, blocks, entries, first: 0, accept_older, unreadable: false })
-    }
-
-    /// Adds the entries of the slots that follow; calls `visit` for valid headers.
-    fn add(
-        &mut self,
-        entries: &[ObjectEntry],
-        visit: &mut impl FnMut(Located, &ObjectEntry, u64),
-    ) -> Result<(), Error> {
-        let at_once = self.blocks.len() / self.store.block_size.get() as usize;
-        for entry in entries {
-            self.entries.push(*entry);
-            if self.entries.len() == at_once {
-                self.finish(visit)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what was added last.
-    fn finish(&mut self, visit: &mut impl FnMut(Located, &ObjectEntry, u64)) -> Result<(), Error> {
-        let Self { device, store, blocks, entries, first, accept_older, unreadable } = self;
-        let block_size = store.block_size.get() as usize;
-        let mut reads: Vec<_> = (*first..)
-            .zip(blocks.chunks_exact_mut(block_size))
-            .take(entries.len())
-            .map(|(slot, block)| ReadAt::new(slot_offset(store, slot), block))
-            .collect();
-        let results = device.read_buffers(&mut reads);
-        let slots = (*first..).zip(blocks.chunks_exact(block_size)).zip(entries.iter());
-        for (((slot, block), named), result) in slots.zip(results) {
-            let at = slot_offset(store, slot);
-            if !is_readable(result, "the header of a slot", at, *accept_older)? {
-                *unreadable = true;
-            } else if let Ok(view) = SlotHeader::read(block, store, slot) {
-                let header = view.header;
-                visit(Located { slot, entry: header.entry }, named, header.checkpoint.get());
-            }
-        }
-        *first += entries.len() as u64;
-        entries.clear();
-        Ok(())
-    }
 }
 
 /// Whether a slot holds this object, with an intact payload. One that cannot be read is taken for intact, so that

@@ -1,0 +1,219 @@
+//! What a store tells of itself: how far its recovery is, how long calls took, and the events that an operator wants to
+//! know.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::fmt::{self, Write as _};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::faulty::{Fate, Faulty};
+use common::{flip, memory, put_all, slot_offset, superblock};
+use raw_block_core::{IoBackend, OpKind};
+use raw_block_store::{EvictionPolicy, FormatOptions, Get, OpenOptions, Progress, Put, Store};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+const SLOTS: u64 = 2500;
+
+/// A store of small slots that was not closed in order.
+fn crashed() -> Arc<dyn IoBackend> {
+    let device = memory(64 << 20);
+    let options = FormatOptions { slot_count: Some(SLOTS), ..FormatOptions::for_payloads(4096) };
+    Store::format(device.clone(), &options).unwrap();
+    let store = Store::open(device.clone()).unwrap();
+    store.put(b"key", b"value").unwrap();
+    store.checkpoint().unwrap();
+    device
+}
+
+/// Options that note what they are told.
+fn noting(options: &OpenOptions) -> (OpenOptions, Arc<Mutex<Vec<u64>>>) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&told);
+    let note = move |progress: Progress| {
+        assert_eq!(progress.slots, SLOTS);
+        notes.lock().unwrap().push(progress.slots_done);
+    };
+    (OpenOptions { recovery_progress: Some(Arc::new(note)), ..options.clone() }, told)
+}
+
+#[test]
+fn a_recovery_tells_how_many_slots_it_has_read_and_an_orderly_opening_tells_nothing() {
+    let device = crashed();
+    let (options, told) = noting(&OpenOptions::default());
+    // 4 MiB of headers are 1024 of them.
+    let all = [0, 1024, 2048, SLOTS];
+    drop(Store::open_read_only(device.clone(), &options).unwrap());
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), all);
+    let store = Store::open_with(device.clone(), &options).unwrap();
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), all);
+    store.close().unwrap();
+    drop(Store::open_with(device, &options).unwrap());
+    assert!(told.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_recovery_tells_that_it_begins_again_with_an_older_checkpoint() {
+    let device = crashed();
+    // The body of the newest checkpoint, which is the second, from its second block on.
+    flip(&device, superblock(&device).checkpoint_offset[1].get() + 3 * 4096);
+    let older = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+    let (options, told) = noting(&older);
+    let store = Store::open_with(device, &options).unwrap();
+    assert!(store.contains(b"key"));
+    assert_eq!(*told.lock().unwrap(), [0, 0, 1024, 2048, SLOTS]);
+}
+
+#[test]
+fn it_is_counted_how_long_batches_and_checkpoints_take() {
+    let store = Store::open(crashed()).unwrap();
+    let fresh = store.stats();
+    assert_eq!(fresh.put_latency.count() + fresh.get_latency.count(), 0);
+    assert_eq!(fresh.put_latency.quantile(0.5), Duration::ZERO);
+    put_all(&store, &[Put::new(b"a", &[1; 4096]), Put::new(b"b", &[2; 4096])]);
+    put_all(&store, &[Put::new(b"c", &[3; 4096])]);
+    let mut buffers = [[0; 4096]; 2];
+    let [first, second] = &mut buffers;
+    let mut gets = [Get::new(b"a", first), Get::new(b"nobody", second)];
+    assert!(store.get_many(&mut gets).iter().all(Result::is_ok));
+    store.pin(b"b").unwrap().read(&mut buffers[0], &mut []).unwrap();
+    store.checkpoint().unwrap();
+    let stats = store.stats();
+    assert_eq!(stats.put_latency.count(), 2, "a batch is counted once");
+    assert_eq!(stats.get_latency.count(), 2, "a batch, and the read of what was pinned");
+    assert_eq!((stats.checkpoint_latency.count(), stats.checkpoints), (1, 1));
+    for latency in [&stats.put_latency, &stats.get_latency, &stats.checkpoint_latency] {
+        assert!(latency.quantile(1.0) >= latency.quantile(0.5));
+        assert!(latency.quantile(0.5) > Duration::ZERO);
+    }
+    assert!(format!("{stats:?}").len() < 1000, "{stats:?}");
+}
+
+/// Notes the events of the store, one a line, with the level in front.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// What is logged while `act` runs.
+    fn of(act: impl FnOnce()) -> String {
+        let log = Self::default();
+        tracing::subscriber::with_default(log.clone(), act);
+        std::mem::take(&mut *log.0.lock().unwrap())
+    }
+}
+
+struct Line<'a>(&'a mut String);
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            write!(self.0, "{value:?}").unwrap();
+        }
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("raw_block")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut log = self.0.lock().unwrap();
+        write!(log, "{}: ", event.metadata().level()).unwrap();
+        event.record(&mut Line(&mut log));
+        log.push('\n');
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Without a thread for checkpoints everything is logged by the thread that calls.
+fn without_thread() -> OpenOptions {
+    OpenOptions { checkpoint_thread: false, ..OpenOptions::default() }
+}
+
+#[test]
+fn the_life_of_a_store_is_logged() {
+    let device = memory(1 << 20);
+    let log = Log::of(|| {
+        let options = FormatOptions { slot_count: Some(8), ..FormatOptions::for_payloads(4096) };
+        Store::format(device.clone(), &options).unwrap();
+        let store = Store::open_with(device.clone(), &without_thread()).unwrap();
+        store.put(b"key", &[1; 4096]).unwrap();
+        store.checkpoint().unwrap();
+        drop(store);
+        Store::open_with(device.clone(), &without_thread()).unwrap().close().unwrap();
+    });
+    let expected = "\
+        INFO: a store was made\n\
+        INFO: a store was opened\n\
+        DEBUG: a checkpoint was committed\n\
+        INFO: a store that was not closed in order is recovered\n\
+        INFO: a store that was not closed in order was recovered\n\
+        INFO: a store was opened\n\
+        DEBUG: a checkpoint was committed\n\
+        INFO: a store was closed\n";
+    assert_eq!(log, expected);
+}
+
+#[test]
+fn damage_is_logged_and_counted_where_it_is_found() {
+    let device = memory(1 << 20);
+    let options = FormatOptions { slot_count: Some(8), ..FormatOptions::for_payloads(4096) };
+    Store::format(device.clone(), &options).unwrap();
+    let store = Store::open_with(device.clone(), &without_thread()).unwrap();
+    put_all(&store, &[Put::new(b"a", &[1; 4096]), Put::new(b"b", &[2; 4096])]);
+    store.checkpoint().unwrap();
+    flip(&device, slot_offset(&device, 1) + 4096);
+    let log = Log::of(|| assert!(store.get(b"b").is_err()));
+    assert_eq!(log, "WARN: an object failed its checks\n");
+    let log = Log::of(|| {
+        let report = store.scrub(|_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(report.findings.len(), 1);
+    });
+    assert_eq!(log, "WARN: the scrub found a damage\n");
+    assert_eq!(store.stats().failed_checks, 2);
+    drop(store);
+    flip(&device, slot_offset(&device, 1));
+    let log = Log::of(|| {
+        let store = Store::open_with(device.clone(), &without_thread()).unwrap();
+        assert_eq!(store.stats().failed_checks, 1);
+        assert!(!store.contains(b"b") && store.contains(b"a"));
+    });
+    assert!(
+        log.contains("WARN: objects that the checkpoint names are damaged, and gone\n"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_device_that_fails_is_logged() {
+    let device = Faulty::new(1 << 20);
+    let options = FormatOptions { slot_count: Some(8), ..FormatOptions::for_payloads(4096) };
+    Store::format(device.backend(), &options).unwrap();
+    let eviction = EvictionPolicy::Lru;
+    let options = OpenOptions { eviction, ..without_thread() };
+    let store = Store::open_with(device.backend(), &options).unwrap();
+    device.rule(|op| if op.kind() == OpKind::Flush { Fate::Failed } else { Fate::Done });
+    let log = Log::of(|| assert!(store.flush().is_err()));
+    assert_eq!(log, "ERROR: a flush failed: writes are refused from now on\n");
+    drop(store);
+    device.fail_at(OpKind::Read, 4096);
+    let log = Log::of(|| drop(Store::open_with(device.backend(), &options).unwrap()));
+    assert!(log.contains("WARN: a copy of the superblock cannot be read\n"), "{log}");
+}
