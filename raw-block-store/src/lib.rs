@@ -36,6 +36,7 @@ mod progress;
 mod put;
 mod recovery;
 mod scratch;
+mod scrub;
 mod shared;
 mod signature;
 mod slot_buffers;
@@ -57,11 +58,12 @@ pub use options::{FormatOptions, OpenOptions};
 pub use pin::Pin;
 pub use progress::Progress;
 pub use put::Put;
+pub use scrub::{Finding, ScrubReport};
 pub use slot_buffers::{SlotBuf, SlotPool};
 pub use stats::{Latency, StoreStats};
 pub use store::Store;
 pub use verification::Verification;
-pub use walk::{Finding, ObjectInfo, ScrubReport};
+pub use walk::ObjectInfo;
 
 /// The examples of the README are tested like those of the documentation.
 #[cfg(doctest)]

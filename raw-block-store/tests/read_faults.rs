@@ -24,10 +24,13 @@ fn store(block_size: u32, options: &OpenOptions) -> (SimulatedDevice, Store, Sup
     let format = FormatOptions {
         slot_count: Some(SLOTS),
         block_size: Some(block_size),
+        delete_log_blocks: Some(2),
         ..FormatOptions::for_payloads(PAYLOAD as u64)
     };
     Store::format(device.backend(), &format).unwrap();
-    let store = Store::open_with(device.backend(), options).unwrap();
+    // Without a thread it is known which checkpoint is the newest.
+    let options = OpenOptions { checkpoint_thread: false, ..options.clone() };
+    let store = Store::open_with(device.backend(), &options).unwrap();
     let superblock = *Superblock::read(&device.peek(0, 4096)).unwrap();
     for key in [b"a", b"b", b"c", b"d"] {
         store.put(key, &bytes(u64::from(key[0]), PAYLOAD)).unwrap();
@@ -140,16 +143,24 @@ fn a_batch_tells_a_miss_from_a_failed_check_from_an_error_of_the_device() {
 #[test]
 fn a_scrub_names_the_damaged_place() {
     let (device, store, superblock) = store(4096, &OpenOptions::default());
+    // Its first block is written for the second time.
+    for key in [&b"e"[..], b"f"] {
+        store.delete_many(&[key]).into_iter().for_each(|result| _ = result.unwrap());
+    }
     let last = superblock.last_superblock_offset.get();
     let checkpoint = superblock.checkpoint_offset[1].get();
+    let log = superblock.delete_log_offset.get();
     for (range, named, structure) in [
         (0..512, 0, "a copy of the superblock"),
         (4096..4608, 4096, "a copy of the superblock"),
         (last..last + 512, last, "a copy of the superblock"),
+        (checkpoint..checkpoint + 512, checkpoint, "the header of a checkpoint"),
         (checkpoint + 4096..checkpoint + 4608, checkpoint + 4096, "a block of a checkpoint"),
+        (log..log + 4096, log, "a block of the delete log"),
+        (log + 4096..log + 8192, log + 4096, "a block of the delete log"),
     ] {
         for (what, fault) in faults(&range, superblock.slot_offset(9).unwrap()) {
-            if what == "what was there before" && named != checkpoint + 4096 {
+            if what == "what was there before" && structure == "a copy of the superblock" {
                 // An older copy is a valid one.
                 continue;
             }
@@ -161,6 +172,7 @@ fn a_scrub_names_the_damaged_place() {
                     assert_eq!((*found, *offset), (structure, named));
                 }
                 Error::Device { error, .. } => assert_eq!(what, "an error", "{error}"),
+                Error::CheckpointLost { number: 2, .. } => assert_eq!(named, checkpoint),
                 other => panic!("{what} at {named}: {other}"),
             }
             device.clear_faults();
@@ -231,6 +243,118 @@ fn a_damaged_header_costs_a_recovery_its_own_object_and_no_other() {
             device.clear_faults();
             let store = Store::open(device.backend()).unwrap();
             assert_eq!(payload(&store, &key(victim)).unwrap(), b"newer", "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_header_that_the_checkpoint_names_is_missed_by_a_recovery_if_it_is_damaged_and_counted() {
+    let (device, store, superblock) = store(4096, &OpenOptions::default());
+    store.checkpoint().unwrap();
+    drop(store);
+    for victim in 0..8 {
+        let [header, _] = parts(&superblock, victim);
+        let elsewhere = superblock.slot_offset(u64::from(victim + 2) % 8).unwrap();
+        for (what, fault) in faults(&header, elsewhere) {
+            let device = device.fork(3);
+            device.inject(fault);
+            let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+            let store = Store::open_with(device.backend(), &options).unwrap();
+            assert_eq!(store.stats().failed_checks, 1, "{what}");
+            assert_eq!(payload(&store, &key(victim)), None, "{what}");
+            for number in (0..8).filter(|&number| number != victim) {
+                assert!(payload(&store, &key(number)).unwrap() == value(number), "{what}");
+            }
+        }
+    }
+    // What was replaced or deleted since is not missed.
+    let store = Store::open(device.backend()).unwrap();
+    assert!(store.delete_many(&[&key(0)]).remove(0).unwrap());
+    store.put(&key(2), b"newer").unwrap();
+    store.flush().unwrap();
+    drop(store);
+    for victim in [0, 2] {
+        let [header, _] = parts(&superblock, victim);
+        device.inject(Fault::zeroed().within(header));
+    }
+    let store = Store::open(device.backend()).unwrap();
+    assert_eq!(store.stats().failed_checks, 0);
+    assert_eq!(payload(&store, &key(0)), None);
+    assert_eq!(payload(&store, &key(2)).unwrap(), b"newer");
+}
+
+#[test]
+fn a_damaged_payload_found_by_a_recovery_is_told_by_its_get() {
+    let (device, store, superblock) = store(4096, &OpenOptions::default());
+    drop(store);
+    for victim in (0..8).filter(|&victim| victim != 1) {
+        let [header, behind] = parts(&superblock, (victim + 2) % 8);
+        // The payload of slot 1 is in its header block.
+        let elsewhere = if victim == 7 { header.start } else { behind.start };
+        let [_, range] = parts(&superblock, victim);
+        for (what, fault) in faults(&range, elsewhere) {
+            let device = device.fork(3);
+            device.inject(fault);
+            let store = Store::open(device.backend()).unwrap();
+            for number in 0..8 {
+                match store.get(&key(number)) {
+                    Ok(Some(found)) => {
+                        assert!(number != victim && found.payload() == value(number), "{what}");
+                    }
+                    Err(Error::Device { .. }) => assert_eq!((number, what), (victim, "an error")),
+                    Err(Error::Damaged { .. }) => {
+                        assert!(number == victim && what != "an error", "{what}, {number}");
+                    }
+                    found => panic!("{what}, slot {victim}: {found:?}"),
+                }
+            }
+            assert_eq!(store.stats().failed_checks, u64::from(what != "an error"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_block_of_the_delete_log_brings_back_its_own_objects_or_none() {
+    let (device, store, superblock) = store(4096, &OpenOptions::default());
+    let log = superblock.delete_log_offset.get();
+    let blocks = [log..log + 4096, log + 4096..log + 8192];
+    let all_are_well = |store: &Store, but: &[u8], what: &str| {
+        for number in (0..8).filter(|number| !but.contains(number)) {
+            assert!(payload(store, &key(number)).unwrap() == value(number), "{what}");
+        }
+        assert!([b"a", b"b", b"c", b"d"].iter().all(|key| !store.contains(*key)), "{what}");
+    };
+    // The deletions of "a" to "d" are in the first block, and the checkpoint speaks for them.
+    let covered = device.fork(3);
+    for (range, deleted) in [(&blocks[0], 0), (&blocks[1], 0), (&blocks[0], 6), (&blocks[1], 5)] {
+        let uncovered = deleted > 0;
+        let device = if uncovered { &device } else { &covered };
+        if uncovered && store.contains(&key(5)) {
+            // One in the second block, the next in the first again.
+            for number in [5, 6] {
+                assert!(store.delete_many(&[&key(number)]).remove(0).unwrap());
+            }
+            store.flush().unwrap();
+        }
+        for (what, fault) in faults(range, superblock.slot_offset(9).unwrap()) {
+            let device = device.fork(3);
+            device.inject(fault);
+            let opened = Store::open(device.backend());
+            assert_eq!(
+                matches!(opened, Err(Error::NewestLost { offset, .. }) if offset == range.start),
+                what == "an error"
+            );
+            drop(opened);
+            let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+            let store = Store::open_with(device.backend(), &options).unwrap();
+            if uncovered {
+                all_are_well(&store, &[5, 6], what);
+                let back = payload(&store, &key(deleted));
+                assert!(back.is_none_or(|back| back == value(deleted)), "{what}");
+                assert!(!store.contains(&key(11 - deleted)), "{what}");
+            } else {
+                all_are_well(&store, &[], what);
+            }
         }
     }
 }

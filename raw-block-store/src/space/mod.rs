@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::ops::Range;
 
 use free::FreeSlots;
+pub(crate) use log_ring::LogInUse;
 use log_ring::LogRing;
 
 use crate::fault::Fault;
@@ -176,6 +177,11 @@ impl Space {
         self.log.free_blocks()
     }
 
+    /// The blocks of the delete log that no checkpoint speaks for.
+    pub(crate) fn log_in_use(&self) -> LogInUse {
+        self.log.in_use()
+    }
+
     /// The highest sequence for which a checkpoint can speak whose copy of the index begins now: every
     /// change up to it shows in the index.
     pub(crate) fn coverable(&self) -> u64 {
@@ -212,7 +218,7 @@ impl Space {
         self.next_sequence += records.min(blocks * per_block);
         let oldest = self.oldest_under_way();
         self.under_way.insert(first_sequence);
-        let blocks = self.log.take(blocks, self.next_sequence - 1);
+        let blocks = self.log.take(blocks, first_sequence..=self.next_sequence - 1);
         if Fault::LogBlockFreeAtOnce.is_on() {
             self.log.release(u64::MAX);
         }
