@@ -34,6 +34,7 @@ mod options;
 mod pin;
 mod progress;
 mod put;
+mod read_ahead;
 mod recovery;
 mod scratch;
 mod scrub;

@@ -14,8 +14,11 @@ use crate::format::{
 use crate::index::Located;
 use crate::layout::buffer_len;
 use crate::space::{LogInUse, Space};
-use crate::walk::{Escaped, PIECE};
+use crate::walk::Escaped;
 use crate::{Error, Progress, Store};
+
+/// Bytes of the delete log that are read at once.
+const PIECE: usize = 8 << 20;
 
 /// What [`Store::scrub`] found.
 #[derive(Clone, Debug, Default)]
@@ -84,12 +87,18 @@ impl Store {
             let behind = if self.is_inline(entry) { 0 } else { entry.payload_len.get() as usize };
             (block_size + behind).next_multiple_of(block_size)
         };
+        let longest = usize::try_from(self.shared.layout.slot_size.get()).unwrap_or(usize::MAX);
         let complete = self.walk(
+            longest,
             len,
             |located, object| {
+                let scrubbed = self.scrub_object(located, object);
+                if scrubbed.is_err() && !self.is_there(located) {
+                    return ControlFlow::Continue(());
+                }
                 report.objects += 1;
                 report.bytes += len(&located.entry) as u64;
-                if let Err(finding) = self.scrub_object(located, object) {
+                if let Err(finding) = scrubbed {
                     let device = self.shared.device.backend().device();
                     tracing::warn!(device, %finding, "the scrub found a damage");
                     self.shared.counters.failed_checks.add(1);

@@ -1,23 +1,13 @@
-//! Going through all objects, and listing their keys.
+//! Going through all objects, in the order of the slots.
 
 use std::fmt;
-use std::iter;
 use std::ops::ControlFlow;
-use std::sync::mpsc;
-use std::thread;
-
-use raw_block_core::ReadAt;
 
 use crate::error::Doing;
 use crate::format::{Damage, ObjectEntry, SlotHeader, SlotView};
 use crate::index::Located;
-use crate::scratch::Scratch;
+use crate::read_ahead::ReadAhead;
 use crate::{Error, Progress, Store};
-
-/// Bytes of objects, or of headers, that are read at once.
-pub(crate) const PIECE: usize = 8 << 20;
-/// Pieces that are read before somebody looks at them.
-const PIECES_AHEAD: usize = 1;
 
 /// What is known of an object without its payload.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,10 +62,11 @@ impl Store {
     ) -> Result<(), Error> {
         let block_size = self.block_size();
         self.walk(
+            block_size,
             |_| block_size,
             |located, object| {
                 let Ok(view) = object.and_then(|bytes| self.check_header(bytes, located)) else {
-                    self.shared.counters.failed_checks.add(1);
+                    self.shared.counters.failed_checks.add(self.is_there(located).into());
                     return ControlFlow::Continue(());
                 };
                 visit(ObjectInfo {
@@ -110,108 +101,38 @@ impl Store {
         Ok(view)
     }
 
-    /// Reads the first `len` bytes of every object, in the order of the slots and many at once, and calls
-    /// `visit` with each. Returns whether it came to the end: both functions may break.
+    /// Reads the first `len` bytes of every object, at most `longest`, in the order of the slots and many at once, and
+    /// calls `visit` with each. Returns whether it came to the end: both functions may break.
     ///
-    /// What comes next is read, by a thread of its own, while `visit` looks at what is there.
+    /// An object that leaves its slot meanwhile, and so may be read together with what follows it there, fails its
+    /// checks: see [`is_there`](Self::is_there).
     pub(crate) fn walk(
         &self,
-        len: impl Fn(&ObjectEntry) -> usize + Sync,
+        longest: usize,
+        len: impl Fn(&ObjectEntry) -> usize,
         mut visit: impl FnMut(&Located, Result<&[u8], Error>) -> ControlFlow<()>,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<bool, Error> {
         let slots = self.shared.layout.slot_count.get();
-        let mut visit = |piece: Result<Piece<'_>, Error>| -> Result<_, Error> {
-            let Piece { buffer, objects, slots_done } = piece?;
-            let mut rest = &buffer[..];
-            for (located, len, result) in objects {
-                let (object, after) = rest.split_at(len);
-                rest = after;
-                if visit(&located, result.doing("read an object").map(|()| object)).is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            Ok(progress(Progress { slots_done, slots }))
-        };
-        let len = &len;
-        let pieces = || {
-            let mut first = 0;
-            iter::from_fn(move || {
-                let piece = (first < slots).then(|| self.read_piece(first, len))?;
-                // After an error there is no more to come.
-                first = piece.as_ref().map_or(slots, |piece| piece.slots_done);
-                Some(piece)
-            })
-        };
-        thread::scope(|scope| {
-            let (sender, receiver) = mpsc::sync_channel(PIECES_AHEAD);
-            let reader = thread::Builder::new().name("raw-block-walk".to_owned());
-            let started = reader.spawn_scoped(scope, move || {
-                // Nobody receives any more when a function broke or panicked.
-                let _ = pieces().try_for_each(|piece| sender.send(piece));
-            });
-            let mut ahead;
-            let mut in_turn;
-            let pieces: &mut dyn Iterator<Item = _> = if started.is_ok() {
-                ahead = receiver.into_iter();
-                &mut ahead
-            } else {
-                in_turn = pieces();
-                &mut in_turn
-            };
-            for piece in pieces {
-                if visit(piece)?.is_break() {
+        let mut ahead = ReadAhead::new(&self.shared, longest, len)?;
+        while let Some(piece) = ahead.next() {
+            for (located, len, read) in &piece.objects {
+                let object =
+                    read.result.clone().doing("read an object").map(|()| &read.buffer[..*len]);
+                if visit(located, object).is_break() {
                     return Ok(false);
                 }
             }
-            Ok(true)
-        })
-    }
-
-    /// Reads the first `len` bytes of the objects in the slots from `first` on, as many as fit into a piece
-    /// but at least one.
-    fn read_piece(
-        &self,
-        first: u64,
-        len: impl Fn(&ObjectEntry) -> usize,
-    ) -> Result<Piece<'_>, Error> {
-        let slots = self.shared.layout.slot_count.get();
-        let count = usize::try_from(slots - first).unwrap_or(usize::MAX);
-        let mut entries = vec![ObjectEntry::NONE; count.min(PIECE / self.block_size())];
-        let getting = self.shared.begin_get();
-        self.shared.index.copy(first, &mut entries);
-        let (mut slots_done, mut total, mut located) = (first, 0, Vec::new());
-        for (slot, entry) in (first..).zip(entries) {
-            let len = if entry.is_live() { len(&entry) } else { 0 };
-            if total > 0 && total + len > PIECE {
-                break;
-            }
-            slots_done = slot + 1;
-            total += len;
-            if entry.is_live() {
-                located.push((Located { slot, entry }, len));
+            if progress(Progress { slots_done: piece.slots_done, slots }).is_break() {
+                return Ok(false);
             }
         }
-        let mut buffer = self.scratch.take(total)?;
-        let mut reads = Vec::with_capacity(located.len());
-        let mut rest = &mut buffer[..];
-        for (located, len) in &located {
-            let (object, after) = rest.split_at_mut(*len);
-            reads.push(ReadAt::new(self.slot_offset(located.slot), object));
-            rest = after;
-        }
-        let results = self.shared.device.read_buffers(&mut reads);
-        drop((reads, getting));
-        let objects = located.into_iter().zip(results);
-        let objects = objects.map(|((located, len), result)| (located, len, result)).collect();
-        Ok(Piece { buffer, objects, slots_done })
+        Ok(true)
     }
-}
 
-/// Objects that were read together.
-struct Piece<'a> {
-    buffer: Scratch<'a>,
-    /// Each with its length in the buffer, one behind the other, and how reading it went.
-    objects: Vec<(Located, usize, Result<(), raw_block_core::Error>)>,
-    slots_done: u64,
+    /// Whether an object is still in the slot where the index named it. One that fails its checks and is not is no
+    /// damage: it was replaced or deleted, and its slot may have been written since.
+    pub(crate) fn is_there(&self, located: &Located) -> bool {
+        self.shared.index.entry(located.slot) == located.entry
+    }
 }

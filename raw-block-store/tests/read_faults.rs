@@ -6,6 +6,8 @@
 mod common;
 
 use std::ops::{ControlFlow, Range};
+use std::thread;
+use std::time::Duration;
 
 use common::{bytes, payload, put_all};
 use raw_block_core::simulated::{Fault, SimulatedDevice};
@@ -178,6 +180,30 @@ fn a_scrub_names_the_damaged_place() {
             device.clear_faults();
         }
     }
+}
+
+#[test]
+fn what_is_replaced_while_a_scrub_reads_it_is_no_damage() {
+    let (device, store, superblock) = store(4096, &OpenOptions::default());
+    let slots = superblock.slot_offset(0).unwrap()..superblock.last_superblock_offset.get();
+    device.inject(Fault::hold(OpKind::Read).within(slots));
+    let report = thread::scope(|scope| {
+        let scrub = scope.spawn(|| store.scrub(|_| ControlFlow::Continue(())).unwrap());
+        thread::sleep(Duration::from_millis(50));
+        assert!(!scrub.is_finished(), "it waits for the device");
+        // Into the free slots, and others then into those that became free.
+        for keys in [[0, 1, 2, 3], [100, 101, 102, 103]] {
+            let value = bytes(7, PAYLOAD);
+            keys.into_iter().for_each(|number| store.put(&key(number), &value).unwrap());
+            store.checkpoint().unwrap();
+        }
+        assert_eq!(store.stats().live_slots, SLOTS);
+        device.clear_faults();
+        scrub.join().unwrap()
+    });
+    assert!(report.findings.is_empty(), "{report:?}");
+    assert_eq!((report.objects, report.complete), (4, true));
+    assert_eq!(store.stats().failed_checks, 0);
 }
 
 #[test]
