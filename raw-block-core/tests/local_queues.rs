@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 
+mod fakes;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -9,19 +11,10 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, ErrorKind, Geometry, IoBackend,
-    IoQueue, MemoryBackend, Op, OwnedTransfer, Stats, WriteAt,
-};
+use fakes::{Behaviour, device_with_queues, owned};
+use raw_block_core::{Completion, Dispatcher, Error, ErrorKind, IoQueue, Op, WriteAt};
 
-/// A device in memory with queues of one thread.
-struct Backend {
-    memory: MemoryBackend,
-    counts: Arc<Counts>,
-    /// How many queues there may be at once, local or not.
-    limit: usize,
-}
-
+/// How many queues were opened, and how many are open.
 #[derive(Default)]
 struct Counts {
     local: AtomicUsize,
@@ -29,95 +22,62 @@ struct Counts {
     open: AtomicUsize,
 }
 
-struct Queue {
-    inner: Box<dyn IoQueue>,
+/// A queue that is counted, and used by no other thread than its owner.
+struct Counted {
     owner: Option<ThreadId>,
     counts: Arc<Counts>,
 }
 
-impl Backend {
-    fn open(&self, depth: usize, owner: Option<ThreadId>) -> Result<Box<dyn IoQueue>, Error> {
-        let Counts { local, shared, open } = &*self.counts;
-        if open.load(Ordering::SeqCst) == self.limit {
-            return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
-        }
-        open.fetch_add(1, Ordering::SeqCst);
-        let count = if owner.is_some() { local } else { shared };
-        count.fetch_add(1, Ordering::SeqCst);
-        let (inner, counts) = (self.memory.open_queue(depth)?, Arc::clone(&self.counts));
-        Ok(Box::new(Queue { inner, owner, counts }))
-    }
-}
-
-impl IoBackend for Backend {
-    fn engine(&self) -> &'static str {
-        "fake"
-    }
-
-    fn device(&self) -> &'static str {
-        "fake device"
-    }
-
-    fn geometry(&self) -> &Geometry {
-        self.memory.geometry()
-    }
-
-    fn stats(&self) -> &Stats {
-        self.memory.stats()
-    }
-
-    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        self.open(depth, None)
-    }
-
-    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        self.open(depth, Some(thread::current().id()))
-    }
-}
-
-impl Queue {
+impl Counted {
     fn check(&self) {
         let here = thread::current().id();
         assert!(self.owner.is_none_or(|owner| owner == here), "a queue of another thread is used");
     }
 }
 
-impl IoQueue for Queue {
-    fn depth(&self) -> usize {
-        self.inner.depth()
-    }
-
-    fn in_flight(&self) -> usize {
-        self.inner.in_flight()
-    }
-
+impl Behaviour for Counted {
     fn is_local(&self) -> bool {
         self.owner.is_some()
     }
 
-    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
         self.check();
-        self.inner.submit(ops);
+        honest.submit(ops);
     }
 
-    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+    fn reap(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        min: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
         self.check();
-        self.inner.reap(min, deadline, done);
+        honest.reap(min, deadline, done);
     }
 }
 
-impl Drop for Queue {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
+/// A device with queues of one thread, of whose queues no more than `limit` can be open at once.
 fn device(max_queues: usize, limit: usize) -> (Dispatcher, Arc<Counts>) {
     let counts = Arc::new(Counts::default());
-    let memory = MemoryBackend::new(1 << 20).unwrap();
-    let backend = Backend { memory, counts: Arc::clone(&counts), limit };
-    let options = DispatcherOptions { queue_depth: 16, max_queues };
-    (Dispatcher::with_options(Arc::new(backend), options).unwrap(), counts)
+    let shared = Arc::clone(&counts);
+    let device = device_with_queues(max_queues, move |wanted| {
+        if shared.open.load(Ordering::SeqCst) == limit {
+            return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
+        }
+        shared.open.fetch_add(1, Ordering::SeqCst);
+        let count = if wanted.local { &shared.local } else { &shared.shared };
+        count.fetch_add(1, Ordering::SeqCst);
+        let owner = wanted.local.then(|| thread::current().id());
+        Ok(Box::new(Counted { owner, counts: Arc::clone(&shared) }))
+    });
+    (device, counts)
 }
 
 /// How many queues were opened: local ones, and those that any thread may use.
@@ -127,10 +87,6 @@ fn opened(counts: &Counts) -> (usize, usize) {
 
 fn write(device: &Dispatcher) -> Result<(), Error> {
     device.write_buffers(&[WriteAt::new(0, &[7; 512])]).all()
-}
-
-fn owned() -> Vec<OwnedTransfer> {
-    vec![OwnedTransfer::new(4096, AlignedBuf::zeroed(512).unwrap())]
 }
 
 /// Runs `work` on a thread of its own, so often one after the other.
@@ -162,14 +118,14 @@ fn each_thread_opens_one_queue_for_all_its_blocking_calls() {
 fn a_ticket_has_a_queue_that_may_be_used_on_any_thread() {
     let (device, counts) = device(8, usize::MAX);
     write(&device).unwrap();
-    let ticket = device.batched_write(owned()).unwrap();
+    let ticket = device.batched_write(owned(&[[1; 512]])).unwrap();
     let finished = thread::scope(|scope| scope.spawn(|| ticket.wait()).join().unwrap());
     assert!(finished[0].result.is_ok());
     assert_eq!(opened(&counts), (1, 1));
     // Which then serves blocking calls of threads without one, and this thread goes on with its own.
     on_other_threads(3, || write(&device).unwrap());
     write(&device).unwrap();
-    drop(device.batched_write(owned()).unwrap());
+    drop(device.batched_write(owned(&[[1; 512]])).unwrap());
     assert_eq!(opened(&counts), (1, 1));
 }
 
@@ -185,8 +141,8 @@ fn more_threads_than_queues_end_up_with_queues_for_all() {
 fn a_ticket_replaces_an_idle_queue_of_one_thread_when_no_more_may_be_open() {
     let (device, counts) = device(2, usize::MAX);
     on_other_threads(2, || write(&device).unwrap());
-    let ticket = device.batched_write(owned()).unwrap();
-    assert_eq!(device.batched_write(owned()).unwrap_err().error.kind(), ErrorKind::Busy);
+    let ticket = device.batched_write(owned(&[[1; 512]])).unwrap();
+    assert_eq!(device.batched_write(owned(&[[1; 512]])).unwrap_err().error.kind(), ErrorKind::Busy);
     assert!(ticket.wait()[0].result.is_ok());
     assert_eq!(opened(&counts), (2, 1));
     assert_eq!(counts.open.load(Ordering::SeqCst), 2);
@@ -198,7 +154,7 @@ fn a_thread_that_gets_no_further_queue_replaces_an_idle_one_of_another_thread() 
     on_other_threads(2, || write(&device).unwrap());
     on_other_threads(2, || write(&device).unwrap());
     assert_eq!(opened(&counts), (2, 1));
-    drop(device.batched_write(owned()).unwrap());
+    drop(device.batched_write(owned(&[[1; 512]])).unwrap());
     assert_eq!(opened(&counts), (2, 1), "the ticket used the one for all");
 }
 

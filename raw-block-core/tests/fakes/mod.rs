@@ -37,6 +37,11 @@ pub(crate) trait Behaviour: Send {
     fn depth(&self, honest: &dyn IoQueue) -> usize {
         honest.depth()
     }
+
+    /// Whether it is a queue of the thread that opened it.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 pub(crate) struct Honest;
@@ -141,6 +146,10 @@ impl IoQueue for Queue {
         self.behaviour.in_flight(&*self.honest)
     }
 
+    fn is_local(&self) -> bool {
+        self.behaviour.is_local()
+    }
+
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
         self.behaviour.submit(&mut *self.honest, ops);
     }
@@ -150,15 +159,35 @@ impl IoQueue for Queue {
     }
 }
 
+/// A queue that somebody wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// How many were wanted before it.
+    pub(crate) number: usize,
+    /// Whether one of the calling thread alone would do.
+    pub(crate) local: bool,
+}
+
 struct Backend<F> {
     memory: MemoryBackend,
-    opened: AtomicUsize,
+    wanted: AtomicUsize,
     behaviour: F,
+}
+
+impl<F> Backend<F>
+where
+    F: Fn(Wanted) -> Result<Box<dyn Behaviour>, Error>,
+{
+    fn open(&self, depth: usize, local: bool) -> Result<Box<dyn IoQueue>, Error> {
+        let number = self.wanted.fetch_add(1, Ordering::SeqCst);
+        let behaviour = (self.behaviour)(Wanted { number, local })?;
+        Ok(Box::new(Queue { honest: self.memory.open_queue(depth)?, behaviour }))
+    }
 }
 
 impl<F> IoBackend for Backend<F>
 where
-    F: Fn(usize) -> Result<Box<dyn Behaviour>, Error> + Send + Sync,
+    F: Fn(Wanted) -> Result<Box<dyn Behaviour>, Error> + Send + Sync,
 {
     fn engine(&self) -> &'static str {
         "fake"
@@ -177,8 +206,11 @@ where
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        let behaviour = (self.behaviour)(self.opened.fetch_add(1, Ordering::SeqCst))?;
-        Ok(Box::new(Queue { honest: self.memory.open_queue(depth)?, behaviour }))
+        self.open(depth, false)
+    }
+
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        self.open(depth, true)
     }
 }
 
@@ -188,9 +220,17 @@ pub(crate) fn device<F>(behaviour: F) -> Dispatcher
 where
     F: Fn(usize) -> Result<Box<dyn Behaviour>, Error> + Send + Sync + 'static,
 {
+    device_with_queues(4, move |wanted| behaviour(wanted.number))
+}
+
+/// The same with so many queues at the most; `behaviour` hears for whom each is.
+pub(crate) fn device_with_queues<F>(max_queues: usize, behaviour: F) -> Dispatcher
+where
+    F: Fn(Wanted) -> Result<Box<dyn Behaviour>, Error> + Send + Sync + 'static,
+{
     let memory = MemoryBackend::new(1 << 20).unwrap();
-    let backend = Backend { memory, opened: AtomicUsize::new(0), behaviour };
-    let options = DispatcherOptions { queue_depth: 16, max_queues: 4 };
+    let backend = Backend { memory, wanted: AtomicUsize::new(0), behaviour };
+    let options = DispatcherOptions { queue_depth: 16, max_queues };
     Dispatcher::with_options(Arc::new(backend), options).unwrap()
 }
 

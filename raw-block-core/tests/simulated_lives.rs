@@ -1,0 +1,157 @@
+//! The lives of a simulated device: what it does once it is off, what the next life finds, and its forks.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+mod fakes;
+mod versions;
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use fakes::within_seconds;
+use raw_block_core::simulated::{Fault, SimulatedDevice};
+use raw_block_core::{ErrorKind, Geometry, OpKind, ReadAt, WriteAt};
+use versions::{BLOCK, LEN, open, place, simulated, start, versions, write};
+
+#[test]
+fn a_device_that_is_off_fails_everything_and_holds_up_nobody() {
+    within_seconds(|| {
+        let device = simulated(1);
+        let dispatcher = open(&device);
+        write(&dispatcher, 0, 1);
+        device.inject(Fault::hold(OpKind::Write));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let bytes = [2; LEN * BLOCK];
+                dispatcher.write_buffers(&[WriteAt::new(place(1), &bytes)]).all()
+            });
+            thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished(), "it is held");
+            device.power_cut();
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Io);
+        });
+        let mut found = [7; BLOCK];
+        let read = ReadAt::new(0, &mut found);
+        let read = dispatcher.read_buffers(&mut [read]).all();
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(found, [7; BLOCK]);
+        assert_eq!(dispatcher.discard(0, 4096).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(dispatcher.flush().unwrap_err().kind(), ErrorKind::Io);
+        let ops = device.ops_so_far();
+        assert!(open(&device).flush().is_err(), "a new queue works no better");
+        assert_eq!(device.ops_so_far(), ops);
+        assert_eq!(device.power_cut(), device.power_cut());
+        open(&device.power_on()).flush().unwrap();
+    });
+}
+
+#[test]
+fn a_scheduled_cut_ends_the_waiting_of_others() {
+    within_seconds(|| {
+        let device = simulated(1);
+        let dispatcher = open(&device);
+        device.inject(Fault::hold(OpKind::Write).within(place(1)..place(2)));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let bytes = [2; LEN * BLOCK];
+                dispatcher.write_buffers(&[WriteAt::new(place(1), &bytes)]).all()
+            });
+            thread::sleep(Duration::from_millis(50));
+            device.cut_after(1);
+            assert!(!device.is_off() && !waiting.is_finished());
+            assert!(dispatcher.flush().is_err());
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Io);
+        });
+    });
+}
+
+#[test]
+fn a_killed_process_leaves_the_cache() {
+    let mut in_flight = BTreeSet::new();
+    let mut cut = BTreeSet::new();
+    for seed in 0..200 {
+        let device = simulated(seed);
+        let dispatcher = open(&device);
+        write(&dispatcher, 0, 1);
+        let ticket = start(&dispatcher, 1, 1);
+        let next = device.process_kill();
+        assert!(device.is_off() && !next.is_off());
+        assert_eq!(versions(&next, 0), [1; LEN], "what was acknowledged is there");
+        match &ticket.wait()[0].result {
+            Ok(()) => assert_eq!(versions(&next, 1), [1; LEN]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Io),
+        }
+        in_flight.insert(versions(&next, 1));
+
+        let unflushed = next.fork(seed);
+        unflushed.power_cut();
+        cut.insert(versions(&unflushed.power_on(), 0));
+
+        let before = versions(&next, 1);
+        open(&next).flush().unwrap();
+        next.power_cut();
+        let next = next.power_on();
+        assert_eq!((versions(&next, 0), versions(&next, 1)), (vec![1; LEN], before));
+    }
+    for found in [in_flight, cut] {
+        assert!(found.contains(&vec![0; LEN]) && found.contains(&vec![1; LEN]));
+        assert!(found.len() > 2, "some are torn");
+    }
+}
+
+#[test]
+fn a_fork_and_its_origin_do_not_see_each_other() {
+    let device = simulated(1);
+    let dispatcher = open(&device);
+    write(&dispatcher, 0, 1);
+    dispatcher.flush().unwrap();
+    let ops = device.ops_so_far();
+
+    let fork = device.fork(2);
+    assert_eq!((versions(&fork, 0), fork.ops_so_far()), (vec![1; LEN], ops));
+    write(&open(&fork), 0, 2);
+    write(&dispatcher, 1, 3);
+    assert_eq!((versions(&device, 0), versions(&fork, 1)), (vec![1; LEN], vec![0; LEN]));
+    fork.power_cut();
+    assert!(!device.is_off());
+    write(&dispatcher, 2, 4);
+    assert_eq!(device.ops_so_far(), ops + 2);
+
+    let [one, other] = [fork.power_on(), fork.power_on()];
+    assert_eq!(versions(&one, 0), versions(&other, 0));
+    write(&open(&one), 0, 5);
+    assert_ne!(versions(&other, 0), [5; LEN]);
+}
+
+#[test]
+fn forks_of_one_state_have_many_ends() {
+    let device = simulated(1);
+    write(&open(&device), 0, 1);
+    let ends: BTreeSet<_> = (0..50)
+        .map(|seed| {
+            let fork = device.fork(seed);
+            fork.power_cut();
+            versions(&fork.power_on(), 0)
+        })
+        .collect();
+    assert!(ends.len() > 10, "{} ends", ends.len());
+}
+
+#[test]
+fn a_device_can_be_larger_than_the_machine() {
+    let mut geometry = Geometry::new(1 << 45, 4096).unwrap();
+    geometry.write_zeroes = true;
+    let device = SimulatedDevice::new(geometry, 1).unwrap();
+    let dispatcher = open(&device);
+    let last = (1 << 45) - 4096;
+    dispatcher.write_buffers(&[WriteAt::new(last, &[1; 4096])]).all().unwrap();
+    dispatcher.flush().unwrap();
+    assert_eq!(device.power_on().peek(last, 4096), [1; 4096]);
+
+    let device = device.power_on();
+    let dispatcher = open(&device);
+    dispatcher.write_zeroes(0, 1 << 45).unwrap();
+    dispatcher.flush().unwrap();
+    assert_eq!(device.power_on().peek(last, 4096), [0; 4096]);
+}
