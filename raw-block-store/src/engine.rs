@@ -97,11 +97,8 @@ fn open_posix(
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_posix::{PosixBackend, PosixOptions};
     let options = PosixOptions { direct, ..PosixOptions::default() };
-    Ok(Arc::new(if read_only {
-        PosixBackend::open_read_only(path, &options)?
-    } else {
-        PosixBackend::open(path, &options)?
-    }))
+    let open = if read_only { PosixBackend::open_read_only } else { PosixBackend::open };
+    Ok(Arc::new(open(path, &options)?))
 }
 
 #[cfg(feature = "uring")]
@@ -112,22 +109,15 @@ fn open_uring(
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_uring::{UringBackend, UringOptions};
     let options = UringOptions { direct, ..UringOptions::default() };
-    Ok(Arc::new(if read_only {
-        UringBackend::open_read_only(path, &options)?
-    } else {
-        UringBackend::open(path, &options)?
-    }))
+    let open = if read_only { UringBackend::open_read_only } else { UringBackend::open };
+    Ok(Arc::new(open(path, &options)?))
 }
 
 #[cfg(feature = "nvme")]
 fn open_nvme(path: &Path, read_only: bool) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_nvme::{NvmeBackend, NvmeOptions};
-    let options = NvmeOptions::default();
-    Ok(Arc::new(if read_only {
-        NvmeBackend::open_read_only(path, &options)?
-    } else {
-        NvmeBackend::open(path, &options)?
-    }))
+    let open = if read_only { NvmeBackend::open_read_only } else { NvmeBackend::open };
+    Ok(Arc::new(open(path, &NvmeOptions::default())?))
 }
 
 #[cfg(feature = "uring")]

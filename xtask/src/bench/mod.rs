@@ -14,9 +14,6 @@ mod raw;
 mod report;
 mod sample;
 mod serial;
-// Sizes are written as for the operator's tool.
-#[path = "../../../raw-block-store/src/bin/rawblock/size.rs"]
-mod size;
 mod store;
 mod summary;
 mod table;
@@ -37,11 +34,12 @@ use engine::Engines;
 use fio::Pages;
 use measure::Slice;
 use meta::Meta;
+use options::EngineName;
 pub(crate) use options::{ABOUT, Options};
-use options::{EngineName, Size};
 use plan::Plan;
 use progress::Progress;
 use sample::Sample;
+use table::size;
 use target::Target;
 
 /// Bounds of the length of a slice.
@@ -149,7 +147,7 @@ fn describe(task: &Task) -> String {
         Job::Store { engine, .. } => ("store ", engine.name()),
         Job::Fio(_) => ("", "fio"),
     };
-    format!("{layer}{engine}, {} x {}", task.shape.batch, Size(task.shape.value))
+    format!("{layer}{engine}, {} x {}", task.shape.batch, size(task.shape.value))
 }
 
 /// What all tasks share.

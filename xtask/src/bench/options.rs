@@ -1,12 +1,11 @@
-//! What a run can be told, and sizes as people write them.
+//! What a run can be told.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use parse_size::Config;
 use serde::Serialize;
-
-pub(super) use super::size::Size;
 
 /// The long help of `cargo xtask bench`.
 pub(crate) const ABOUT: &str = "\
@@ -47,7 +46,7 @@ pub(crate) struct Options {
 
     /// Bytes of one value, such as 4KiB or 1MiB [default: 4KiB,64KiB,256KiB]
     #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = value_size)]
-    pub(super) value_sizes: Vec<Size>,
+    pub(super) value_sizes: Vec<u64>,
 
     /// Keys per batch [default: 1,8,32]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -84,12 +83,11 @@ pub(crate) struct Options {
 
 impl Options {
     /// The value sizes to run, each once.
-    pub(super) fn value_sizes(&self) -> Vec<Size> {
+    pub(super) fn value_sizes(&self) -> Vec<u64> {
         let default: &[u64] =
             if self.quick { &[4 << 10, 256 << 10] } else { &[4 << 10, 64 << 10, 256 << 10] };
-        let default = default.iter().copied().map(Size);
         unique(if self.value_sizes.is_empty() {
-            default.collect()
+            default.to_vec()
         } else {
             self.value_sizes.clone()
         })
@@ -170,10 +168,14 @@ impl EngineName {
     }
 }
 
-/// A size of values: above 1 GiB a batch is too long for memory.
-fn value_size(text: &str) -> Result<Size, String> {
-    let size: Size = text.parse()?;
-    if size.0 <= 1 << 30 { Ok(size) } else { Err(format!("`{text}` is above 1GiB")) }
+/// A size of values in bytes, with a binary unit. Above 1 GiB a batch is too long for memory.
+fn value_size(text: &str) -> Result<u64, String> {
+    let bytes = Config::new().with_binary().parse_size(text).map_err(|error| error.to_string())?;
+    if (1..=1 << 30).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err("values are from 1 byte to 1GiB long".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -182,8 +184,11 @@ mod tests {
 
     #[test]
     fn values_are_at_most_one_gib() {
-        assert_eq!(value_size("1GiB"), Ok(Size(1 << 30)));
-        assert!(value_size("2GiB").unwrap_err().contains("`2GiB`"));
+        assert_eq!(value_size("4k"), Ok(4096));
+        assert_eq!(value_size("1GiB"), Ok(1 << 30));
+        for wrong in ["0", "2GiB", "many"] {
+            assert!(value_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

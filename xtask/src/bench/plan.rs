@@ -4,7 +4,8 @@ use anyhow::{Result, bail};
 
 use super::cases::{Case, Job, Layer, Operation, Places, Shape, Task};
 use super::fio::FioJob;
-use super::options::{EngineName, LayerName, Options, Size};
+use super::options::{EngineName, LayerName, Options};
+use super::table::size;
 use super::{engine, serial, store};
 
 /// The cases, and groups of tasks. The tasks of a group are compared with each other, so they run close
@@ -27,7 +28,7 @@ impl Plan {
         let mut plan = Self::default();
         let smallest = engines.iter().map(|&engine| engine::span(engine, span)).min();
         let threads = options.threads as usize;
-        for Size(value) in options.value_sizes() {
+        for value in options.value_sizes() {
             for batch in options.batches() {
                 let shape = Shape { value, batch: batch as usize, threads };
                 check_room(shape, smallest.unwrap_or(span))?;
@@ -182,9 +183,9 @@ fn check_room(shape: Shape, span: u64) -> Result<()> {
         bail!(
             "{threads} x {batch} values of {} need {} of device, and {} are used: take smaller values, \
              batches, or fewer threads{}",
-            Size(value),
-            Size(wanted),
-            Size(span),
+            size(value),
+            size(wanted),
+            size(span),
             if span < 1 << 30 { ", or leave --quick out" } else { "" }
         );
     }

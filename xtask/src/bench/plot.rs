@@ -4,9 +4,9 @@
 use std::fmt::Write;
 
 use super::cases::{Layer, Operation, Places};
-use super::options::{EngineName, Size};
+use super::options::EngineName;
 use super::report::Row;
-use super::table::engines;
+use super::table::{engines, size};
 
 /// Of one panel, in pixels: its place in the grid, and the area of its curves in it.
 const PANEL: (f64, f64) = (262.0, 212.0);
@@ -131,8 +131,8 @@ fn axes(rows: &[Row], layer: Layer) -> (Vec<u64>, Vec<usize>) {
 
 fn title(measure: Measure, operation: Operation, value: u64) -> String {
     match measure {
-        Measure::Throughput => format!("{} {}, MB/s", operation.name(), Size(value)),
-        Measure::Latency => format!("{} {}, p50 of a batch, us", operation.name(), Size(value)),
+        Measure::Throughput => format!("{} {}, MB/s", operation.name(), size(value)),
+        Measure::Latency => format!("{} {}, p50 of a batch, us", operation.name(), size(value)),
     }
 }
 

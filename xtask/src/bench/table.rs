@@ -1,10 +1,12 @@
 //! The report for people: one table per engine, and one sentence below.
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use humansize::{BINARY, format_size};
+use indicatif::HumanCount;
 
 use super::cases::{Layer, Operation, Places};
 use super::fio::Pages;
-use super::options::{EngineName, Size};
+use super::options::EngineName;
 use super::report::Row;
 
 const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
@@ -88,9 +90,14 @@ fn case_name(row: &Row) -> String {
     }
 }
 
-/// A size in no more characters than it takes.
+/// A number of bytes with a binary unit.
+pub(super) fn size(bytes: u64) -> String {
+    format_size(bytes, BINARY)
+}
+
+/// The same in no more characters than it takes.
 fn short(bytes: u64) -> String {
-    Size(bytes).to_string().replace(" B", "").replace("iB", "").replace(' ', "")
+    size(bytes).replace(" B", "").replace("iB", "").replace(' ', "")
 }
 
 /// Lines of no more than 80 characters, where words allow it.
@@ -122,16 +129,13 @@ fn figure(figure: Option<f64>) -> String {
     }
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "no figure is negative or so large"
+)]
 fn separated(figure: f64) -> String {
-    let digits = format!("{figure:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(figure.round() as u64).to_string()
 }
 
 /// The engines that were measured, the best last.

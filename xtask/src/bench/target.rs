@@ -11,7 +11,8 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use raw_block_core::{DeviceFile, Direct, Geometry};
 
 use super::data::SplitMix;
-use super::options::{Options, Size};
+use super::options::Options;
+use super::table::size;
 
 /// The smallest target that holds a store and a few batches.
 const SMALLEST: u64 = 64 << 20;
@@ -34,7 +35,7 @@ impl Target {
         let Some(path) = &options.device else {
             let path = own_path(wanted);
             if !is_fully_written(&path, wanted) {
-                say(&format!("writing {} of random bytes to {}", Size(wanted), path.display()));
+                say(&format!("writing {} of random bytes to {}", size(wanted), path.display()));
                 make_file(&path, wanted)?;
             }
             return Self::look_at(path, wanted);
@@ -50,9 +51,9 @@ impl Target {
         let device = DeviceFile::open(path, Direct::Preferred)?;
         let span = wanted.min(device.geometry().capacity);
         if span < SMALLEST {
-            bail!("{} is smaller than {}: too small to measure on", path.display(), Size(SMALLEST));
+            bail!("{} is smaller than {}: too small to measure on", path.display(), size(SMALLEST));
         }
-        say(&format!("writing {} of random bytes to {}", Size(span), path.display()));
+        say(&format!("writing {} of random bytes to {}", size(span), path.display()));
         let file = OpenOptions::new().write(true).open(path);
         file.and_then(|file| fill(file, span))
             .with_context(|| format!("cannot write to {}", path.display()))?;

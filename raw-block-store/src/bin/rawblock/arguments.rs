@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::size::Size;
+use parse_size::Config;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -127,8 +126,8 @@ pub(crate) struct Format {
     pub(crate) size: SlotSize,
 
     /// Block size: a power of two from 512 to 64KiB; each object takes one block for its header
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) block_size: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) block_size: Option<u64>,
 
     /// How many slots to make [default: as many as fit]
     #[arg(long, value_name = "COUNT")]
@@ -151,12 +150,12 @@ pub(crate) struct Format {
 #[group(required = true, multiple = false)]
 pub(crate) struct SlotSize {
     /// The largest value that is to fit, such as 256KiB; the slot gets a block more for the header
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) value_size: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) value_size: Option<u64>,
 
     /// The size of a slot, header included
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) slot_size: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) slot_size: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -288,4 +287,36 @@ pub(crate) enum Structure {
     DeleteLog,
     /// The headers in the slots, of live and dead objects alike
     Slot,
+}
+
+/// A number of bytes with a binary unit: `4KiB`, `4k` and `4096` are the same.
+fn size(text: &str) -> Result<u64, String> {
+    match Config::new().with_binary().parse_size(text) {
+        Ok(0) => Err("it is 0".to_owned()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(format!("{error}: write bytes, or a number with KiB, MiB, GiB or TiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("4KiB", 4096),
+            ("4k", 4096),
+            ("4 KiB", 4096),
+            ("1MiB", 1 << 20),
+            ("2T", 2 << 40),
+            ("512b", 512),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "KiB", "0", "-1", "4x", "99999999999TiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

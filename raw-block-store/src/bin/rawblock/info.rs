@@ -1,8 +1,10 @@
 //! `rawblock info`
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
+use humantime::format_rfc3339_seconds;
+use indicatif::HumanCount;
 use raw_block_core::{Dispatcher, ReadAt};
 use raw_block_store::format::{
     CheckpointHeader, SUPERBLOCK_COPIES, Superblock, SuperblockState, max_payload,
@@ -12,8 +14,7 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::arguments::Info;
 use crate::dump::{Copies, uuid};
-use crate::output::{Text, separated};
-use crate::size::Size;
+use crate::output::{Size, Text};
 
 pub(crate) fn run(arguments: &Info) -> Result<Answer> {
     let device = Dispatcher::read_only(arguments.device.look()?)?;
@@ -77,7 +78,7 @@ pub(crate) fn run(arguments: &Info) -> Result<Answer> {
     );
     row(
         "slots",
-        &format!("{} of {}", separated(store.slot_count.get()), Size(store.slot_size.get())),
+        &format!("{} of {}", HumanCount(store.slot_count.get()), Size(store.slot_size.get())),
     );
     row("values", &format!("up to {}", Size(value)));
     match &newest {
@@ -85,7 +86,7 @@ pub(crate) fn run(arguments: &Info) -> Result<Answer> {
             "objects",
             &format!(
                 "{} in checkpoint {}{}",
-                separated(newest.live_count.get()),
+                HumanCount(newest.live_count.get()),
                 newest.number.get(),
                 if clean { "" } else { ", and what changed since" }
             ),
@@ -98,7 +99,7 @@ pub(crate) fn run(arguments: &Info) -> Result<Answer> {
         &format!(
             "{}, {} bytes in blocks of {}, transfers aligned to {}, {}",
             device.backend().engine(),
-            separated(geometry.capacity),
+            HumanCount(geometry.capacity),
             geometry.logical_block,
             geometry.transfer_alignment,
             if geometry.volatile_write_cache {
@@ -122,17 +123,5 @@ fn newest_checkpoint(device: &Dispatcher, store: &Superblock) -> Option<Checkpoi
 
 /// A moment in UTC, as RFC 3339 writes it, by its distance from the Unix epoch.
 pub(crate) fn date(since_epoch: Duration) -> String {
-    let seconds = since_epoch.as_secs();
-    // The civil calendar, in years that begin in March, so that a leap day is the last of its year.
-    let days = seconds / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }

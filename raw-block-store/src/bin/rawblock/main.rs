@@ -8,7 +8,6 @@ mod info;
 mod make;
 mod objects;
 mod output;
-mod size;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! `rawblock format`
 
 use anyhow::{Context, Result, bail};
+use indicatif::HumanCount;
 use raw_block_core::{Dispatcher, IoBackend, ReadAt};
 use raw_block_store::format::{SUPERBLOCK_CELL_LEN, Superblock, max_payload};
 use raw_block_store::{FormatOptions, Store};
@@ -8,8 +9,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Format, SlotSize};
-use crate::output::separated;
-use crate::size::Size;
+use crate::output::Size;
 
 /// The block size that is taken when none is asked for, unless the device needs a larger one.
 const BLOCK_SIZE: u64 = 4096;
@@ -17,7 +17,7 @@ const BLOCK_SIZE: u64 = 4096;
 pub(crate) fn run(arguments: &Format) -> Result<Answer> {
     let backend = arguments.device.open()?;
     let block_size = match arguments.block_size {
-        Some(Size(bytes)) => Some(u32::try_from(bytes).context("the block size is above 64KiB")?),
+        Some(bytes) => Some(u32::try_from(bytes).context("the block size is above 64KiB")?),
         None => None,
     };
     let block = block_size
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Format) -> Result<Answer> {
     } else {
         println!(
             "{path}: an empty store of {} slots of {}, for values of up to {}",
-            separated(slots),
+            HumanCount(slots),
             Size(slot),
             Size(value)
         );
@@ -54,10 +54,10 @@ pub(crate) fn run(arguments: &Format) -> Result<Answer> {
 
 fn payload_len(size: &SlotSize, block: u64) -> Result<u64> {
     match (size.value_size, size.slot_size) {
-        (Some(Size(value)), _) => Ok(value),
-        (None, Some(Size(slot))) if slot.is_multiple_of(block) && slot > block => Ok(slot - block),
+        (Some(value), _) => Ok(value),
+        (None, Some(slot)) if slot.is_multiple_of(block) && slot > block => Ok(slot - block),
         (None, Some(slot)) => {
-            bail!("a slot of {slot} is not two or more whole blocks of {}", Size(block))
+            bail!("a slot of {} is not two or more whole blocks of {}", Size(slot), Size(block))
         }
         (None, None) => unreachable!("clap wants one of them"),
     }

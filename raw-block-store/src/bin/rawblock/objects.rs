@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
+use indicatif::HumanCount;
 use raw_block_store::Error as StoreError;
 use raw_block_store::format::MAX_SLOT_SIZE;
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Get, Ls, Put, Rm};
-use crate::output::{Hex, Text, key, separated};
-use crate::size::Size;
+use crate::output::{Hex, Size, Text, key};
 
 pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
     let store = arguments.device.look_into_store(&arguments.opening)?;
@@ -43,8 +43,8 @@ pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
     if unreadable > 0 {
         eprintln!(
             "{} of {} objects are damaged and left out: `rawblock check` tells which",
-            separated(unreadable),
-            separated(count + unreadable)
+            HumanCount(unreadable),
+            HumanCount(count + unreadable)
         );
         return Ok(Answer::No);
     }

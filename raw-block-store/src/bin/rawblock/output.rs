@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Error, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use raw_block_store::{Error as StoreError, Progress};
 
 /// What is well, and what is not; without colour where the output is no terminal.
@@ -125,22 +125,24 @@ pub(crate) fn key(argument: &OsStr, hex: bool) -> Result<Vec<u8>> {
     }
 }
 
-/// A number with its thousands separated.
-pub(crate) fn separated(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+/// A number of bytes, with the largest binary unit that divides it, so that nothing is rounded.
+pub(crate) struct Size(pub(crate) u64);
+
+const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = |&&(_, shift): &&(&str, u32)| self.0 > 0 && self.0.is_multiple_of(1 << shift);
+        match UNITS.iter().find(fits) {
+            Some((unit, shift)) => f.pad(&format!("{} {unit}", self.0 >> shift)),
+            None => f.pad(&format!("{} B", self.0)),
         }
-        text.push(digit);
     }
-    text
 }
 
 /// So many of them.
 pub(crate) fn counted(number: u64, name: &str) -> String {
-    format!("{} {name}{}", separated(number), if number == 1 { "" } else { "s" })
+    format!("{} {name}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -174,7 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_separated() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(separated), ["0", "999", "1,000", "1,234,567"]);
+    fn sizes_are_shown_with_the_largest_unit_that_divides_them() {
+        assert_eq!(Size(256 << 10).to_string(), "256 KiB");
+        assert_eq!(Size(3 << 20).to_string(), "3 MiB");
+        assert_eq!(Size(5000).to_string(), "5000 B");
+        assert_eq!(format!("{:>9}", Size(1 << 40)), "    1 TiB");
+    }
+
+    #[test]
+    fn numbers_of_things_are_counted_in_words() {
+        assert_eq!(counted(1, "place"), "1 place");
+        assert_eq!(counted(1_234_567, "object"), "1,234,567 objects");
     }
 }
