@@ -224,6 +224,26 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
 }
 
 #[test]
+fn a_program_that_is_started_meanwhile_gets_neither_the_device_nor_a_ring() {
+    let file = match temp_file(LEN) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    for engine in [Engine::Posix, Engine::Auto] {
+        let backend = open_device(file.path(), engine, Direct::Preferred).unwrap();
+        let store = store_on(&backend, &FormatOptions { force: true, ..format() });
+        store.put(b"key", b"value").unwrap();
+        let open = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
+        let Ok(open) = open else { return Skipped::because("ls does not run").tell() };
+        let open = String::from_utf8_lossy(&open.stdout);
+        assert!(open.contains("/proc/"), "its own directory: {open}");
+        for inherited in [file.path().to_str().unwrap(), "io_uring", "eventfd"] {
+            assert!(!open.contains(inherited), "{engine:?}: {open}");
+        }
+    }
+}
+
+#[test]
 fn nothing_from_a_device_reaches_a_text_as_it_is() {
     let device = memory(LEN);
     let hostile = "\u{1B}[2J\n\u{202E}label";

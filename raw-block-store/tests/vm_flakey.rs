@@ -113,7 +113,7 @@ fn a_device_that_fails_costs_nothing_that_was_acknowledged() {
             found.failed += flakey.history.refused - refused;
             flakey.behave();
             check_exactly(&flakey.history, &store);
-            // It goes on as if nothing had been.
+            // It goes on or, after a flush that failed, refuses every change until it is opened again.
             flakey.work(&store);
             check_exactly(&flakey.history, &store);
             if flakey.random.bool() {

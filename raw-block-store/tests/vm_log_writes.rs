@@ -1,6 +1,6 @@
 //! A store above the kernel's `dm-log-writes`, in the virtual machine: what the log says is replayed up to each flush,
-//! and the store that is found there is held to its promises. `RAW_BLOCK_VM_ROUNDS` says how often; each round has
-//! other changes.
+//! and with any of the writes before the next one, and the store that is found there is held to its promises.
+//! `RAW_BLOCK_VM_ROUNDS` says how often; each round has other changes.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
@@ -16,14 +16,14 @@ use common::read;
 use device_mapper::Mapped;
 use raw_block_core::conformance::fixture::{NvmeNamespace, WriteLog, rounds};
 use raw_block_core::simulated::SimulatedDevice;
-use raw_block_core::{Direct, Geometry};
+use raw_block_core::{Direct, Geometry, IoBackend};
 use raw_block_store::{Engine, Error, Store, open_device};
 use story::{History, format};
 
 /// Steps of a round; after about every third there is a flush, after every eighth a checkpoint.
 const STEPS: u64 = 48;
-/// How much of the device is compared with what the log makes of it, in bytes: what is before the last superblock.
-const COMPARED: usize = 4 << 20;
+/// How much of the device a store of this size has at either end, in bytes: at the last one its last superblock.
+const END: usize = 4 << 20;
 
 #[test]
 fn what_was_acknowledged_is_there_at_every_flush_of_the_log() {
@@ -34,20 +34,33 @@ fn what_was_acknowledged_is_there_at_every_flush_of_the_log() {
     };
     let (device, log) = (device.block(), log.block());
     let mut flushes = 0;
-    let mut replayed = None;
     for seed in 0..rounds() {
+        // What was there before is part of it.
+        let replayed = copy(device);
         let history = write(device, log, seed);
-        let sound = open_device(device, Engine::Posix, Direct::Required).unwrap();
-        // What an earlier round left is there too.
-        let replayed = replayed.get_or_insert_with(|| {
-            let capacity = sound.geometry().capacity;
-            SimulatedDevice::new(Geometry::new(capacity, 512).unwrap(), 0).unwrap()
-        });
-        flushes += replay(&WriteLog::open(log).unwrap(), replayed, &history, seed);
-        let found = replayed.peek(0, COMPARED);
-        assert!(found == read(&sound, 0, COMPARED)[..], "the log is not what was written");
+        flushes += replay(&WriteLog::open(log).unwrap(), &replayed, &history, seed);
+        let written = copy(device);
+        for offset in ends(&written) {
+            let same = replayed.peek(offset, END) == written.peek(offset, END);
+            assert!(same, "seed {seed}: the log is not what was written at {offset}");
+        }
     }
     println!("{flushes} flushes in {} rounds", rounds());
+}
+
+fn ends(device: &SimulatedDevice) -> [u64; 2] {
+    [0, device.geometry().capacity - END as u64]
+}
+
+/// What is on a device, in memory.
+fn copy(device: &Path) -> SimulatedDevice {
+    let backend = open_device(device, Engine::Posix, Direct::Required).unwrap();
+    let geometry = Geometry::new(backend.geometry().capacity, 512).unwrap();
+    let copy = SimulatedDevice::new(geometry, 0).unwrap();
+    for offset in ends(&copy) {
+        copy.poke(offset, &read(&backend, offset, END));
+    }
+    copy
 }
 
 /// Changes a store and marks in the log which step was flushed.
@@ -75,6 +88,7 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
             mapped.tell(&format!("mark {}", history.step));
         }
     }
+    assert_eq!(history.refused, 0);
     if random.bool() {
         store.close().unwrap();
     }
@@ -82,39 +96,51 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
     history
 }
 
-/// Looks at what is on the device after every flush. What the last mark before it speaks of must be there, and nothing
-/// that was changed after the next one.
+/// Looks at what is on the device after every flush, and at what may be on it before the next one: any of the writes
+/// between them. Tells how many flushes there were.
 fn replay(log: &WriteLog, device: &SimulatedDevice, history: &History, seed: u64) -> u64 {
-    let mut marks =
-        log.entries().iter().filter_map(|entry| entry.mark.as_ref()?.parse().ok()).peekable();
-    let mut flushed: Option<u64> = None;
-    let mut checked = 0;
+    let marks = log.entries().iter().filter_map(|entry| entry.mark.as_ref()?.parse::<u64>().ok());
+    let mut marks = marks.peekable();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut flushed, mut flushes) = (None, 0);
+    let mut durable: Option<SimulatedDevice> = None;
+    let mut since: Vec<(u64, Vec<u8>)> = Vec::new();
     for entry in log.entries() {
         if entry.mark.is_some() {
             flushed = marks.next();
-        } else if let (true, Some(flushed), Some(&next)) = (entry.is_flush, flushed, marks.peek()) {
-            let opened = Store::open(device.fork(checked).backend());
-            let store =
-                opened.unwrap_or_else(|error| panic!("seed {seed}, flush {checked}: {error}"));
-            // A put that was under way when another flush was, is torn, and there is none to fall back to.
-            let torn = |error: &Error, allowed: &[Option<u64>]| {
-                matches!(error, Error::Damaged { .. })
-                    && allowed.contains(&None)
-                    && allowed.iter().any(Option::is_some)
-            };
-            history.check(
-                &store,
-                |change| change.step <= flushed,
-                |change| change.step <= next,
-                torn,
-            );
-            History::count_slots(&store);
-            checked += 1;
+            continue;
         }
-        // Nothing for a flush or a mark.
-        device.poke(entry.offset, &log.bytes(entry).unwrap());
+        if let (true, Some(flushed), Some(&next)) = (entry.is_flush, flushed, marks.peek()) {
+            flushes += 1;
+            let what = format!("seed {seed}, flush {flushes}");
+            check(device, history, [flushed, next], &what);
+            if let Some(before) = durable.replace(device.fork(flushes)) {
+                for (offset, bytes) in since.iter().filter(|_| random.bool()) {
+                    before.poke(*offset, bytes);
+                }
+                check(&before, history, [flushed, next], &format!("before {what}"));
+            }
+            since.clear();
+        }
+        let bytes = log.bytes(entry).unwrap();
+        device.poke(entry.offset, &bytes);
+        since.push((entry.offset, bytes));
     }
     assert_eq!(flushed, Some(u64::MAX), "the log has no room for seed {seed}");
-    assert!(checked > STEPS / 6, "{checked} flushes");
-    checked
+    assert!(flushes > STEPS / 6, "{flushes} flushes");
+    flushes
+}
+
+/// A store is there, with everything up to the step that was flushed, and nothing from behind the next one.
+fn check(device: &SimulatedDevice, history: &History, [flushed, next]: [u64; 2], what: &str) {
+    let opened = Store::open(device.fork(0).backend());
+    let store = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+    // A put that was under way is torn, and there is none to fall back to.
+    let torn = |error: &Error, allowed: &[Option<u64>]| {
+        matches!(error, Error::Damaged { .. })
+            && allowed.contains(&None)
+            && allowed.iter().any(Option::is_some)
+    };
+    history.check(&store, |change| change.step <= flushed, |change| change.step <= next, torn);
+    History::count_slots(&store);
 }
