@@ -49,6 +49,8 @@ impl OpKind {
 }
 
 /// What a write asks of the device beside that its bytes be written.
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct WriteOptions {
     /// The write is durable when it is over, without a flush (Force Unit Access); what was written before is not. See

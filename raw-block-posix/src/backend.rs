@@ -21,6 +21,8 @@ const MAX_THREADS: usize = 1024;
 /// let through_the_page_cache = PosixOptions { direct: Direct::Off, ..PosixOptions::default() };
 /// assert_eq!(through_the_page_cache.threads, 32);
 /// ```
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PosixOptions {
     /// Whether transfers bypass the page cache.

@@ -70,6 +70,8 @@ pub struct FormatOptions {
 /// let options = OpenOptions { recovery_progress: Some(Arc::new(tell)), ..OpenOptions::default() };
 /// # drop(options);
 /// ```
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone)]
 pub struct OpenOptions {
     /// What goes when the store is full.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raw_block_core::{BUFFER_ALIGNMENT, BufferPool, Finished, OwnedTransfer, ReadAt, Ticket};
+use raw_block_core::{AlignedBuf, BUFFER_ALIGNMENT, BufferPool, OwnedTransfer, ReadAt, Ticket};
 
 use crate::Error;
 use crate::error::Doing;
@@ -41,13 +41,16 @@ struct UnderWay {
 
 enum Reading {
     Begun(Box<Ticket>),
-    Over(Vec<Finished>),
+    Over(Vec<Read>),
 }
+
+/// A buffer, and how reading into it went.
+type Read = (AlignedBuf, Result<(), raw_block_core::Error>);
 
 /// Objects that were read together.
 pub(crate) struct Piece {
-    /// Each with how many bytes of it were wanted, its buffer, and how reading it went.
-    pub(crate) objects: Vec<(Located, usize, Finished)>,
+    /// Each with how many bytes of it were wanted.
+    pub(crate) objects: Vec<(Located, usize, Read)>,
     /// Slots that are done with this piece.
     pub(crate) slots_done: u64,
 }
@@ -77,12 +80,14 @@ impl<'a, F: Fn(&ObjectEntry) -> usize> ReadAhead<'a, F> {
             self.under_way.push_back(begun);
         }
         let UnderWay { objects, slots_done, reading } = self.under_way.pop_front()?;
-        let finished = match reading {
-            Reading::Begun(ticket) => ticket.wait(),
-            Reading::Over(finished) => finished,
+        let reads = match reading {
+            Reading::Begun(ticket) => {
+                ticket.wait().into_iter().map(|read| (read.buffer, read.result)).collect()
+            }
+            Reading::Over(reads) => reads,
         };
-        let objects = objects.into_iter().zip(finished);
-        let objects = objects.map(|((located, len), finished)| (located, len, finished)).collect();
+        let objects = objects.into_iter().zip(reads);
+        let objects = objects.map(|((located, len), read)| (located, len, read)).collect();
         Some(Piece { objects, slots_done })
     }
 
@@ -116,12 +121,11 @@ impl<'a, F: Fn(&ObjectEntry) -> usize> ReadAhead<'a, F> {
     }
 }
 
-fn read_at_once(shared: &Shared, mut batch: Vec<OwnedTransfer>) -> Vec<Finished> {
+fn read_at_once(shared: &Shared, mut batch: Vec<OwnedTransfer>) -> Vec<Read> {
     let mut reads: Vec<_> = batch
         .iter_mut()
         .map(|read| ReadAt::new(read.offset, &mut read.buffer[..read.payload_len]))
         .collect();
     let results = shared.device.read_buffers(&mut reads);
-    let buffers = batch.into_iter().map(|read| read.buffer);
-    buffers.zip(results).map(|(buffer, result)| Finished { buffer, result }).collect()
+    batch.into_iter().map(|read| read.buffer).zip(results).collect()
 }

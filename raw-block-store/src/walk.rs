@@ -116,9 +116,8 @@ impl Store {
         let slots = self.shared.layout.slot_count.get();
         let mut ahead = ReadAhead::new(&self.shared, longest, len)?;
         while let Some(piece) = ahead.next() {
-            for (located, len, read) in &piece.objects {
-                let object =
-                    read.result.clone().doing("read an object").map(|()| &read.buffer[..*len]);
+            for (located, len, (buffer, result)) in &piece.objects {
+                let object = result.clone().doing("read an object").map(|()| &buffer[..*len]);
                 if visit(located, object).is_break() {
                     return Ok(false);
                 }

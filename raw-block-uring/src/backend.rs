@@ -23,6 +23,8 @@ use crate::setup::GrantedFlags;
 use crate::width::Standard;
 
 /// How a [`UringBackend`] opens its device.
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UringOptions {
     /// Whether transfers bypass the page cache.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 /// One `io_uring_enter`, as a ring asks for it.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Enter {
     /// How many entries the kernel is to take from the submission queue.
     pub to_submit: u32,

@@ -21,6 +21,7 @@ pub(crate) type RawRing<W> = IoUring<<W as Width>::Entry, <W as Width>::Completi
 
 /// What a completion says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The result: for most commands a count, or a negative `errno`.
     pub result: i32,

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The file has no zeroes to speak of, and the buffers had nothing else.
 fn assert_read(finished: &[Finished]) {
-    for Finished { buffer, result } in finished {
+    for Finished { buffer, result, .. } in finished {
         assert!(result.is_ok(), "{result:?}");
         assert!(buffer.iter().any(|&byte| byte != 0), "nothing arrived");
     }

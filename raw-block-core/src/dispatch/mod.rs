@@ -26,6 +26,8 @@ pub use ticket::{Finished, Refused, Ticket};
 pub const MAX_BATCH: usize = 1 << 24;
 
 /// How a [`Dispatcher`] uses the queues of its backend.
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatcherOptions {
     /// The depth asked for each queue, in ops.

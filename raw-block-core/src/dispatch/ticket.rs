@@ -39,6 +39,7 @@ pub struct Ticket {
 
 /// One transfer of an owned batch that is over.
 #[derive(Debug)]
+#[non_exhaustive]
 #[must_use]
 pub struct Finished {
     /// The buffer that the transfer owned. Empty in a forked child, which has none.
@@ -50,6 +51,7 @@ pub struct Finished {
 /// An owned batch that was not started, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
+#[non_exhaustive]
 pub struct Refused {
     /// Why it was not started.
     pub error: Error,

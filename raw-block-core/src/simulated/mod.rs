@@ -65,6 +65,8 @@ use self::state::State;
 use crate::{Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats};
 
 /// How a [`SimulatedDevice`] behaves.
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimulatedOptions {
     /// Where all chance comes from.
