@@ -116,8 +116,9 @@ fn a_device_that_fails_costs_nothing_that_was_acknowledged() {
             // It goes on or, after a flush that failed, refuses every change until it is opened again.
             flakey.work(&store);
             check_exactly(&flakey.history, &store);
+            // After a flush that failed it cannot be closed in order, and is recovered.
             if flakey.random.bool() {
-                store.close().unwrap();
+                drop(store.close());
             } else {
                 drop(store);
             }

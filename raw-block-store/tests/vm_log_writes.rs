@@ -16,7 +16,7 @@ use common::read;
 use device_mapper::Mapped;
 use raw_block_core::conformance::fixture::{NvmeNamespace, WriteLog, rounds};
 use raw_block_core::simulated::SimulatedDevice;
-use raw_block_core::{Direct, Geometry, IoBackend};
+use raw_block_core::{Direct, Dispatcher, Geometry, IoBackend};
 use raw_block_store::{Engine, Error, Store, open_device};
 use story::{History, format};
 
@@ -71,7 +71,7 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
     let engine = if random.bool() { Engine::Uring } else { Engine::Posix };
     let backend = open_device(mapped.path(), engine, Direct::Required).unwrap();
     Store::format(backend.clone(), &format()).unwrap();
-    let store = Store::open(backend).unwrap();
+    let store = Store::open(backend.clone()).unwrap();
     let mut history = History::new(seed);
     mapped.tell("mark 0");
     while history.step < STEPS {
@@ -91,7 +91,11 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
     assert_eq!(history.refused, 0);
     if random.bool() {
         store.close().unwrap();
+    } else {
+        drop(store);
     }
+    // What is not flushed when the log ends goes in front of whatever the kernel has not logged until then.
+    Dispatcher::new(backend).unwrap().flush().unwrap();
     mapped.tell(&format!("mark {}", u64::MAX));
     history
 }
