@@ -1,5 +1,6 @@
 //! The layer `raw`: batches of random transfers through the dispatcher.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -26,7 +27,7 @@ pub(super) fn run(
         works.push(Transfers {
             device: &device,
             writes: true,
-            buffers: random_buffers(&pool, shape.batch)?,
+            buffers: random_buffers(|| pool.take(), shape.batch, shape.value)?,
             walk: Walk::new(order, thread, shape.threads, round),
             io_bytes,
         });
@@ -79,12 +80,17 @@ pub(super) fn registered_pool(
     Ok(pool)
 }
 
-/// Takes `count` buffers from the pool and fills the k-th with the k-th sequence of random bytes.
-pub(super) fn random_buffers(pool: &BufferPool, count: usize) -> Result<Vec<AlignedBuf>> {
+/// Takes `count` buffers from a pool and fills the first `len` bytes of the k-th with the k-th sequence of random ones.
+pub(super) fn random_buffers<B: DerefMut<Target = [u8]>>(
+    take: impl Fn() -> Option<B>,
+    count: usize,
+    len: u64,
+) -> Result<Vec<B>> {
+    let len = usize::try_from(len)?;
     let mut buffers = Vec::with_capacity(count);
     for seed in 0..count {
-        let mut buffer = pool.take().context("the pool is too small")?;
-        SplitMix(seed as u64).fill(&mut buffer);
+        let mut buffer = take().context("the pool is too small")?;
+        SplitMix(seed as u64).fill(&mut buffer[..len]);
         buffers.push(buffer);
     }
     Ok(buffers)

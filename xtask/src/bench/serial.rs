@@ -38,8 +38,8 @@ pub(super) fn run(
         works.push(KeyByKey {
             device: &device,
             writes: true,
-            header: random_buffers(&headers, 1)?.remove(0),
-            payloads: random_buffers(&payloads, shape.batch)?,
+            header: random_buffers(|| headers.take(), 1, HEADER)?.remove(0),
+            payloads: random_buffers(|| payloads.take(), shape.batch, shape.value)?,
             walk: Walk::new(order, thread, shape.threads, round),
             io_bytes,
         });

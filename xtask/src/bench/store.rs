@@ -12,6 +12,7 @@ use raw_block_store::{FormatOptions, Get, Put, SlotBuf, SlotPool, Store};
 use super::cases::Shape;
 use super::data::{SplitMix, Walk, permutation};
 use super::measure::{Slice, Work, measure};
+use super::raw::random_buffers;
 use super::sample::Sample;
 
 /// Bytes that gets are spread over, at most.
@@ -65,7 +66,7 @@ pub(super) fn run(
     let last = slots / 4 * 3 / batch as u64;
     let mut puts = Vec::new();
     for thread in 0..threads {
-        let buffers = random_buffers(&pool, batch, len)?;
+        let buffers = random_buffers(|| pool.take(), batch, value)?;
         let (next, step) = (thread as u64, threads as u64);
         puts.push(Puts { store: &store, buffers, len, next, step, last });
     }
@@ -92,17 +93,6 @@ pub(super) fn run(
         );
     }
     Ok(samples)
-}
-
-/// Takes `count` buffers from the pool and fills the k-th with the k-th sequence of random bytes.
-fn random_buffers(pool: &SlotPool, count: usize, value: usize) -> Result<Vec<SlotBuf>> {
-    let mut buffers = Vec::with_capacity(count);
-    for seed in 0..count {
-        let mut buffer = pool.take().context("the pool is too small")?;
-        SplitMix(seed as u64).fill(&mut buffer[..value]);
-        buffers.push(buffer);
-    }
-    Ok(buffers)
 }
 
 fn format_options(value: u64, slots: u64) -> FormatOptions {
@@ -299,7 +289,7 @@ mod tests {
         Store::format(backend.clone(), &format_options(4096, 100)).unwrap();
         let store = Store::open(backend).unwrap();
         let pool = store.slot_pool(3).unwrap();
-        let buffers = random_buffers(&pool, 1, 4096).unwrap();
+        let buffers = random_buffers(|| pool.take(), 1, 4096).unwrap();
         let mut puts = Puts { store: &store, buffers, len: 4096, next: 0, step: 1, last: 2 };
         while puts.batch().unwrap() {}
         let order = permutation(2);
