@@ -82,11 +82,8 @@ impl Store {
         report.findings.extend(self.shared.verify_checkpoint().err().map(found));
         self.scrub_delete_log(&mut report)?;
 
-        let block_size = self.block_size();
-        let len = |entry: &ObjectEntry| {
-            let behind = if self.is_inline(entry) { 0 } else { entry.payload_len.get() as usize };
-            (block_size + behind).next_multiple_of(block_size)
-        };
+        let block_size = self.shared.layout.block_size.get();
+        let len = |entry: &ObjectEntry| entry.slot_len(block_size);
         let longest = usize::try_from(self.shared.layout.slot_size.get()).unwrap_or(usize::MAX);
         let complete = self.walk(
             longest,
@@ -116,9 +113,7 @@ impl Store {
         let nameless = |error| Finding { key: None, error };
         let object = object.map_err(nameless)?;
         let view = self.check_header(object, located).map_err(nameless)?;
-        let payload_len = located.entry.payload_len.get() as usize;
-        let behind = &object[self.block_size()..];
-        let payload = view.inline_payload.unwrap_or_else(|| &behind[..payload_len]);
+        let payload = view.payload(&object[self.block_size()..]);
         view.header.verify_payload([payload]).map_err(|damage| {
             let (structure, offset) = ("the payload of an object", self.slot_offset(located.slot));
             Finding {

@@ -12,8 +12,9 @@ use crate::{Error, ErrorKind, IoBackend};
 /// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the memory
 /// of a [`BufferPool`](crate::BufferPool), or the caller's own.
 ///
-/// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants them, and is not inherited by forked
-/// children (`MADV_DONTFORK`): what a child does with a buffer of it, other than to drop it, ends the child.
+/// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants them. The memory of no
+/// pool is inherited by forked children (`MADV_DONTFORK`): what a child does with a buffer of it, other than to drop it,
+/// ends the child.
 #[derive(Debug)]
 pub struct Arena {
     ranges: Vec<(NonNull<u8>, usize)>,
@@ -65,8 +66,10 @@ struct Mapping {
 
 impl Mapping {
     fn new(len: NonZeroUsize) -> Result<Self, Error> {
-        let failed = |error: Error| error.because(format!("the system gives no {len} bytes"));
-        let os = |errno: nix::Error| failed(Error::os("map an arena", errno.into()));
+        let failed = |errno: nix::Error| {
+            Error::os("map an arena", errno.into())
+                .because(format!("the system gives no {len} bytes"))
+        };
         // Addresses cost nothing: there are enough of them to begin and to end with a whole huge page.
         let mapped = if len.get() >= HUGE_FROM {
             let whole = len.get().checked_next_multiple_of(HUGE_PAGE);
@@ -74,18 +77,18 @@ impl Mapping {
         } else {
             Some(len)
         };
-        let mapped = mapped.ok_or_else(|| os(nix::Error::ENOMEM))?;
+        let mapped = mapped.ok_or_else(|| failed(nix::Error::ENOMEM))?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: no address is asked for, so the new mapping replaces nothing.
         let base = unsafe { mmap_anonymous(None, mapped, protection, MapFlags::MAP_PRIVATE) };
-        let base: NonNull<u8> = base.map_err(os)?.cast();
+        let base: NonNull<u8> = base.map_err(failed)?.cast();
         let skipped = if mapped > len { base.align_offset(HUGE_PAGE) } else { 0 };
         // SAFETY: less than a huge page is skipped, and the mapping has one more than the arena needs.
         let start = unsafe { base.add(skipped) };
         let mapping = Self { base, mapped, start, process: std::process::id() };
         // Huge pages are a wish: a kernel without them still serves the arena.
         let _ = mapping.advise(MmapAdvise::MADV_HUGEPAGE);
-        mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(os)?;
+        mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
         Ok(mapping)
     }
 

@@ -52,20 +52,19 @@ impl Lane {
 
     /// Runs a batch over borrowed memory. When this returns or unwinds, no op is left that could touch
     /// the memory.
-    pub(super) fn run_borrowed(&mut self, backend: &dyn IoBackend) {
-        self.borrowing = true;
-        self.begin(backend);
-        self.advance(backend, Patience::Unlimited);
-        self.borrowing = false;
-    }
-
-    /// As [`run_borrowed`](Self::run_borrowed), and calls `each` with the number of every transfer that
-    /// succeeded: no op has its memory any more.
-    pub(super) fn run_in_parts(&mut self, backend: &dyn IoBackend, mut each: impl FnMut(usize)) {
+    ///
+    /// Whenever `patience` ends, and at the end, `each` is called with the number of every transfer that succeeded
+    /// since: no op has its memory any more.
+    pub(super) fn run_borrowed(
+        &mut self,
+        backend: &dyn IoBackend,
+        patience: Patience,
+        mut each: impl FnMut(usize),
+    ) {
         self.borrowing = true;
         self.begin(backend);
         loop {
-            let over = self.advance(backend, Patience::Part);
+            let over = self.advance(backend, patience);
             self.batch.finished.drain(..).for_each(|index| each(index as usize));
             if over {
                 break;

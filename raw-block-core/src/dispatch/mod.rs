@@ -199,7 +199,8 @@ impl Dispatcher {
             // has run it, which also a panic in `each` does not cut short, nothing uses that memory but
             // `each`, which gets what is over: no op is left that has it.
             unsafe { lane.batch.add_borrowed(batch, self.geometry()) };
-            lane.run_in_parts(self.backend(), |index| each(index, Ok(batch[index].segments_mut())));
+            let each = |index: usize| each(index, Ok(batch[index].segments_mut()));
+            lane.run_borrowed(self.backend(), Patience::Part, each);
             lane.batch.take_results(self.backend())
         });
         match read {
@@ -307,7 +308,7 @@ impl Dispatcher {
     ) -> Result<BatchResult, Error> {
         let mut lane = self.try_lend(kind, transfers)?;
         fill(&mut lane.batch, self.geometry());
-        lane.run_borrowed(self.backend());
+        lane.run_borrowed(self.backend(), Patience::Unlimited, |_| {});
         Ok(BatchResult(lane.batch.take_results(self.backend())))
     }
 

@@ -68,6 +68,13 @@ impl ObjectEntry {
         fits_inline(key_len, metadata_len, self.payload_len.into(), block_size)
     }
 
+    /// Length in bytes of what the object takes of its slot: the header block and,
+    /// unless it is inline, the payload, in whole blocks.
+    pub fn slot_len(&self, block_size: u32) -> usize {
+        let behind = if self.is_inline(block_size) { 0 } else { self.payload_len.get() as usize };
+        (block_size as usize + behind).next_multiple_of(block_size as usize)
+    }
+
     /// The rules that the entry of an object has to keep in this store.
     pub(super) fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
         let block_size = store.block_size.get();

@@ -88,6 +88,18 @@ pub struct SlotView<'a> {
     pub inline_payload: Option<&'a [u8]>,
 }
 
+impl<'a> SlotView<'a> {
+    /// The payload, not yet verified. `behind` is what follows the header block,
+    /// at least as long as a payload that is not [inline](ObjectEntry::is_inline).
+    ///
+    /// # Panics
+    /// When `behind` is shorter.
+    pub fn payload(&self, behind: &'a [u8]) -> &'a [u8] {
+        let len = self.header.entry.payload_len.get() as usize;
+        self.inline_payload.unwrap_or_else(|| &behind[..len])
+    }
+}
+
 impl SlotHeader {
     /// Fills `block`, the first of the slot, with the header, the key, the
     /// metadata, the payload if it is inline, and zeroes. Returns the entry of

@@ -234,10 +234,7 @@ fn verify(
 ) -> Result<bool, Error> {
     const DOING: &str = "verify an object";
     let block_size = store.block_size.get() as usize;
-    let payload_len = entry.payload_len.get() as usize;
-    let behind = if entry.is_inline(store.block_size.get()) { 0 } else { payload_len };
-    let len = (block_size + behind).next_multiple_of(block_size);
-    let mut object = AlignedBuf::zeroed(len).doing(DOING)?;
+    let mut object = AlignedBuf::zeroed(entry.slot_len(store.block_size.get())).doing(DOING)?;
     let read = ReadAt::new(slot_offset(store, slot), &mut object);
     match device.read_buffers(&mut [read]).all() {
         Err(error) if error.kind() == ErrorKind::Io => {
@@ -248,8 +245,7 @@ fn verify(
     }
     let (header, behind) = object.split_at(block_size);
     let Ok(view) = SlotHeader::read(header, store, slot) else { return Ok(false) };
-    let payload = view.inline_payload.unwrap_or_else(|| &behind[..payload_len]);
-    Ok(view.header.entry == *entry && view.header.verify_payload([payload]).is_ok())
+    Ok(view.header.entry == *entry && view.header.verify_payload([view.payload(behind)]).is_ok())
 }
 
 /// Tells a block that the device cannot read, which is left out if `accept_older`, from a device that cannot be
