@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -21,14 +21,6 @@ const MIB: u64 = 1 << 20;
 fn open(path: &Path, direct: Direct) -> Dispatcher {
     let options = PosixOptions { direct, threads: 2 };
     Dispatcher::new(Arc::new(PosixBackend::open(path, &options).unwrap())).unwrap()
-}
-
-/// A loop device and its directory in sysfs.
-fn loop_device(sector_size: u32) -> Result<(fixture::LoopDevice, PathBuf), Skipped> {
-    let device = fixture::LoopDevice::attach(CAPACITY, sector_size)?;
-    let sysfs = Path::new("/sys/block").join(device.path().file_name().unwrap());
-    fs::metadata(&sysfs).map_err(Skipped::because)?;
-    Ok((device, sysfs))
 }
 
 /// Writes to the first three MiB, gives up the second one, and sees to it that the others are as they
@@ -48,26 +40,24 @@ fn discard_between_neighbours(device: &Dispatcher) {
 #[test]
 fn a_block_device_sees_a_discard_and_no_write() {
     for sector_size in [512, 4096] {
-        let (device, sysfs) = match loop_device(sector_size) {
-            Ok(found) => found,
+        let device = match fixture::LoopDevice::attach(CAPACITY, sector_size) {
+            Ok(device) => device,
             Err(skipped) => return skipped.tell(),
         };
-        // The kernel's `Documentation/block/stat.rst`: writes are the fifth number, discards the twelfth.
-        let counts = || {
-            let stat = fs::read_to_string(sysfs.join("stat")).unwrap();
-            let numbers: Vec<u64> = stat.split_whitespace().map(|n| n.parse().unwrap()).collect();
-            (numbers[4], numbers[11])
-        };
         for direct in [Direct::Required, Direct::Off] {
+            let (written, discards) = match device.written_and_discards(None) {
+                Ok(counts) => counts,
+                Err(skipped) => return skipped.tell(),
+            };
             let dispatcher = open(device.path(), direct);
             if !dispatcher.geometry().discard {
                 return Skipped::because("the loop device has no discard").tell();
             }
             discard_between_neighbours(&dispatcher);
-            let (writes, discards) = counts();
             dispatcher.discard(8 * MIB, MIB).unwrap();
-            let expected = (writes, discards + 1);
-            assert_eq!(counts(), expected, "sectors of {sector_size}, {direct:?}");
+            let expected = (written + 3 * MIB, discards + 2);
+            let counts = device.written_and_discards(Some(expected)).unwrap();
+            assert_eq!(counts, expected, "sectors of {sector_size}, {direct:?}");
         }
     }
 }
@@ -96,8 +86,8 @@ fn a_block_device_without_discard_says_so_and_still_writes_zeroes() {
         Ok(output) if output.status.success() => {}
         refused => return skip(&format!("no ramfs can be mounted: {refused:?}")),
     }
-    let (device, _) = match loop_device(512) {
-        Ok(found) => found,
+    let device = match fixture::LoopDevice::attach(CAPACITY, 512) {
+        Ok(device) => device,
         Err(skipped) => return skipped.tell(),
     };
     let file = DeviceFile::open(device.path(), Direct::Required).unwrap();

@@ -1,8 +1,6 @@
 //! A discard reaches a block device as a discard, and neither as zeroes nor as a write.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use raw_block_core::conformance::fixture::LoopDevice;
@@ -17,12 +15,9 @@ fn a_block_device_sees_a_discard_and_no_write() {
         Ok(attached) => attached,
         Err(skipped) => return skipped.tell(),
     };
-    let stat = Path::new("/sys/block").join(loop_device.path().file_name().unwrap()).join("stat");
-    // The kernel's `Documentation/block/stat.rst`: writes are the fifth number, discards the twelfth.
-    let counts = || {
-        let text = fs::read_to_string(&stat).unwrap();
-        let numbers: Vec<u64> = text.split_whitespace().map(|n| n.parse().unwrap()).collect();
-        (numbers[4], numbers[11])
+    let (written, discards) = match loop_device.written_and_discards(None) {
+        Ok(counts) => counts,
+        Err(skipped) => return skipped.tell(),
     };
     let backend = UringBackend::open(loop_device.path(), &UringOptions::default()).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
@@ -31,9 +26,10 @@ fn a_block_device_sees_a_discard_and_no_write() {
     device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
     device.flush().unwrap();
 
-    let (writes, discards) = counts();
     device.discard(MIB, MIB).unwrap();
-    assert_eq!(counts(), (writes, discards + 1));
+    let expected = (written + 3 * MIB, discards + 1);
+    assert_eq!(loop_device.written_and_discards(Some(expected)).unwrap(), expected);
+
     buffer.fill(0);
     device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer[..1 << 20].iter().all(|&byte| byte == 9));

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
@@ -109,6 +110,35 @@ impl LoopDevice {
             }
         }
         Err(refused)
+    }
+
+    /// Bytes written to the device and discards it was asked for, as the kernel counts them (its
+    /// `Documentation/block/stat.rst`). The kernel counts a request after it has said that it is done, so
+    /// this waits until the counts are `expected`, for ten seconds at most.
+    ///
+    /// # Errors
+    /// When sysfs does not tell.
+    pub fn written_and_discards(
+        &self,
+        expected: Option<(u64, u64)>,
+    ) -> Result<(u64, u64), Skipped> {
+        let name = self.path.file_name().unwrap_or_default();
+        let stat = Path::new("/sys/block").join(name).join("stat");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let text = fs::read_to_string(&stat).map_err(Skipped::because)?;
+            let number = |nth: usize| {
+                let number =
+                    text.split_whitespace().nth(nth).and_then(|number| number.parse().ok());
+                number.ok_or_else(|| Skipped::because(format!("{} says {text:?}", stat.display())))
+            };
+            // Sectors are of 512 bytes here, whatever those of the device are.
+            let counts = (number(6)? * 512, number(11)?);
+            if expected.is_none_or(|expected| counts == expected) || Instant::now() > deadline {
+                return Ok(counts);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The device's path, such as `/dev/loop0`.
