@@ -253,3 +253,6 @@ impl Regions {
 pub(crate) fn key_limit(block_size: u32) -> usize {
     block_size as usize - SLOT_HEADER_LEN
 }
+
+#[cfg(test)]
+mod tests;

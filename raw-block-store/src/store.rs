@@ -209,7 +209,7 @@ impl Store {
             checkpoint::write(&device, &layout, &mut committed, contents, || device.flush())?;
         }
         let log_blocks = layout.delete_log_len.get() / u64::from(layout.block_size.get());
-        let live = (0..slots).filter(|&slot| index.entry(slot).is_live());
+        let live = index.live().map(|live| live.slot);
         let space = Space::new(slots, live, log_blocks, committed.number, next_sequence);
         let shared = Shared::new(device, layout, index, eviction, space, committed);
         shared.counters.failed_checks.add(damaged);

@@ -12,8 +12,7 @@ use raw_block_core::waiting;
 use s3_fifo::S3Fifo;
 
 use crate::Error;
-use crate::format::ObjectEntry;
-use crate::index::{Index, KeyHash};
+use crate::index::{Index, KeyHash, Located};
 
 /// How many parts of the slots are evicted at once, so that a batch finds neighbouring slots.
 const PARTS: u64 = 128;
@@ -78,16 +77,8 @@ impl Eviction {
             EvictionPolicy::Lru => Chosen::from(Lru::new(slots)?),
             EvictionPolicy::S3Fifo => Chosen::from(S3Fifo::new(slots)?),
         };
-        let mut live: Vec<(u64, u32)> = Vec::new();
-        let mut entries = [ObjectEntry::NONE; 512];
-        for first in (0..slots).step_by(entries.len()) {
-            let len = entries.len().min(usize::try_from(slots - first).unwrap_or(usize::MAX));
-            index.copy(first, &mut entries[..len]);
-            for (slot, entry) in (first..).zip(&entries[..len]).filter(|(_, entry)| entry.is_live())
-            {
-                live.extend(known(slot).map(|slot| (entry.sequence.get(), slot)));
-            }
-        }
+        let known = |live: Located| known(live.slot).map(|slot| (live.entry.sequence.get(), slot));
+        let mut live: Vec<(u64, u32)> = index.live().filter_map(known).collect();
         live.sort_unstable();
         for (_, slot) in live {
             chosen.insert(slot, &index.entry(slot.into()).key_hash);

@@ -20,6 +20,9 @@ const MAX_SHARDS: u64 = 64;
 /// How many slots there are for each shard, at least.
 const SLOTS_PER_SHARD: u64 = 1024;
 
+/// Entries that are looked up at once by whoever wants all of them.
+const PIECE: usize = 512;
+
 /// Where the index says that an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Located {
@@ -83,6 +86,18 @@ impl Index {
     /// Copies the entries of the slots from `first` on, as they are now.
     pub(crate) fn copy(&self, first: u64, into: &mut [ObjectEntry]) {
         self.entries.copy(first, into);
+    }
+
+    /// The live objects in the order of their slots, looked up piece by piece.
+    pub(crate) fn live(&self) -> impl Iterator<Item = Located> {
+        let mut entries = vec![ObjectEntry::NONE; PIECE];
+        (0..self.slots()).step_by(PIECE).flat_map(move |first| {
+            let left = usize::try_from(self.slots() - first).unwrap_or(usize::MAX);
+            let entries = &mut entries[..left.min(PIECE)];
+            self.copy(first, entries);
+            let live = (first..).zip(&*entries).filter(|(_, entry)| entry.is_live());
+            live.map(|(slot, entry)| Located { slot, entry: *entry }).collect::<Vec<_>>()
+        })
     }
 
     /// Where the object with this key hash is.
