@@ -24,6 +24,7 @@ pub enum Fault {
     SlotFreeBeforeFlush,
     ReadSlotFree,
     PinnedSlotFree,
+    PinnedEvicted,
     LogBlockFreeAtOnce,
     AbsentDeletesUnrecorded,
     LastToCompleteWins,
@@ -33,11 +34,12 @@ pub enum Fault {
     ClaimantsUnverified,
     UnnamedHeadersAccepted,
     OpenNotMarked,
+    RecoveryNotCheckpointed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::PayloadUnchecked,
         Self::ChecksumsUnchecked,
         Self::OtherSlotsAccepted,
@@ -54,6 +56,7 @@ impl Fault {
         Self::SlotFreeBeforeFlush,
         Self::ReadSlotFree,
         Self::PinnedSlotFree,
+        Self::PinnedEvicted,
         Self::LogBlockFreeAtOnce,
         Self::AbsentDeletesUnrecorded,
         Self::LastToCompleteWins,
@@ -63,6 +66,7 @@ impl Fault {
         Self::ClaimantsUnverified,
         Self::UnnamedHeadersAccepted,
         Self::OpenNotMarked,
+        Self::RecoveryNotCheckpointed,
     ];
 
     /// Switches this fault on for the whole process, and any other off.

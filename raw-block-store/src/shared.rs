@@ -214,7 +214,7 @@ impl Shared {
             let mut evicted = 0;
             self.eviction.run(count, &self.index, |slot| {
                 let mut guard = self.lock();
-                if guard.space.is_pinned(slot) {
+                if guard.space.is_pinned(slot) && !Fault::PinnedEvicted.is_on() {
                     return Fate::Pinned;
                 }
                 let oldest = guard.space.oldest_under_way();

@@ -202,7 +202,7 @@ impl Store {
         if writes && !Fault::OpenNotMarked.is_on() {
             superblocks.mark(&device, SuperblockState::Open)?;
         }
-        if writes && !clean {
+        if writes && !clean && !Fault::RecoveryNotCheckpointed.is_on() {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.
             let contents = Contents { index: &index, covered: next_sequence - 1, next_sequence };

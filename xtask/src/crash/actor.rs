@@ -9,7 +9,7 @@ use raw_block_core::simulated::{Fault, SimulatedDevice};
 use raw_block_store::format::Superblock;
 use raw_block_store::{Error, Get, Pin, Put, Store};
 
-use super::oracle::{History, Shown, Value, metadata, number, payload};
+use super::oracle::{Found, History, metadata, number, payload};
 
 const EIO: i32 = 5;
 
@@ -70,8 +70,17 @@ pub(super) struct Actor<'a> {
     pub(super) scene: Scene<'a>,
     pub(super) store: &'a Store,
     pub(super) alone: bool,
-    /// An object that is pinned, and what it is.
-    pub(super) pin: Option<(Pin<'a>, u64)>,
+    /// An object that is pinned.
+    pub(super) pin: Option<Pinned<'a>>,
+}
+
+/// An object that is pinned, and what it is.
+pub(super) struct Pinned<'a> {
+    pin: Pin<'a>,
+    key: usize,
+    value: u64,
+    /// A moment before it was pinned.
+    since: u64,
 }
 
 impl Actor<'_> {
@@ -190,11 +199,15 @@ impl Actor<'_> {
             book.keys[key].begin(None, begun);
             batch.push((key, begun, name(key)));
         }
+        // Often enough for several blocks of the log, now and then; one that is written is enough.
+        let repeats = if self.random.u8(..4) == 0 { self.random.usize(2..20) } else { 1 };
         let names: Vec<_> = batch.iter().map(|(.., name)| &name[..]).collect();
-        let results = self.store.delete_many(&names);
-        for ((key, begun, _), result) in batch.iter().zip(results) {
-            self.note(|| format!("delete key {key}: {result:?}"));
-            self.end(*key, *begun, result.is_ok());
+        let results = self.store.delete_many(&names.repeat(repeats));
+        for (index, (key, begun, _)) in batch.iter().enumerate() {
+            let mut results = results.iter().skip(index).step_by(batch.len());
+            let done = results.any(Result::is_ok);
+            self.note(|| format!("delete key {key}, {repeats} times: {done}"));
+            self.end(*key, *begun, done);
         }
     }
 
@@ -213,30 +226,41 @@ impl Actor<'_> {
         }
     }
 
-    fn find(&self, key: usize) -> Result<Option<Value>> {
+    fn find(&self, key: usize) -> Result<Option<Found>> {
         self.scene.find(self.store, self.name, key)
     }
 
     fn take_pin(&mut self) {
         let key = self.some_key();
+        let since = self.book().now();
         let Some(pin) = self.store.pin(&name(key)) else { return };
         let mut found = vec![0; pin.payload_len()];
         if pin.read(&mut found, &mut []).is_ok()
             && let Some(value) = number(&found)
         {
             self.note(|| format!("key {key} #{value} is pinned"));
-            self.pin = Some((pin, value));
+            self.pin = Some(Pinned { pin, key, value, since });
         }
     }
 
     fn look_at_pin(&self) -> Result<()> {
-        let Some((pin, value)) = &self.pin else { return Ok(()) };
+        let Some(Pinned { pin, key, value, since }) = &self.pin else { return Ok(()) };
         let mut found = vec![0; pin.payload_len()];
         match pin.read(&mut found, &mut []) {
-            Ok(_) if number(&found) == Some(*value) => Ok(()),
-            Ok(_) => Err(anyhow!("the pinned object #{value} changed")),
-            Err(_) if self.scene.device.is_off() || self.book().misreads => Ok(()),
-            Err(error) => Err(anyhow!("the pinned object #{value} cannot be read: {error}")),
+            Ok(_) if number(&found) == Some(*value) => {}
+            Ok(_) => return Err(anyhow!("the pinned object #{value} changed")),
+            Err(_) if self.scene.device.is_off() || self.book().misreads => return Ok(()),
+            Err(error) => {
+                return Err(anyhow!("the pinned object #{value} cannot be read: {error}"));
+            }
+        }
+        let found = self.find(*key)?;
+        let unchanged = self.book().keys[*key].is_unchanged_since(*since);
+        match found {
+            Some(found) if unchanged && found != Found::Whole(Some(*value)) => {
+                Err(anyhow!("key {key} has {found}, and #{value} is pinned"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -251,25 +275,25 @@ impl Actor<'_> {
 
 impl Scene<'_> {
     /// What the store has under a key; `None` when the device does not answer.
-    pub(super) fn find(&self, store: &Store, who: char, key: usize) -> Result<Option<Value>> {
+    pub(super) fn find(&self, store: &Store, who: char, key: usize) -> Result<Option<Found>> {
         let block_size = self.superblock.block_size.get();
         let (mut bytes, mut described) = ([0; 1400], [0; 2048]);
         let name = name(key);
         let get = Get::new(&name, &mut bytes).with_metadata(&mut described);
         let found = match store.get_many(&mut [get]).remove(0) {
-            Ok(None) => None,
+            Ok(None) => Found::Whole(None),
             Ok(Some(found)) => {
                 let value = number(&bytes[..found.payload_len]).filter(|&value| {
                     metadata(value, block_size) == described[..found.metadata_len]
                 });
-                Some(value.ok_or_else(|| anyhow!("key {key} has the bytes of no object"))?)
+                let wrong = || anyhow!("key {key} has the bytes of no object");
+                Found::Whole(Some(value.ok_or_else(wrong)?))
             }
             Err(_) if self.device.is_off() || lock(self.book).misreads => return Ok(None),
-            // The first write of a key that was not flushed may be there in part, and is told apart.
-            Err(Error::Damaged { .. }) => None,
+            Err(Error::Damaged { .. }) => Found::Damaged,
             Err(error) => return Err(anyhow!("key {key} cannot be read: {error}")),
         };
-        lock(self.book).note(self.device, || format!("{who}: get key {key}: {}", Shown(found)));
+        lock(self.book).note(self.device, || format!("{who}: get key {key}: {found}"));
         Ok(Some(found))
     }
 }

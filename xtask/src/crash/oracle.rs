@@ -5,6 +5,24 @@ use std::fmt;
 /// The contents of an object: a number, from which its bytes follow. `None` is no object.
 pub(super) type Value = Option<u64>;
 
+/// What a get found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// An object with these contents, or none.
+    Whole(Value),
+    /// An object that fails its checks.
+    Damaged,
+}
+
+/// How a life ended that was not closed in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crash {
+    /// What was not flushed may be lost or torn.
+    PowerCut,
+    /// Only the process was gone: everything that it had done is there.
+    Kill,
+}
+
 /// The payload of an object; about every second one is in its header block.
 pub(super) fn payload(number: u64) -> Vec<u8> {
     bytes(number, [20, 300, 1000, 1400][(number % 4) as usize])
@@ -49,11 +67,13 @@ pub(super) struct History {
     changes: Vec<Change>,
     /// Whether the object may be missing at any time, because the store evicts.
     evicts: bool,
+    /// Whether that state is an object that a power cut tore, which shows as damaged.
+    torn: bool,
 }
 
 impl History {
     pub(super) fn new(evicts: bool) -> Self {
-        Self { changes: vec![Change::certain(None, 0)], evicts }
+        Self { changes: vec![Change::certain(None, 0)], evicts, torn: false }
     }
 
     /// A change begins, at a moment when no other one does.
@@ -77,6 +97,11 @@ impl History {
         }
     }
 
+    /// Whether nothing changed this key since a moment, and nothing was about to.
+    pub(super) fn is_unchanged_since(&self, moment: u64) -> bool {
+        self.changes.iter().all(|change| change.over.is_some_and(|over| over < moment))
+    }
+
     /// A flush that began at `began` succeeded.
     pub(super) fn flushed(&mut self, began: u64) {
         for change in &mut self.changes {
@@ -86,15 +111,17 @@ impl History {
 
     /// Checks what was found by a get that began at `began`, while nothing crashed. It is later than everything
     /// that had succeeded then.
-    pub(super) fn check_get(&mut self, found: Value, began: u64) -> Result<(), String> {
+    pub(super) fn check_get(&mut self, found: Found, began: u64) -> Result<(), String> {
         let over_before = |change: &Change| change.over.is_some_and(|over| over < began);
         let may_show = |change: &Change| {
             (change.acknowledged || !over_before(change))
                 && !self.is_replaced(change, |by| by.acknowledged && over_before(by))
         };
-        self.check(found, may_show, "")?;
+        let torn = self.torn && may_show(&self.changes[0]);
+        self.check(found, may_show, torn, "")?;
         // One deletion of a key looks like another.
-        let change = self.changes.iter().find(|change| found.is_some() && change.value == found);
+        let Found::Whole(Some(number)) = found else { return Ok(()) };
+        let change = self.changes.iter().find(|change| change.value == Some(number));
         if let Some(shown) = change.map(|change| change.begun) {
             for change in &mut self.changes {
                 if change.begun != shown && change.acknowledged && over_before(change) {
@@ -106,10 +133,30 @@ impl History {
     }
 
     /// Checks what was found after a crash. From then on that is the durable state.
-    pub(super) fn check_after_crash(&mut self, found: Value, now: u64) -> Result<(), String> {
-        let may_be_left = |change: &Change| !self.is_replaced(change, |by| by.durable);
-        self.check(found, may_be_left, " after a crash")?;
-        self.changes = vec![Change::certain(found, now)];
+    pub(super) fn check_after_crash(
+        &mut self,
+        found: Found,
+        crash: Crash,
+        now: u64,
+    ) -> Result<(), String> {
+        let is_safe = |change: &Change| match crash {
+            Crash::PowerCut => change.durable,
+            Crash::Kill => change.acknowledged,
+        };
+        let may_be_left = |change: &Change| !self.is_replaced(change, is_safe);
+        let may_be_torn =
+            |change: &Change| change.value.is_some() && !change.durable && may_be_left(change);
+        let still_torn = self.torn && may_be_left(&self.changes[0]);
+        // The slot of an object that was evicted may have been torn by another.
+        let tears = crash == Crash::PowerCut;
+        let torn = still_torn || tears && (self.evicts || self.changes.iter().any(may_be_torn));
+        self.check(found, may_be_left, torn, " after a crash")?;
+        let value = match found {
+            Found::Whole(value) => value,
+            Found::Damaged => None,
+        };
+        self.torn = found == Found::Damaged;
+        self.changes = vec![Change::certain(value, now)];
         Ok(())
     }
 
@@ -122,16 +169,27 @@ impl History {
 
     fn check(
         &self,
-        found: Value,
+        found: Found,
         possible: impl Fn(&Change) -> bool,
+        torn: bool,
         when: &str,
     ) -> Result<(), String> {
         let possible = || self.changes.iter().filter(|change| possible(change));
-        if self.evicts && found.is_none() || possible().any(|change| change.value == found) {
+        // What is torn is found in place of nothing: of an older object, that is what is found.
+        let (value, is_fine) = match found {
+            Found::Whole(value) => (value, true),
+            Found::Damaged => (None, torn),
+        };
+        if is_fine
+            && (self.evicts && value.is_none() || possible().any(|change| change.value == value))
+        {
             return Ok(());
         }
-        let possible: Vec<_> = possible().map(|change| Shown(change.value).to_string()).collect();
-        Err(format!("found {}{when}, which is none of {}", Shown(found), possible.join(", ")))
+        let possible: Vec<_> = possible()
+            .map(|change| Found::Whole(change.value).to_string())
+            .chain(torn.then(|| Found::Damaged.to_string()))
+            .collect();
+        Err(format!("found {found}{when}, which is none of {}", possible.join(", ")))
     }
 }
 
@@ -148,14 +206,12 @@ impl Change {
     }
 }
 
-/// A value in words.
-pub(super) struct Shown(pub(super) Value);
-
-impl fmt::Display for Shown {
+impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(number) => write!(f, "#{number}"),
-            None => f.write_str("nothing"),
+        match self {
+            Self::Whole(Some(number)) => write!(f, "#{number}"),
+            Self::Whole(None) => f.write_str("nothing"),
+            Self::Damaged => f.write_str("a damaged object"),
         }
     }
 }
@@ -182,10 +238,12 @@ mod tests {
         history.end(1, 2, true);
         history.begin(Some(2), 3);
         history.end(3, 4, false);
-        assert!(history.check_get(Some(1), 5).is_ok());
-        assert!(history.check_get(Some(2), 5).is_err(), "it failed");
-        assert!(history.check_get(Some(2), 3).is_ok(), "it was under way");
-        let after = |history: &History, found| history.clone().check_after_crash(found, 9).is_ok();
+        assert!(history.check_get(Found::Whole(Some(1)), 5).is_ok());
+        assert!(history.check_get(Found::Whole(Some(2)), 5).is_err(), "it failed");
+        assert!(history.check_get(Found::Whole(Some(2)), 3).is_ok(), "it was under way");
+        let after = |history: &History, found| {
+            history.clone().check_after_crash(Found::Whole(found), Crash::PowerCut, 9).is_ok()
+        };
         assert!(after(&history, None), "nothing was flushed");
         history.flushed(5);
         assert!(after(&history, Some(1)), "it was flushed");
@@ -207,11 +265,13 @@ mod tests {
         history.end(2, 4, true);
         history.flushed(5);
         for found in [Some(1), Some(2)] {
-            assert!(history.clone().check_get(found, 6).is_ok());
-            assert!(history.clone().check_after_crash(found, 6).is_ok());
+            assert!(history.clone().check_get(Found::Whole(found), 6).is_ok());
+            assert!(
+                history.clone().check_after_crash(Found::Whole(found), Crash::PowerCut, 6).is_ok()
+            );
         }
-        assert!(history.check_get(None, 6).is_err());
-        assert!(history.check_after_crash(None, 6).is_err());
+        assert!(history.check_get(Found::Whole(None), 6).is_err());
+        assert!(history.check_after_crash(Found::Whole(None), Crash::PowerCut, 6).is_err());
     }
 
     #[test]
@@ -221,10 +281,55 @@ mod tests {
         history.begin(None, 2);
         history.end(1, 3, true);
         history.end(2, 4, true);
-        assert!(history.check_get(Some(1), 5).is_ok());
-        assert!(history.clone().check_after_crash(None, 7).is_ok(), "nothing was flushed");
+        assert!(history.check_get(Found::Whole(Some(1)), 5).is_ok());
+        assert!(
+            history.clone().check_after_crash(Found::Whole(None), Crash::PowerCut, 7).is_ok(),
+            "nothing was flushed"
+        );
         history.flushed(6);
-        assert!(history.check_get(None, 7).is_err());
-        assert!(history.check_after_crash(None, 7).is_err());
+        assert!(history.check_get(Found::Whole(None), 7).is_err());
+        assert!(history.check_after_crash(Found::Whole(None), Crash::PowerCut, 7).is_err());
+    }
+
+    #[test]
+    fn a_kill_loses_nothing_that_was_acknowledged() {
+        let mut history = History::new(false);
+        history.begin(Some(1), 1);
+        history.end(1, 2, true);
+        let after = |found, crash| history.clone().check_after_crash(found, crash, 3).is_ok();
+        assert!(after(Found::Whole(None), Crash::PowerCut));
+        assert!(!after(Found::Whole(None), Crash::Kill));
+        assert!(after(Found::Whole(Some(1)), Crash::Kill));
+    }
+
+    #[test]
+    fn damaged_is_only_what_a_power_cut_can_have_torn() {
+        for evicts in [false, true] {
+            let mut history = History::new(evicts);
+            history.begin(Some(1), 1);
+            history.end(1, 2, true);
+            assert!(history.check_get(Found::Damaged, 3).is_err());
+            let after = |history: &History, crash| {
+                history.clone().check_after_crash(Found::Damaged, crash, 9).is_ok()
+            };
+            assert!(after(&history, Crash::PowerCut), "it was never flushed");
+            assert!(!after(&history, Crash::Kill));
+            let mut torn = history.clone();
+            torn.check_after_crash(Found::Damaged, Crash::PowerCut, 4).unwrap();
+            assert!(torn.check_get(Found::Damaged, 5).is_ok(), "it stays as it is");
+            torn.begin(Some(2), 6);
+            torn.end(6, 7, true);
+            assert!(torn.check_get(Found::Damaged, 8).is_err(), "it was replaced");
+            assert!(after(&torn, Crash::PowerCut), "what replaced it was not flushed");
+            torn.flushed(8);
+            assert_eq!(after(&torn, Crash::PowerCut), evicts);
+            history.flushed(5);
+            assert_eq!(
+                after(&history, Crash::PowerCut),
+                evicts,
+                "it was flushed, and may be evicted"
+            );
+            assert!(!after(&history, Crash::Kill));
+        }
     }
 }

@@ -11,8 +11,8 @@ use raw_block_store::{FormatOptions, Store};
 
 /// Slots of the stores.
 const SLOTS: [u64; 4] = [4, 6, 9, 14];
-/// Block sizes of the stores.
-const BLOCK_SIZES: [u32; 2] = [512, 4096];
+/// Block sizes of the stores, and logical blocks of their devices.
+const BLOCK_SIZES: [(u32, u32); 3] = [(512, 512), (4096, 512), (4096, 4096)];
 
 /// Freshly formatted devices, one of each kind.
 pub(super) struct Shelf(Vec<(SimulatedDevice, Superblock)>);
@@ -21,8 +21,10 @@ impl Shelf {
     pub(super) fn new() -> Result<Self> {
         let mut devices = Vec::new();
         for slots in SLOTS {
-            for block_size in BLOCK_SIZES {
-                let device = SimulatedDevice::new(Geometry::new(1 << 20, 512)?, 0)?;
+            for (block_size, logical_block) in BLOCK_SIZES {
+                // Its last superblock need not end where it ends.
+                let len = (1 << 20) + slots % 4 * u64::from(logical_block);
+                let device = SimulatedDevice::new(Geometry::new(len, logical_block)?, 0)?;
                 let options = FormatOptions {
                     slot_count: Some(slots),
                     block_size: Some(block_size),

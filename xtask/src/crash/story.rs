@@ -10,7 +10,7 @@ use raw_block_store::format::Superblock;
 use raw_block_store::{EvictionPolicy, OpenOptions, Store, Verification};
 
 use super::actor::{Actor, Book, Scene, check_counts, name};
-use super::oracle::{Value, metadata, payload};
+use super::oracle::{Crash, Found, metadata, payload};
 use super::shelf::{Shelf, Title};
 
 /// How a story went.
@@ -43,7 +43,7 @@ pub(super) fn tell(shelf: &Shelf, title: Title, traced: bool) -> Told {
         eviction,
         book: Mutex::new(Book::new(keys, eviction != EvictionPolicy::None, traced)),
         keys,
-        crashed: false,
+        crashed: None,
         told: Told::default(),
     };
     let ended = catch_unwind(AssertUnwindSafe(|| teller.lives(title)));
@@ -63,8 +63,8 @@ struct Teller {
     eviction: EvictionPolicy,
     book: Mutex<Book>,
     keys: usize,
-    /// Whether the last life ended otherwise than by a close.
-    crashed: bool,
+    /// How the last life ended, if otherwise than by a close.
+    crashed: Option<Crash>,
     told: Told,
 }
 
@@ -129,7 +129,7 @@ impl Teller {
             self.note(|| format!("close: {closed:?}"));
             if closed.is_ok() {
                 self.book().flushed(began);
-                self.crashed = false;
+                self.crashed = None;
             }
         }
         Ok(())
@@ -175,8 +175,19 @@ impl Teller {
         }
     }
 
+    /// What the store has for whoever only looks, which changes nothing.
+    fn look(&self) -> Result<Option<Vec<Found>>> {
+        let before = self.device.ops_so_far();
+        let store = Store::open_read_only(self.device.backend(), &OpenOptions::default())?;
+        let found = self.find_all(&store)?;
+        if self.device.ops_so_far() > before {
+            return Err(anyhow!("opening for reading alone wrote or flushed"));
+        }
+        Ok(found)
+    }
+
     /// What the store has under each key; `None` when the device does not answer any more.
-    fn find_all(&self, store: &Store) -> Result<Option<Vec<Value>>> {
+    fn find_all(&self, store: &Store) -> Result<Option<Vec<Found>>> {
         let scene = self.scene();
         (0..self.keys).map(|key| scene.find(store, ' ', key)).collect()
     }
@@ -187,16 +198,16 @@ impl Teller {
 
     /// Checks every key when a life begins.
     fn check_all(&mut self, store: &Store) -> Result<()> {
-        let crashed = std::mem::replace(&mut self.crashed, true);
         let began = self.book().now();
         let Some(found) = self.find_all(store)? else { return Ok(()) };
+        // From now on, a life that ends without more is one that was killed.
+        let crashed = self.crashed.replace(Crash::Kill);
         let mut book = self.book();
         for (key, value) in found.into_iter().enumerate() {
             let history = &mut book.keys[key];
-            let checked = if crashed {
-                history.check_after_crash(value, began)
-            } else {
-                history.check_get(value, began)
+            let checked = match crashed {
+                Some(crash) => history.check_after_crash(value, crash, began),
+                None => history.check_get(value, began),
             };
             checked.map_err(|wrong| anyhow!("key {key}: {wrong}"))?;
         }
@@ -211,6 +222,7 @@ impl Teller {
             End::Cut => {
                 let report = self.device.power_cut();
                 self.told.cuts += 1;
+                self.crashed = Some(Crash::PowerCut);
                 self.note(|| format!("the power is cut: {report:?}"));
                 self.device.power_on()
             }
@@ -225,9 +237,13 @@ impl Teller {
     /// A life without misfortune: everything that is left must work.
     fn last_life(&mut self) -> Result<()> {
         const FAILS: &str = "nothing fails any more";
+        let looked = self.look()?;
         let store = self.open(Verification::Full)?.context(FAILS)?;
         self.check_all(&store)?;
         let before = self.find_all(&store)?;
+        if before != looked {
+            return Err(anyhow!("who only looked had found {looked:?}, and not {before:?}"));
+        }
         drop(store);
         // What was recovered is recovered again.
         let store = self.open(Verification::Full)?.context(FAILS)?;
@@ -245,8 +261,8 @@ impl Teller {
         let store = self.open(Verification::Full)?.context(FAILS)?;
         let found = self.find_all(&store)?.context(FAILS)?;
         for (key, found) in found.into_iter().enumerate() {
-            let evicted = self.eviction != EvictionPolicy::None && found.is_none();
-            if found != Some(key as u64) && !evicted {
+            let evicted = self.eviction != EvictionPolicy::None && found == Found::Whole(None);
+            if found != Found::Whole(Some(key as u64)) && !evicted {
                 return Err(anyhow!("key {key} is not there after a close: {found:?}"));
             }
         }
