@@ -104,6 +104,41 @@ fn every_example_and_package_that_a_command_names_is_there() {
     assert!(found >= 5, "only {found} commands were found");
 }
 
+/// Everything below a folder that is Rust.
+fn rust_below(folder: &Path, text: &mut String) {
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            rust_below(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_protocol_names_every_fault_and_tests_that_there_are() {
+    let text = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
+    let (_, table) = text.split_once("## What notices that a rule is broken").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule"));
+    let rows: Vec<_> = rows.map(|row| row.split('|').collect::<Vec<_>>()).collect();
+    let quoted = |column: usize| {
+        rows.iter().flat_map(move |row| row[column].split('`').skip(1).step_by(2)).collect()
+    };
+    let (mut faults, tests): (Vec<_>, Vec<_>) = (quoted(2), quoted(3));
+    let mut all = raw_block_store::Fault::ALL.map(|fault| format!("{fault:?}"));
+    all.sort();
+    faults.sort_unstable();
+    assert_eq!(faults, all);
+    let mut sources = String::new();
+    for folder in ["raw-block-store/src", "raw-block-store/tests"] {
+        rust_below(&root().join(folder), &mut sources);
+    }
+    for test in tests {
+        assert!(sources.contains(&format!("fn {test}()")), "there is no test {test}");
+    }
+    assert!(rows.iter().all(|row| row[2].len() + row[3].len() > 4), "each rule has one of them");
+}
+
 #[test]
 fn the_code_in_the_first_readme_is_that_of_a_package_which_tests_it() {
     let documents = documents();
