@@ -132,6 +132,16 @@ impl History {
         Ok(())
     }
 
+    /// How many slots a power cut can tear by what was put under this key and never flushed.
+    pub(super) fn tearable(&self) -> usize {
+        self.changes.iter().filter(|change| change.value.is_some() && !change.durable).count()
+    }
+
+    /// Whether the object showed as damaged when this life began.
+    pub(super) fn was_torn(&self) -> bool {
+        self.torn
+    }
+
     /// Checks what was found after a crash. From then on that is the durable state.
     pub(super) fn check_after_crash(
         &mut self,
@@ -147,7 +157,7 @@ impl History {
         let may_be_torn =
             |change: &Change| change.value.is_some() && !change.durable && may_be_left(change);
         let still_torn = self.torn && may_be_left(&self.changes[0]);
-        // The slot of an object that was evicted may have been torn by another.
+        // The slot of an object that was evicted may have been torn by another: the caller counts these.
         let tears = crash == Crash::PowerCut;
         let torn = still_torn || tears && (self.evicts || self.changes.iter().any(may_be_torn));
         self.check(found, may_be_left, torn, " after a crash")?;

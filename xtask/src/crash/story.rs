@@ -10,7 +10,7 @@ use raw_block_store::format::Superblock;
 use raw_block_store::{EvictionPolicy, OpenOptions, Store, Verification};
 
 use super::actor::{Actor, Book, Scene, check_counts, name};
-use super::oracle::{Crash, Found, metadata, payload};
+use super::oracle::{Crash, Found, History, metadata, payload};
 use super::shelf::{Shelf, Title};
 
 /// How a story went.
@@ -203,8 +203,14 @@ impl Teller {
         // From now on, a life that ends without more is one that was killed.
         let crashed = self.crashed.replace(Crash::Kill);
         let mut book = self.book();
+        // Every slot that is torn is one that was being filled.
+        let mut tearable: usize = book.keys.iter().map(History::tearable).sum();
         for (key, value) in found.into_iter().enumerate() {
             let history = &mut book.keys[key];
+            if value == Found::Damaged && !history.was_torn() {
+                let rest = tearable.checked_sub(1);
+                tearable = rest.context("more objects are damaged than puts were not flushed")?;
+            }
             let checked = match crashed {
                 Some(crash) => history.check_after_crash(value, crash, began),
                 None => history.check_get(value, began),
