@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Answer;
 use crate::arguments::{Dump, Structure};
-use crate::output::{Hex, Text};
+use crate::output::{Hex, Text, date};
 
 /// Blocks that are read at once.
 const AT_ONCE: u64 = 256;
@@ -152,7 +152,7 @@ fn superblock_fields(copy: &Superblock) -> Map<String, Value> {
         "clean_checkpoint": clean_checkpoint,
         "uuid": uuid(copy),
         "label": Text(copy.label().as_bytes()).to_string(),
-        "created": crate::info::date(created),
+        "created": date(created),
         "block_bytes": copy.block_size.get(),
         "slot_bytes": copy.slot_size.get(),
         "slots": copy.slot_count.get(),

@@ -1,9 +1,8 @@
 //! `rawblock info`
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
-use humantime::format_rfc3339_seconds;
 use indicatif::HumanCount;
 use raw_block_core::{Dispatcher, ReadAt};
 use raw_block_store::format::{
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::arguments::Info;
 use crate::dump::{Copies, uuid};
-use crate::output::{Size, Text};
+use crate::output::{Size, Text, date};
 
 pub(crate) fn run(arguments: &Info) -> Result<Answer> {
     let device = Dispatcher::read_only(arguments.device.look()?)?;
@@ -119,9 +118,4 @@ fn newest_checkpoint(device: &Dispatcher, store: &Superblock) -> Option<Checkpoi
         CheckpointHeader::read(&block, store).ok().copied()
     });
     headers.max_by_key(|header| header.number.get())
-}
-
-/// A moment in UTC, as RFC 3339 writes it, by its distance from the Unix epoch.
-pub(crate) fn date(since_epoch: Duration) -> String {
-    format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }

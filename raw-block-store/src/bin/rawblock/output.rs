@@ -4,9 +4,11 @@ use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Error, Result, bail};
+use humantime::format_rfc3339_seconds;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use raw_block_store::{Error as StoreError, Progress};
 
@@ -138,6 +140,11 @@ impl fmt::Display for Size {
             None => f.pad(&format!("{} B", self.0)),
         }
     }
+}
+
+/// A moment in UTC, as RFC 3339 writes it, by its distance from the Unix epoch.
+pub(crate) fn date(since_epoch: Duration) -> String {
+    format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }
 
 /// So many of them.
