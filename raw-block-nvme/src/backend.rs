@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::translator::Translator;
 use crate::verdict::explain;
 
 /// How an [`NvmeBackend`] opens its namespace.
+///
+/// Later versions may have more options: take the rest from `Default`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NvmeOptions {
     /// The part of the namespace that is used begins here, in bytes; a multiple of its block. The character device spans
@@ -52,6 +54,7 @@ pub struct NvmeBackend {
 /// What the queues of a backend share: the open namespace and what is known of it.
 pub(crate) struct Shared {
     node: Node,
+    block_device: Option<PathBuf>,
     /// Keeps others away.
     _claim: Claim,
     pub(crate) controller: Controller,
@@ -115,6 +118,13 @@ impl NvmeBackend {
         &self.shared.namespace
     }
 
+    /// The block device of the same namespace (`/dev/nvmeXnY`), which is held as long as there are queues. `None` where
+    /// it has no node.
+    #[must_use]
+    pub fn block_device(&self) -> Option<&Path> {
+        self.shared.block_device.as_deref()
+    }
+
     /// The reclaim unit handles of the namespace, as they were when it was opened; none without flexible data placement.
     #[must_use]
     pub fn reclaim_unit_handles(&self) -> &[ReclaimUnitHandle] {
@@ -137,6 +147,7 @@ impl Shared {
         let namespace = node.namespace()?;
         let controller = node.controller()?;
         let sibling = Sibling::find(node.file(), namespace.id);
+        let block_device = sibling.as_ref().and_then(Sibling::node);
         let claim = claim(&node, sibling.as_ref(), options.force, read_only)?;
         let kernel = sibling.as_ref().and_then(Sibling::limits);
         let handles = if controller.data_placement {
@@ -157,7 +168,16 @@ impl Shared {
             timeout: options.timeout,
             placement_ids: handles.iter().map(|handle| handle.placement_id).collect(),
         };
-        Ok(Self { node, _claim: claim, controller, namespace, handles, geometry, translator })
+        Ok(Self {
+            node,
+            block_device,
+            _claim: claim,
+            controller,
+            namespace,
+            handles,
+            geometry,
+            translator,
+        })
     }
 }
 

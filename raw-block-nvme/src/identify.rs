@@ -2,7 +2,9 @@
 
 use raw_block_core::{Error, ErrorKind};
 
-use crate::limits::PAGE;
+/// The unit of MDTS and its like is the controller's smallest page (CAP.MPSMIN), which cannot be asked for through
+/// this device: the smallest there is.
+pub(crate) const PAGE: u64 = 4096;
 
 /// What Identify returns.
 pub(crate) type Page = [u8; 4096];

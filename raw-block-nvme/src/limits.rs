@@ -3,12 +3,9 @@
 use libc::iovec;
 use raw_block_core::{Error, ErrorKind};
 
-use crate::identify::{Controller, Namespace};
+use crate::identify::{Controller, Namespace, PAGE};
 use crate::sysfs::QueueLimits;
 
-/// The unit of MDTS and its like is the controller's smallest page (CAP.MPSMIN), which cannot be asked for through
-/// this device: the smallest there is.
-pub(crate) const PAGE: u64 = 4096;
 /// Blocks that a command can name: its count has 16 bits and begins at 0.
 const MAX_BLOCKS: u64 = 1 << 16;
 /// No command is longer, in bytes, whatever the device takes: nothing is gained.

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::fio::FioJob;
 use super::options::EngineName;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,4 +87,16 @@ pub(super) enum Job {
         io_bytes: u64,
     },
     Fio(FioJob),
+}
+
+/// What fio shall do, apart from the shape of its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FioJob {
+    pub(super) writes: bool,
+    /// Bytes of one transfer.
+    pub(super) io_bytes: u64,
+    /// How many transfers lie one behind the other.
+    pub(super) run: usize,
+    /// Bytes at the front of the device over which the transfers are spread.
+    pub(super) span: u64,
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use raw_block_core::{BufferPool, Dispatcher, IoBackend, MemoryBackend, WriteAt};
+use raw_block_nvme::{NvmeBackend, NvmeOptions};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use raw_block_uring::{UringBackend, UringOptions};
 use serde_json::{Map, Value, json};
@@ -54,6 +55,12 @@ impl<'a> Engines<'a> {
             (EngineName::Uring, _) => {
                 Ok(Arc::new(UringBackend::open(&self.target.path, &UringOptions::default())?))
             }
+            (EngineName::Nvme, _) => {
+                let path = self.target.generic.as_ref();
+                let path =
+                    path.context("it takes the character device of a namespace, /dev/ngXnY")?;
+                Ok(Arc::new(NvmeBackend::open(path, &NvmeOptions::default())?))
+            }
         }
     }
 
@@ -70,7 +77,7 @@ impl<'a> Engines<'a> {
     fn about(&self, name: EngineName) -> Result<Value> {
         let path = &self.target.path;
         let mut about = match name {
-            EngineName::Memory => json!({}),
+            EngineName::Memory | EngineName::Nvme => json!({}),
             EngineName::Posix => {
                 let backend = PosixBackend::open(path, &PosixOptions::default())?;
                 json!({ "threads": backend.threads(), "direct": backend.is_direct() })
@@ -102,7 +109,7 @@ impl<'a> Engines<'a> {
 pub(super) fn span(name: EngineName, span: u64) -> u64 {
     match name {
         EngineName::Memory => span.min(MEMORY),
-        EngineName::Posix | EngineName::Uring => span,
+        EngineName::Posix | EngineName::Uring | EngineName::Nvme => span,
     }
 }
 

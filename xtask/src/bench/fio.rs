@@ -7,20 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::cases::Shape;
+use super::cases::{FioJob, Shape};
 use super::sample::Sample;
-
-/// What fio shall do, apart from the shape of its batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FioJob {
-    pub(super) writes: bool,
-    /// Bytes of one transfer.
-    pub(super) io_bytes: u64,
-    /// How many transfers lie one behind the other.
-    pub(super) run: usize,
-    /// Bytes at the front of the device over which the transfers are spread.
-    pub(super) span: u64,
-}
 
 /// The version of fio.
 pub(super) fn version() -> Result<String> {

@@ -35,6 +35,8 @@ pub(super) struct Meta {
 #[derive(Clone, Debug, Serialize)]
 struct Device {
     path: String,
+    /// The character device of the same NVMe namespace, for passthrough.
+    generic: Option<String>,
     block_device: bool,
     /// The block device itself, or the one that the file lies on.
     model: Option<String>,
@@ -68,6 +70,7 @@ impl Meta {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             device: Device {
                 path: target.path.display().to_string(),
+                generic: target.generic.as_ref().map(|path| path.display().to_string()),
                 block_device: target.is_block_device,
                 model: of_disk(target, "device/model"),
                 scheduler: of_disk(target, "queue/scheduler").map(|list| chosen(&list)),
@@ -79,7 +82,7 @@ impl Meta {
                 capacity_bytes: geometry.capacity,
             },
             options: json!({
-                "engines": options.engines(),
+                "engines": options.engines(target.generic.is_some()),
                 "value_bytes": options.value_sizes(),
                 "batches": options.batches(),
                 "threads": options.threads,

@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if !target.direct {
         say("its file system has no O_DIRECT: the page cache is measured");
     }
-    let (engines, usable) = Engines::new(&target, &options.engines(), say)?;
+    let (engines, usable) = Engines::new(&target, &options.engines(target.generic.is_some()), say)?;
     if usable.is_empty() {
         bail!("none of the engines can be opened");
     }
@@ -89,7 +89,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for line in &environment {
         println!("{}", table::wrapped(line));
     }
-    println!("{}", table::tables(&rows, &target.path.display().to_string(), pages));
+    let generic = target.generic.as_ref().map(|path| path.display().to_string());
+    let device = target.path.display().to_string();
+    println!("{}", table::tables(&rows, &device, generic.as_deref(), pages));
     if let Some(summary) = summary::summary(&rows) {
         println!("{}", table::wrapped(&summary));
     }

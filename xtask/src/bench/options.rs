@@ -12,7 +12,8 @@ pub(crate) const ABOUT: &str = "\
 Measures the layers of this workspace side by side, on a file or on a block device.
 
 Without arguments it makes a file below target/, runs the engines memory, posix and uring for about a
-minute, and prints a table. What counts is a ratio within one run: every case runs once in every round,
+minute, and prints a table. On the character device of an NVMe namespace (/dev/ngXnY) the engine nvme runs
+too: it passes commands through, while the others and fio use the block device of the same namespace. What counts is a ratio within one run: every case runs once in every round,
 in short slices, and the figures are medians over the rounds.
 
   raw     batches of random transfers through the dispatcher: no store, no checksums
@@ -33,11 +34,11 @@ pub(super) const JUDGED_ROUNDS: usize = 9;
 /// The options of `cargo xtask bench`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Block device or file to measure on [default: a file below target/]
+    /// Block device, NVMe character device or file to measure on [default: a file below target/]
     pub(super) device: Option<PathBuf>,
 
-    /// Engines to run; one that cannot be opened here is left out
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,posix,uring")]
+    /// Engines to run; one that cannot be opened here is left out [default: all that the device has]
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) engines: Vec<EngineName>,
 
     /// Layers to run; fio runs beside raw and store
@@ -99,9 +100,13 @@ impl Options {
         unique(if self.batches.is_empty() { default.to_vec() } else { self.batches.clone() })
     }
 
-    /// The engines to run, each once.
-    pub(super) fn engines(&self) -> Vec<EngineName> {
-        unique(self.engines.clone())
+    /// The engines to run, each once. `passthrough` says whether the device is one for NVMe passthrough.
+    pub(super) fn engines(&self, passthrough: bool) -> Vec<EngineName> {
+        if !self.engines.is_empty() {
+            return unique(self.engines.clone());
+        }
+        let all = EngineName::ALL.into_iter();
+        all.filter(|&engine| engine != EngineName::Nvme || passthrough).collect()
     }
 
     pub(super) fn rounds(&self) -> usize {
@@ -156,14 +161,20 @@ pub(super) enum EngineName {
     Posix,
     /// `io_uring`
     Uring,
+    /// NVMe passthrough
+    Nvme,
 }
 
 impl EngineName {
+    /// All of them, the best last.
+    pub(super) const ALL: [Self; 4] = [Self::Memory, Self::Posix, Self::Uring, Self::Nvme];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Posix => "posix",
             Self::Uring => "uring",
+            Self::Nvme => "nvme",
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::cases::{Case, Job, Layer, Operation, Places, Shape, Task};
-use super::fio::FioJob;
+use super::cases::{Case, FioJob, Job, Layer, Operation, Places, Shape, Task};
 use super::options::{EngineName, LayerName, Options};
 use super::table::size;
 use super::{engine, serial, store};
@@ -212,7 +211,7 @@ mod tests {
     fn plan(arguments: &[&str]) -> Plan {
         let arguments = ["bench"].iter().chain(arguments);
         let options = Wrapper::parse_from(arguments).options;
-        Plan::new(&options, &options.engines(), 512, options.span()).unwrap()
+        Plan::new(&options, &options.engines(false), 512, options.span()).unwrap()
     }
 
     #[test]

@@ -17,15 +17,17 @@ const MARGIN: (f64, f64) = (12.0, 96.0);
 const STYLE: &str = "\
 :root { color-scheme: light dark }
 svg { --back: #ffffff; --text: #1f2328; --soft: #59636e; --grid: #d8dee4;
-  --uring: #0a58ca; --posix: #1a7f37; --memory: #6e40c9; --serial: #bc4c00; --fio: #59636e }
+  --uring: #0a58ca; --posix: #1a7f37; --memory: #6e40c9; --serial: #bc4c00; --fio: #59636e;
+  --nvme: #bf3989 }
 @media (prefers-color-scheme: dark) { svg { --back: #0d1117; --text: #f0f6fc; --soft: #9198a1;
   --grid: #30363d; --uring: #58a6ff; --posix: #3fb950; --memory: #bc8cff; --serial: #f0883e;
-  --fio: #9198a1 } }
+  --fio: #9198a1; --nvme: #f778ba } }
 text { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: var(--text) }
 .title { font-size: 17px; font-weight: 600 } .panel { font-weight: 600 } .soft { fill: var(--soft) }
 .end { text-anchor: end } .middle { text-anchor: middle }
 .back { fill: var(--back) } .grid { stroke: var(--grid); fill: none }
 .curve { fill: none; stroke-width: 2 } .mark { stroke-width: 2; fill: var(--back) }
+.nvme { stroke: var(--nvme); stroke-dasharray: 12 3 }
 .uring { stroke: var(--uring) } .posix { stroke: var(--posix); stroke-dasharray: 7 3 }
 .memory { stroke: var(--memory); stroke-dasharray: 1 3 } .serial { stroke: var(--serial) }
 .fio { stroke: var(--fio); stroke-dasharray: 3 3 } .mark { stroke-dasharray: none }";

@@ -36,7 +36,11 @@ pub(super) fn summary(rows: &[Row]) -> Option<String> {
         };
         parts.push(format!("{} moves {comparison}", operation.name()));
     }
-    let name = if engine == EngineName::Uring { "io_uring" } else { engine.name() };
+    let name = match engine {
+        EngineName::Uring => "io_uring",
+        EngineName::Nvme => "NVMe passthrough",
+        EngineName::Memory | EngineName::Posix => engine.name(),
+    };
     let verified = if layer == Layer::Store {
         "; every value that was read back was the one that had been put"
     } else {

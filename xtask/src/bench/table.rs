@@ -13,12 +13,21 @@ const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
 const STYLE: TableStyle =
     TableStyle::new().top_border(RULE).header_separator(RULE).bottom_border(RULE);
 
-/// The tables of all engines.
-pub(super) fn tables(rows: &[Row], device: &str, fio_pages: Pages) -> String {
+/// The tables of all engines: those on `device`, and that of passthrough on `generic`.
+pub(super) fn tables(
+    rows: &[Row],
+    device: &str,
+    generic: Option<&str>,
+    fio_pages: Pages,
+) -> String {
     let mut text = String::new();
     for engine in engines(rows) {
         let fio = rows.iter().any(|row| row.engine == engine && row.ratio_to_fio.is_some());
-        let place = if engine == EngineName::Memory { "memory" } else { device };
+        let place = match engine {
+            EngineName::Memory => "memory",
+            EngineName::Nvme => generic.unwrap_or(device),
+            EngineName::Posix | EngineName::Uring => device,
+        };
         let reference = if fio { "fio" } else { "serial" };
         let title = format!("{} on {place}; ratio: keys/s to those of {reference}", engine.name());
         text += &format!("\n{}\n{}\n", wrapped(&title), table(rows, engine, fio));
@@ -140,8 +149,10 @@ fn separated(figure: f64) -> String {
 
 /// The engines that were measured, the best last.
 pub(super) fn engines(rows: &[Row]) -> Vec<EngineName> {
-    let all = [EngineName::Memory, EngineName::Posix, EngineName::Uring];
-    all.into_iter().filter(|&engine| rows.iter().any(|row| row.engine == engine)).collect()
+    EngineName::ALL
+        .into_iter()
+        .filter(|&engine| rows.iter().any(|row| row.engine == engine))
+        .collect()
 }
 
 #[cfg(test)]
@@ -171,7 +182,7 @@ mod tests {
             });
         }
         rows.push(Row { places: Places::Apart, ..rows[0].clone() });
-        let text = tables(&rows, "/dev/nvme0n1", Pages::Ordinary);
+        let text = tables(&rows, "/dev/nvme0n1", None, Pages::Ordinary);
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }

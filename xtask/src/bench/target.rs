@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use raw_block_core::{DeviceFile, Direct, Geometry};
+use raw_block_nvme::{NvmeBackend, NvmeOptions};
 
 use super::data::SplitMix;
 use super::options::Options;
@@ -17,10 +18,12 @@ use super::table::size;
 /// The smallest target that holds a store and a few batches.
 const SMALLEST: u64 = 64 << 20;
 
-/// A file or block device, of which the first `span` bytes are fully written with random bytes.
+/// A file or block device, or the block device of an NVMe namespace, of which the first `span` bytes are fully written with random bytes.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
+    /// The character device of the same namespace, if that was named.
+    pub(super) generic: Option<PathBuf>,
     /// How much of it is used, in bytes.
     pub(super) span: u64,
     pub(super) geometry: Geometry,
@@ -42,11 +45,20 @@ impl Target {
         };
         if path.exists() {
             may_be_overwritten(path, options.destroy_data)?;
+            if is_character_device(path) {
+                let block_device = block_device_of(path)?;
+                let target = Self::fill_device(&block_device, wanted, say)?;
+                return Ok(Self { generic: Some(path.clone()), ..target });
+            }
         } else if path.starts_with("/dev") {
             bail!("there is no {}: `lsblk` lists the block devices", path.display());
         } else {
             make_file(path, wanted)?;
         }
+        Self::fill_device(path, wanted, say)
+    }
+
+    fn fill_device(path: &Path, wanted: u64, say: impl Fn(&str)) -> Result<Self> {
         // Held while it is filled: what is mounted or in use elsewhere is refused here.
         let device = DeviceFile::open(path, Direct::Preferred)?;
         let span = wanted.min(device.geometry().capacity);
@@ -58,7 +70,7 @@ impl Target {
         file.and_then(|file| fill(file, span))
             .with_context(|| format!("cannot write to {}", path.display()))?;
         drop(device);
-        Self::look_at(path.clone(), span)
+        Self::look_at(path.to_owned(), span)
     }
 
     fn look_at(path: PathBuf, span: u64) -> Result<Self> {
@@ -68,6 +80,7 @@ impl Target {
             geometry: *device.geometry(),
             direct: device.is_direct(),
             is_block_device: device.is_block_device(),
+            generic: None,
             path,
         })
     }
@@ -95,6 +108,17 @@ fn own_path(len: u64) -> PathBuf {
     target.join("bench").join(format!("device-{}MiB", len >> 20))
 }
 
+fn is_character_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+/// The block device of the NVMe namespace with this character device.
+fn block_device_of(generic: &Path) -> Result<PathBuf> {
+    let backend = NvmeBackend::open(generic, &NvmeOptions::default())?;
+    let path = backend.block_device().context("the namespace has no block device here")?;
+    Ok(path.to_owned())
+}
+
 /// Refuses to overwrite what was not given away.
 fn may_be_overwritten(path: &Path, destroy_data: bool) -> Result<()> {
     let kind = fs::metadata(path).with_context(|| path.display().to_string())?.file_type();
@@ -102,6 +126,8 @@ fn may_be_overwritten(path: &Path, destroy_data: bool) -> Result<()> {
         "block device"
     } else if kind.is_file() {
         "file"
+    } else if kind.is_char_device() {
+        "character device"
     } else {
         bail!("{} is neither a block device nor a file", path.display());
     };
@@ -171,9 +197,9 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_refused_also_with_permission() {
-        for path in ["/dev/null", "/tmp"] {
-            assert!(may_be_overwritten(Path::new(path), true).is_err(), "{path}");
-        }
+        assert!(may_be_overwritten(Path::new("/tmp"), true).is_err());
+        let error = block_device_of(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(error.contains("/dev/null") && error.contains("NVMe"), "{error}");
     }
 
     #[test]
