@@ -12,9 +12,11 @@ pub(crate) const ABOUT: &str = "\
 Measures the layers of this workspace side by side, on a file or on a block device.
 
 Without arguments it makes a file below target/, runs the engines memory, posix and uring for about a
-minute, and prints a table. On the character device of an NVMe namespace (/dev/ngXnY) the engine nvme runs
-too: it passes commands through, while the others and fio use the block device of the same namespace. What counts is a ratio within one run: every case runs once in every round,
+minute, and prints a table. What counts is a ratio within one run: every case runs once in every round,
 in short slices, and the figures are medians over the rounds.
+
+On the character device of an NVMe namespace (/dev/ngXnY) the engine nvme runs too: it passes commands
+through, while the others and fio use the block device of the same namespace.
 
   raw     batches of random transfers through the dispatcher: no store, no checksums
   serial  the older way: for each key a header and then its payload, each waited for on its own

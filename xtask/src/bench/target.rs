@@ -18,7 +18,7 @@ use super::table::size;
 /// The smallest target that holds a store and a few batches.
 const SMALLEST: u64 = 64 << 20;
 
-/// A file or block device, or the block device of an NVMe namespace, of which the first `span` bytes are fully written with random bytes.
+/// A file or block device, of which the first `span` bytes are fully written with random bytes.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
