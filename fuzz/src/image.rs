@@ -282,7 +282,7 @@ fn seal_slot(image: &mut [u8], layout: &Superblock, offset: u64, slot: u64) -> b
             let payload = view.inline_payload.or_else(|| behind.get(..len)).unwrap_or(&[]);
             let sequence = view.header.entry.sequence.get();
             let uuid = &layout.preamble.uuid;
-            raw_block_store::format::payload_checksum(uuid, slot, sequence, [payload])
+            raw_block_store::format::payload_checksum(uuid, slot, sequence, payload)
         }
         Err(_) => return true,
     };

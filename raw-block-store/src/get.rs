@@ -264,7 +264,7 @@ impl Store {
         };
         if *checks == Verification::Full && !Fault::PayloadUnchecked.is_on() {
             view.header
-                .verify_payload([payload])
+                .verify_payload(payload)
                 .map_err(|damage| damaged("the payload of an object", damage))?;
             self.unverified.remove(*slot);
         }

@@ -114,7 +114,7 @@ impl Store {
         let object = object.map_err(nameless)?;
         let view = self.check_header(object, located).map_err(nameless)?;
         let payload = view.payload(&object[self.block_size()..]);
-        view.header.verify_payload([payload]).map_err(|damage| {
+        view.header.verify_payload(payload).map_err(|damage| {
             let (structure, offset) = ("the payload of an object", self.slot_offset(located.slot));
             Finding {
                 key: Some(view.key.to_vec()),

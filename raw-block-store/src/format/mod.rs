@@ -47,7 +47,7 @@ mod tests;
 pub use checkpoint::{
     CheckpointBlock, CheckpointHeader, body_blocks, container_len, entries_per_block,
 };
-pub use checksum::{crc32c, crc64_nvme, payload_checksum};
+pub use checksum::{crc32c, payload_checksum};
 pub use damage::{Damage, EncodeError};
 pub use delete_log::{DeleteLogBlock, DeleteRecord, records_per_block};
 pub use entry::ObjectEntry;

@@ -140,8 +140,7 @@ impl SlotHeader {
         entry.check_bounds(store).map_err(EncodeError::Invalid)?;
 
         let uuid = &store.preamble.uuid;
-        let payload_checksum =
-            payload_checksum(uuid, fields.slot, fields.sequence, [fields.payload]);
+        let payload_checksum = payload_checksum(uuid, fields.slot, fields.sequence, fields.payload);
         let header = Self {
             preamble: Preamble::new(&KIND, uuid),
             entry,
@@ -201,24 +200,19 @@ impl SlotHeader {
         Ok(SlotView { header, key, metadata, inline_payload })
     }
 
-    /// Checks the payload, given in one or several pieces, against this header.
+    /// Checks the payload against this header.
     ///
     /// # Errors
     /// [`Damage::Inconsistent`] if it has not the length that the header says,
     /// [`Damage::Checksum`] if it is not the payload written with the header.
-    pub fn verify_payload<'a>(
-        &self,
-        parts: impl IntoIterator<Item = &'a [u8]>,
-    ) -> Result<(), Damage> {
-        let mut len = 0_u64;
-        let counted = parts.into_iter().inspect(|part| len = len.saturating_add(part.len() as u64));
-        let sequence = self.entry.sequence.get();
-        let computed = payload_checksum(&self.preamble.uuid, self.slot.get(), sequence, counted);
+    pub fn verify_payload(&self, payload: &[u8]) -> Result<(), Damage> {
         ensure(
-            len == u64::from(self.entry.payload_len),
+            payload.len() as u64 == u64::from(self.entry.payload_len),
             "the payload has another length than its header says",
         )
         .map_err(Damage::Inconsistent)?;
+        let sequence = self.entry.sequence.get();
+        let computed = payload_checksum(&self.preamble.uuid, self.slot.get(), sequence, payload);
         if self.payload_checksum == computed {
             Ok(())
         } else {

@@ -245,7 +245,7 @@ fn verify(
     }
     let (header, behind) = object.split_at(block_size);
     let Ok(view) = SlotHeader::read(header, store, slot) else { return Ok(false) };
-    Ok(view.header.entry == *entry && view.header.verify_payload([view.payload(behind)]).is_ok())
+    Ok(view.header.entry == *entry && view.header.verify_payload(view.payload(behind)).is_ok())
 }
 
 /// Tells a block that the device cannot read, which is left out if `accept_older`, from a device that cannot be

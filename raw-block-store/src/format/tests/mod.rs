@@ -135,7 +135,7 @@ fn a_superblock_full_of_nonsense_panics_nowhere() {
 
 /// A number that looks random and is the same in every run.
 fn scramble(seed: u64) -> u64 {
-    crc64_nvme([&seed.to_le_bytes()[..]])
+    twox_hash::XxHash3_64::oneshot(&seed.to_le_bytes())
 }
 
 /// Overwrites up to 8 bytes behind the preamble of a structure, its checksum
@@ -179,7 +179,7 @@ fn forged_blocks_are_refused_or_read_but_never_panic() {
     SlotHeader::encode(&mut block, &store, &fields).unwrap();
     read_forgeries(&block, 128, |block| {
         if let Ok(view) = SlotHeader::read(block, &store, 3) {
-            let _ = view.header.verify_payload(view.inline_payload);
+            let _ = view.inline_payload.map(|payload| view.header.verify_payload(payload));
         }
     });
 
