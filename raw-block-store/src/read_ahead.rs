@@ -11,10 +11,11 @@ use crate::index::Located;
 use crate::layout::slot_offset;
 use crate::shared::Shared;
 
-/// Bytes of buffers that are filled by one batch, unless a single object needs more.
-const PIECE: usize = 8 << 20;
+/// Bytes of buffers that are filled by one batch, unless a single object needs more. Neighbours become few and long
+/// requests to the device, which are slower than several of this length one after the other.
+const PIECE: usize = 2 << 20;
 /// Batches that have buffers: one that is looked at, the others under way.
-const PIECES: usize = 3;
+const PIECES: usize = 4;
 /// Slots in which a batch looks for objects.
 const SLOTS: usize = 4096;
 
