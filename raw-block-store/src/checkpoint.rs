@@ -28,7 +28,8 @@ pub(crate) struct Committed {
 /// What a checkpoint is made of.
 #[derive(Clone, Copy)]
 pub(crate) struct Contents<'a> {
-    pub(crate) index: &'a Index,
+    /// The objects; `None` where there are none.
+    pub(crate) index: Option<&'a Index>,
     /// It speaks for every sequence up to this one, for which the index shows every change.
     pub(crate) covered: u64,
     /// Above every sequence that was given out.
@@ -78,7 +79,11 @@ pub(crate) fn write(
                 break;
             }
             let entries = CheckpointBlock::entries_mut(block, store, next_block)?;
-            index.copy(next_block * entries_per_block(store.block_size.get()), entries);
+            let first_slot = next_block * entries_per_block(store.block_size.get());
+            match index {
+                Some(index) => index.copy(first_slot, entries),
+                None => entries.fill(ObjectEntry::NONE),
+            }
             for entry in entries.iter_mut().filter(|entry| entry.is_live()) {
                 if entry.sequence.get() <= covered {
                     live += 1;

@@ -29,7 +29,32 @@ struct Sparse(Arc<Device>);
 struct Device {
     geometry: Geometry,
     stats: Stats,
-    sectors: Mutex<HashMap<u64, Box<[u8; SECTOR]>>>,
+    sectors: Mutex<Sectors>,
+}
+
+/// In few and large pieces of memory: between many small ones the allocator would keep, and fill with zeroes
+/// again, what the index of an earlier opening never touched.
+#[derive(Default)]
+struct Sectors {
+    places: HashMap<u64, usize>,
+    stored: Vec<[u8; SECTOR]>,
+}
+
+impl Sectors {
+    fn write(&mut self, at: u64, sector: &[u8; SECTOR]) {
+        match self.places.get(&at) {
+            Some(&place) => self.stored[place] = *sector,
+            None if *sector == [0; SECTOR] => {}
+            None => {
+                self.places.insert(at, self.stored.len());
+                self.stored.push(*sector);
+            }
+        }
+    }
+
+    fn read(&self, at: u64) -> [u8; SECTOR] {
+        self.places.get(&at).map_or([0; SECTOR], |&place| self.stored[place])
+    }
 }
 
 impl Sparse {
@@ -73,19 +98,12 @@ impl Queue {
         let mut at = op.offset() / SECTOR as u64;
         if op.kind() == OpKind::Write {
             for sector in op.source().iter().flat_map(|segment| segment.as_chunks::<SECTOR>().0) {
-                if *sector == [0; SECTOR] {
-                    sectors.remove(&at);
-                } else {
-                    sectors.insert(at, Box::new(*sector));
-                }
+                sectors.write(at, sector);
                 at += 1;
             }
         } else {
             for sector in op.destination().flat_map(|segment| segment.as_chunks_mut::<SECTOR>().0) {
-                match sectors.get(&at) {
-                    Some(stored) => *sector = **stored,
-                    None => sector.fill(0),
-                }
+                *sector = sectors.read(at);
                 at += 1;
             }
         }
