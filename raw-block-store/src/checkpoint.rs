@@ -28,8 +28,7 @@ pub(crate) struct Committed {
 /// What a checkpoint is made of.
 #[derive(Clone, Copy)]
 pub(crate) struct Contents<'a> {
-    /// The objects; `None` where there are none.
-    pub(crate) index: Option<&'a Index>,
+    pub(crate) index: &'a Index,
     /// It speaks for every sequence up to this one, for which the index shows every change.
     pub(crate) covered: u64,
     /// Above every sequence that was given out.
@@ -79,11 +78,7 @@ pub(crate) fn write(
                 break;
             }
             let entries = CheckpointBlock::entries_mut(block, store, next_block)?;
-            let first_slot = next_block * entries_per_block(store.block_size.get());
-            match index {
-                Some(index) => index.copy(first_slot, entries),
-                None => entries.fill(ObjectEntry::NONE),
-            }
+            index.copy(next_block * entries_per_block(store.block_size.get()), entries);
             for entry in entries.iter_mut().filter(|entry| entry.is_live()) {
                 if entry.sequence.get() <= covered {
                     live += 1;

@@ -103,7 +103,7 @@ impl Shared {
             (covered, next_sequence)
         };
         let started = std::time::Instant::now();
-        let contents = checkpoint::Contents { index: Some(&self.index), covered, next_sequence };
+        let contents = checkpoint::Contents { index: &self.index, covered, next_sequence };
         checkpoint::write(&self.device, &self.layout, &mut committed, contents, || {
             self.flush_device()
         })?;

@@ -14,7 +14,7 @@ use crate::eviction::Eviction;
 use crate::fault::Fault;
 use crate::format::{ObjectEntry, SuperblockState, records_per_block};
 use crate::hash::key_hash;
-use crate::index::KeyHash;
+use crate::index::{Index, KeyHash};
 use crate::layout::slot_offset;
 use crate::recovery::{self, Recovered};
 use crate::scratch::ScratchPool;
@@ -101,6 +101,9 @@ impl Store {
         let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         superblock.created_unix_ns = u64::try_from(age.as_nanos()).unwrap_or(0).into();
 
+        // What could not be opened here is not made.
+        let index = Index::new(superblock.slot_count.get())?;
+
         // Everything was checked. From here on, what was there is lost.
         if let Found::Store(found) = found {
             found.erase(&device)?;
@@ -109,7 +112,7 @@ impl Store {
         let mut superblocks = Superblocks::new(superblock);
         superblocks.erase(&device)?;
         let mut committed = Committed { number: 0, container: 1, last_number: 0 };
-        let contents = Contents { index: None, covered: 0, next_sequence: 1 };
+        let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
         checkpoint::write(&device, &superblock, &mut committed, contents, || device.flush())?;
         let state = SuperblockState::Clean { checkpoint: committed.number, verified: true };
         superblocks.mark(&device, state)?;
@@ -203,8 +206,7 @@ impl Store {
         if writes && !clean && !Fault::RecoveryNotCheckpointed.is_on() {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.
-            let contents =
-                Contents { index: Some(&index), covered: next_sequence - 1, next_sequence };
+            let contents = Contents { index: &index, covered: next_sequence - 1, next_sequence };
             checkpoint::write(&device, &layout, &mut committed, contents, || device.flush())?;
         }
         let log_blocks = layout.delete_log_len.get() / u64::from(layout.block_size.get());
