@@ -1,6 +1,8 @@
 //! `cargo xtask asan`.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,8 +21,9 @@ nightly toolchain, because the sanitizer is not stable yet:
     rustup toolchain install nightly --profile minimal
 
 Without --package it is the crates with unsafe code, and the backend whose system calls the sanitizer knows and checks \
-the memory of. The store has no unsafe code; the fuzz targets run it with the sanitizer. Everything is compiled anew \
-the first time, below target/asan.";
+the memory of. The store has no unsafe code; the fuzz targets run it with the sanitizer. Tests of the virtual machine, \
+and those that bring an allocator of their own, are left out. Everything is compiled anew the first time, below \
+target/asan.";
 
 const PACKAGES: [&str; 4] =
     ["raw-block-core", "raw-block-posix", "raw-block-uring", "raw-block-nvme"];
@@ -64,7 +67,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // With `--target` the flags concern the tests, and not the build scripts and macros, which run inside
     // the compiler. Doctests do without the sanitizer.
-    command.args(["--lib", "--tests", "--no-fail-fast", "--"]).args(&options.arguments);
+    command.arg("--lib");
+    for test in integration_tests(&options.packages)? {
+        command.args(["--test", &test]);
+    }
+    command.args(["--no-fail-fast", "--"]).args(&options.arguments);
     command.env("RUSTFLAGS", flags).env("ASAN_OPTIONS", sanitizer_options);
     // The sanitizer's own checks are what takes the time without it.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
@@ -76,6 +83,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the tests failed with AddressSanitizer ({status})");
     }
     Ok(())
+}
+
+/// The names of the integration tests of these packages. Those of the virtual machine would do nothing here, and the
+/// allocator that `lifetime` tests bring takes the place of the sanitizer's.
+fn integration_tests(packages: &[String]) -> Result<BTreeSet<String>> {
+    let mut tests = BTreeSet::new();
+    for package in packages {
+        let directory = workspace().join(package).join("tests");
+        let context = || format!("{package} has no {}", directory.display());
+        for entry in fs::read_dir(&directory).with_context(context)? {
+            let path = entry.with_context(context)?.path();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let is_test = path.extension().is_some_and(|extension| extension == "rs");
+            if is_test && !name.starts_with("vm_") && !name.starts_with("lifetime") {
+                tests.insert(name);
+            }
+        }
+    }
+    Ok(tests)
 }
 
 /// The triple of this machine, for which the nightly toolchain compiles and has the sanitizer.
@@ -104,8 +130,10 @@ fn host_of_nightly() -> Result<String> {
 
 /// Beside what is compiled without the sanitizer, so that neither makes the other start anew.
 fn target_directory() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
-    target.unwrap_or_else(beside).join("asan")
+    target.unwrap_or_else(|| workspace().join("target")).join("asan")
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
 }
