@@ -13,12 +13,12 @@
 
 mod common;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use common::{payload, read, superblock, write};
-use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
+use common::{fake, payload, read, superblock, write};
+use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
 use raw_block_store::format::{
     CheckpointBlock, CheckpointHeader, ObjectEntry, SlotFields, SlotHeader, Superblock, body_blocks,
 };
@@ -29,12 +29,8 @@ const SECTOR: usize = 512;
 
 /// A device that keeps no more than the sectors that are not zero: a checkpoint without objects is a few bytes in
 /// each block of 64 KiB.
-#[derive(Clone)]
-struct Sparse(Arc<Device>);
-
-struct Device {
+struct Sparse {
     geometry: Geometry,
-    stats: Stats,
     sectors: Mutex<Sectors>,
 }
 
@@ -65,41 +61,19 @@ impl Sectors {
 impl Sparse {
     fn of_len(len: u64) -> Arc<dyn IoBackend> {
         let geometry = Geometry::new(len, 512).unwrap();
-        let (stats, sectors) = (Stats::new(), Mutex::default());
-        Arc::new(Self(Arc::new(Device { geometry, stats, sectors })))
+        fake::backend(Arc::new(Self { geometry, sectors: Mutex::default() }))
     }
 }
 
-impl IoBackend for Sparse {
-    fn engine(&self) -> &'static str {
-        "sparse"
-    }
-
-    fn device(&self) -> &'static str {
-        "a sparse device"
-    }
+impl fake::Device for Sparse {
+    const NAME: &'static str = "a sparse device";
 
     fn geometry(&self) -> &Geometry {
-        &self.0.geometry
+        &self.geometry
     }
 
-    fn stats(&self) -> &Stats {
-        &self.0.stats
-    }
-
-    fn open_queue(&self, _: usize) -> Result<Box<dyn IoQueue>, Error> {
-        Ok(Box::new(Queue { device: Arc::clone(&self.0), done: Vec::new() }))
-    }
-}
-
-struct Queue {
-    device: Arc<Device>,
-    done: Vec<Completion>,
-}
-
-impl Queue {
-    fn carry_out(&self, op: &mut Op) {
-        let mut sectors = self.device.sectors.lock().unwrap_or_else(PoisonError::into_inner);
+    fn carry_out(&self, mut op: Op) -> Completion {
+        let mut sectors = self.sectors.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = op.offset() / SECTOR as u64;
         if op.kind() == OpKind::Write {
             for sector in op.source().iter().flat_map(|segment| segment.as_chunks::<SECTOR>().0) {
@@ -112,28 +86,7 @@ impl Queue {
                 at += 1;
             }
         }
-    }
-}
-
-impl IoQueue for Queue {
-    fn depth(&self) -> usize {
-        128
-    }
-
-    fn in_flight(&self) -> usize {
-        self.done.len()
-    }
-
-    fn submit(&mut self, ops: &mut VecDeque<Op>) {
-        let room = self.depth() - self.done.len();
-        for mut op in ops.drain(..room.min(ops.len())) {
-            self.carry_out(&mut op);
-            self.done.push(op.complete());
-        }
-    }
-
-    fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
-        done.append(&mut self.done);
+        op.complete()
     }
 }
 

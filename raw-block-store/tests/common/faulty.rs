@@ -1,11 +1,11 @@
 //! A device in memory whose ops can be made to fail, before or after they were carried out.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
-use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
+use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
+
+use super::fake;
 
 /// What happens to an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,6 @@ pub(crate) struct Faulty(Arc<Device>);
 
 struct Device {
     geometry: Geometry,
-    stats: Stats,
     bytes: Mutex<Vec<u8>>,
     rule: Mutex<Rule>,
     /// Called in each flush, without a lock held.
@@ -40,7 +39,6 @@ impl Faulty {
     pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Device {
             geometry: Geometry::new(bytes.len() as u64, 512).unwrap(),
-            stats: Stats::new(),
             bytes: Mutex::new(bytes),
             rule: Mutex::new(Box::new(|_| Fate::Done)),
             in_flush: Mutex::new(Arc::new(|| ())),
@@ -71,40 +69,34 @@ impl Faulty {
     }
 
     pub(crate) fn backend(&self) -> Arc<dyn IoBackend> {
-        Arc::new(self.clone())
+        fake::backend(Arc::clone(&self.0))
     }
 }
 
-impl IoBackend for Faulty {
-    fn engine(&self) -> &'static str {
-        "faulty"
-    }
-
-    fn device(&self) -> &'static str {
-        "a faulty device"
-    }
+impl fake::Device for Device {
+    const NAME: &'static str = "a faulty device";
 
     fn geometry(&self) -> &Geometry {
-        &self.0.geometry
+        &self.geometry
     }
 
-    fn stats(&self) -> &Stats {
-        &self.0.stats
-    }
-
-    fn open_queue(&self, _: usize) -> Result<Box<dyn IoQueue>, Error> {
-        Ok(Box::new(Queue { device: Arc::clone(&self.0), done: Vec::new() }))
+    fn carry_out(&self, mut op: Op) -> Completion {
+        let fate = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&op);
+        if op.kind() == OpKind::Flush {
+            let hold = Arc::clone(&self.in_flush.lock().unwrap());
+            hold();
+        }
+        if fate != Fate::Failed {
+            self.copy(&mut op);
+        }
+        let error = io::Error::from_raw_os_error(libc::EIO);
+        if fate == Fate::Done { op.complete() } else { op.fail(error) }
     }
 }
 
-struct Queue {
-    device: Arc<Device>,
-    done: Vec<Completion>,
-}
-
-impl Queue {
-    fn carry_out(&self, op: &mut Op) {
-        let mut bytes = self.device.bytes.lock().unwrap();
+impl Device {
+    fn copy(&self, op: &mut Op) {
+        let mut bytes = self.bytes.lock().unwrap();
         let mut at = usize::try_from(op.offset()).unwrap();
         for segment in op.source() {
             bytes[at..at + segment.len()].copy_from_slice(segment);
@@ -114,35 +106,5 @@ impl Queue {
             segment.copy_from_slice(&bytes[at..at + segment.len()]);
             at += segment.len();
         }
-    }
-}
-
-impl IoQueue for Queue {
-    fn depth(&self) -> usize {
-        128
-    }
-
-    fn in_flight(&self) -> usize {
-        self.done.len()
-    }
-
-    fn submit(&mut self, ops: &mut VecDeque<Op>) {
-        let room = self.depth() - self.done.len();
-        for mut op in ops.drain(..room.min(ops.len())) {
-            let fate = (self.device.rule.lock().unwrap_or_else(PoisonError::into_inner))(&op);
-            if op.kind() == OpKind::Flush {
-                let hold = Arc::clone(&self.device.in_flush.lock().unwrap());
-                hold();
-            }
-            if fate != Fate::Failed {
-                self.carry_out(&mut op);
-            }
-            let error = io::Error::from_raw_os_error(libc::EIO);
-            self.done.push(if fate == Fate::Done { op.complete() } else { op.fail(error) });
-        }
-    }
-
-    fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
-        done.append(&mut self.done);
     }
 }

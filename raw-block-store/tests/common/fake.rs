@@ -1,0 +1,74 @@
+//! The frame of a backend for devices that the tests make up.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, Stats};
+
+/// A device that carries out each op when it is submitted.
+pub(crate) trait Device: Send + Sync + 'static {
+    /// What it is called.
+    const NAME: &'static str;
+
+    fn geometry(&self) -> &Geometry;
+
+    fn carry_out(&self, op: Op) -> Completion;
+}
+
+/// A backend for such a device.
+pub(crate) fn backend<D: Device>(device: Arc<D>) -> Arc<dyn IoBackend> {
+    Arc::new(Backend { device, stats: Stats::new() })
+}
+
+struct Backend<D> {
+    device: Arc<D>,
+    stats: Stats,
+}
+
+impl<D: Device> IoBackend for Backend<D> {
+    fn engine(&self) -> &'static str {
+        "fake"
+    }
+
+    fn device(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.device.geometry()
+    }
+
+    fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn open_queue(&self, _: usize) -> Result<Box<dyn IoQueue>, Error> {
+        Ok(Box::new(Queue { device: Arc::clone(&self.device), done: Vec::new() }))
+    }
+}
+
+struct Queue<D> {
+    device: Arc<D>,
+    done: Vec<Completion>,
+}
+
+impl<D: Device> IoQueue for Queue<D> {
+    fn depth(&self) -> usize {
+        128
+    }
+
+    fn in_flight(&self) -> usize {
+        self.done.len()
+    }
+
+    fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        let room = self.depth() - self.done.len();
+        let carried_out = ops.drain(..room.min(ops.len())).map(|op| self.device.carry_out(op));
+        self.done.extend(carried_out);
+    }
+
+    fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
+        done.append(&mut self.done);
+    }
+}
