@@ -17,15 +17,30 @@ const MAX_SEGMENTS: usize = 1024;
 /// which is `_IO(0x12, 0)`.
 const DISCARD: u32 = 0x12 << 8;
 
+/// These segments as one, if each begins where the one before it ends: the kernel then has no list to take in.
+pub(crate) fn one_piece(segments: &[libc::iovec]) -> Option<libc::iovec> {
+    let end = |segment: &libc::iovec| segment.iov_base.cast::<u8>().wrapping_add(segment.iov_len);
+    let (first, rest) = segments.split_first()?;
+    rest.iter().try_fold(*first, |piece, next| {
+        let iov_len = piece.iov_len.checked_add(next.iov_len)?;
+        (end(&piece).cast() == next.iov_base).then_some(libc::iovec { iov_len, ..piece })
+    })
+}
+
 /// The entry that carries out what is left of an op.
 ///
-/// `is_block_device` says what is discarded.
-pub(crate) fn of(op: &Op, is_block_device: bool, memory: Lookup) -> squeue::Entry {
+/// `segments` is the op's own list, or a single segment in its place; `is_block_device` says what is discarded.
+pub(crate) fn of(
+    op: &Op,
+    segments: &[libc::iovec],
+    is_block_device: bool,
+    memory: Lookup,
+) -> squeue::Entry {
     let region = match memory {
         Lookup::Region(region) => Some(region),
         Lookup::Crossing | Lookup::Plain => None,
     };
-    match (op.kind(), op.iovecs()) {
+    match (op.kind(), segments) {
         (OpKind::Read | OpKind::Write, [segment]) => one_segment(op, segment, region),
         (OpKind::Read | OpKind::Write, segments) => many_segments(op, segments, region),
         // Data and whatever is needed to find them again: the size of the device never changes here.
@@ -81,4 +96,27 @@ fn change_range(op: &Op, mode: i32) -> squeue::Entry {
         .offset(op.offset())
         .mode(mode | libc::FALLOC_FL_KEEP_SIZE)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_one_piece_only_when_none_is_apart_from_the_one_before() {
+        let segment = |start, iov_len| libc::iovec {
+            iov_base: std::ptr::without_provenance_mut(start),
+            iov_len,
+        };
+        let piece = |segments: &[libc::iovec]| {
+            one_piece(segments).map(|piece| (piece.iov_base as usize, piece.iov_len))
+        };
+        let (first, second) = (segment(0x1000, 0x200), segment(0x1200, 0x1000));
+        assert_eq!(piece(&[first]), Some((0x1000, 0x200)));
+        assert_eq!(piece(&[first, second]), Some((0x1000, 0x1200)));
+        assert_eq!(piece(&[first, second, segment(0x2200, 1)]), Some((0x1000, 0x1201)));
+        assert_eq!(piece(&[second, first]), None, "in the other order");
+        assert_eq!(piece(&[first, second, segment(0x2201, 1)]), None, "a byte apart");
+        assert_eq!(piece(&[]), None);
+    }
 }

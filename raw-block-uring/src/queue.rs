@@ -48,16 +48,18 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
     /// Puts the entry for what is left of an op into the submission queue.
     fn push(&mut self, slot: u32) {
         let Some(InFlight { op, .. }) = self.ring.get(slot) else { return };
-        let memory = match self.ring.region(op.iovecs()) {
+        let piece = entry::one_piece(op.iovecs());
+        let segments = piece.as_ref().map_or(op.iovecs(), std::slice::from_ref);
+        let memory = match self.ring.region(segments) {
             // Before Linux 6.15 a vectored transfer cannot use registered memory.
             Lookup::Region(_)
-                if op.iovecs().len() > 1 && !self.ring.device().serves_vectored_fixed() =>
+                if segments.len() > 1 && !self.ring.device().serves_vectored_fixed() =>
             {
                 Lookup::Plain
             }
             lookup => lookup,
         };
-        let entry = entry::of(op, self.file.is_block_device(), memory);
+        let entry = entry::of(op, segments, self.file.is_block_device(), memory);
         // SAFETY: the entry names the memory of the op and its segment list, both valid while the op
         // lives, and the op stays in its slot until its completion was taken in. Its region was looked
         // up just now.
