@@ -163,8 +163,9 @@ impl Store {
         results: &mut Vec<Result<Option<Found>, Error>>,
     ) -> Result<(), Error> {
         let _getting = self.shared.begin_get();
+        let hashes: Vec<_> = gets.iter().map(|get| self.hash(get.key)).collect();
         let mut located = Vec::with_capacity(gets.len());
-        located.extend(gets.iter().map(|get| self.shared.index.find(&self.hash(get.key))));
+        self.shared.index.find_many(&hashes, &mut located);
         let got = results.len();
         self.read_at(gets, &located, results)?;
         let hits =

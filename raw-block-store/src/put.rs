@@ -8,6 +8,7 @@ use raw_block_core::WriteAt;
 
 use crate::error::Doing;
 use crate::format::{ObjectEntry, SlotFields, SlotHeader};
+use crate::index::Located;
 use crate::options::key_limit;
 use crate::shared::Putting;
 use crate::space::Place;
@@ -184,9 +185,8 @@ impl Store {
         {
             match result.doing("put an object") {
                 Ok(()) => {
-                    put.push((place.slot, entry.key_hash));
                     self.unverified.remove(place.slot);
-                    retired.extend(self.shared.index.publish(place.slot, entry));
+                    put.push(Located { slot: place.slot, entry });
                 }
                 Err(error) => {
                     results[index] = Err(error);
@@ -194,9 +194,11 @@ impl Store {
                 }
             }
         }
+        self.shared.index.publish_many(&put, &mut retired);
         self.shared.counters.puts.add(put.len() as u64);
+        let put = put.iter().map(|located| (located.slot, located.entry.key_hash));
         let replaced = retired.iter().map(|place| place.slot);
-        self.shared.eviction.note_puts(put.into_iter(), replaced);
+        self.shared.eviction.note_puts(put, replaced);
         putting.end(retired);
         Ok(())
     }

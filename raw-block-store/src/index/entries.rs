@@ -1,8 +1,9 @@
 //! The entry of every slot.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, KnownLayout, transmute};
 
 use crate::Error;
 use crate::format::ObjectEntry;
@@ -12,24 +13,49 @@ const CHUNK: usize = 4096;
 
 /// One entry per slot, in slot order, as a checkpoint holds them: 32 bytes a slot.
 ///
-/// Locked in chunks, so that a checkpoint that copies them keeps nobody waiting for long. An entry changes
-/// only under the lock of the shard of its key too, so whoever has that lock sees its keys stand still.
+/// An entry changes only under two locks: that of the shard of its key, so that whoever has that lock sees its
+/// keys stand still, and that of its chunk of slots, for those who come by slot and not by key. The chunks
+/// are small, so that a checkpoint that copies them keeps nobody waiting for long.
 pub(super) struct Entries {
-    chunks: Box<[RwLock<Box<[ObjectEntry]>>]>,
+    chunks: Box<[Chunk]>,
     slots: u64,
+}
+
+struct Chunk {
+    lock: Mutex<()>,
+    entries: Box<[Words]>,
+}
+
+/// An entry in a form that may be read while it changes, by readers who are kept from it by a lock; within
+/// one line of the cache.
+#[derive(FromZeros, KnownLayout)]
+#[repr(C, align(32))]
+struct Words([AtomicU64; 4]);
+
+impl Words {
+    fn load(&self) -> ObjectEntry {
+        transmute!(self.0.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    }
+
+    fn store(&self, entry: ObjectEntry) {
+        let words: [u64; 4] = transmute!(entry);
+        for (to, word) in self.0.iter().zip(words) {
+            to.store(word, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Entries {
     pub(super) fn new(slots: u64) -> Result<Self, Error> {
-        let bytes = slots.saturating_mul(size_of::<ObjectEntry>() as u64);
+        let bytes = slots.saturating_mul(size_of::<Words>() as u64);
         let no_memory = || Error::OutOfMemory { what: "the index", bytes };
         let mut left = usize::try_from(slots).map_err(|_| no_memory())?;
         let mut chunks = Vec::new();
         chunks.try_reserve_exact(left.div_ceil(CHUNK)).map_err(|_| no_memory())?;
         while left > 0 {
             let len = left.min(CHUNK);
-            let chunk = <[ObjectEntry]>::new_box_zeroed_with_elems(len).map_err(|_| no_memory())?;
-            chunks.push(RwLock::new(chunk));
+            let entries = <[Words]>::new_box_zeroed_with_elems(len).map_err(|_| no_memory())?;
+            chunks.push(Chunk { lock: Mutex::new(()), entries });
             left -= len;
         }
         Ok(Self { chunks: chunks.into(), slots })
@@ -39,12 +65,21 @@ impl Entries {
         self.slots
     }
 
-    pub(super) fn get(&self, slot: u32) -> ObjectEntry {
-        self.read(slot as usize / CHUNK)[slot as usize % CHUNK]
+    /// The entry of a slot, for who has the lock of the shard of its key: it takes no other.
+    pub(super) fn of_locked_shard(&self, slot: u32) -> ObjectEntry {
+        self.words(slot).load()
     }
 
+    /// The entry of a slot.
+    pub(super) fn get(&self, slot: u32) -> ObjectEntry {
+        let _lock = self.chunks[slot as usize / CHUNK].lock();
+        self.words(slot).load()
+    }
+
+    /// Changes the entry of a slot, for who has the lock of the shards of the old and the new key.
     pub(super) fn set(&self, slot: u32, entry: ObjectEntry) {
-        self.write(slot as usize / CHUNK)[slot as usize % CHUNK] = entry;
+        let _lock = self.chunks[slot as usize / CHUNK].lock();
+        self.words(slot).store(entry);
     }
 
     /// Copies the entries of the slots from `first` on.
@@ -53,18 +88,24 @@ impl Entries {
         while !into.is_empty() {
             let len = into.len().min(CHUNK - at % CHUNK);
             let (now, later) = into.split_at_mut(len);
-            now.copy_from_slice(&self.read(at / CHUNK)[at % CHUNK..][..len]);
+            let chunk = &self.chunks[at / CHUNK];
+            let _lock = chunk.lock();
+            for (to, words) in now.iter_mut().zip(&chunk.entries[at % CHUNK..]) {
+                *to = words.load();
+            }
             at += len;
             into = later;
         }
     }
 
-    fn read(&self, chunk: usize) -> RwLockReadGuard<'_, Box<[ObjectEntry]>> {
-        self.chunks[chunk].read().unwrap_or_else(PoisonError::into_inner)
+    fn words(&self, slot: u32) -> &Words {
+        &self.chunks[slot as usize / CHUNK].entries[slot as usize % CHUNK]
     }
+}
 
-    fn write(&self, chunk: usize) -> RwLockWriteGuard<'_, Box<[ObjectEntry]>> {
-        self.chunks[chunk].write().unwrap_or_else(PoisonError::into_inner)
+impl Chunk {
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -15,13 +15,15 @@ use crate::space::Place;
 /// A keyed hash of a key.
 pub(crate) type KeyHash = [u8; 16];
 
-/// The most shards, a power of two.
-const MAX_SHARDS: u64 = 64;
+/// The most shards, a power of two, and no more than a word has bits.
+const MAX_SHARDS: usize = 64;
 /// How many slots there are for each shard, at least.
 const SLOTS_PER_SHARD: u64 = 1024;
 
 /// Entries that are looked up at once by whoever wants all of them.
 const PIECE: usize = 512;
+/// Keys of a batch for which shards are locked at once.
+const KEYS_AT_ONCE: usize = 64;
 
 /// Where the index says that an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,7 @@ impl Located {
 /// Newest wins: what changes the index carries a sequence, and a change that comes late, because a newer
 /// change of its key completed first, changes nothing.
 ///
-/// Locks are taken in this order: a shard, then a chunk of entries.
+/// Locks are taken in this order: shards from the first to the last, then a chunk of entries.
 pub(crate) struct Index {
     shards: Box<[RwLock<Shard>]>,
     entries: Entries,
@@ -55,7 +57,7 @@ impl Index {
     /// [`Error::OutOfMemory`].
     pub(crate) fn new(slots: u64) -> Result<Self, Error> {
         let entries = Entries::new(slots)?;
-        let shards = (slots / SLOTS_PER_SHARD).clamp(1, MAX_SHARDS).next_power_of_two();
+        let shards = (slots / SLOTS_PER_SHARD).clamp(1, MAX_SHARDS as u64).next_power_of_two();
         // Keys are not spread quite evenly.
         let per_shard = slots / shards + slots / shards / 16 + 16;
         let shards: Result<_, Error> =
@@ -105,6 +107,39 @@ impl Index {
         self.read(shard_of(hash, self.shards.len())).find(hash, &self.entries)
     }
 
+    /// Where the objects with these key hashes are; appends them to `located`.
+    ///
+    /// In a large store it is misses of the cache that a look-up costs. Here those of a batch overlap: first all
+    /// tables are asked, then all entries, and between those of one key and the next there is no lock.
+    pub(crate) fn find_many(&self, hashes: &[KeyHash], located: &mut Vec<Option<Located>>) {
+        for hashes in hashes.chunks(KEYS_AT_ONCE) {
+            let locked = self.lock_shards(hashes, |shard| self.read(shard));
+            let shard = |hash| locked[shard_of(hash, self.shards.len())].as_deref();
+            let mut likely = [None; KEYS_AT_ONCE];
+            for (likely, hash) in likely.iter_mut().zip(hashes) {
+                *likely = shard(hash).and_then(|shard| shard.likely(hash));
+            }
+            located.extend(hashes.iter().zip(likely).map(|(hash, likely)| {
+                let (shard, likely) = (shard(hash)?, likely?);
+                shard.find_at(likely, hash, &self.entries)
+            }));
+        }
+    }
+
+    /// [Publishes](Self::publish) a batch; appends the slots that hold nothing live any more to `retired`.
+    pub(crate) fn publish_many(&self, batch: &[Located], retired: &mut Vec<Place>) {
+        for batch in batch.chunks(KEYS_AT_ONCE) {
+            let hashes = batch.iter().map(|new| &new.entry.key_hash);
+            let mut locked = self.lock_shards(hashes, |shard| self.write(shard));
+            for new in batch {
+                let shard = &mut locked[shard_of(&new.entry.key_hash, self.shards.len())];
+                let publish =
+                    |shard: &mut RwLockWriteGuard<'_, Shard>| shard.publish(*new, &self.entries);
+                retired.extend(shard.as_mut().and_then(publish));
+            }
+        }
+    }
+
     /// Puts an object that was written to `slot` into the index. Returns the slot that holds nothing
     /// live any more: that of the object it replaces, or `slot` itself when it came late.
     pub(crate) fn publish(&self, slot: u64, entry: ObjectEntry) -> Option<Place> {
@@ -129,6 +164,18 @@ impl Index {
         }
         let shard = shard_of(&entry.key_hash, self.shards.len());
         self.write(shard).evict(Located { slot, entry }, oldest, &self.entries)
+    }
+
+    /// Locks the shards of these keys, from the first to the last, so that two who lock several do not wait for
+    /// each other.
+    fn lock_shards<'a, Guard>(
+        &self,
+        hashes: impl IntoIterator<Item = &'a KeyHash>,
+        lock: impl Fn(usize) -> Guard,
+    ) -> [Option<Guard>; MAX_SHARDS] {
+        let bits = hashes.into_iter().map(|hash| 1_u64 << shard_of(hash, self.shards.len()));
+        let wanted = bits.fold(0, |wanted, bit| wanted | bit);
+        std::array::from_fn(|shard| (wanted >> shard & 1 == 1).then(|| lock(shard)))
     }
 
     fn read(&self, shard: usize) -> RwLockReadGuard<'_, Shard> {

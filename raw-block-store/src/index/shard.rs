@@ -36,10 +36,31 @@ impl Shard {
     pub(super) fn find(&self, hash: &KeyHash, entries: &Entries) -> Option<Located> {
         let mut entry = ObjectEntry::NONE;
         let slot = self.table.find(spread(hash), |&slot| {
-            entry = entries.get(slot);
+            entry = entries.of_locked_shard(slot);
             entry.key_hash == *hash
         })?;
         Some(Located { slot: (*slot).into(), entry })
+    }
+
+    /// The first slot that may be the key's: without a look at its entry, some hundredths of them are another's.
+    /// `None` if the key is not there.
+    pub(super) fn likely(&self, hash: &KeyHash) -> Option<u32> {
+        self.table.find(spread(hash), |_| true).copied()
+    }
+
+    /// As [`find`](Self::find), with what [`likely`](Self::likely) returned.
+    pub(super) fn find_at(
+        &self,
+        likely: u32,
+        hash: &KeyHash,
+        entries: &Entries,
+    ) -> Option<Located> {
+        let entry = entries.of_locked_shard(likely);
+        if entry.key_hash == *hash {
+            Some(Located { slot: likely.into(), entry })
+        } else {
+            self.find(hash, entries)
+        }
     }
 
     pub(super) fn publish(&mut self, new: Located, entries: &Entries) -> Option<Place> {
@@ -50,13 +71,14 @@ impl Shard {
         }
         let found = self.table.entry(
             spread(&hash),
-            |&slot| entries.get(slot).key_hash == hash,
-            |&slot| spread(&entries.get(slot).key_hash),
+            |&slot| entries.of_locked_shard(slot).key_hash == hash,
+            |&slot| spread(&entries.of_locked_shard(slot).key_hash),
         );
         match found {
             Entry::Occupied(mut found) => {
                 let older_slot = *found.get();
-                let older = Located { slot: older_slot.into(), entry: entries.get(older_slot) };
+                let older =
+                    Located { slot: older_slot.into(), entry: entries.of_locked_shard(older_slot) };
                 if older.entry.sequence > new.entry.sequence && !Fault::LastToCompleteWins.is_on() {
                     return Some(new.place());
                 }

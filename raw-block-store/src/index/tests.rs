@@ -89,3 +89,72 @@ fn keys_do_not_disturb_each_other_in_however_many_shards() {
         assert_eq!(index.len(), 255);
     }
 }
+
+fn located(slot: u64, entry: ObjectEntry) -> Located {
+    Located { slot, entry }
+}
+
+#[test]
+fn a_batch_finds_what_is_found_one_by_one() {
+    let index = Index::new(100_000).unwrap();
+    let batch: Vec<_> =
+        (0..=199).map(|key| located(key.into(), entry(key, 1 + u64::from(key)))).collect();
+    let mut retired = Vec::new();
+    index.publish_many(&batch, &mut retired);
+    assert_eq!(retired, []);
+    let hashes: Vec<_> = (0..=255).rev().map(|key| [key; 16]).collect();
+    let mut found = Vec::new();
+    index.find_many(&hashes, &mut found);
+    let one_by_one: Vec<_> = hashes.iter().map(|hash| index.find(hash)).collect();
+    assert_eq!(found, one_by_one);
+    assert_eq!(found.iter().flatten().count(), 200);
+}
+
+#[test]
+fn keys_are_told_apart_whose_hashes_are_alike_in_what_places_them() {
+    let index = Index::new(100).unwrap();
+    let hash = |last| [[1; 8], [last; 8]].concat().try_into().unwrap();
+    let alike = |last| ObjectEntry { key_hash: hash(last), ..entry(0, 1 + u64::from(last)) };
+    let batch: Vec<_> = (0..20).map(|last| located(last.into(), alike(last))).collect();
+    index.publish_many(&batch, &mut Vec::new());
+    let mut found = Vec::new();
+    index.find_many(&(0..21).map(hash).collect::<Vec<_>>(), &mut found);
+    let expected: Vec<_> = batch.into_iter().map(Some).chain([None]).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn in_a_batch_too_the_newest_put_of_a_key_wins() {
+    let index = Index::new(4).unwrap();
+    let batch = [located(0, entry(1, 10)), located(1, entry(1, 12)), located(2, entry(1, 11))];
+    let mut retired = Vec::new();
+    index.publish_many(&batch, &mut retired);
+    assert_eq!(retired, [batch[0].place(), batch[2].place()]);
+    assert_eq!(slot_of(&index, 1), Some(1));
+}
+
+#[test]
+fn batches_that_lock_the_same_shards_do_not_wait_for_each_other_for_ever() {
+    let index = Index::new(100_000).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let index = &index;
+            scope.spawn(move || {
+                for round in 0..500_u64 {
+                    let mut keys: Vec<u8> = (thread * 50..thread * 50 + 50).collect();
+                    if thread % 2 == 0 {
+                        keys.reverse();
+                    }
+                    let new =
+                        |key: &u8| located(u64::from(*key) * 2 + round % 2, entry(*key, round + 1));
+                    let batch: Vec<_> = keys.iter().map(new).collect();
+                    index.publish_many(&batch, &mut Vec::new());
+                    let (mut found, hashes): (_, Vec<_>) =
+                        (Vec::new(), keys.iter().map(|key| [*key; 16]).collect());
+                    index.find_many(&hashes, &mut found);
+                    assert_eq!(found, batch.into_iter().map(Some).collect::<Vec<_>>());
+                }
+            });
+        }
+    });
+}
