@@ -20,8 +20,8 @@ use raw_block_core::{
     ReadAt, WriteAt,
 };
 
-/// Length of each transfer.
-const LEN: usize = 4096;
+/// Length of each transfer: eight are merged into an op.
+const LEN: usize = 32 << 10;
 const EIO: i32 = 5;
 
 /// Fails whatever touches certain bytes, and notes which ranges it was asked for.

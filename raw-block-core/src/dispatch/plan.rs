@@ -9,17 +9,9 @@ use super::layout::{Piece, lay_out};
 use crate::op::{BatchMemory, Segment};
 use crate::{AlignedBuf, Error, Geometry, Op, OpKind, Stats};
 
-/// Merging leaves at least this many ops in flight, if there were as many transfers.
-const MIN_OPS: u64 = 8;
-/// A merged op may always become this long, in bytes: below, the cost per op outweighs parallelism.
-const SMALL_OP: u64 = 32 << 10;
-/// A merged op never becomes longer, in bytes: above, merging gains nothing.
-const LARGE_OP: u64 = 128 << 10;
-
-/// How long a merged op of a wave of `bytes` bytes may become.
-fn longest_merge(bytes: u64, geometry: &Geometry) -> u64 {
-    (bytes / MIN_OPS).clamp(SMALL_OP, LARGE_OP).min(geometry.max_transfer)
-}
+/// A merged op never becomes longer, in bytes: above, merging gains little, and what the caller does with a
+/// part of the batch while the rest is under way begins later.
+const LONGEST_MERGE: u64 = 256 << 10;
 
 impl Batch {
     /// Makes the ops of `wave`, a part of `order`, which needs `staging` bytes of staging memory.
@@ -43,10 +35,8 @@ impl Batch {
         }
         memory.segments.clear();
 
-        let lengths = order[wave.clone()].iter().map(|&index| requests[index as usize].total_len);
-        let bytes = lengths.fold(0, u64::saturating_add);
         let mergeable = !apart && kind.transfers();
-        let longest = if mergeable { longest_merge(bytes, geometry) } else { 0 };
+        let longest = if mergeable { LONGEST_MERGE.min(geometry.max_transfer) } else { 0 };
         let (mut merged, mut direct, mut staged) = (0, 0, 0);
         for position in wave {
             let request = &requests[order[position] as usize];
