@@ -59,6 +59,9 @@ pub(crate) fn write(
     let block_size = store.block_size.get() as usize;
     let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
     let mut piece = piece(store, blocks).doing(DOING)?;
+    // The system gives the memory when it is touched: better here than under a lock of the index, for which puts
+    // would wait while a huge page is cleared.
+    piece.fill(0);
     if committed.last_number > committed.number && !Fault::FailedHeaderKept.is_on() {
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
