@@ -3,6 +3,7 @@
 mod entries;
 mod shard;
 
+use std::ops::Deref;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use entries::Entries;
@@ -108,21 +109,10 @@ impl Index {
     }
 
     /// Where the objects with these key hashes are; appends them to `located`.
-    ///
-    /// In a large store it is misses of the cache that a look-up costs. Here those of a batch overlap: first all
-    /// tables are asked, then all entries, and between those of one key and the next there is no lock.
     pub(crate) fn find_many(&self, hashes: &[KeyHash], located: &mut Vec<Option<Located>>) {
         for hashes in hashes.chunks(KEYS_AT_ONCE) {
             let locked = self.lock_shards(hashes, |shard| self.read(shard));
-            let shard = |hash| locked[shard_of(hash, self.shards.len())].as_deref();
-            let mut likely = [None; KEYS_AT_ONCE];
-            for (likely, hash) in likely.iter_mut().zip(hashes) {
-                *likely = shard(hash).and_then(|shard| shard.likely(hash));
-            }
-            located.extend(hashes.iter().zip(likely).map(|(hash, likely)| {
-                let (shard, likely) = (shard(hash)?, likely?);
-                shard.find_at(likely, hash, &self.entries)
-            }));
+            self.find_locked(&locked, hashes, |found| located.push(found));
         }
     }
 
@@ -130,12 +120,15 @@ impl Index {
     pub(crate) fn publish_many(&self, batch: &[Located], retired: &mut Vec<Place>) {
         for batch in batch.chunks(KEYS_AT_ONCE) {
             let hashes = batch.iter().map(|new| &new.entry.key_hash);
-            let mut locked = self.lock_shards(hashes, |shard| self.write(shard));
+            let mut locked = self.lock_shards(hashes.clone(), |shard| self.write(shard));
+            // Afterwards everything that publishing looks at is in the cache.
+            let mut replaced = 0;
+            self.find_locked(&locked, hashes, |found| replaced += usize::from(found.is_some()));
+            retired.reserve(replaced);
             for new in batch {
                 let shard = &mut locked[shard_of(&new.entry.key_hash, self.shards.len())];
-                let publish =
-                    |shard: &mut RwLockWriteGuard<'_, Shard>| shard.publish(*new, &self.entries);
-                retired.extend(shard.as_mut().and_then(publish));
+                let shard = shard.as_deref_mut();
+                retired.extend(shard.and_then(|shard| shard.publish(*new, &self.entries)));
             }
         }
     }
@@ -164,6 +157,28 @@ impl Index {
         }
         let shard = shard_of(&entry.key_hash, self.shards.len());
         self.write(shard).evict(Located { slot, entry }, oldest, &self.entries)
+    }
+
+    /// Looks up to [`KEYS_AT_ONCE`] keys up, whose shards are locked.
+    ///
+    /// In a large store it is misses of the cache that a look-up costs. Here those of different keys overlap: first
+    /// all tables are asked, then all entries, and between one key and the next there is no lock.
+    fn find_locked<'a>(
+        &self,
+        locked: &[Option<impl Deref<Target = Shard>>; MAX_SHARDS],
+        hashes: impl IntoIterator<Item = &'a KeyHash, IntoIter: Clone>,
+        mut found: impl FnMut(Option<Located>),
+    ) {
+        let hashes = hashes.into_iter();
+        let shard = |hash| locked[shard_of(hash, self.shards.len())].as_deref();
+        let mut likely = [None; KEYS_AT_ONCE];
+        for (likely, hash) in likely.iter_mut().zip(hashes.clone()) {
+            *likely = shard(hash).and_then(|shard| shard.likely(hash));
+        }
+        for (likely, hash) in likely.into_iter().zip(hashes) {
+            let shard = shard(hash).zip(likely);
+            found(shard.and_then(|(shard, likely)| shard.find_at(likely, hash, &self.entries)));
+        }
     }
 
     /// Locks the shards of these keys, from the first to the last, so that two who lock several do not wait for
