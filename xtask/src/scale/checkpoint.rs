@@ -17,6 +17,8 @@ const SLOTS: u64 = 100_000;
 const KEYS: u64 = 50_000;
 const PAYLOAD: usize = 4096;
 const BATCH: u64 = 32;
+/// Between two flushes, about as long as a checkpoint writes between two of its own.
+const PAUSE: Duration = Duration::from_micros(500);
 const SLICE: Duration = Duration::from_secs(3);
 
 pub(super) fn run(path: &Path, rounds: u32) -> Result<()> {
@@ -59,7 +61,7 @@ pub(super) fn run(path: &Path, rounds: u32) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beside {
     Nothing,
-    /// A checkpoint needs two: how much of its price is the device's.
+    /// With pauses: how much of the price of a checkpoint is that of its flushes.
     Flushes,
     Checkpoints,
 }
@@ -82,7 +84,10 @@ fn slice(store: &Store, payload: &[u8], beside: Beside) -> Result<Sample> {
                 while !over.load(Ordering::Relaxed) {
                     match beside {
                         Beside::Checkpoints => store.checkpoint()?,
-                        Beside::Flushes | Beside::Nothing => store.flush()?,
+                        Beside::Flushes | Beside::Nothing => {
+                            store.flush()?;
+                            thread::sleep(PAUSE);
+                        }
                     }
                     times.fetch_add(1, Ordering::Relaxed);
                 }

@@ -18,7 +18,7 @@ whether puts wait for checkpoints.
   recovery    opening a store that was not closed, against fio reading at random at depth 128. The store takes
               4 GiB below target/ unless a file is named.
   checkpoint  the 99th percentile of put_many while checkpoints are written back to back, against none, and
-              against flushes back to back, which are the device's share of it
+              against flushes that come as often as theirs, which are the device's share of it
 
 Each figure is the median of some rounds, in which what is compared takes turns.";
 
