@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use zerocopy::{FromZeros, KnownLayout, transmute};
+use zerocopy::{FromZeros, transmute};
 
 use crate::Error;
 use crate::format::ObjectEntry;
@@ -23,39 +23,36 @@ pub(super) struct Entries {
 
 struct Chunk {
     lock: Mutex<()>,
-    entries: Box<[Words]>,
+    /// The entries, behind as many words as it takes for each to lie in one line of the cache. An allocation that is
+    /// itself aligned like that would be cleared at once; this one takes no memory where it is not used.
+    words: Box<[AtomicU64]>,
+    skipped: usize,
 }
 
-/// An entry in a form that may be read while it changes, by readers who are kept from it by a lock; within
-/// one line of the cache.
-#[derive(FromZeros, KnownLayout)]
-#[repr(C, align(32))]
-struct Words([AtomicU64; 4]);
+/// An entry in a form that may be read while it changes, by readers who are kept from it by a lock.
+type Words = [AtomicU64; size_of::<ObjectEntry>() / size_of::<u64>()];
 
-impl Words {
-    fn load(&self) -> ObjectEntry {
-        transmute!(self.0.each_ref().map(|word| word.load(Ordering::Relaxed)))
-    }
+fn load(words: &Words) -> ObjectEntry {
+    transmute!(words.each_ref().map(|word| word.load(Ordering::Relaxed)))
+}
 
-    fn store(&self, entry: ObjectEntry) {
-        let words: [u64; 4] = transmute!(entry);
-        for (to, word) in self.0.iter().zip(words) {
-            to.store(word, Ordering::Relaxed);
-        }
+fn store(words: &Words, entry: ObjectEntry) {
+    let entry: [u64; 4] = transmute!(entry);
+    for (to, word) in words.iter().zip(entry) {
+        to.store(word, Ordering::Relaxed);
     }
 }
 
 impl Entries {
     pub(super) fn new(slots: u64) -> Result<Self, Error> {
-        let bytes = slots.saturating_mul(size_of::<Words>() as u64);
+        let bytes = slots.saturating_mul(size_of::<ObjectEntry>() as u64);
         let no_memory = || Error::OutOfMemory { what: "the index", bytes };
         let mut left = usize::try_from(slots).map_err(|_| no_memory())?;
         let mut chunks = Vec::new();
         chunks.try_reserve_exact(left.div_ceil(CHUNK)).map_err(|_| no_memory())?;
         while left > 0 {
             let len = left.min(CHUNK);
-            let entries = <[Words]>::new_box_zeroed_with_elems(len).map_err(|_| no_memory())?;
-            chunks.push(Chunk { lock: Mutex::new(()), entries });
+            chunks.push(Chunk::new(len).ok_or_else(no_memory)?);
             left -= len;
         }
         Ok(Self { chunks: chunks.into(), slots })
@@ -67,19 +64,19 @@ impl Entries {
 
     /// The entry of a slot, for who has the lock of the shard of its key: it takes no other.
     pub(super) fn of_locked_shard(&self, slot: u32) -> ObjectEntry {
-        self.words(slot).load()
+        load(self.words(slot))
     }
 
     /// The entry of a slot.
     pub(super) fn get(&self, slot: u32) -> ObjectEntry {
         let _lock = self.chunks[slot as usize / CHUNK].lock();
-        self.words(slot).load()
+        load(self.words(slot))
     }
 
     /// Changes the entry of a slot, for who has the lock of the shards of the old and the new key.
     pub(super) fn set(&self, slot: u32, entry: ObjectEntry) {
         let _lock = self.chunks[slot as usize / CHUNK].lock();
-        self.words(slot).store(entry);
+        store(self.words(slot), entry);
     }
 
     /// Copies the entries of the slots from `first` on.
@@ -90,8 +87,8 @@ impl Entries {
             let (now, later) = into.split_at_mut(len);
             let chunk = &self.chunks[at / CHUNK];
             let _lock = chunk.lock();
-            for (to, words) in now.iter_mut().zip(&chunk.entries[at % CHUNK..]) {
-                *to = words.load();
+            for (to, words) in now.iter_mut().zip(&chunk.entries()[at % CHUNK..]) {
+                *to = load(words);
             }
             at += len;
             into = later;
@@ -99,11 +96,26 @@ impl Entries {
     }
 
     fn words(&self, slot: u32) -> &Words {
-        &self.chunks[slot as usize / CHUNK].entries[slot as usize % CHUNK]
+        &self.chunks[slot as usize / CHUNK].entries()[slot as usize % CHUNK]
     }
 }
 
 impl Chunk {
+    /// A chunk of so many entries, if there is memory for it.
+    fn new(entries: usize) -> Option<Self> {
+        let alignment = size_of::<Words>();
+        let most_skipped = alignment / size_of::<u64>() - 1;
+        let len = entries.checked_mul(size_of::<Words>() / size_of::<u64>())?;
+        let words =
+            <[AtomicU64]>::new_box_zeroed_with_elems(len.checked_add(most_skipped)?).ok()?;
+        let skipped = words.as_ptr().align_offset(alignment).min(most_skipped);
+        Some(Self { lock: Mutex::new(()), words, skipped })
+    }
+
+    fn entries(&self) -> &[Words] {
+        self.words[self.skipped..].as_chunks().0
+    }
+
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
