@@ -10,6 +10,8 @@ use crate::format::ObjectEntry;
 
 /// Slots whose entries share a lock.
 const CHUNK: usize = 4096;
+/// Words of an entry.
+const WORDS: usize = size_of::<ObjectEntry>() / size_of::<u64>();
 
 /// One entry per slot, in slot order, as a checkpoint holds them: 32 bytes a slot.
 ///
@@ -30,14 +32,14 @@ struct Chunk {
 }
 
 /// An entry in a form that may be read while it changes, by readers who are kept from it by a lock.
-type Words = [AtomicU64; size_of::<ObjectEntry>() / size_of::<u64>()];
+type Words = [AtomicU64; WORDS];
 
 fn load(words: &Words) -> ObjectEntry {
     transmute!(words.each_ref().map(|word| word.load(Ordering::Relaxed)))
 }
 
 fn store(words: &Words, entry: ObjectEntry) {
-    let entry: [u64; 4] = transmute!(entry);
+    let entry: [u64; WORDS] = transmute!(entry);
     for (to, word) in words.iter().zip(entry) {
         to.store(word, Ordering::Relaxed);
     }
@@ -103,12 +105,10 @@ impl Entries {
 impl Chunk {
     /// A chunk of so many entries, if there is memory for it.
     fn new(entries: usize) -> Option<Self> {
-        let alignment = size_of::<Words>();
-        let most_skipped = alignment / size_of::<u64>() - 1;
-        let len = entries.checked_mul(size_of::<Words>() / size_of::<u64>())?;
-        let words =
-            <[AtomicU64]>::new_box_zeroed_with_elems(len.checked_add(most_skipped)?).ok()?;
-        let skipped = words.as_ptr().align_offset(alignment).min(most_skipped);
+        let most_skipped = WORDS - 1;
+        let len = entries.checked_mul(WORDS)?.checked_add(most_skipped)?;
+        let words = <[AtomicU64]>::new_box_zeroed_with_elems(len).ok()?;
+        let skipped = words.as_ptr().align_offset(size_of::<Words>()).min(most_skipped);
         Some(Self { lock: Mutex::new(()), words, skipped })
     }
 
