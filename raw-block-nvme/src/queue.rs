@@ -87,16 +87,10 @@ impl NvmeQueue {
 
     /// Puts the entry for what is in a slot into the submission queue.
     fn push(&mut self, slot: u32) {
-        let serves_vectored = self.ring.device().serves_vectored_fixed();
         let Some(issued) = self.ring.get(slot) else { return };
         let Some(accepted) = self.ops.get(issued.part.op) else { return };
         let segments = issued.segments.0.as_slice();
-        let memory = match self.ring.region(segments) {
-            _ if issued.plain => Lookup::Plain,
-            // Before Linux 6.15 a list of segments cannot name registered memory.
-            Lookup::Region(_) if segments.len() > 1 && !serves_vectored => Lookup::Plain,
-            lookup => lookup,
-        };
+        let memory = if issued.plain { Lookup::Plain } else { self.ring.region(segments) };
         let entry = self.entry(&accepted.op, issued, memory);
         if let Some(issued) = self.ring.get_mut(slot) {
             issued.registered = matches!(memory, Lookup::Region(_));

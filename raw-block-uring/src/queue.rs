@@ -12,7 +12,6 @@ use crate::device::RingDevice;
 use crate::entry;
 use crate::in_flight::{InFlight, Verdict};
 use crate::kernel::{Kernel, Linux};
-use crate::regions::Lookup;
 use crate::ring::Ring;
 use crate::width::{Standard, Width};
 
@@ -50,15 +49,7 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         let Some(InFlight { op, .. }) = self.ring.get(slot) else { return };
         let piece = entry::one_piece(op.iovecs());
         let segments = piece.as_ref().map_or(op.iovecs(), std::slice::from_ref);
-        let memory = match self.ring.region(segments) {
-            // Before Linux 6.15 a vectored transfer cannot use registered memory.
-            Lookup::Region(_)
-                if segments.len() > 1 && !self.ring.device().serves_vectored_fixed() =>
-            {
-                Lookup::Plain
-            }
-            lookup => lookup,
-        };
+        let memory = self.ring.region(segments);
         let entry = entry::of(op, segments, self.file.is_block_device(), memory);
         // SAFETY: the entry names the memory of the op and its segment list, both valid while the op
         // lives, and the op stays in its slot until its completion was taken in. Its region was looked

@@ -189,10 +189,16 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         self.regions = self.device.regions_for::<W>(&self.raw);
     }
 
-    /// The registered region that holds all of these segments.
+    /// What registered memory can do for an entry that names these segments.
     #[must_use]
     pub fn region(&self, segments: &[libc::iovec]) -> Lookup {
-        self.regions.find(segments)
+        match self.regions.find(segments) {
+            // Before Linux 6.15 a list of segments cannot name registered memory.
+            Lookup::Region(_) if segments.len() > 1 && !self.device.serves_vectored_fixed() => {
+                Lookup::Plain
+            }
+            lookup => lookup,
+        }
     }
 
     /// Puts an entry for what is in `slot` into the submission queue. A slot has one entry at a time.
