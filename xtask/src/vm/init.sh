@@ -14,6 +14,11 @@ exec </dev/null >/dev/vport0p1 2>&1
 
 tell() { printf '\n@vm %s\n' "$*"; }
 
+# The host waits for the empty line before this one.
+tell "kernel $(uname -r)"
+# The kernel was told to boot with one.
+echo 1 >/sys/devices/system/cpu/cpu1/online || tell "trouble there is no second processor"
+
 while read -r module; do
     insmod "/modules/$module" || tell "trouble the module $module cannot be loaded"
 done </modules/order
@@ -47,7 +52,6 @@ connect_over_tcp() {
 }
 connect_over_tcp || tell "trouble there is no namespace over TCP"
 
-tell "kernel $(uname -r)"
 for program in /tests/*; do
     tell "begins ${program##*/}"
     # The arguments are words.

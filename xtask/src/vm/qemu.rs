@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -13,6 +14,9 @@ use anyhow::{Context, Result, bail};
 
 /// How much of the console is shown when a guest died.
 const CONSOLE_LINES: usize = 25;
+
+/// How often a guest is booted before QEMU's own death is taken for an answer.
+const BOOTS: u32 = 3;
 
 /// A version of QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,10 +58,23 @@ pub(crate) struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Starts it.
+    /// Starts it and waits for the empty line that is the first of its first process.
+    ///
+    /// QEMU itself may abort while a guest of several processors boots under emulation
+    /// (`iotlb_to_section: Assertion`, its issue 1921). Nothing of ours has run by then, so the guest is booted again. What
+    /// kills QEMU later, or ends the guest in any other way, is a failure.
+    ///
+    /// # Errors
+    /// When QEMU cannot be run, is killed by a signal each time, or ends by itself before the first process runs; when
+    /// the guest takes too long.
     pub(crate) fn start(&self) -> Result<Running> {
-        // A panic ends it: it reboots at once, and that is not allowed.
-        let mut parameters = "console=ttyS0 panic=-1 loglevel=5".to_owned();
+        until_it_speaks(|| self.boot())
+    }
+
+    fn boot(&self) -> Result<Running> {
+        // A panic ends it: it reboots at once, and that is not allowed. While the devices are set up a second processor
+        // is what QEMU aborts over (see above), so the first process starts it.
+        let mut parameters = "console=ttyS0 panic=-1 loglevel=5 maxcpus=1".to_owned();
         for (name, value) in &self.variables {
             parameters.push_str(&format!(" {name}=\"{value}\""));
         }
@@ -81,20 +98,25 @@ impl Guest<'_> {
             .stdout(Stdio::piped());
         // That of the guest before.
         let _ = fs::remove_file(&self.console);
-        let mut child =
-            command.spawn().with_context(|| format!("cannot run {}", self.qemu.display()))?;
-        let output = child.stdout.take().context("QEMU has no output")?;
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-                let line = String::from_utf8_lossy(&line).into_owned();
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let deadline = Instant::now() + self.timeout;
-        Ok(Running { child, lines, deadline, timeout: self.timeout, console: self.console.clone() })
+        Running::spawn(&mut command, self.timeout, self.console.clone())
+    }
+}
+
+/// Boots a guest, see [`Guest::start`].
+fn until_it_speaks(boot: impl Fn() -> Result<Running>) -> Result<Running> {
+    let mut boots = 1;
+    loop {
+        let mut running = boot()?;
+        if running.next_line()?.is_some() {
+            return Ok(running);
+        }
+        let status = running.wait()?;
+        let words = running.last_words();
+        if status.signal().is_none() || boots == BOOTS {
+            bail!("QEMU ended ({status}) before the guest ran anything, in boot {boots}{words}");
+        }
+        println!("QEMU ended ({status}) before the guest ran anything; it is booted again{words}");
+        boots += 1;
     }
 }
 
@@ -109,6 +131,23 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    fn spawn(qemu: &mut Command, timeout: Duration, console: PathBuf) -> Result<Self> {
+        let mut child = qemu
+            .spawn()
+            .with_context(|| format!("cannot run {}", Path::new(qemu.get_program()).display()))?;
+        let output = child.stdout.take().context("QEMU has no output")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, lines, deadline: Instant::now() + timeout, timeout, console })
+    }
+
     /// The next line from the tests, or nothing when QEMU has ended.
     ///
     /// # Errors
@@ -159,7 +198,40 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    /// What comes of a guest whose QEMU is this script, which knows how often it was booted, and that number.
+    fn booted(script: &str) -> (Result<Option<String>>, u32) {
+        let boots = Cell::new(0);
+        let boot = || {
+            boots.set(boots.get() + 1);
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).env("BOOT", boots.get().to_string()).stdout(Stdio::piped());
+            Running::spawn(&mut shell, Duration::from_secs(60), PathBuf::from("no console"))
+        };
+        let line = until_it_speaks(boot).and_then(|mut running| running.next_line());
+        (line, boots.get())
+    }
+
+    #[test]
+    fn a_guest_is_booted_again_when_qemu_dies_before_it_speaks() {
+        let (line, boots) = booted("[ $BOOT = 2 ] || kill -ABRT $$\necho\necho @vm kernel");
+        assert_eq!((line.unwrap().as_deref(), boots), (Some("@vm kernel"), 2));
+        let (line, boots) = booted("kill -ABRT $$");
+        assert!(line.unwrap_err().to_string().contains("in boot 3"));
+        assert_eq!(boots, 3);
+    }
+
+    #[test]
+    fn a_guest_is_booted_once_when_it_ends_by_itself_or_has_spoken() {
+        let (line, boots) = booted("exit 1");
+        assert!(line.unwrap_err().to_string().contains("in boot 1"));
+        assert_eq!(boots, 1);
+        let (line, boots) = booted("echo\nkill -ABRT $$");
+        assert_eq!((line.unwrap(), boots), (None, 1));
+    }
 
     #[test]
     fn versions_are_read_and_ordered() {
