@@ -4,6 +4,7 @@
 //! `simulated` these are the calls of the standard library.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 #[cfg(feature = "simulated")]
 use crate::simulated::turns;
@@ -38,4 +39,20 @@ pub fn wait<'a, T>(
     }
     let _ = mutex;
     signal.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same for no longer than this, which means nothing while turns are taken: there another thread may go first.
+pub fn wait_for<'a, T>(
+    signal: &Condvar,
+    mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    at_most: Duration,
+) -> MutexGuard<'a, T> {
+    #[cfg(feature = "simulated")]
+    if turns::are_taken() {
+        drop(guard);
+        return lock(mutex);
+    }
+    let _ = mutex;
+    signal.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner).0
 }

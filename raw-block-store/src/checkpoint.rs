@@ -1,5 +1,7 @@
 //! Checkpoints: writing an image of the index, and reading it back.
 
+use std::time::{Duration, Instant};
+
 use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, ReadAt, WriteAt};
 
 use crate::Error;
@@ -14,6 +16,8 @@ use crate::layout::buffer_len;
 
 /// Bytes of a container that are written or read at once: what others wait for behind it is not long.
 const PIECE: usize = 256 << 10;
+/// Bytes of a body behind which it is flushed, so that the flush that follows is not long either.
+const UNFLUSHED: usize = 4 << 20;
 
 /// The checkpoint that counts.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +39,24 @@ pub(crate) struct Contents<'a> {
     pub(crate) next_sequence: u64,
 }
 
+/// Those who use the device while a checkpoint is written.
+pub(crate) trait Others {
+    /// Makes durable what is complete.
+    fn make_durable(&self) -> Result<(), raw_block_core::Error>;
+
+    /// Leaves the device to them, behind a write that took so long.
+    fn make_room(&self, took: Duration);
+}
+
+/// There are none.
+impl Others for Dispatcher {
+    fn make_durable(&self) -> Result<(), raw_block_core::Error> {
+        self.flush()
+    }
+
+    fn make_room(&self, _: Duration) {}
+}
+
 /// Writes a checkpoint to the container that does not hold the committed one, and commits it: body, flush,
 /// header, flush. The flush of the body makes durable everything that it names, and everything that
 /// replaced what it does not name.
@@ -46,7 +68,7 @@ pub(crate) fn write(
     store: &Superblock,
     committed: &mut Committed,
     contents: Contents<'_>,
-    flush: impl Fn() -> Result<(), raw_block_core::Error>,
+    others: &impl Others,
 ) -> Result<(), Error> {
     const DOING: &str = "write a checkpoint";
     let Contents { index, covered, next_sequence } = contents;
@@ -66,13 +88,14 @@ pub(crate) fn write(
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
         device.write_buffers(&[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;
-        flush().doing(DOING)?;
+        others.make_durable().doing(DOING)?;
     }
     committed.last_number += 1;
     let number = committed.last_number;
 
     let mut live = 0;
     let mut next_block = 0;
+    let mut unflushed = 0;
     while next_block < blocks {
         let first_block = next_block;
         let mut filled = 0;
@@ -94,14 +117,20 @@ pub(crate) fn write(
             next_block += 1;
         }
         let at = offset + (1 + first_block) * block_size as u64;
+        let began = Instant::now();
         device.write_buffers(&[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
+        let took = began.elapsed();
+        unflushed += filled;
         if next_block < blocks {
-            // One flush of everything at the end would hold up the device for long.
-            flush().doing(DOING)?;
+            if unflushed >= UNFLUSHED {
+                others.make_durable().doing(DOING)?;
+                unflushed = 0;
+            }
+            others.make_room(took);
         }
     }
     if !Fault::BodyNotFlushed.is_on() {
-        flush().doing(DOING)?;
+        others.make_durable().doing(DOING)?;
     }
 
     let mut header = CheckpointHeader::new(store);
@@ -113,7 +142,7 @@ pub(crate) fn write(
     header.encode(block, store)?;
     device.write_buffers(&[WriteAt::new(offset, block)]).all().doing(DOING)?;
     if !Fault::CheckpointHeaderNotFlushed.is_on() {
-        flush().doing(DOING)?;
+        others.make_durable().doing(DOING)?;
     }
 
     *committed = Committed { number, container, last_number: number };

@@ -31,6 +31,7 @@ mod hash;
 mod index;
 mod layout;
 mod options;
+mod pace;
 mod pin;
 mod progress;
 mod put;

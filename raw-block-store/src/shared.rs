@@ -1,16 +1,18 @@
 //! What the calls of a store and its checkpoint thread share.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use raw_block_core::{Dispatcher, OpKind, waiting};
 
 use crate::Error;
-use crate::checkpoint::{self, Committed};
+use crate::checkpoint::{self, Committed, Others};
 use crate::error::Doing;
 use crate::eviction::{Eviction, Fate};
 use crate::fault::Fault;
 use crate::format::Superblock;
 use crate::index::Index;
+use crate::pace::{Pace, pause_behind};
 use crate::space::{Because, LogPlace, Place, Remedy, Space};
 use crate::stats::Counters;
 
@@ -32,8 +34,9 @@ pub(crate) struct Shared {
     space: Mutex<Waited>,
     /// Signalled when a change or a get is over, if somebody waits for one.
     over: Condvar,
-    /// Held while a checkpoint is taken.
+    /// Held while a checkpoint is taken; to be locked by `pace`.
     committed: Mutex<Committed>,
+    pace: Pace,
 }
 
 struct Waited {
@@ -60,6 +63,7 @@ impl Shared {
             space: Mutex::new(Waited { space, waiting: 0 }),
             over: Condvar::new(),
             committed: Mutex::new(committed),
+            pace: Pace::default(),
         }
     }
 
@@ -86,7 +90,7 @@ impl Shared {
 
     /// Writes a checkpoint if it is wanted when no other is under way any more.
     fn checkpoint_if(&self, wanted: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
-        let mut committed = waiting::lock(&self.committed);
+        let mut committed = self.pace.lock(&self.committed);
         // The sequence that is covered is chosen before the index is copied: what is published meanwhile
         // speaks for itself.
         let (covered, next_sequence) = {
@@ -102,11 +106,9 @@ impl Shared {
             };
             (covered, next_sequence)
         };
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let contents = checkpoint::Contents { index: &self.index, covered, next_sequence };
-        checkpoint::write(&self.device, &self.layout, &mut committed, contents, || {
-            self.flush_device()
-        })?;
+        checkpoint::write(&self.device, &self.layout, &mut committed, contents, self)?;
         {
             let mut guard = self.lock();
             guard.space.commit(committed.number, covered);
@@ -128,7 +130,7 @@ impl Shared {
     /// # Errors
     /// [`Error::CheckpointLost`] when it is damaged, [`Error::Device`] when it cannot be read.
     pub(crate) fn verify_checkpoint(&self) -> Result<(), Error> {
-        let committed = waiting::lock(&self.committed);
+        let committed = self.pace.lock(&self.committed);
         let found = checkpoint::find(&self.device, &self.layout)?;
         let ours = found.iter().find(|found| found.committed.number == committed.number);
         match ours {
@@ -306,6 +308,18 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Waited> {
         waiting::lock(&self.space)
+    }
+}
+
+impl Others for Shared {
+    fn make_durable(&self) -> Result<(), raw_block_core::Error> {
+        self.flush_device()
+    }
+
+    fn make_room(&self, took: Duration) {
+        if !self.space(Space::is_idle) {
+            self.pace.pause(pause_behind(took));
+        }
     }
 }
 

@@ -113,7 +113,7 @@ impl Store {
         superblocks.erase(&device)?;
         let mut committed = Committed { number: 0, container: 1, last_number: 0 };
         let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
-        checkpoint::write(&device, &superblock, &mut committed, contents, || device.flush())?;
+        checkpoint::write(&device, &superblock, &mut committed, contents, &device)?;
         let state = SuperblockState::Clean { checkpoint: committed.number, verified: true };
         superblocks.mark(&device, state)?;
         tracing::info!(device = name, slots = superblock.slot_count.get(), "a store was made");
@@ -207,7 +207,7 @@ impl Store {
             // Now this checkpoint speaks for everything that was found, and slots whose headers could
             // bring an old state back can be written again.
             let contents = Contents { index: &index, covered: next_sequence - 1, next_sequence };
-            checkpoint::write(&device, &layout, &mut committed, contents, || device.flush())?;
+            checkpoint::write(&device, &layout, &mut committed, contents, &device)?;
         }
         let log_blocks = layout.delete_log_len.get() / u64::from(layout.block_size.get());
         let live = index.live().map(|live| live.slot);
@@ -243,7 +243,8 @@ impl Store {
         self.shared.flush()
     }
 
-    /// Writes a checkpoint now, beside whatever else is under way.
+    /// Writes a checkpoint now, beside whatever else is under way: it pauses for others as long as there are any, unless
+    /// one of them waits for it.
     ///
     /// There is no need to call this: a thread takes checkpoints when slots run short. It does not make
     /// recovery faster either; it frees slots that wait for a checkpoint.

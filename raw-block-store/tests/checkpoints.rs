@@ -9,10 +9,14 @@ use raw_block_core::Geometry;
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_store::FormatOptions;
 
-/// The ops of one checkpoint of a store with so many slots.
+/// The ops of one checkpoint of a store with so many slots, of two blocks each.
 fn ops(slots: u64) -> u64 {
     let simulated = SimulatedDevice::new(Geometry::new(256 << 20, 512).unwrap(), 1).unwrap();
-    let options = FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(4096) };
+    let options = FormatOptions {
+        slot_count: Some(slots),
+        block_size: Some(512),
+        ..FormatOptions::for_payloads(512)
+    };
     let store = store_on(&simulated.backend(), &options);
     let before = simulated.ops_so_far();
     store.checkpoint().unwrap();
@@ -25,8 +29,10 @@ fn a_short_checkpoint_is_a_body_and_a_header_with_a_flush_behind_each() {
 }
 
 #[test]
-fn a_long_checkpoint_is_flushed_piece_by_piece() {
-    // Three pieces of 64 blocks, with 127 entries in each block.
-    let pieces = 20_000_u64.div_ceil(127).div_ceil(64);
-    assert_eq!(ops(20_000), 2 * pieces + 2);
+fn a_long_checkpoint_is_flushed_in_between() {
+    // Pieces of 512 blocks, with 14 entries in each block, and a flush behind 16 of them.
+    let piece = 512 * 14;
+    assert_eq!(ops(16 * piece), 16 + 3);
+    assert_eq!(ops(16 * piece + 1), 17 + 1 + 3);
+    assert_eq!(ops(28 * piece), 28 + 1 + 3);
 }

@@ -182,6 +182,11 @@ impl Space {
         self.log.in_use()
     }
 
+    /// Whether no change and no get is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.under_way.is_empty() && self.gets.is_empty()
+    }
+
     /// The highest sequence for which a checkpoint can speak whose copy of the index begins now: every
     /// change up to it shows in the index.
     pub(crate) fn coverable(&self) -> u64 {

@@ -29,6 +29,19 @@ fn a_put_takes_slots_and_growing_sequences_together() {
 }
 
 #[test]
+fn it_is_idle_when_no_change_and_no_get_is_under_way() {
+    let mut space = space();
+    assert!(space.is_idle());
+    space.begin_put(1, &mut Vec::new());
+    assert!(!space.is_idle());
+    let get = space.begin_get();
+    space.end_change(10);
+    assert!(!space.is_idle());
+    space.end_get(get);
+    assert!(space.is_idle());
+}
+
+#[test]
 fn a_checkpoint_can_speak_only_for_what_is_below_the_oldest_change_under_way() {
     let mut space = space();
     let mut places = Vec::new();

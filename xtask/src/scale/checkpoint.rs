@@ -1,15 +1,16 @@
 //! Whether puts wait for checkpoints.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use hdrhistogram::Histogram;
 use raw_block_core::{AlignedBuf, Direct};
-use raw_block_store::{Engine, FormatOptions, OpenOptions, Put, Store, open_device};
+use raw_block_store::{Engine, FormatOptions, Put, Store, open_device};
 
 use super::{median, scatter};
 
@@ -17,8 +18,8 @@ const SLOTS: u64 = 100_000;
 const KEYS: u64 = 50_000;
 const PAYLOAD: usize = 4096;
 const BATCH: u64 = 32;
-/// Between two flushes, about as long as a checkpoint writes between two of its own.
-const PAUSE: Duration = Duration::from_micros(500);
+/// Objects that can be put before the store takes a checkpoint by itself: an eighth of its slots is free then.
+const BEFORE_ONE: u64 = SLOTS - KEYS - SLOTS / 8 - BATCH;
 const SLICE: Duration = Duration::from_secs(3);
 
 pub(super) fn run(path: &Path, rounds: u32) -> Result<()> {
@@ -28,68 +29,74 @@ pub(super) fn run(path: &Path, rounds: u32) -> Result<()> {
     let device = open_device(path, Engine::Uring, Direct::Required)?;
     let options = FormatOptions { slot_count: Some(SLOTS), ..FormatOptions::for_payloads(4096) };
     Store::format(Arc::clone(&device), &options)?;
-    let without_thread = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
-    let store = Store::open_with(device, &without_thread)?;
+    let store = Store::open(device)?;
     let payload = AlignedBuf::zeroed(PAYLOAD)?;
     // Every slot is written once, so that no round meets blocks that the file system has not laid out.
     for first in (0..3 * KEYS).step_by(512) {
         put(&store, (first..first + 512).map(|key| key % KEYS), &payload)?;
     }
 
-    let (mut checkpoints, mut flushes) = (Vec::new(), Vec::new());
+    let (mut own, mut back_to_back) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        let alone = slice(&store, &payload, Beside::Nothing)?;
-        let flushing = slice(&store, &payload, Beside::Flushes)?;
-        let checkpointing = slice(&store, &payload, Beside::Checkpoints)?;
-        println!(
-            "checkpoint, round {round}: p99 of put_many {} us alone, {} us beside {} flushes, {} us beside {} \
-             checkpoints",
-            alone.p99, flushing.p99, flushing.times, checkpointing.p99, checkpointing.times
-        );
-        flushes.push(flushing.p99 as f64 / alone.p99 as f64);
-        checkpoints.push(checkpointing.p99 as f64 / alone.p99 as f64);
+        let none = slice(&store, &payload, Checkpoints::None)?;
+        let [its_own, all_the_time] = [Checkpoints::Own, Checkpoints::BackToBack]
+            .map(|checkpoints| slice(&store, &payload, checkpoints));
+        let (its_own, all_the_time) = (its_own?, all_the_time?);
+        println!("checkpoint, round {round}: put_many without any {none}");
+        println!("checkpoint, round {round}: put_many with the store's own {its_own}");
+        println!("checkpoint, round {round}: put_many beside one after the other {all_the_time}");
+        own.push(its_own.p99 as f64 / none.p99 as f64);
+        back_to_back.push(all_the_time.p99 as f64 / none.p99 as f64);
     }
     println!(
-        "checkpoint: p99 of put_many of 32 x 4 KiB is {:.2} times that alone, and beside flushes {:.2} times",
-        median(checkpoints),
-        median(flushes)
+        "checkpoint: p99 of put_many of 32 x 4 KiB is {:.2} times that without checkpoints in a store that takes its \
+         own, and {:.2} times beside one after the other",
+        median(own),
+        median(back_to_back)
     );
     Ok(())
 }
 
-/// What goes on beside the puts, over and over.
+/// The checkpoints that are taken while objects are put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beside {
-    Nothing,
-    /// With pauses: how much of the price of a checkpoint is that of its flushes.
-    Flushes,
-    Checkpoints,
+enum Checkpoints {
+    None,
+    /// When the store thinks fit.
+    Own,
+    BackToBack,
 }
 
+/// Latencies of a slice in microseconds.
 struct Sample {
-    /// Microseconds.
+    p50: u64,
     p99: u64,
-    times: u64,
+    longest: u64,
+    batches: u64,
+    checkpoints: u64,
 }
 
-fn slice(store: &Store, payload: &[u8], beside: Beside) -> Result<Sample> {
-    // Frees what was replaced so far, so that neither kind has to wait for slots.
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50, p99, longest, batches, checkpoints } = self;
+        write!(
+            f,
+            "p50 {p50} us, p99 {p99} us, longest {longest} us ({batches} batches, {checkpoints} checkpoints)"
+        )
+    }
+}
+
+fn slice(store: &Store, payload: &[u8], checkpoints: Checkpoints) -> Result<Sample> {
+    // Frees what was replaced so far, so that no kind has to wait for slots at once.
     store.checkpoint()?;
     store.flush()?;
-    let (over, times) = (AtomicBool::new(false), AtomicU64::new(0));
+    let before = store.stats().checkpoints;
+    let over = AtomicBool::new(false);
     let mut latency = Histogram::<u64>::new(3)?;
     thread::scope(|scope| {
-        let other = (beside != Beside::Nothing).then(|| {
+        let other = (checkpoints == Checkpoints::BackToBack).then(|| {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    match beside {
-                        Beside::Checkpoints => store.checkpoint()?,
-                        Beside::Flushes | Beside::Nothing => {
-                            store.flush()?;
-                            thread::sleep(PAUSE);
-                        }
-                    }
-                    times.fetch_add(1, Ordering::Relaxed);
+                    store.checkpoint()?;
                 }
                 anyhow::Ok(())
             })
@@ -97,8 +104,8 @@ fn slice(store: &Store, payload: &[u8], beside: Beside) -> Result<Sample> {
         let end = Instant::now() + SLICE;
         let mut number = 0;
         let mut put_all = || {
-            // No more than there are free slots, without a checkpoint.
-            while Instant::now() < end && number < SLOTS - KEYS - BATCH {
+            while Instant::now() < end && (checkpoints != Checkpoints::None || number < BEFORE_ONE)
+            {
                 let began = Instant::now();
                 put(store, (number..number + BATCH).map(|key| scatter(key) % KEYS), payload)?;
                 latency.record(u64::try_from(began.elapsed().as_micros())?)?;
@@ -109,11 +116,17 @@ fn slice(store: &Store, payload: &[u8], beside: Beside) -> Result<Sample> {
         let done = put_all();
         over.store(true, Ordering::Relaxed);
         if let Some(other) = other {
-            other.join().map_err(|_| anyhow!("what went on beside the puts panicked"))??;
+            other.join().map_err(|_| anyhow!("the thread that takes checkpoints panicked"))??;
         }
         done
     })?;
-    Ok(Sample { p99: latency.value_at_quantile(0.99), times: times.into_inner() })
+    Ok(Sample {
+        p50: latency.value_at_quantile(0.5),
+        p99: latency.value_at_quantile(0.99),
+        longest: latency.max(),
+        batches: latency.len(),
+        checkpoints: store.stats().checkpoints - before,
+    })
 }
 
 fn put(store: &Store, keys: impl Iterator<Item = u64>, payload: &[u8]) -> Result<()> {

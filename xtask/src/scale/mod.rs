@@ -17,8 +17,8 @@ whether puts wait for checkpoints.
               plain map of as many and to copy as much. The large store takes 3 GiB of memory.
   recovery    opening a store that was not closed, against fio reading at random at depth 128. The store takes
               4 GiB below target/ unless a file is named.
-  checkpoint  the 99th percentile of put_many while checkpoints are written back to back, against none, and
-              against flushes that come as often as theirs, which are the device's share of it
+  checkpoint  the 99th percentile of put_many in a store that takes checkpoints when it thinks fit, and beside
+              one after the other, each against none
 
 Each figure is the median of some rounds, in which what is compared takes turns.";
 
