@@ -19,9 +19,9 @@ pub struct Geometry {
     pub capacity: u64,
     /// The device's smallest addressable unit (LBA) in bytes: a power of two.
     pub logical_block: u32,
-    /// Offsets, lengths and segment lengths are multiples of this many bytes.
+    /// Offsets, lengths and segment lengths are multiples of this many bytes: a power of two.
     pub transfer_alignment: u32,
-    /// Memory addresses of segments are multiples of this many bytes.
+    /// Memory addresses of segments are multiples of this many bytes: a power of two.
     pub memory_alignment: u32,
     /// The largest transfer in bytes that the device takes as one command.
     ///

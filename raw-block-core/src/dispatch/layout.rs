@@ -31,17 +31,19 @@ pub(super) fn lay_out(
     mut visit: impl FnMut(Piece),
 ) -> usize {
     let block = geometry.transfer_alignment as usize;
-    let alignment = geometry.memory_alignment as usize;
+    // Both are powers of two, or there would be no dispatcher: masks spare each transfer twenty divisions.
+    let (in_block, in_place) = (block - 1, geometry.memory_alignment as usize - 1);
+    let next_place = |at: usize| (at + in_place) & !in_place;
     // How many bytes of the current block are staged already; at 0 a new piece may be direct.
     let mut filled = 0;
     let mut moved = 0;
     for &segment in segments {
         let mut rest = segment.0;
         while rest.iov_len > 0 {
-            let aligned = (rest.iov_base as usize).is_multiple_of(alignment);
+            let aligned = rest.iov_base as usize & in_place == 0;
             let direct = filled == 0 && aligned && rest.iov_len >= block;
             let len = if direct {
-                rest.iov_len - rest.iov_len % block
+                rest.iov_len & !in_block
             } else if filled == 0 && !aligned {
                 rest.iov_len
             } else {
@@ -49,12 +51,12 @@ pub(super) fn lay_out(
             };
             let piece = Segment(libc::iovec { iov_len: len, ..rest });
             if direct {
-                staging = staging.next_multiple_of(alignment);
+                staging = next_place(staging);
                 visit(Piece::Direct(piece));
             } else {
                 visit(Piece::Staged { caller: piece, at: staging });
                 staging += len;
-                filled = (filled + len) % block;
+                filled = (filled + len) & in_block;
             }
             moved += len as u64;
             rest.iov_base = rest.iov_base.cast::<u8>().wrapping_add(len).cast();
@@ -65,5 +67,5 @@ pub(super) fn lay_out(
         visit(Piece::Padding { at: staging, len });
         staging += len;
     }
-    staging.next_multiple_of(alignment)
+    next_place(staging)
 }

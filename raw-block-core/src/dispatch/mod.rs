@@ -129,7 +129,7 @@ impl Dispatcher {
                 ),
             );
         }
-        if geometry.capacity > MAX_CAPACITY || geometry.transfer_alignment == 0 {
+        if geometry.capacity > MAX_CAPACITY || !geometry.transfer_alignment.is_power_of_two() {
             return refuse(
                 ErrorKind::Unsupported,
                 format!("the device says that it is impossible: {geometry:?}"),

@@ -45,7 +45,7 @@ impl Located {
 /// Newest wins: what changes the index carries a sequence, and a change that comes late, because a newer
 /// change of its key completed first, changes nothing.
 ///
-/// Locks are taken in this order: shards from the first to the last, then a chunk of entries.
+/// Shards are locked from the first to the last.
 pub(crate) struct Index {
     shards: Box<[RwLock<Shard>]>,
     entries: Entries,

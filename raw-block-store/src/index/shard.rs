@@ -82,13 +82,13 @@ impl Shard {
                 if older.entry.sequence > new.entry.sequence && !Fault::LastToCompleteWins.is_on() {
                     return Some(new.place());
                 }
-                entries.set(slot, new.entry);
+                entries.fill(slot, new.entry);
                 *found.get_mut() = slot;
-                entries.set(older_slot, ObjectEntry::NONE);
+                entries.clear(older_slot);
                 Some(older.place())
             }
             Entry::Vacant(room) => {
-                entries.set(slot, new.entry);
+                entries.fill(slot, new.entry);
                 room.insert(slot);
                 None
             }
@@ -124,7 +124,7 @@ impl Shard {
         let hash = spread(&found.entry.key_hash);
         if let Ok(entry) = self.table.find_entry(hash, |&slot| u64::from(slot) == found.slot) {
             let (slot, _) = entry.remove();
-            entries.set(slot, ObjectEntry::NONE);
+            entries.clear(slot);
         }
         found.place()
     }
