@@ -66,6 +66,7 @@ fn a_device_that_claims_to_be_impossible_is_refused() {
         geometry(512, |geometry| geometry.capacity = MAX_CAPACITY + 1),
         geometry(512, |geometry| geometry.capacity = u64::MAX),
         geometry(512, |geometry| geometry.transfer_alignment = 0),
+        geometry(512, |geometry| geometry.transfer_alignment = 1536),
         geometry(512, |geometry| geometry.memory_alignment = 0),
         geometry(512, |geometry| geometry.memory_alignment = 3),
         geometry(512, |geometry| geometry.memory_alignment = 8192),

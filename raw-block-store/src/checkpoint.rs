@@ -6,7 +6,7 @@ use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, ReadAt, WriteAt};
 
 use crate::Error;
 use crate::error::Doing;
-use crate::fault::Fault;
+use crate::fault::{self, Fault};
 use crate::format::{
     CheckpointBlock, CheckpointHeader, Damage, ObjectEntry, Superblock, body_blocks,
     entries_per_block,
@@ -44,8 +44,15 @@ pub(crate) trait Others {
     /// Makes durable what is complete.
     fn make_durable(&self) -> Result<(), raw_block_core::Error>;
 
-    /// Leaves the device to them, behind a write that took so long.
-    fn make_room(&self, took: Duration);
+    /// Leaves the device to them, behind a write that took so long, with so much of the body written.
+    fn make_room(&self, took: Duration, written: Written);
+}
+
+/// How much of a body is written, in blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) blocks: u64,
+    pub(crate) of: u64,
 }
 
 /// There are none.
@@ -54,7 +61,7 @@ impl Others for Dispatcher {
         self.flush()
     }
 
-    fn make_room(&self, _: Duration) {}
+    fn make_room(&self, _: Duration, _: Written) {}
 }
 
 /// Writes a checkpoint to the container that does not hold the committed one, and commits it: body, flush,
@@ -81,9 +88,6 @@ pub(crate) fn write(
     let block_size = store.block_size.get() as usize;
     let blocks = body_blocks(store.slot_count.get(), store.block_size.get()).unwrap_or(0);
     let mut piece = piece(store, blocks).doing(DOING)?;
-    // The system gives the memory when it is touched: better here than under a lock of the index, for which puts
-    // would wait while a huge page is cleared.
-    piece.fill(0);
     if committed.last_number > committed.number && !Fault::FailedHeaderKept.is_on() {
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
@@ -126,7 +130,7 @@ pub(crate) fn write(
                 others.make_durable().doing(DOING)?;
                 unflushed = 0;
             }
-            others.make_room(took);
+            others.make_room(took, Written { blocks: next_block, of: blocks });
         }
     }
     if !Fault::BodyNotFlushed.is_on() {
@@ -152,7 +156,8 @@ pub(crate) fn write(
 /// Memory for a piece of a container of so many blocks: a pool's, because that is in huge pages, and so one
 /// address to the device.
 fn piece(store: &Superblock, blocks: u64) -> Result<AlignedBuf, raw_block_core::Error> {
-    let pool = BufferPool::new(buffer_len(store, blocks, PIECE), 1)?;
+    let limit = if fault::checkpoints_in_single_blocks() { 0 } else { PIECE };
+    let pool = BufferPool::new(buffer_len(store, blocks, limit), 1)?;
     Ok(pool.take().unwrap_or_else(|| unreachable!("nobody else has the pool")))
 }
 

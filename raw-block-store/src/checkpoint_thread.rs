@@ -8,6 +8,7 @@ use crate::shared::Shared;
 /// The thread that takes checkpoints. It sleeps until it is [woken](Self::wake), and ends when this is
 /// dropped.
 pub(crate) struct CheckpointThread {
+    shared: Arc<Shared>,
     signal: Arc<Signal>,
     thread: Option<JoinHandle<()>>,
 }
@@ -30,15 +31,15 @@ impl CheckpointThread {
     pub(crate) fn start(shared: &Arc<Shared>) -> Option<Self> {
         let signal = Arc::new(Signal::default());
         let device = shared.device.backend().device();
-        let (shared, its_signal) = (Arc::clone(shared), Arc::clone(&signal));
+        let (its_shared, its_signal) = (Arc::clone(shared), Arc::clone(&signal));
         let thread = thread::Builder::new()
             .name("raw-block-ckpt".to_owned())
-            .spawn(move || run(&shared, &its_signal))
+            .spawn(move || run(&its_shared, &its_signal))
             .inspect_err(
                 |error| tracing::warn!(device, %error, "there is no thread for checkpoints"),
             )
             .ok()?;
-        Some(Self { signal, thread: Some(thread) })
+        Some(Self { shared: Arc::clone(shared), signal, thread: Some(thread) })
     }
 
     /// Lets the thread see whether a checkpoint is wanted.
@@ -50,10 +51,7 @@ impl CheckpointThread {
 
 fn run(shared: &Shared, signal: &Signal) {
     while signal.wait() {
-        if !shared.wants_checkpoint() {
-            continue;
-        }
-        if let Err(error) = shared.checkpoint() {
+        if let Err(error) = shared.checkpoint_in_time() {
             // From now on whoever needs a checkpoint takes it, and is told why it fails.
             tracing::error!(%error, "a checkpoint failed");
             return;
@@ -78,6 +76,7 @@ impl Signal {
 
 impl Drop for CheckpointThread {
     fn drop(&mut self) {
+        let _hurry = self.shared.hurry();
         self.signal.lock().over = true;
         self.signal.changed.notify_one();
         if let Some(thread) = self.thread.take() {

@@ -1,7 +1,7 @@
 //! Deliberate faults, to see that the crash tests notice them. Only with the feature `faults`, and then only
 //! one at a time, when asked for.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// A rule of the protocol that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,3 +86,15 @@ impl Fault {
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(0);
+
+/// Lets checkpoints be written and read in pieces of one block from now on, so that those of small stores have
+/// several. This is no fault.
+pub fn take_checkpoints_in_single_blocks() {
+    SINGLE_BLOCKS.store(true, Ordering::SeqCst);
+}
+
+pub(crate) fn checkpoints_in_single_blocks() -> bool {
+    cfg!(feature = "faults") && SINGLE_BLOCKS.load(Ordering::Relaxed)
+}
+
+static SINGLE_BLOCKS: AtomicBool = AtomicBool::new(false);

@@ -54,7 +54,7 @@ pub use error::Error;
 pub use eviction::EvictionPolicy;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
-pub use fault::Fault;
+pub use fault::{Fault, take_checkpoints_in_single_blocks};
 pub use get::{Found, Get, Object};
 pub use options::{FormatOptions, OpenOptions};
 pub use pin::Pin;

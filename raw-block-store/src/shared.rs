@@ -1,18 +1,18 @@
 //! What the calls of a store and its checkpoint thread share.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use raw_block_core::{Dispatcher, OpKind, waiting};
 
 use crate::Error;
-use crate::checkpoint::{self, Committed, Others};
+use crate::checkpoint::{self, Committed};
 use crate::error::Doing;
 use crate::eviction::{Eviction, Fate};
 use crate::fault::Fault;
 use crate::format::Superblock;
 use crate::index::Index;
-use crate::pace::{Pace, pause_behind};
+use crate::pace::{Beside, Hurry, Pace};
 use crate::space::{Because, LogPlace, Place, Remedy, Space};
 use crate::stats::Counters;
 
@@ -34,9 +34,9 @@ pub(crate) struct Shared {
     space: Mutex<Waited>,
     /// Signalled when a change or a get is over, if somebody waits for one.
     over: Condvar,
-    /// Held while a checkpoint is taken; to be locked by `pace`.
+    /// Held while a checkpoint is taken.
     committed: Mutex<Committed>,
-    pace: Pace,
+    pub(crate) pace: Pace,
 }
 
 struct Waited {
@@ -75,7 +75,7 @@ impl Shared {
         self.flush_device().doing("flush the store")
     }
 
-    fn flush_device(&self) -> Result<(), raw_block_core::Error> {
+    pub(crate) fn flush_device(&self) -> Result<(), raw_block_core::Error> {
         let began = self.lock().space.begin_flush();
         self.device.flush()?;
         self.lock().space.end_flush(began);
@@ -88,12 +88,22 @@ impl Shared {
         self.checkpoint_if(|_| true)
     }
 
+    /// Writes a checkpoint if slots or log blocks run short.
+    pub(crate) fn checkpoint_in_time(&self) -> Result<(), Error> {
+        self.checkpoint_if(|space| self.runs_short(space))
+    }
+
+    /// Lets checkpoints make no pauses until what is returned is dropped.
+    pub(crate) fn hurry(&self) -> Hurry<'_> {
+        self.pace.hurry()
+    }
+
     /// Writes a checkpoint if it is wanted when no other is under way any more.
     fn checkpoint_if(&self, wanted: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
-        let mut committed = self.pace.lock(&self.committed);
+        let mut committed = waiting::lock(&self.committed);
         // The sequence that is covered is chosen before the index is copied: what is published meanwhile
         // speaks for itself.
-        let (covered, next_sequence) = {
+        let (covered, next_sequence, free_log_blocks) = {
             let guard = self.lock();
             if !wanted(&guard.space) {
                 return Ok(());
@@ -104,11 +114,12 @@ impl Shared {
             } else {
                 guard.space.coverable()
             };
-            (covered, next_sequence)
+            (covered, next_sequence, guard.space.free_log_blocks())
         };
         let started = Instant::now();
         let contents = checkpoint::Contents { index: &self.index, covered, next_sequence };
-        checkpoint::write(&self.device, &self.layout, &mut committed, contents, self)?;
+        let beside = Beside { shared: self, next_sequence, free_log_blocks };
+        checkpoint::write(&self.device, &self.layout, &mut committed, contents, &beside)?;
         {
             let mut guard = self.lock();
             guard.space.commit(committed.number, covered);
@@ -130,7 +141,10 @@ impl Shared {
     /// # Errors
     /// [`Error::CheckpointLost`] when it is damaged, [`Error::Device`] when it cannot be read.
     pub(crate) fn verify_checkpoint(&self) -> Result<(), Error> {
-        let committed = self.pace.lock(&self.committed);
+        let committed = {
+            let _hurry = self.hurry();
+            waiting::lock(&self.committed)
+        };
         let found = checkpoint::find(&self.device, &self.layout)?;
         let ours = found.iter().find(|found| found.committed.number == committed.number);
         match ours {
@@ -150,12 +164,22 @@ impl Shared {
 
     /// Whether slots or log blocks run short, and a checkpoint would help.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        let guard = self.lock();
-        let space = &guard.space;
-        let log_blocks = self.layout.delete_log_len.get() / u64::from(self.layout.block_size);
-        let spare = (self.layout.slot_count.get() / SPARE_PARTS).max(1);
+        self.space(|space| self.runs_short(space))
+    }
+
+    fn runs_short(&self, space: &Space) -> bool {
+        let spare = self.spare_slots();
         let few_slots = space.free_slots() < spare && space.uncovered_sequences() >= spare;
-        few_slots || space.free_log_blocks() < log_blocks.div_ceil(SPARE_PARTS)
+        few_slots || space.free_log_blocks() < self.spare_log_blocks()
+    }
+
+    pub(crate) fn spare_slots(&self) -> u64 {
+        (self.layout.slot_count.get() / SPARE_PARTS).max(1)
+    }
+
+    pub(crate) fn spare_log_blocks(&self) -> u64 {
+        let log_blocks = self.layout.delete_log_len.get() / u64::from(self.layout.block_size);
+        log_blocks.div_ceil(SPARE_PARTS)
     }
 
     /// Takes slots for up to `count` objects. Waits for a checkpoint or a flush if none is free, and
@@ -191,9 +215,12 @@ impl Shared {
             match remedy {
                 Remedy::None => {}
                 Remedy::Flush => self.flush_device().doing("free slots")?,
-                Remedy::Checkpoint => self.checkpoint_if(|space| {
-                    space.checkpoint() == checkpoint && space.remedy() == Remedy::Checkpoint
-                })?,
+                Remedy::Checkpoint => {
+                    let _hurry = self.hurry();
+                    self.checkpoint_if(|space| {
+                        space.checkpoint() == checkpoint && space.remedy() == Remedy::Checkpoint
+                    })?;
+                }
                 Remedy::Wait => self.wait_until(|space| space.remedy() != Remedy::Wait),
                 Remedy::Hopeless => {
                     let guard = self.lock();
@@ -247,9 +274,12 @@ impl Shared {
                 (guard.space.log_remedy(), checkpoint)
             };
             match remedy {
-                Remedy::Checkpoint => self.checkpoint_if(|space| {
-                    space.checkpoint() == checkpoint && space.log_remedy() == Remedy::Checkpoint
-                })?,
+                Remedy::Checkpoint => {
+                    let _hurry = self.hurry();
+                    self.checkpoint_if(|space| {
+                        space.checkpoint() == checkpoint && space.log_remedy() == Remedy::Checkpoint
+                    })?;
+                }
                 Remedy::Wait => self.wait_until(|space| space.log_remedy() != Remedy::Wait),
                 Remedy::None | Remedy::Flush | Remedy::Hopeless => {}
             }
@@ -308,18 +338,6 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Waited> {
         waiting::lock(&self.space)
-    }
-}
-
-impl Others for Shared {
-    fn make_durable(&self) -> Result<(), raw_block_core::Error> {
-        self.flush_device()
-    }
-
-    fn make_room(&self, took: Duration) {
-        if !self.space(Space::is_idle) {
-            self.pace.pause(pause_behind(took));
-        }
     }
 }
 

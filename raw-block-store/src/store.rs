@@ -244,7 +244,7 @@ impl Store {
     }
 
     /// Writes a checkpoint now, beside whatever else is under way: it pauses for others as long as there are any, unless
-    /// one of them waits for it.
+    /// one of them waits for room.
     ///
     /// There is no need to call this: a thread takes checkpoints when slots run short. It does not make
     /// recovery faster either; it frees slots that wait for a checkpoint.

@@ -1,11 +1,8 @@
 //! Stores of very many slots, up to the largest that the format knows: 2^32, on a device of more than 2^48 bytes.
 //!
-//! The largest takes 15 GiB of memory and a quarter of an hour, so it runs only when asked for, with an allocator that
-//! gives back what an index never touched instead of filling it with zeroes for the next one:
+//! The largest takes 15 GiB of memory and a quarter of an hour, so it runs only when asked for:
 //!
 //! ```console
-//! $ sudo sysctl vm.max_map_count=4000000
-//! $ export MALLOC_MMAP_MAX_=4000000 MALLOC_MMAP_THRESHOLD_=131072
 //! $ cargo test --release -p raw-block-store --test limits -- --ignored --nocapture
 //! ```
 

@@ -86,7 +86,8 @@ impl Dispatcher {
     /// A dispatcher over `backend`, with default options. Opens no queue yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`BUFFER_ALIGNMENT`].
+    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`BUFFER_ALIGNMENT`], one of its alignments is
+    /// no power of two, or it is larger than [`MAX_CAPACITY`].
     pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
         Self::with_options(backend, DispatcherOptions::default())
     }

@@ -69,7 +69,8 @@ impl Entries {
         let words = self.words(slot);
         let [hash, rest_of_hash, sequence, lengths]: [u64; WORDS] = transmute!(entry);
         debug_assert_eq!(words[SEQUENCE].load(Ordering::Relaxed), 0, "slot {slot} is not empty");
-        // Who sees one of these also sees that the slot was empty before.
+        // Who sees one of these also sees that the slot was empty before: it was emptied, and given out again, under locks
+        // that this thread has had since.
         fence(Ordering::Release);
         words[0].store(hash, Ordering::Relaxed);
         words[1].store(rest_of_hash, Ordering::Relaxed);

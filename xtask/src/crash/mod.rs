@@ -24,6 +24,7 @@ const MAX_VIOLATIONS: usize = 5;
 
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    raw_block_store::take_checkpoints_in_single_blocks();
     let shelf = Shelf::new()?;
     if let Some(story) = &options.replay {
         return replay(&shelf, story.parse()?);

@@ -9,8 +9,8 @@ use raw_block_core::simulated::SimulatedDevice;
 use raw_block_store::format::{SUPERBLOCK_CELL_LEN, Superblock};
 use raw_block_store::{FormatOptions, Store};
 
-/// Slots of the stores.
-const SLOTS: [u64; 4] = [4, 6, 9, 14];
+/// Slots of the stores. With the largest number and small blocks a checkpoint has three blocks.
+const SLOTS: [u64; 4] = [4, 6, 9, 30];
 /// Block sizes of the stores, and logical blocks of their devices.
 const BLOCK_SIZES: [(u32, u32); 3] = [(512, 512), (4096, 512), (4096, 4096)];
 

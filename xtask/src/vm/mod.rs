@@ -105,8 +105,14 @@ fn programs(directory: &Path) -> Result<Vec<Program>> {
 
 /// Runs every test program in one guest.
 fn tests(guest: &Guest<'_>) -> Result<Report> {
-    let mut running = guest.start()?;
     let mut report = Report::default();
+    let mut running = match guest.start() {
+        Ok(running) => running,
+        Err(error) => {
+            report.fail(&format!("{error:#}"));
+            return Ok(report);
+        }
+    };
     let death = loop {
         match running.next_line() {
             Ok(Some(line)) => {
