@@ -76,7 +76,7 @@ impl Signal {
 
 impl Drop for CheckpointThread {
     fn drop(&mut self) {
-        let _hurry = self.shared.hurry();
+        let _hurry = self.shared.pace.hurry();
         self.signal.lock().over = true;
         self.signal.changed.notify_one();
         if let Some(thread) = self.thread.take() {

@@ -12,7 +12,7 @@ use crate::eviction::{Eviction, Fate};
 use crate::fault::Fault;
 use crate::format::Superblock;
 use crate::index::Index;
-use crate::pace::{Beside, Hurry, Pace};
+use crate::pace::{Beside, Pace};
 use crate::space::{Because, LogPlace, Place, Remedy, Space};
 use crate::stats::Counters;
 
@@ -93,11 +93,6 @@ impl Shared {
         self.checkpoint_if(|space| self.runs_short(space))
     }
 
-    /// Lets checkpoints make no pauses until what is returned is dropped.
-    pub(crate) fn hurry(&self) -> Hurry<'_> {
-        self.pace.hurry()
-    }
-
     /// Writes a checkpoint if it is wanted when no other is under way any more.
     fn checkpoint_if(&self, wanted: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
         let mut committed = waiting::lock(&self.committed);
@@ -142,7 +137,7 @@ impl Shared {
     /// [`Error::CheckpointLost`] when it is damaged, [`Error::Device`] when it cannot be read.
     pub(crate) fn verify_checkpoint(&self) -> Result<(), Error> {
         let committed = {
-            let _hurry = self.hurry();
+            let _hurry = self.pace.hurry();
             waiting::lock(&self.committed)
         };
         let found = checkpoint::find(&self.device, &self.layout)?;
@@ -216,7 +211,7 @@ impl Shared {
                 Remedy::None => {}
                 Remedy::Flush => self.flush_device().doing("free slots")?,
                 Remedy::Checkpoint => {
-                    let _hurry = self.hurry();
+                    let _hurry = self.pace.hurry();
                     self.checkpoint_if(|space| {
                         space.checkpoint() == checkpoint && space.remedy() == Remedy::Checkpoint
                     })?;
@@ -275,7 +270,7 @@ impl Shared {
             };
             match remedy {
                 Remedy::Checkpoint => {
-                    let _hurry = self.hurry();
+                    let _hurry = self.pace.hurry();
                     self.checkpoint_if(|space| {
                         space.checkpoint() == checkpoint && space.log_remedy() == Remedy::Checkpoint
                     })?;
