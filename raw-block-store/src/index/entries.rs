@@ -67,15 +67,15 @@ impl Entries {
     /// Makes the entry of an empty slot that of an object, for who has the lock of the shard of its key.
     pub(super) fn fill(&self, slot: u32, entry: ObjectEntry) {
         let words = self.words(slot);
-        let [hash, rest_of_hash, sequence, lengths]: [u64; WORDS] = transmute!(entry);
+        let entry: [u64; WORDS] = transmute!(entry);
         debug_assert_eq!(words[SEQUENCE].load(Ordering::Relaxed), 0, "slot {slot} is not empty");
         // Who sees one of these also sees that the slot was empty before: it was emptied, and given out again, under locks
         // that this thread has had since.
         fence(Ordering::Release);
-        words[0].store(hash, Ordering::Relaxed);
-        words[1].store(rest_of_hash, Ordering::Relaxed);
-        words[3].store(lengths, Ordering::Relaxed);
-        words[SEQUENCE].store(sequence, Ordering::Release);
+        for at in (0..WORDS).filter(|&at| at != SEQUENCE) {
+            words[at].store(entry[at], Ordering::Relaxed);
+        }
+        words[SEQUENCE].store(entry[SEQUENCE], Ordering::Release);
     }
 
     /// Empties a slot, for who has the lock of the shard of its key.

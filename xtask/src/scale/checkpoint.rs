@@ -39,9 +39,8 @@ pub(super) fn run(path: &Path, rounds: u32) -> Result<()> {
     let (mut own, mut back_to_back) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         let none = slice(&store, &payload, Checkpoints::None)?;
-        let [its_own, all_the_time] = [Checkpoints::Own, Checkpoints::BackToBack]
-            .map(|checkpoints| slice(&store, &payload, checkpoints));
-        let (its_own, all_the_time) = (its_own?, all_the_time?);
+        let its_own = slice(&store, &payload, Checkpoints::Own)?;
+        let all_the_time = slice(&store, &payload, Checkpoints::BackToBack)?;
         println!("checkpoint, round {round}: put_many without any {none}");
         println!("checkpoint, round {round}: put_many with the store's own {its_own}");
         println!("checkpoint, round {round}: put_many beside one after the other {all_the_time}");
