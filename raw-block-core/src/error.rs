@@ -3,6 +3,7 @@
 //! ```text
 //! Error
 //! ├── kind      what to match on (ErrorKind, may grow)
+//! ├── class     what is known of the effect (ErrorClass)
 //! ├── action    what was being done ("write", "open", ...)
 //! ├── place     offset and length in bytes, when it was a transfer
 //! ├── device    path or name of the device
@@ -70,6 +71,45 @@ impl ErrorKind {
     }
 }
 
+/// What is known of the effect of an operation that failed.
+///
+/// A caller, and the dispatcher when it repeats the parts of a merged op, may repeat an operation of
+/// the first two classes. An operation of class [`Unknown`](Self::Unknown) must not be repeated, and
+/// nothing newer must be written to its range before the device was opened again: the device may
+/// still carry it out, after what was written later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The operation was refused before it reached the device. The device is unchanged.
+    NotStarted,
+    /// The device, or the kernel, has reported the failure. The operation has ended; a write may have
+    /// changed a part of its range.
+    Failed,
+    /// The operation was interrupted or lost. Whether and when it takes effect is unknown.
+    Unknown,
+}
+
+impl ErrorClass {
+    /// The class of an error of this kind, unless the code that reports it knows better.
+    const fn of(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::InvalidInput
+            | ErrorKind::Misaligned
+            | ErrorKind::OutOfRange
+            | ErrorKind::Overlap
+            | ErrorKind::Unsupported
+            | ErrorKind::PermissionDenied
+            | ErrorKind::NotFound
+            | ErrorKind::Busy
+            | ErrorKind::OutOfResources
+            | ErrorKind::WritesStopped
+            | ErrorKind::Forked => Self::NotStarted,
+            ErrorKind::NoSpace | ErrorKind::EndOfDevice | ErrorKind::DeviceGone | ErrorKind::Io => {
+                Self::Failed
+            }
+        }
+    }
+}
+
 /// An error of a device, a backend or the dispatcher.
 ///
 /// One word wide, so that a `Result<(), Error>` for each op of a batch is cheap; `Clone`, because
@@ -80,6 +120,7 @@ pub struct Error(Box<Inner>);
 #[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
+    class: ErrorClass,
     action: &'static str,
     place: Option<(u64, u64)>,
     device: Option<Arc<str>>,
@@ -92,6 +133,7 @@ impl Error {
     pub fn new(kind: ErrorKind, action: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
+            class: ErrorClass::of(kind),
             action,
             place: None,
             device: None,
@@ -104,6 +146,13 @@ impl Error {
     pub fn os(action: &'static str, source: io::Error) -> Self {
         let kind = ErrorKind::of(&source);
         Self::new(kind, action, "").caused_by(source)
+    }
+
+    /// The same error, of another class than its kind implies.
+    #[must_use]
+    pub fn with_class(mut self, class: ErrorClass) -> Self {
+        self.0.class = class;
+        self
     }
 
     /// The same error with the operating system's error as its source.
@@ -143,6 +192,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// What is known of the effect of the operation that failed.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        self.0.class
     }
 
     /// Byte offset and length of the transfer that failed, if it was one.
@@ -201,6 +256,15 @@ mod tests {
             "write of 4096 bytes at offset 8192 on /dev/nvme0n1: Input/output error (os error 5)"
         );
         assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.class(), ErrorClass::Failed);
+    }
+
+    #[test]
+    fn a_class_follows_from_the_kind_unless_it_is_given() {
+        let refused = Error::new(ErrorKind::Misaligned, "write", "the rule");
+        assert_eq!(refused.class(), ErrorClass::NotStarted);
+        let unknown = refused.with_class(ErrorClass::Unknown);
+        assert_eq!((unknown.kind(), unknown.class()), (ErrorKind::Misaligned, ErrorClass::Unknown));
     }
 
     #[test]

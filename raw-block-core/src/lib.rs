@@ -41,7 +41,7 @@ pub use device_file::{DeviceFile, Direct};
 pub use dispatch::{
     BatchResult, Dispatcher, DispatcherOptions, Finished, MAX_BATCH, Refused, Ticket,
 };
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorClass, ErrorKind};
 pub use geometry::{Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
 pub use memory::MemoryBackend;
 pub use op::{Op, OpKind, WriteOptions};
