@@ -93,9 +93,17 @@ pub trait IoQueue: Send {
 
     /// Accepts ops from the front of `ops` while there is room; the others stay in `ops`.
     ///
-    /// Accepted ops start at the latest with the next [`reap`](Self::reap): a ring hands them to the
-    /// kernel in the same system call that waits for them.
+    /// Accepted ops start at the latest with the next [`start`](Self::start) or [`reap`](Self::reap): a ring
+    /// hands them to the kernel in the same system call that waits for them.
     fn submit(&mut self, ops: &mut VecDeque<Op>);
+
+    /// Starts what was accepted, without waiting and without giving completions.
+    ///
+    /// The dispatcher calls this before it returns to a caller that does not wait, or has other work to do
+    /// first. What was started completes without the queue being used, and makes
+    /// [`event_fd`](Self::event_fd) readable. Does nothing in a queue without such a descriptor whose ops are
+    /// carried out by the calls that reap them.
+    fn start(&mut self);
 
     /// Starts what was accepted, then appends completions to `done` until at least `min` were
     /// appended, nothing is in flight, or `deadline` has passed.

@@ -197,6 +197,9 @@ impl IoQueue for MemoryQueue {
         }
     }
 
+    /// Ops were carried out when they were accepted.
+    fn start(&mut self) {}
+
     fn reap(&mut self, _min: usize, _deadline: Option<Instant>, done: &mut Vec<Completion>) {
         done.append(&mut self.done);
     }

@@ -54,8 +54,9 @@ impl NvmeQueue {
         Ok(Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), shared })
     }
 
-    /// Issues what waits, while there is room in the ring. Returns whether anything was issued.
-    fn issue(&mut self, done: &mut Vec<Completion>) -> bool {
+    /// Issues what waits, while there is room in the ring. Returns whether anything was issued. A part of an op that has
+    /// failed is not issued: with the last one the op ends, and goes to `done`. Without `done` the part waits.
+    fn issue(&mut self, mut done: Option<&mut Vec<Completion>>) -> bool {
         let mut issued = false;
         let shared = Arc::clone(&self.shared);
         let translator = &shared.translator;
@@ -64,6 +65,10 @@ impl NvmeQueue {
         {
             let Some(accepted) = self.ops.get_mut(part.op) else { continue };
             if accepted.error.is_some() {
+                let Some(done) = done.as_deref_mut() else {
+                    self.waiting.push_front(part);
+                    break;
+                };
                 self.end(part.op, None, done);
                 continue;
             }
@@ -220,7 +225,7 @@ impl NvmeQueue {
     fn advance(&mut self, done: &mut Vec<Completion>) {
         loop {
             self.take_completions(done);
-            if !self.issue(done) || !self.ring.is_broken() {
+            if !self.issue(Some(done)) || !self.ring.is_broken() {
                 return;
             }
         }
@@ -262,6 +267,11 @@ impl IoQueue for NvmeQueue {
                 Err(Accepted { op, .. }) => return ops.push_front(op),
             }
         }
+    }
+
+    fn start(&mut self) {
+        self.issue(None);
+        self.ring.hand_over();
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {

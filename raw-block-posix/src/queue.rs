@@ -43,6 +43,13 @@ impl IoQueue for PosixQueue {
         }
     }
 
+    /// Calls the workers. Without any, ops are carried out by the calls that reap them.
+    fn start(&mut self) {
+        if self.in_flight > 0 {
+            self.workers.invite(&self.share, 0);
+        }
+    }
+
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
         if self.in_flight == 0 {
             return;

@@ -129,6 +129,12 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
         }
     }
 
+    fn start(&mut self) {
+        if self.ring.is_usable_here() {
+            self.ring.hand_over();
+        }
+    }
+
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
         if !self.ring.is_usable_here() {
             return;

@@ -219,6 +219,20 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         self.unsubmitted.push_back(slot);
     }
 
+    /// Hands over what was pushed, without waiting. Makes no system call when nothing was pushed, or when the
+    /// kernel's polling thread is awake and finds it.
+    pub fn hand_over(&mut self) {
+        if self.raw.params().is_setup_sqpoll() {
+            if self.raw.submission().need_wakeup() {
+                self.enter(0, None);
+            }
+            return;
+        }
+        while !self.is_handed_over() && !self.is_broken() {
+            self.enter(0, None);
+        }
+    }
+
     /// One system call: hands over what was pushed, and waits for `want` completions or until `deadline`.
     pub fn enter(&mut self, want: usize, deadline: Option<Instant>) {
         let polled = self.raw.params().is_setup_sqpoll();

@@ -156,6 +156,14 @@ impl Driver {
         accepted
     }
 
+    /// Starts what was accepted.
+    #[track_caller]
+    pub(super) fn start(&mut self) {
+        let in_flight = self.queue.in_flight();
+        self.queue.start();
+        assert_eq!(self.queue.in_flight(), in_flight, "starting accepts nothing and gives nothing");
+    }
+
     /// Reaps. Returns how many ops ended; all of them must have ended well.
     #[track_caller]
     pub(super) fn reap(&mut self, min: usize, deadline: Option<Instant>) -> usize {

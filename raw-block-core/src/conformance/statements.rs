@@ -1,7 +1,9 @@
 //! The list of statements, from which the tests are made.
 
-use super::dispatcher::{merging, registration, results, sharing, staging, statistics, tickets};
-use super::queue::{accepting, lifetime, reaping, transfers, waking};
+use super::dispatcher::{
+    long, merging, registration, results, sharing, staging, statistics, tickets,
+};
+use super::queue::{accepting, lifetime, reaping, starting, transfers, waking};
 use super::{Skipped, Subject, model, run};
 
 /// Makes a public function for each statement, and the macro that makes a test of each.
@@ -68,6 +70,12 @@ statements! { $
         a_deadline_far_away_does_not_hold_back_what_is_over
         reaping_appends_to_what_was_reaped_before
     }
+    borrowing starting {
+        starting_takes_no_completions
+        a_queue_that_is_topped_up_reaches_its_end
+        what_was_started_wakes_its_user
+        dropping_a_queue_completes_what_was_started
+    }
     borrowing transfers {
         a_read_returns_what_was_written
         a_write_touches_nothing_but_its_range
@@ -131,6 +139,12 @@ statements! { $
         neighbours_with_padding_share_an_op
         a_refused_transfer_parts_its_neighbours
         a_batch_of_100_000_transfers_is_done
+    }
+    borrowing long {
+        a_long_ticket_is_started_and_not_carried_out
+        a_call_that_does_not_wait_reaps_at_most_one_queueful
+        a_long_ticket_can_be_driven_by_its_event_fd
+        a_long_batch_hands_its_first_reads_over_first
     }
     borrowing sharing {
         threads_share_a_dispatcher

@@ -27,14 +27,25 @@ pub(super) struct Lane {
 /// How long [`Lane::advance`] may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Patience {
-    /// Until the batch is over.
+    /// Until the batch has completed.
     Unlimited,
-    /// Until the batch is over, or a part of it that was not when this was asked.
+    /// Until the batch has completed, or a part of it that had not before.
     Part,
-    /// Until the batch is over or this moment has passed.
+    /// Until the batch has completed or this moment has passed.
     Until(Instant),
-    /// Start what can be started, take what is there.
+    /// Reap and submit once, without waiting.
     None,
+}
+
+impl Patience {
+    fn is_exhausted(self, batch: &Batch) -> bool {
+        match self {
+            Self::Unlimited => false,
+            Self::Part => !batch.finished.is_empty(),
+            Self::Until(deadline) => Instant::now() >= deadline,
+            Self::None => true,
+        }
+    }
 }
 
 impl Lane {
@@ -79,39 +90,50 @@ impl Lane {
         self.batch.next_wave(&self.geometry, backend.stats());
     }
 
-    /// Lets the batch advance. Returns whether it is over.
+    /// Lets the batch advance. Returns whether it has completed.
+    ///
+    /// When it has not, ops are in flight that were started, and the queue is full or no op waits for it. So the
+    /// device has work, and the queue's event descriptor wakes the caller.
     pub(super) fn advance(&mut self, backend: &dyn IoBackend, patience: Patience) -> bool {
         loop {
-            while !self.batch.is_settled() {
+            if !self.batch.is_settled() {
                 self.pump(backend, patience);
-                let out_of_time = match patience {
-                    Patience::Unlimited => false,
-                    Patience::Part => !self.batch.finished.is_empty(),
-                    Patience::Until(deadline) => Instant::now() >= deadline,
-                    Patience::None => true,
-                };
-                // Never ends with ops waiting and room for them: nothing would wake the caller.
-                if out_of_time && !self.batch.is_settled() && !self.has_room() {
-                    return false;
-                }
-            }
-            if !self.batch.waiting.is_empty() {
-                tracing::error!("a queue left ops of another batch among those of this one");
-                self.batch.waiting.clear();
-                self.queue = None;
-            }
-            self.wait_until_released();
-            if !self.batch.next_wave(&self.geometry, backend.stats()) {
+            } else if !self.next_wave(backend) {
                 return true;
+            }
+            let leaves = !self.batch.is_settled() && patience.is_exhausted(&self.batch);
+            if leaves && self.top_up() {
+                return false;
             }
         }
     }
 
-    /// Whether ops wait that the queue would take now. A broken one takes them to fail them.
-    fn has_room(&self) -> bool {
-        let has_room = |queue: &dyn IoQueue| queue.in_flight() < queue.depth().max(1);
-        let room = self.queue.as_deref().is_none_or(has_room);
-        room && !self.batch.waiting.is_empty()
+    /// Makes the ops of the next wave. Returns `false` when the batch has completed.
+    fn next_wave(&mut self, backend: &dyn IoBackend) -> bool {
+        if !self.batch.waiting.is_empty() {
+            tracing::error!("a queue left ops of another batch among those of this one");
+            self.batch.waiting.clear();
+            self.queue = None;
+        }
+        self.wait_until_released();
+        self.batch.next_wave(&self.geometry, backend.stats())
+    }
+
+    /// Fills the queue and starts what it accepted. Returns `false` when nothing would wake the caller: the
+    /// queue broke, and the next reap gives the ops that it failed.
+    fn top_up(&mut self) -> bool {
+        // Without a queue there is no event descriptor, and the next call gives up what is left.
+        let Self { queue: Some(queue), batch, .. } = self else { return true };
+        if !batch.waiting.is_empty() {
+            let waiting = batch.waiting.len();
+            queue.submit(&mut batch.waiting);
+            batch.note_accepted();
+            queue.start();
+            if queue.depth() == 0 && batch.waiting.len() < waiting {
+                return false;
+            }
+        }
+        queue.in_flight() > 0
     }
 
     /// Hands ops to the queue and takes completions from it, once.
@@ -124,7 +146,7 @@ impl Lane {
         let in_flight = queue.in_flight();
         let min = match patience {
             Patience::None => 0,
-            // More ops wait for room: refill the queue well before it runs dry, but not one by one.
+            // More ops wait: refill the queue well before it runs dry, but not one by one.
             _ if !batch.waiting.is_empty() => (queue.depth() / 4).max(1),
             Patience::Part => batch.ops_of_a_part().min(in_flight),
             _ => in_flight,

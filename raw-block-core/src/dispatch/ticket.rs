@@ -11,6 +11,10 @@ use crate::{AlignedBuf, Error, OwnedTransfer};
 
 /// A batch under way, with its buffers. Any thread may wait for it.
 ///
+/// Ops beyond the depth of the queue wait for the calls of the ticket, each of which refills the queue. So a
+/// batch longer than [`queue_depth`](crate::DispatcherOptions::queue_depth) goes on only while its caller tries
+/// or waits.
+///
 /// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue and
 /// its buffers for good, which is sound, and visible as
 /// [`tickets_out`](crate::StatsSnapshot::tickets_out).
@@ -85,13 +89,17 @@ impl Ticket {
         self.advance(Patience::Unlimited).unwrap_or_default()
     }
 
-    /// Makes what progress can be made without waiting; the results, if the batch is over.
+    /// Takes the completions that are there and refills the queue, without waiting; the results, if the batch has
+    /// completed.
+    ///
+    /// When it has not, ops are in flight, and [`event_fd`](Self::event_fd) is readable as soon as one completes.
     #[must_use]
     pub fn try_wait(&mut self) -> Option<Vec<Finished>> {
         self.advance(Patience::None)
     }
 
-    /// Waits until the batch is over or `deadline` has passed; the results, if it is over.
+    /// Waits until the batch has completed or `deadline` has passed; the results, if it has completed. After the
+    /// deadline it does what [`try_wait`](Self::try_wait) does, and no more.
     #[must_use]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Vec<Finished>> {
         self.advance(Patience::Until(deadline))

@@ -115,6 +115,9 @@ impl IoQueue for Queue {
         self.device.stats.update(|stats| stats.submissions += 1);
     }
 
+    /// An accepted op takes effect at any moment.
+    fn start(&mut self) {}
+
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
         turns::pass();
         let device = Arc::clone(&self.device);

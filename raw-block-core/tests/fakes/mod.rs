@@ -20,6 +20,10 @@ pub(crate) trait Behaviour: Send {
         honest.submit(ops);
     }
 
+    fn start(&mut self, honest: &mut dyn IoQueue) {
+        honest.start();
+    }
+
     fn reap(
         &mut self,
         honest: &mut dyn IoQueue,
@@ -111,6 +115,13 @@ impl Behaviour for Gated {
         self.held.extend(ops.drain(..room.min(ops.len())));
     }
 
+    fn start(&mut self, honest: &mut dyn IoQueue) {
+        if self.gate.is_open() {
+            honest.submit(&mut self.held);
+            honest.start();
+        }
+    }
+
     fn reap(
         &mut self,
         honest: &mut dyn IoQueue,
@@ -152,6 +163,10 @@ impl IoQueue for Queue {
 
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
         self.behaviour.submit(&mut *self.honest, ops);
+    }
+
+    fn start(&mut self) {
+        self.behaviour.start(&mut *self.honest);
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {

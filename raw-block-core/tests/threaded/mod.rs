@@ -158,14 +158,18 @@ impl IoQueue for Queue {
         self.in_flight += accepted;
     }
 
-    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
-        let min = min.min(self.in_flight);
-        let mut state = self.shared.state();
+    fn start(&mut self) {
         if !self.accepted.is_empty() {
-            state.todo.append(&mut self.accepted);
+            self.shared.state().todo.append(&mut self.accepted);
             self.shared.work.notify_one();
             self.shared.device.stats.update(|stats| stats.submissions += 1);
         }
+    }
+
+    fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        self.start();
+        let min = min.min(self.in_flight);
+        let mut state = self.shared.state();
         while state.done.len() < min {
             state = match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
                 None => self.shared.done.wait(state).unwrap(),

@@ -59,6 +59,8 @@ impl IoQueue for ScriptedQueue {
         self.ops.extend(ops.pop_front());
     }
 
+    fn start(&mut self) {}
+
     fn reap(&mut self, _min: usize, _deadline: Option<Instant>, done: &mut Vec<Completion>) {
         for op in self.ops.drain(..) {
             let mut answers = self.answers.lock().unwrap();

@@ -68,6 +68,8 @@ impl<D: Device> IoQueue for Queue<D> {
         self.done.extend(carried_out);
     }
 
+    fn start(&mut self) {}
+
     fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
         done.append(&mut self.done);
     }

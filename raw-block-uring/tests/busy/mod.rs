@@ -168,6 +168,10 @@ impl IoQueue for Queue {
         self.0.submit(ops);
     }
 
+    fn start(&mut self) {
+        self.0.start();
+    }
+
     fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
         self.0.reap(0, None, done);
         // As a panic, but without a word about it.

@@ -1,5 +1,6 @@
 //! What a dispatcher makes of a backend's queues.
 
+pub(super) mod long;
 pub(super) mod merging;
 pub(super) mod registration;
 pub(super) mod results;

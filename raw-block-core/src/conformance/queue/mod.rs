@@ -3,5 +3,6 @@
 pub(super) mod accepting;
 pub(super) mod lifetime;
 pub(super) mod reaping;
+pub(super) mod starting;
 pub(super) mod transfers;
 pub(super) mod waking;

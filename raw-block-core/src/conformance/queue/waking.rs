@@ -11,7 +11,7 @@ use crate::conformance::Subject;
 use crate::conformance::driver::Driver;
 
 /// Patience with a device, in milliseconds.
-const SOON: u16 = 10_000;
+pub(crate) const SOON: u16 = 10_000;
 /// How long a queue is watched doing nothing.
 const IDLE: Duration = Duration::from_millis(200);
 /// The CPU time it may take for that: a tenth of what one spinning thread takes.

@@ -1,0 +1,219 @@
+//! A batch longer than its queue keeps the queue filled, and leaves its caller in charge: no call takes more
+//! completions than it must.
+
+#![allow(clippy::unwrap_used, reason = "tests panic to fail")]
+
+mod fakes;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use fakes::{Behaviour, device, within_seconds};
+use raw_block_core::{
+    AlignedBuf, Completion, Dispatcher, IoQueue, Op, OwnedTransfer, ReadAt, WriteAt, WriteOptions,
+};
+
+const DEPTH: usize = 8;
+const READS: usize = 8_000;
+
+/// What a queue has seen.
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicUsize,
+    /// Of those accepted, how many were started.
+    started: AtomicUsize,
+    /// Completions that were taken.
+    taken: AtomicUsize,
+}
+
+impl Counts {
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Ops that were started and not taken, after asserting that every accepted op was started.
+    fn started_and_not_taken(&self) -> usize {
+        let started = self.started.load(Ordering::SeqCst);
+        assert_eq!(started, self.accepted.load(Ordering::SeqCst), "an accepted op was not started");
+        started - self.taken()
+    }
+}
+
+/// A queue of depth `DEPTH` that completes every op as soon as it is started.
+struct Instantly(Arc<Counts>);
+
+impl Behaviour for Instantly {
+    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        let mut accepted: VecDeque<_> =
+            ops.drain(..ops.len().min(DEPTH - honest.in_flight())).collect();
+        self.0.accepted.fetch_add(accepted.len(), Ordering::SeqCst);
+        honest.submit(&mut accepted);
+    }
+
+    fn start(&mut self, _: &mut dyn IoQueue) {
+        let accepted = self.0.accepted.load(Ordering::SeqCst);
+        self.0.started.store(accepted, Ordering::SeqCst);
+    }
+
+    fn reap(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        min: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
+        self.start(honest);
+        let before = done.len();
+        honest.reap(min, deadline, done);
+        self.0.taken.fetch_add(done.len() - before, Ordering::SeqCst);
+    }
+
+    fn depth(&self, _: &dyn IoQueue) -> usize {
+        DEPTH
+    }
+}
+
+fn instant() -> (Dispatcher, Arc<Counts>) {
+    let counts = Arc::new(Counts::default());
+    let shared = Arc::clone(&counts);
+    (device(move |_| Ok(Box::new(Instantly(Arc::clone(&shared))))), counts)
+}
+
+/// Places that are never neighbours.
+fn place(number: usize) -> u64 {
+    (number as u64 * 1024) % (1 << 20)
+}
+
+fn owned_reads(count: usize) -> Vec<OwnedTransfer> {
+    (0..count)
+        .map(|number| OwnedTransfer::new(place(number), AlignedBuf::zeroed(512).unwrap()))
+        .collect()
+}
+
+#[test]
+fn the_first_read_of_a_long_batch_comes_before_the_last() {
+    within_seconds(|| {
+        let (device, counts) = instant();
+        let mut found = vec![[0; 512]; READS];
+        let mut batch: Vec<_> = (0..)
+            .zip(&mut found)
+            .map(|(number, found)| ReadAt::new(place(number), found))
+            .collect();
+        let (mut calls, mut most_at_once) = (0, 0);
+        device.read_buffers_with(&mut batch, |_, read| {
+            read.unwrap();
+            most_at_once = most_at_once.max(counts.taken() - calls);
+            if counts.taken() < READS - DEPTH {
+                assert_eq!(counts.started_and_not_taken(), DEPTH, "the queue is kept filled");
+            }
+            calls += 1;
+        });
+        assert_eq!((calls, counts.taken()), (READS, READS));
+        assert!(most_at_once <= DEPTH, "{most_at_once} were taken before one was handed over");
+    });
+}
+
+#[test]
+fn starting_a_ticket_does_not_run_its_batch() {
+    within_seconds(|| {
+        let (device, counts) = instant();
+        let ticket = device.batched_read(owned_reads(READS)).unwrap();
+        assert!(counts.taken() <= DEPTH, "{} completions were taken", counts.taken());
+        assert_eq!(counts.started_and_not_taken(), DEPTH, "the queue is filled");
+        assert_eq!(ticket.wait().len(), READS);
+        assert_eq!(counts.taken(), READS);
+    });
+}
+
+#[test]
+fn trying_a_long_ticket_takes_no_more_than_a_queue_holds() {
+    within_seconds(|| {
+        let (device, counts) = instant();
+        let taken_before = counts.taken();
+        let mut ticket = device.batched_read(owned_reads(READS)).unwrap();
+        let mut before = counts.taken();
+        assert!(before - taken_before <= DEPTH, "starting it took more than a queue holds");
+        let all = loop {
+            let tried = ticket.try_wait();
+            assert!(counts.taken() - before <= DEPTH, "it took more than what was there");
+            before = counts.taken();
+            if let Some(all) = tried {
+                break all;
+            }
+            // Nothing wakes a caller but what is in flight.
+            assert!(counts.started_and_not_taken() > 0, "nothing is in flight");
+        };
+        assert!(all.into_iter().all(|finished| finished.result.is_ok()));
+        assert_eq!(counts.taken(), READS);
+    });
+}
+
+#[test]
+fn a_deadline_of_a_long_ticket_is_kept() {
+    within_seconds(|| {
+        let (device, counts) = instant();
+        let mut ticket = device.batched_read(owned_reads(READS)).unwrap();
+        for _ in 0..10 {
+            let before = counts.taken();
+            assert!(ticket.wait_deadline(Instant::now()).is_none());
+            let taken = counts.taken() - before;
+            assert!((1..=DEPTH).contains(&taken), "{taken} were taken after the deadline");
+            assert_eq!(counts.started_and_not_taken(), DEPTH);
+        }
+        let far = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(ticket.wait_deadline(far).unwrap().len(), READS);
+    });
+}
+
+#[test]
+fn trying_a_ticket_of_many_waves_carries_out_one_at_most() {
+    within_seconds(|| {
+        let (device, counts) = instant();
+        // Each needs 1 MiB of aligned memory, and a wave may use 64 MiB.
+        let batch = |count| -> Vec<_> {
+            (0..count)
+                .map(|_| OwnedTransfer {
+                    offset: 0,
+                    buffer: AlignedBuf::zeroed(9).unwrap(),
+                    payload_len: 9,
+                    total_len: 1 << 20,
+                    options: WriteOptions::default(),
+                })
+                .collect()
+        };
+        let bytes = vec![7; 1 << 20];
+        device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
+        let taken_before = counts.taken();
+        let mut ticket = device.batched_read(batch(150)).unwrap();
+        let mut before = counts.taken();
+        assert!(before - taken_before <= DEPTH, "starting it took more than a queue holds");
+        let all = loop {
+            let tried = ticket.try_wait();
+            assert!(counts.taken() - before <= DEPTH, "it took more than what was there");
+            before = counts.taken();
+            if let Some(all) = tried {
+                break all;
+            }
+        };
+        assert!(
+            all.iter().all(|finished| finished.result.is_ok() && finished.buffer[..] == [7; 9])
+        );
+    });
+}
+
+#[test]
+fn a_batch_that_fits_is_reaped_in_one_call() {
+    within_seconds(|| {
+        let (device, _) = instant();
+        let before = device.stats().submissions;
+        let block = [1; 512];
+        let batch: Vec<_> = (0..DEPTH).map(|n| WriteAt::new(place(n), &block)).collect();
+        device.write_buffers(&batch).all().unwrap();
+        assert_eq!(device.stats().submissions - before, 1);
+        let all = device.batched_read(owned_reads(DEPTH)).unwrap().wait();
+        assert_eq!(all.len(), DEPTH);
+        assert_eq!(device.stats().submissions - before, 2);
+    });
+}
