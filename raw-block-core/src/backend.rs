@@ -78,6 +78,12 @@ pub trait IoBackend: Send + Sync {
 /// 4. The memory of an op is not touched after its completion was handed out.
 /// 5. Dropping a queue waits for what is in flight. Where it cannot wait, it leaks the ops.
 /// 6. An idle queue uses no CPU.
+/// 7. The [class](Error::class) of an op's error says what is known of its effect.
+///    [`NotStarted`](crate::ErrorClass::NotStarted): nothing has reached the device.
+///    [`Failed`](crate::ErrorClass::Failed): the op has ended, and nothing of it takes effect later.
+///    [`Unknown`](crate::ErrorClass::Unknown): the op was interrupted or lost, and may still take effect. The
+///    dispatcher repeats transfers after errors of the first two classes. It never repeats one of the third,
+///    and neither may a backend, unless the op changes nothing.
 pub trait IoQueue: Send {
     /// The most ops that can be in flight; 0 once the queue is broken and should not be used again.
     fn depth(&self) -> usize;

@@ -251,13 +251,20 @@ impl Op {
     }
 
     /// Gives the op back as failed; the error gets the op's kind, offset and length.
+    ///
+    /// For an op that has ended, or never began. The class of the error follows from `source` and is never
+    /// [`Unknown`](crate::ErrorClass::Unknown): for that there is [`fail_with`](Self::fail_with).
     #[must_use]
     pub fn fail(self, source: std::io::Error) -> Completion {
         let error = Error::os(self.kind.name(), source).at(self.offset, self.len);
         Completion { op: self, result: Err(error) }
     }
 
-    /// Gives the op back as failed with this error, which tells the place itself.
+    /// Gives the op back as failed with this error, which names the place itself.
+    ///
+    /// An op that was interrupted or lost, and may still take effect, needs an error
+    /// [with the class](Error::with_class) [`Unknown`](crate::ErrorClass::Unknown): the dispatcher repeats
+    /// transfers after errors of any other class.
     #[must_use]
     pub fn fail_with(self, error: Error) -> Completion {
         Completion { op: self, result: Err(error) }

@@ -2,6 +2,7 @@
 //! not use io_uring; and the log of what a drive was told.
 
 mod nvme;
+mod secret;
 mod write_log;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use tempfile::{NamedTempFile, TempPath};
 use super::Skipped;
 use super::bytes::pattern;
 pub use nvme::{NvmeNamespace, read_fault, rounds, write_fault};
+pub use secret::SecretMemory;
 pub use write_log::{LogEntry, WriteLog};
 
 /// How often another loop device is tried when somebody else was faster.

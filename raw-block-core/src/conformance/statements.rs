@@ -129,6 +129,7 @@ statements! { $
         a_transfer_may_be_padding_alone
         a_transfer_without_segments_is_padding_alone
         memory_at_any_address_serves
+        memory_that_cannot_be_pinned_serves
         several_segments_of_any_length_make_one_transfer
         can_batch_says_whether_anything_is_copied_or_refused
         a_batch_that_needs_much_aligned_memory_is_done_in_parts

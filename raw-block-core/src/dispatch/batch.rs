@@ -1,11 +1,14 @@
 //! A batch: what the caller asked for, the ops that it became, and how each transfer went.
 //!
 //! A batch runs in waves. The first waves carry all its transfers, merged where they are neighbours;
-//! there is more than one only when the transfers need more staging memory than one wave may use. A
-//! last wave repeats, one by one, the transfers of merged ops that failed, so that one bad block does
-//! not fail its neighbours.
+//! there is more than one only when the transfers need more staging memory than one wave may use. Later
+//! waves repeat transfers, each by itself: those of merged ops that failed, so that one bad block does
+//! not fail its neighbours, and those whose memory the kernel could not use, which is now copied. A
+//! transfer whose outcome is unknown is never repeated: the first attempt may still take effect, after
+//! newer writes.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +17,8 @@ use super::layout::{Piece, lay_out};
 use super::request::Request;
 use crate::op::{BatchMemory, Segment};
 use crate::{
-    AlignedBuf, Completion, Error, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats, WriteOptions,
+    AlignedBuf, Completion, Error, ErrorClass, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats,
+    WriteOptions,
 };
 
 /// A part of a batch, in bytes: how much is to be over before its caller is told.
@@ -62,7 +66,7 @@ pub(super) struct Batch {
     pub(super) order: Vec<u32>,
     /// How many of `order` were carried by earlier waves.
     carried: usize,
-    /// Requests of merged ops that failed.
+    /// Requests that a later wave repeats.
     retry: Vec<u32>,
     retrying: bool,
     pub(super) runs: Vec<Run>,
@@ -168,7 +172,7 @@ impl Batch {
             if staging > MAX_STAGING {
                 return (first..position, staging);
             }
-            let end = lay_out(segments, request.total_len, geometry, staging, |_| {});
+            let end = lay_out(segments, request, geometry, staging, |_| {});
             if end > MAX_STAGING && position > first {
                 return (first..position, staging);
             }
@@ -222,14 +226,7 @@ impl Batch {
                     self.finished.extend(&self.order[requests.clone()]);
                     self.unstage(requests, geometry);
                 }
-                Err(error) if requests.len() == 1 => {
-                    let index = self.order[requests.start] as usize;
-                    self.results[index] = Err(error);
-                }
-                Err(_) => {
-                    retries += requests.len() as u64;
-                    self.retry.extend(&self.order[requests]);
-                }
+                Err(error) => retries += self.fail(requests, &error),
             }
         }
         self.done = done;
@@ -240,6 +237,30 @@ impl Batch {
             self.latencies.iter().for_each(|&latency| stats.count_latency(latency));
             stats.count_busy(over.map_or_else(Default::default, |first| since(first.accepted)));
         });
+    }
+
+    /// Repeats the requests of an op that failed, or gives them the error. Returns how many are repeated.
+    fn fail(&mut self, requests: Range<usize>, error: &Error) -> u64 {
+        let merged = requests.len() > 1;
+        let ended = error.class() != ErrorClass::Unknown;
+        // EFAULT: the kernel cannot pin the memory (`memfd_secret(2)`, mappings of devices). The processor can
+        // copy it.
+        let faulted = error.os_error().and_then(io::Error::raw_os_error) == Some(libc::EFAULT);
+        let mut repeated = 0;
+        for &index in &self.order[requests] {
+            let request = &mut self.requests[index as usize];
+            let to_copy = faulted && self.kind.transfers() && !request.copied;
+            if ended && (merged || to_copy) {
+                request.copied |= to_copy;
+                self.retry.push(index);
+                repeated += 1;
+            } else {
+                let error = error.clone();
+                self.results[index as usize] =
+                    Err(if merged { error.at(request.offset, request.total_len) } else { error });
+            }
+        }
+        repeated
     }
 
     /// Copies what was read into staging memory to where the caller wants it.
@@ -253,7 +274,7 @@ impl Batch {
                 continue;
             }
             let segments = &self.callers[request.segments.clone()];
-            lay_out(segments, request.total_len, geometry, request.staging, |piece| {
+            lay_out(segments, request, geometry, request.staging, |piece| {
                 if let Piece::Staged { caller: Segment(caller), at } = piece {
                     // SAFETY: `cut_wave` laid out the same pieces, so `at` is inside the staging memory.
                     let from = unsafe { self.memory.staging.start().add(at) };
@@ -276,8 +297,10 @@ impl Batch {
                 let rule = format!(
                     "the {engine} backend lost this op; what the device holds there is unknown"
                 );
-                let error = Error::new(ErrorKind::Io, self.kind.name(), rule);
-                self.results[index as usize] = Err(error.at(request.offset, request.total_len));
+                let error = Error::new(ErrorKind::Io, self.kind.name(), rule)
+                    .with_class(ErrorClass::Unknown)
+                    .at(request.offset, request.total_len);
+                self.results[index as usize] = Err(error);
             }
         }
         self.outstanding = 0;

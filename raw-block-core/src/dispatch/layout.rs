@@ -1,5 +1,6 @@
 //! Which bytes of a transfer move directly, and which through staging memory.
 
+use super::request::Request;
 use crate::Geometry;
 use crate::op::Segment;
 
@@ -14,10 +15,11 @@ pub(super) enum Piece {
     Padding { at: usize, len: usize },
 }
 
-/// Splits the payload in `segments`, padded to `total_len`, into pieces.
+/// Splits the payload of a request, in `segments` and padded to its total length, into pieces.
 ///
-/// Only what offends is staged: a segment at an unaligned address, or the part of a device block that a
-/// segment does not fill, together with what completes that block. `staging` is the first byte of the
+/// Only what offends is staged, unless all of the request is [copied](Request::copied): a segment at an
+/// unaligned address, or the part of a device block that a segment does not fill, together with what
+/// completes that block. `staging` is the first byte of the
 /// staging memory that is free; the first one that is free afterwards is returned. Staged pieces that
 /// follow each other lie one behind the other, from an aligned place to an aligned place.
 ///
@@ -25,7 +27,7 @@ pub(super) enum Piece {
 /// ended.
 pub(super) fn lay_out(
     segments: &[Segment],
-    total_len: u64,
+    request: &Request,
     geometry: &Geometry,
     mut staging: usize,
     mut visit: impl FnMut(Piece),
@@ -40,7 +42,7 @@ pub(super) fn lay_out(
     for &segment in segments {
         let mut rest = segment.0;
         while rest.iov_len > 0 {
-            let aligned = rest.iov_base as usize & in_place == 0;
+            let aligned = !request.copied && rest.iov_base as usize & in_place == 0;
             let direct = filled == 0 && aligned && rest.iov_len >= block;
             let len = if direct {
                 rest.iov_len & !in_block
@@ -63,7 +65,7 @@ pub(super) fn lay_out(
             rest.iov_len -= len;
         }
     }
-    if let Ok(len @ 1..) = usize::try_from(total_len - moved) {
+    if let Ok(len @ 1..) = usize::try_from(request.total_len - moved) {
         visit(Piece::Padding { at: staging, len });
         staging += len;
     }

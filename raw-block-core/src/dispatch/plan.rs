@@ -43,7 +43,7 @@ impl Batch {
             let first = memory.segments.len();
             if kind.transfers() {
                 let segments = &callers[request.segments.clone()];
-                lay_out(segments, request.total_len, geometry, request.staging, |piece| {
+                lay_out(segments, request, geometry, request.staging, |piece| {
                     match piece {
                         Piece::Direct(Segment(segment)) => direct += segment.iov_len as u64,
                         Piece::Staged { caller: Segment(caller), .. } => {

@@ -18,6 +18,8 @@ pub(super) struct Request {
     pub(super) staging: usize,
     /// Whether it has staged pieces.
     pub(super) staged: bool,
+    /// Whether all of it is staged, because the kernel could not use the caller's memory.
+    pub(super) copied: bool,
 }
 
 impl Batch {
@@ -121,6 +123,7 @@ impl Batch {
             segments,
             staging: 0,
             staged: false,
+            copied: false,
         });
     }
 

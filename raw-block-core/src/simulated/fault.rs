@@ -1,8 +1,9 @@
 //! What a test wants to go wrong.
 
+use std::io;
 use std::ops::Range;
 
-use crate::{Op, OpKind};
+use crate::{Error, ErrorClass, Op, OpKind};
 
 /// Something that goes wrong on a [`SimulatedDevice`](super::SimulatedDevice), and when.
 ///
@@ -41,6 +42,7 @@ pub(super) enum Effect {
     OldVersion,
     OtherBlock(u64),
     Lost,
+    Late(u64),
     Misdirected(u64),
 }
 
@@ -100,6 +102,14 @@ impl Fault {
     #[must_use]
     pub fn lost_write() -> Self {
         Self::new(OpKind::Write, Effect::Lost)
+    }
+
+    /// A write fails with `EINTR` and the class [`Unknown`](crate::ErrorClass::Unknown), and takes effect all the same:
+    /// after `ops` more ops have changed the device since it was reaped, over whatever they wrote. A flush does not make
+    /// it durable. If the power is cut or the process killed before, it may take effect then.
+    #[must_use]
+    pub fn late_write(ops: u64) -> Self {
+        Self::new(OpKind::Write, Effect::Late(ops))
     }
 
     /// A write is acknowledged and stored elsewhere: at byte `to`, what should be in the first block of the
@@ -168,10 +178,23 @@ impl Hit {
     }
 }
 
-/// The error number that the op fails with.
-pub(super) fn error(hits: &[Hit]) -> Option<i32> {
+/// The error that the op fails with.
+pub(super) fn error(hits: &[Hit], op: &Op) -> Option<Error> {
+    let error = |errno| {
+        let source = io::Error::from_raw_os_error(errno);
+        Error::os(op.kind().name(), source).at(op.offset(), op.len())
+    };
     hits.iter().find_map(|hit| match hit.effect {
-        Effect::Fail(errno) | Effect::FailAfter(errno) => Some(errno),
+        Effect::Fail(errno) | Effect::FailAfter(errno) => Some(error(errno)),
+        Effect::Late(_) => Some(error(libc::EINTR).with_class(ErrorClass::Unknown)),
+        _ => None,
+    })
+}
+
+/// How many ops have to change the device before the op takes effect, if it does so after it failed.
+pub(super) fn late(hits: &[Hit]) -> Option<u64> {
+    hits.iter().find_map(|hit| match hit.effect {
+        Effect::Late(ops) => Some(ops),
         _ => None,
     })
 }

@@ -89,6 +89,7 @@ impl State {
         self.held.clear();
         let accepted = mem::take(&mut self.accepted).into_values();
         let mut unfinished: Vec<_> = accepted.filter_map(|progress| progress.change).collect();
+        unfinished.extend(mem::take(&mut self.late).into_iter().map(|(_, change)| change));
         self.rng.shuffle(&mut unfinished);
         unfinished
     }

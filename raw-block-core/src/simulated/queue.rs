@@ -83,9 +83,11 @@ fn finish(state: &mut State, entry: InFlight) -> Completion {
             left = rest;
         }
     }
-    let error = if state.complete(number) { fault::error(&hits) } else { Some(libc::EIO) };
-    match error {
-        Some(errno) => op.fail(io::Error::from_raw_os_error(errno)),
+    if !state.complete(number) {
+        return op.fail(io::Error::from_raw_os_error(libc::EIO));
+    }
+    match fault::error(&hits, &op) {
+        Some(error) => op.fail_with(error),
         None => op.complete(),
     }
 }

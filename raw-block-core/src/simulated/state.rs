@@ -45,6 +45,8 @@ pub(super) struct Progress {
     pub(super) change: Option<Change>,
     /// The write that it became.
     write: Option<u64>,
+    /// Set when it is to fail and take effect after that many more effects.
+    late: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +61,8 @@ pub(super) struct State {
     pub(super) accepted: BTreeMap<u64, Progress>,
     /// Those that are held back.
     pub(super) held: BTreeSet<u64>,
+    /// What ops do that have failed already, and after how many effects.
+    pub(super) late: Vec<(u64, Change)>,
     pub(super) faults: Vec<Fault>,
     last_op: u64,
     last_write: u64,
@@ -80,6 +84,7 @@ impl State {
             volatile: BTreeMap::new(),
             accepted: BTreeMap::new(),
             held: BTreeSet::new(),
+            late: Vec::new(),
             faults: Vec::new(),
             last_op: 0,
             last_write: 0,
@@ -110,7 +115,8 @@ impl State {
             self.held.insert(self.last_op);
         }
         let change = Some(self.change(op, &hits));
-        self.accepted.insert(self.last_op, Progress { change, write: None });
+        let late = fault::late(&hits);
+        self.accepted.insert(self.last_op, Progress { change, write: None, late });
         (self.last_op, hits)
     }
 
@@ -169,9 +175,12 @@ impl State {
         }
     }
 
-    /// Lets an op take effect, unless it did already.
+    /// Lets an op take effect, unless it did already or is to do so late.
     pub(super) fn execute(&mut self, op: u64) {
         let Some(progress) = self.accepted.get_mut(&op) else { return };
+        if progress.late.is_some() {
+            return;
+        }
         let write = match progress.change.take() {
             None | Some(Change::Nothing) => return,
             Some(Change::Flush { covers }) => {
@@ -185,6 +194,17 @@ impl State {
         }
         self.effects += 1;
         self.cut_when_due();
+        self.execute_late();
+    }
+
+    /// Lets those ops take effect that failed, and whose moment has come.
+    fn execute_late(&mut self) {
+        while let Some(due) = self.late.iter().position(|(effects, _)| *effects <= self.effects) {
+            let (_, change) = self.late.remove(due);
+            self.store(change, |_| true);
+            self.effects += 1;
+            self.cut_when_due();
+        }
     }
 
     /// Cuts the power if it is to be cut by now.
@@ -252,7 +272,13 @@ impl State {
             return false;
         }
         self.completions += 1;
-        let number = self.accepted.remove(&op).and_then(|progress| progress.write);
+        let progress = self.accepted.remove(&op);
+        if let Some(Progress { change: Some(change), late: Some(ops), .. }) = progress {
+            self.late.push((self.effects.saturating_add(ops), change));
+            self.execute_late();
+            return self.over.is_none();
+        }
+        let number = progress.and_then(|progress| progress.write);
         if let Some((number, write)) =
             number.and_then(|number| Some((number, self.volatile.get_mut(&number)?)))
         {

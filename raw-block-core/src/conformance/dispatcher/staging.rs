@@ -3,6 +3,7 @@
 use super::{assert_holds, direct_memory, direct_stride, fill, kinds};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
+use crate::conformance::fixture::SecretMemory;
 use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, WriteOptions, can_batch};
 
 /// Direct and staged bytes of what `run` does.
@@ -107,6 +108,57 @@ pub(crate) fn memory_at_any_address_serves(subject: &Subject) {
         assert!(memory[..shift].iter().all(|&byte| byte == 0xEE), "bytes in front changed");
         assert!(memory[range.end..].iter().all(|&byte| byte == 0xEE), "bytes behind changed");
     }
+}
+
+pub(crate) fn memory_that_cannot_be_pinned_serves(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let len = 6 * block;
+    let mut secret = match SecretMemory::new(len) {
+        Ok(secret) => secret,
+        Err(skipped) => return skipped.tell(),
+    };
+    let bytes = pattern(306, len);
+    secret.copy_from_slice(&bytes);
+    // Its neighbours, which are merged with it, come from other memory; the last has a part of both.
+    let other = aligned(&bytes);
+    let part = |memory: usize| memory * block..(memory + 1) * block;
+    fill(&device, 0, &vec![0xFF; len]);
+    let batch = [
+        WriteAt::gather(subject.at(0), [&other[part(0)], &[][..]]),
+        WriteAt::gather(subject.at(1), [&secret[block..3 * block], &[][..]]),
+        WriteAt::gather(subject.at(3), [&other[part(3)], &[][..]]),
+        WriteAt::gather(subject.at(4), [&other[part(4)], &secret[part(5)]]),
+    ];
+    device.write_buffers(&batch).all().unwrap();
+    assert_holds(&device, 0, &bytes, "written from memory that cannot be pinned");
+    device.write_buffers(&[WriteAt::new(0, &secret)]).all().unwrap();
+    assert_holds(&device, 0, &bytes, "written from such memory alone");
+
+    secret.fill(0xEE);
+    device.read_buffers(&mut [ReadAt::new(0, &mut secret)]).all().unwrap();
+    assert_same(&secret, &bytes, "read into memory that cannot be pinned");
+
+    secret.fill(0xEE);
+    let (first, rest) = secret.split_at_mut(block);
+    let (second, third) = rest.split_at_mut(2 * block);
+    let mut memory = aligned(&vec![0xEE; block]);
+    let mut batch = [
+        ReadAt::new(subject.at(0), first),
+        ReadAt::new(subject.at(1), second),
+        ReadAt::new(subject.at(3), &mut memory),
+        // Two blocks and a part of the third.
+        ReadAt::new(subject.at(3), &mut third[..3 * block - 5]).padded_to(3 * block as u64),
+    ];
+    let mut calls = 0;
+    device.read_buffers_with(&mut batch, |_, read| {
+        read.unwrap();
+        calls += 1;
+    });
+    assert_eq!(calls, 4);
+    assert_same(&memory, &bytes[part(3)], "a neighbour in other memory");
+    assert_same(&secret[..len - 5], &bytes[..len - 5], "read part by part");
+    assert_eq!(secret[len - 5..], [0xEE; 5], "the bytes behind the payload");
 }
 
 pub(crate) fn several_segments_of_any_length_make_one_transfer(subject: &Subject) {
