@@ -27,6 +27,9 @@ const PART: u64 = 256 << 10;
 const MAX_STAGING: usize = 64 << 20;
 /// Staging memory that a batch keeps for the next one, in bytes.
 const KEPT_STAGING: usize = 4 << 20;
+/// The number of transfers for which a batch keeps its lists allocated. They take about 350 bytes for each
+/// transfer: less than 2 MiB in all. A longer batch allocates them anew, which costs little beside its I/O.
+const KEPT_TRANSFERS: usize = 4096;
 
 /// One op of the current wave.
 #[derive(Debug)]
@@ -335,10 +338,7 @@ impl Batch {
 
     /// The results in the order in which the transfers were added, once the batch is over.
     pub(super) fn take_results(&mut self, backend: &dyn IoBackend) -> Vec<Result<(), Error>> {
-        let memory = self.memory();
-        if memory.staging.len() > KEPT_STAGING {
-            memory.staging = AlignedBuf::default();
-        }
+        self.shrink();
         let mut results = std::mem::take(&mut self.results);
         backend.stats().update(|stats| {
             stats.batches += 1;
@@ -350,4 +350,27 @@ impl Batch {
         });
         results
     }
+
+    /// Frees what a long batch allocated, and keeps what most batches need.
+    fn shrink(&mut self) {
+        keep(&mut self.requests);
+        keep(&mut self.callers);
+        keep(&mut self.order);
+        keep(&mut self.retry);
+        keep(&mut self.runs);
+        keep(&mut self.finished);
+        keep(&mut self.done);
+        keep(&mut self.latencies);
+        self.waiting.shrink_to(KEPT_TRANSFERS);
+        let memory = self.memory();
+        keep(&mut memory.segments);
+        if memory.staging.len() > KEPT_STAGING {
+            memory.staging = AlignedBuf::default();
+        }
+    }
+}
+
+fn keep<T>(list: &mut Vec<T>) {
+    list.clear();
+    list.shrink_to(KEPT_TRANSFERS);
 }
