@@ -4,14 +4,15 @@
 
 mod fakes;
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fakes::within_seconds;
 use raw_block_core::simulated::{Fault, SimulatedDevice, SimulatedOptions};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, OpKind, OwnedTransfer, ReadAt, Ticket,
-    WriteAt,
+    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, OpKind, OwnedTransfer, ReadAt,
+    Ticket, WriteAt,
 };
 
 const BLOCK: usize = 512;
@@ -127,6 +128,44 @@ fn a_lost_write_is_acknowledged_and_not_there() {
     device.write_buffers(&[WriteAt::new(place(2), &[77; 3 * BLOCK])]).all().unwrap();
     let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
     assert_eq!(found[..7], [1, 2, 77, 4, 77, 6, 7]);
+}
+
+#[test]
+fn a_late_write_fails_and_takes_effect_over_newer_ones() {
+    let (simulated, device) = numbered();
+    simulated.inject(Fault::late_write(3).within(place(3)..place(4)).nth(1));
+    let error = write(&device, 3, 77).unwrap_err();
+    assert_eq!((error.kind(), error.class()), (ErrorKind::Io, ErrorClass::Unknown));
+    let ops = simulated.ops_so_far();
+    write(&device, 3, 78).unwrap();
+    device.flush().unwrap();
+    assert_eq!(read(&device)[3 * BLOCK], 78, "it has not come yet");
+    write(&device, 4, 78).unwrap();
+    assert_eq!(read(&device)[3 * BLOCK..][..2 * BLOCK], [[77; BLOCK], [78; BLOCK]].concat());
+    assert_eq!(simulated.ops_so_far(), ops + 4, "it counts when it takes effect");
+    device.flush().unwrap();
+    assert_eq!(read(&device)[3 * BLOCK], 77);
+
+    // No flush covers what was never acknowledged.
+    let found = cut(&simulated, 3);
+    assert!(found.contains(&77) && found.contains(&78), "{found:?}");
+}
+
+#[test]
+fn the_end_of_a_device_decides_what_a_late_write_does() {
+    let (simulated, device) = numbered();
+    device.flush().unwrap();
+    simulated.inject(Fault::late_write(1000).within(place(3)..place(4)));
+    write(&device, 3, 77).unwrap_err();
+    assert_eq!(cut(&simulated, 3), [4, 77].into());
+    let killed = (0..100).map(|seed| simulated.fork(seed).process_kill().peek(place(3), 1)[0]);
+    assert_eq!(killed.collect::<BTreeSet<_>>(), [4, 77].into());
+}
+
+/// What cuts of the power leave in a block.
+fn cut(simulated: &SimulatedDevice, block: usize) -> BTreeSet<u8> {
+    let left = |seed| simulated.fork(seed).power_on().peek(place(block), 1)[0];
+    (0..100).map(left).collect()
 }
 
 #[test]

@@ -1,0 +1,90 @@
+//! What a ticket costs in system calls, and what becomes of one whose ring breaks.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use raw_block_core::conformance::fixture::TempFile;
+use raw_block_core::{
+    AlignedBuf, Dispatcher, DispatcherOptions, ErrorKind, Finished, OwnedTransfer, Ticket,
+};
+
+use super::scripted::{OnEnter, Script, Scripted, backend};
+use crate::width::Standard;
+
+const BLOCK: usize = 4096;
+const DEPTH: usize = 4;
+/// Patience with a device.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A device behind a script, with short queues.
+fn stage() -> (Dispatcher, Arc<Mutex<Script>>, TempFile) {
+    let kernel = Scripted::default();
+    let script = Arc::clone(&kernel.0);
+    let (backend, file) = backend::<Standard>(1 << 20, kernel).unwrap();
+    let options = DispatcherOptions { queue_depth: DEPTH, max_queues: 4 };
+    (Dispatcher::with_options(backend, options).unwrap(), script, file)
+}
+
+fn start(device: &Dispatcher, count: usize) -> Ticket {
+    let transfer = |at| OwnedTransfer::new(at * 8192, AlignedBuf::zeroed(BLOCK).unwrap());
+    device.batched_write((0..count as u64).map(transfer).collect()).unwrap()
+}
+
+/// Tries until the ticket has completed, and calls `each` after each try.
+fn try_to_the_end(mut ticket: Ticket, mut each: impl FnMut()) -> Vec<Finished> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let tried = ticket.try_wait();
+        each();
+        if let Some(all) = tried {
+            return all;
+        }
+        assert!(Instant::now() < deadline, "it does not come to an end");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_ticket_that_fits_its_ring_is_started_by_one_system_call() {
+    let (device, script, _file) = stage();
+    let ticket = start(&device, DEPTH);
+    assert_eq!(script.lock().unwrap().calls, 1);
+    assert_eq!(script.lock().unwrap().taken, DEPTH);
+    assert!(ticket.wait().into_iter().all(|finished| finished.result.is_ok()));
+    assert_eq!(device.stats().submissions, 1);
+}
+
+#[test]
+fn a_try_is_one_system_call_and_one_more_for_a_refill() {
+    let (device, script, _file) = stage();
+    let mut before = (0, 0);
+    let mut check = || {
+        let now = (script.lock().unwrap().calls as u64, device.stats().retries);
+        assert!(now.0 - before.0 <= 2 + now.1 - before.1, "{before:?}, then {now:?}");
+        before = now;
+    };
+    let ticket = start(&device, 100);
+    check();
+    let all = try_to_the_end(ticket, check);
+    assert!(all.into_iter().all(|finished| finished.result.is_ok()));
+    assert!(script.lock().unwrap().taken >= 100);
+}
+
+#[test]
+fn a_ticket_whose_ring_breaks_on_the_way_comes_to_an_end() {
+    for calls in 0..12 {
+        let (device, script, _file) = stage();
+        script.lock().unwrap().enters = [OnEnter::Pass].repeat(calls).into();
+        script.lock().unwrap().enters.push_back(OnEnter::Fail(libc::EBADF));
+        let all = try_to_the_end(start(&device, 40), || {});
+        assert_eq!(all.len(), 40);
+        let done = all.iter().filter(|finished| finished.result.is_ok()).count();
+        assert_eq!(done, script.lock().unwrap().taken, "what the kernel took, and nothing else");
+        let failed = all.iter().filter_map(|finished| finished.result.as_ref().err());
+        assert!(failed.into_iter().all(|error| error.kind() == ErrorKind::Io), "{calls}");
+        drop(all);
+        let all = try_to_the_end(start(&device, 40), || {});
+        assert!(all.into_iter().all(|finished| finished.result.is_ok()), "with a new ring");
+    }
+}
