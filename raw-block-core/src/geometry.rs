@@ -18,6 +18,10 @@ pub struct Geometry {
     /// Usable size in bytes, a multiple of `logical_block`.
     pub capacity: u64,
     /// The device's smallest addressable unit (LBA) in bytes: a power of two.
+    ///
+    /// The largest unit that a power cut leaves whole. A longer write can be torn between any two
+    /// blocks, also on a device that writes more than one block atomically: its transfers are merged
+    /// with others and split into commands.
     pub logical_block: u32,
     /// Offsets, lengths and segment lengths are multiples of this many bytes: a power of two.
     pub transfer_alignment: u32,
@@ -35,8 +39,6 @@ pub struct Geometry {
     pub durable_writes: bool,
     /// How many reclaim unit handles [`WriteOptions::placement`] can name; 0 without flexible data placement.
     pub placement_handles: u16,
-    /// Writes of up to this many bytes, aligned to their length, are never torn by a power cut.
-    pub atomic_write_unit: u32,
     /// Whether [`OpKind::Discard`] is supported.
     pub discard: bool,
     /// Whether [`OpKind::WriteZeroes`] is supported.
@@ -47,8 +49,8 @@ pub struct Geometry {
 
 impl Geometry {
     /// The geometry of a device of `capacity` bytes in blocks of `logical_block` bytes, with all
-    /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, single-block
-    /// atomicity, and neither discard nor write-zeroes; it can be written to.
+    /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, and neither
+    /// discard nor write-zeroes; it can be written to.
     ///
     /// `capacity` is rounded down to whole blocks, and to [`MAX_CAPACITY`].
     ///
@@ -84,7 +86,6 @@ impl Geometry {
             volatile_write_cache: true,
             durable_writes: false,
             placement_handles: 0,
-            atomic_write_unit: logical_block,
             discard: false,
             write_zeroes: false,
             read_only: false,

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use fakes::within_seconds;
-use raw_block_core::OpKind;
-use raw_block_core::simulated::{CutReport, Fault, SimulatedDevice};
+use raw_block_core::simulated::{CutReport, Fault, SimulatedDevice, SimulatedOptions};
+use raw_block_core::{OpKind, WriteAt};
 use versions::{BLOCK, LEN, open, place, shape, simulated, start, versions, write};
 
 #[test]
@@ -143,18 +143,40 @@ fn writes_have_their_fates_independently() {
     assert_eq!(found.len(), 8, "{found:?}");
 }
 
+/// A device that does not tear writes of `LEN` blocks.
+fn atomic(seed: u64) -> SimulatedDevice {
+    let atomic_write_unit = (LEN * BLOCK) as u64;
+    let options = SimulatedOptions { seed, atomic_write_unit, ..Default::default() };
+    SimulatedDevice::with_options(shape(), options).unwrap()
+}
+
 #[test]
 fn what_is_written_atomically_is_not_torn() {
-    let mut geometry = shape();
-    geometry.atomic_write_unit = u32::try_from(LEN * BLOCK).unwrap();
     for seed in 0..200 {
-        let device = SimulatedDevice::new(geometry, seed).unwrap();
+        let device = atomic(seed);
         write(&open(&device), 0, 1);
         let report = device.power_cut();
         assert_eq!((report.torn, report.scattered), (0, 0));
         let found = versions(&device.power_on(), 0);
         assert!(found == [0; LEN] || found == [1; LEN], "{found:?}");
     }
+}
+
+#[test]
+fn a_dispatcher_keeps_no_more_than_a_logical_block_whole() {
+    let mut torn = 0;
+    for seed in 0..200 {
+        let device = atomic(seed);
+        // Each write is atomic by itself, but the dispatcher merges the two into one op.
+        let bytes = [1; LEN * BLOCK];
+        let batch = [WriteAt::new(0, &bytes), WriteAt::new(bytes.len() as u64, &bytes)];
+        open(&device).write_buffers(&batch).all().unwrap();
+        device.power_cut();
+        // `versions` asserts that each logical block is whole.
+        let found = versions(&device.power_on(), 0);
+        torn += usize::from(found.contains(&0) && found.contains(&1));
+    }
+    assert!(torn > 10, "{torn} of 200 were torn");
 }
 
 #[test]

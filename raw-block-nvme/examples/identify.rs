@@ -89,6 +89,7 @@ pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
     sheet.row("size", bytes(namespace.blocks * namespace.block));
     sheet.row("blocks", format!("{} of {}", namespace.blocks, bytes(namespace.block)));
     sheet.row("unique identifier (NGUID)", hexadecimal(&namespace.nguid));
+    sheet.row("not torn by a power cut", blocks(namespace.atomic_write_blocks));
     let boundary = Some(namespace.optimal_boundary).filter(|&boundary| boundary > 0);
     sheet.row("optimal boundary (NOIOB)", blocks(boundary));
     sheet.row("preferred write (NPWG)", blocks(namespace.preferred_write));
@@ -103,7 +104,6 @@ pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
     sheet.row("segments of a command", geometry.max_segments);
     sheet.row("alignment on the device", bytes(geometry.transfer_alignment.into()));
     sheet.row("alignment in memory", bytes(geometry.memory_alignment.into()));
-    sheet.row("written whole or not at all", bytes(geometry.atomic_write_unit.into()));
     sheet.row("can discard", yes(geometry.discard));
     sheet.row("can write zeroes", yes(geometry.write_zeroes));
     Ok(sheet)

@@ -261,28 +261,7 @@ fn geometry(
     geometry.discard = controller.deallocate && kernel.is_none_or(|kernel| kernel.discards);
     geometry.write_zeroes =
         controller.write_zeroes && kernel.is_none_or(|kernel| kernel.writes_zeroes);
-    geometry.atomic_write_unit = atomic_write_unit(controller, namespace, limits, options.offset);
     Ok(geometry)
-}
-
-/// Writes of so many bytes, aligned to as much, become one command that is never torn.
-fn atomic_write_unit(
-    controller: &Controller,
-    namespace: &Namespace,
-    limits: &Limits,
-    offset: u64,
-) -> u32 {
-    let Limits { block, transfer, boundary, .. } = *limits;
-    let blocks = if namespace.atomic_boundary {
-        1
-    } else {
-        namespace.atomic_write_blocks.unwrap_or(controller.atomic_write_blocks)
-    };
-    let unit = 1 << blocks.saturating_mul(block).min(transfer).ilog2();
-    // The boundaries of the part that is used, and of commands, are to be those of the unit.
-    let shift = [offset, boundary].into_iter().filter(|&at| at > 0).map(u64::trailing_zeros).min();
-    let unit = shift.map_or(unit, |shift| unit.min(1 << shift));
-    u32::try_from(unit.max(block)).unwrap_or(u32::MAX)
 }
 
 impl IoBackend for NvmeBackend {

@@ -9,8 +9,8 @@
 //!   [`volatile_write_cache`](Geometry::volatile_write_cache) a write is durable once it was reaped.
 //! - **[`power_cut`](SimulatedDevice::power_cut).** Each write that is not durable, in flight or not, is by
 //!   itself lost, kept, torn at a logical block, or kept in an arbitrary part of its blocks; one that
-//!   [`atomic_write_unit`](Geometry::atomic_write_unit) covers is lost or kept. Ops in flight and all later
-//!   ones fail, and what is left is found by [`power_on`](SimulatedDevice::power_on). With
+//!   [`atomic_write_unit`](SimulatedOptions::atomic_write_unit) covers is lost or kept. Ops in flight and all
+//!   later ones fail, and what is left is found by [`power_on`](SimulatedDevice::power_on). With
 //!   [`cut_after`](SimulatedDevice::cut_after) the cut comes at any given write or flush.
 //! - **[`process_kill`](SimulatedDevice::process_kill).** What was in flight happened or did not; the cache
 //!   is still there, and still volatile.
@@ -73,15 +73,18 @@ pub struct SimulatedOptions {
     pub seed: u64,
     /// The most ops that one queue holds in flight, however many are asked for. At least 1.
     pub max_queue_depth: usize,
+    /// A power cut never tears a write of up to this many bytes at a multiple of its length. A single
+    /// logical block is never torn either.
+    pub atomic_write_unit: u64,
     /// Whether ops take effect and complete in a seeded order and late. Otherwise they do in the order in
     /// which they were submitted, and as soon as they are reaped.
     pub shuffle: bool,
 }
 
 impl Default for SimulatedOptions {
-    /// Seed 0, queues of up to 128 ops, shuffled.
+    /// Seed 0, queues of up to 128 ops, nothing but single blocks atomic, shuffled.
     fn default() -> Self {
-        Self { seed: 0, max_queue_depth: 128, shuffle: true }
+        Self { seed: 0, max_queue_depth: 128, atomic_write_unit: 0, shuffle: true }
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) rng: fastrand::Rng,
     pub(super) shuffle: bool,
     geometry: Geometry,
+    /// See [`SimulatedOptions::atomic_write_unit`].
+    atomic_write_unit: u64,
     pub(super) image: Image,
     /// The writes that a power cut may take back, by their number.
     pub(super) volatile: BTreeMap<u64, Write>,
@@ -80,6 +82,7 @@ impl State {
             rng: fastrand::Rng::with_seed(options.seed),
             shuffle: options.shuffle,
             geometry,
+            atomic_write_unit: options.atomic_write_unit,
             image: Image::new(geometry.logical_block as usize),
             volatile: BTreeMap::new(),
             accepted: BTreeMap::new(),
@@ -137,8 +140,8 @@ impl State {
                     .zip(parts)
                     .filter_map(|(block, part)| Some((self.place(block, hits)?, part.into())))
                     .collect();
-                let unit = u64::from(self.geometry.atomic_write_unit);
-                let atomic = op.len() <= unit && op.offset().is_multiple_of(op.len());
+                let atomic =
+                    op.len() <= self.atomic_write_unit && op.offset().is_multiple_of(op.len());
                 Change::Store { blocks, atomic }
             }
         }
