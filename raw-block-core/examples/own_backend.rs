@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use raw_block_core::{
-    Completion, Dispatcher, Error, Geometry, IoBackend, IoQueue, Op, OpKind, ReadAt, Stats, WriteAt,
+    Completion, Dispatcher, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, ReadAt,
+    Stats, WriteAt,
 };
 
 /// A file, through the page cache.
@@ -17,6 +18,7 @@ struct FileBackend {
     file: Arc<File>,
     geometry: Geometry,
     stats: Arc<Stats>,
+    flush_state: FlushState,
 }
 
 impl FileBackend {
@@ -24,7 +26,8 @@ impl FileBackend {
         let len = file.metadata().map_err(|error| Error::os("ask for the size", error))?.len();
         // Blocks of 512 bytes, and neither discard nor write-zeroes.
         let geometry = Geometry::new(len, 512)?;
-        Ok(Self { file: Arc::new(file), geometry, stats: Arc::default() })
+        let file = Arc::new(file);
+        Ok(Self { file, geometry, stats: Arc::default(), flush_state: FlushState::new() })
     }
 }
 
@@ -43,6 +46,10 @@ impl IoBackend for FileBackend {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.flush_state
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

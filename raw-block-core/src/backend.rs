@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{Arena, Error, ErrorKind, Geometry, Op, Stats};
+use crate::{Arena, Error, ErrorKind, FlushState, Geometry, Op, Stats};
 
 /// An open device.
 ///
@@ -24,6 +24,10 @@ pub trait IoBackend: Send + Sync {
     /// The counters of this device. The backend counts its submissions and retries in it, the
     /// dispatcher everything else.
     fn stats(&self) -> &Stats;
+
+    /// The flushes of this device, which the dispatchers on this backend share. The backend keeps it and
+    /// leaves it alone; it is always the same one.
+    fn flush_state(&self) -> &FlushState;
 
     /// Opens a queue that holds up to `depth` ops in flight; the backend may grant another depth.
     ///

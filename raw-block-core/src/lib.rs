@@ -42,6 +42,7 @@ pub use dispatch::{
     BatchResult, Dispatcher, DispatcherOptions, Finished, MAX_BATCH, Refused, Ticket,
 };
 pub use error::{Error, ErrorClass, ErrorKind};
+pub use flush_state::FlushState;
 pub use geometry::{Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
 pub use memory::MemoryBackend;
 pub use op::{Op, OpKind, WriteOptions};
@@ -58,6 +59,7 @@ mod buffer;
 mod device_file;
 mod dispatch;
 mod error;
+mod flush_state;
 mod geometry;
 mod memory;
 mod op;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::{Completion, Error, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
+use crate::{Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
 
 /// Bytes per chunk: what is allocated when a part of the device is first written.
 const CHUNK: usize = 64 << 10;
@@ -36,6 +36,7 @@ pub struct MemoryBackend(Arc<Device>);
 struct Device {
     geometry: Geometry,
     stats: Stats,
+    flush_state: FlushState,
     shards: [RwLock<HashMap<u64, Box<[u8]>>>; SHARDS],
 }
 
@@ -59,6 +60,7 @@ impl MemoryBackend {
         Self(Arc::new(Device {
             geometry,
             stats: Stats::new(),
+            flush_state: FlushState::new(),
             shards: std::array::from_fn(|_| RwLock::default()),
         }))
     }
@@ -79,6 +81,10 @@ impl IoBackend for MemoryBackend {
 
     fn stats(&self) -> &Stats {
         &self.0.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.0.flush_state
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::{AlignedBuf, Completion, Error, ErrorKind};
+use crate::{AlignedBuf, Completion, Error, ErrorClass, ErrorKind};
 
 /// What an op does: the whole set, which every backend knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -252,11 +252,21 @@ impl Op {
 
     /// Gives the op back as failed; the error gets the op's kind, offset and length.
     ///
-    /// For an op that has ended, or never began. The class of the error follows from `source` and is never
-    /// [`Unknown`](crate::ErrorClass::Unknown): for that there is [`fail_with`](Self::fail_with).
+    /// For an op that never began, or has ended. The class of the error follows from `source`:
+    /// [`Unknown`](ErrorClass::Unknown) if the device did not answer a write in time (`ETIMEDOUT`) or the path to it
+    /// was lost (`ENOLINK`), because the device may still carry out what it has received. The error of a flush is
+    /// never of class [`NotStarted`](ErrorClass::NotStarted): the kernel may have reported, and forgotten, that earlier
+    /// writes failed. A backend that knows better says so by [`fail_with`](Self::fail_with).
     #[must_use]
     pub fn fail(self, source: std::io::Error) -> Completion {
-        let error = Error::os(self.kind.name(), source).at(self.offset, self.len);
+        let unanswered = matches!(source.raw_os_error(), Some(libc::ETIMEDOUT | libc::ENOLINK));
+        let mut error = Error::os(self.kind.name(), source).at(self.offset, self.len);
+        if self.kind == OpKind::Flush && error.class() == ErrorClass::NotStarted {
+            error = error.with_class(ErrorClass::Failed);
+        }
+        if self.kind.modifies() && unanswered {
+            error = error.with_class(ErrorClass::Unknown);
+        }
         Completion { op: self, result: Err(error) }
     }
 

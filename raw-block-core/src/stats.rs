@@ -68,6 +68,10 @@ pub struct StatsSnapshot {
     pub refused_registrations: u64,
     /// Ops whose memory is registered, but not in one piece, so that a backend served them without.
     pub crossing_ops: u64,
+    /// Calls of [`Dispatcher::flush`](crate::Dispatcher::flush) that waited for a flush or performed one.
+    pub flush_calls: u64,
+    /// Flushes that were submitted. Fewer than `flush_calls`, because one serves all callers that wait.
+    pub flushes: u64,
     /// Tickets that are out now. A forgotten one is never subtracted.
     pub tickets_out: u64,
     /// Time in nanoseconds during which a queue had something in flight, summed over the queues.
@@ -161,6 +165,8 @@ impl Default for StatsSnapshot {
             registered_ops: 0,
             refused_registrations: 0,
             crossing_ops: 0,
+            flush_calls: 0,
+            flushes: 0,
             tickets_out: 0,
             busy_ns: 0,
             errors: [0; ErrorKind::COUNT],

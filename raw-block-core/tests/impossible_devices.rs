@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fakes::{kinds, within_seconds};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, IoBackend, IoQueue, MAX_CAPACITY,
-    MemoryBackend, OwnedTransfer, ReadAt, Stats, WriteAt,
+    AlignedBuf, Dispatcher, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue,
+    MAX_CAPACITY, MemoryBackend, OwnedTransfer, ReadAt, Stats, WriteAt,
 };
 
 const NO_MEMORY: Option<ErrorKind> = Some(ErrorKind::OutOfResources);
@@ -151,6 +151,10 @@ impl IoBackend for Fickle {
 
     fn stats(&self) -> &Stats {
         self.memory.stats()
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        self.memory.flush_state()
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

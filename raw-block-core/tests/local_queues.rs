@@ -4,6 +4,7 @@
 
 mod fakes;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -11,15 +12,17 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use fakes::{Behaviour, device_with_queues, owned};
+use fakes::{Behaviour, Gate, device_with_queues, owned, within_seconds};
 use raw_block_core::{Completion, Dispatcher, Error, ErrorKind, IoQueue, Op, WriteAt};
 
-/// How many queues were opened, and how many are open.
+/// How many queues were opened, how many are open, and how many were closed by another thread than their
+/// owner.
 #[derive(Default)]
 struct Counts {
     local: AtomicUsize,
     shared: AtomicUsize,
     open: AtomicUsize,
+    closed_elsewhere: AtomicUsize,
 }
 
 /// A queue that is counted, and used by no other thread than its owner.
@@ -59,6 +62,9 @@ impl Behaviour for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        let here = thread::current().id();
+        let elsewhere = self.owner.is_some_and(|owner| owner != here);
+        self.counts.closed_elsewhere.fetch_add(usize::from(elsewhere), Ordering::SeqCst);
         self.counts.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -94,6 +100,23 @@ fn on_other_threads(count: usize, work: impl Fn() + Sync) {
     for _ in 0..count {
         thread::scope(|scope| scope.spawn(&work).join().unwrap());
     }
+}
+
+/// Runs `work` on threads of its own, one after the other, and `then` while all of them live.
+fn while_threads_live(count: usize, work: impl Fn() + Sync, then: impl FnOnce()) {
+    let (end, barrier) = (Barrier::new(count + 1), Barrier::new(2));
+    thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| {
+                work();
+                barrier.wait();
+                end.wait();
+            });
+            barrier.wait();
+        }
+        then();
+        end.wait();
+    });
 }
 
 #[test]
@@ -132,30 +155,46 @@ fn a_ticket_has_a_queue_that_may_be_used_on_any_thread() {
 #[test]
 fn more_threads_than_queues_end_up_with_queues_for_all() {
     let (device, counts) = device(4, usize::MAX);
-    on_other_threads(50, || write(&device).unwrap());
-    assert_eq!(opened(&counts), (4, 1), "the fifth thread replaced one of the first four");
-    assert_eq!(counts.open.load(Ordering::SeqCst), 4);
+    while_threads_live(
+        50,
+        || write(&device).unwrap(),
+        || {
+            assert_eq!(opened(&counts), (4, 1), "the fifth thread replaced one of the first four");
+            assert_eq!(counts.open.load(Ordering::SeqCst), 4);
+        },
+    );
 }
 
 #[test]
 fn a_ticket_replaces_an_idle_queue_of_one_thread_when_no_more_may_be_open() {
     let (device, counts) = device(2, usize::MAX);
-    on_other_threads(2, || write(&device).unwrap());
-    let ticket = device.batched_write(owned(&[[1; 512]])).unwrap();
-    assert_eq!(device.batched_write(owned(&[[1; 512]])).unwrap_err().error.kind(), ErrorKind::Busy);
-    assert!(ticket.wait()[0].result.is_ok());
-    assert_eq!(opened(&counts), (2, 1));
-    assert_eq!(counts.open.load(Ordering::SeqCst), 2);
+    let start = || device.batched_write(owned(&[[1; 512]]));
+    while_threads_live(
+        2,
+        || write(&device).unwrap(),
+        || {
+            let ticket = start().unwrap();
+            assert_eq!(start().unwrap_err().error.kind(), ErrorKind::Busy);
+            assert!(ticket.wait()[0].result.is_ok());
+            assert_eq!(opened(&counts), (2, 1));
+            assert_eq!(counts.open.load(Ordering::SeqCst), 2);
+        },
+    );
 }
 
 #[test]
 fn a_thread_that_gets_no_further_queue_replaces_an_idle_one_of_another_thread() {
     let (device, counts) = device(8, 2);
-    on_other_threads(2, || write(&device).unwrap());
-    on_other_threads(2, || write(&device).unwrap());
-    assert_eq!(opened(&counts), (2, 1));
-    drop(device.batched_write(owned(&[[1; 512]])).unwrap());
-    assert_eq!(opened(&counts), (2, 1), "the ticket used the one for all");
+    while_threads_live(
+        2,
+        || write(&device).unwrap(),
+        || {
+            on_other_threads(2, || write(&device).unwrap());
+            assert_eq!(opened(&counts), (2, 1));
+            drop(device.batched_write(owned(&[[1; 512]])).unwrap());
+            assert_eq!(opened(&counts), (2, 1), "the ticket used the one for all");
+        },
+    );
 }
 
 #[test]
@@ -174,7 +213,7 @@ fn a_thread_waits_for_the_queue_of_another_and_replaces_it() {
         is_done.recv_timeout(Duration::from_secs(20)).expect("no thread waits for ever");
     }
     assert!(opened(&counts).1 <= 1, "a queue for all stays: {:?}", opened(&counts));
-    assert_eq!(counts.open.load(Ordering::SeqCst), 1);
+    assert!(counts.open.load(Ordering::SeqCst) <= 1);
 }
 
 #[test]
@@ -182,5 +221,127 @@ fn a_device_without_any_queue_is_an_error_and_not_a_wait() {
     let (device, _) = device(4, 0);
     on_other_threads(3, || {
         assert_eq!(write(&device).unwrap_err().kind(), ErrorKind::OutOfResources);
+    });
+}
+
+#[test]
+fn a_thread_that_ends_closes_its_queues() {
+    let (one, counts_of_one) = device(8, usize::MAX);
+    let (other, counts_of_other) = device(8, usize::MAX);
+    on_other_threads(300, || {
+        write(&one).unwrap();
+        write(&other).unwrap();
+    });
+    for counts in [counts_of_one, counts_of_other] {
+        assert_eq!(opened(&counts), (300, 0), "each has a queue of its own");
+        assert_eq!(counts.open.load(Ordering::SeqCst), 0);
+        assert_eq!(counts.closed_elsewhere.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[test]
+fn a_thread_outlives_the_devices_that_it_used() {
+    thread::spawn(|| {
+        for _ in 0..3 {
+            let (device, counts) = device(8, usize::MAX);
+            write(&device).unwrap();
+            drop(device);
+            assert_eq!(counts.open.load(Ordering::SeqCst), 0);
+        }
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn a_device_can_be_used_while_its_thread_ends() {
+    /// Uses the device when it is dropped, which is after the thread's queues were closed.
+    struct Late(RefCell<Option<Arc<Dispatcher>>>);
+
+    impl Drop for Late {
+        fn drop(&mut self) {
+            write(self.0.borrow().as_ref().unwrap()).unwrap();
+        }
+    }
+
+    thread_local! {
+        static LATE: Late = const { Late(RefCell::new(None)) };
+    }
+
+    let (device, counts) = device(8, usize::MAX);
+    let device = Arc::new(device);
+    let used = Arc::clone(&device);
+    thread::spawn(move || {
+        LATE.with(|late| late.0.replace(Some(Arc::clone(&used))));
+        // What a thread used last is dropped first.
+        write(&used).unwrap();
+    })
+    .join()
+    .unwrap();
+    assert_eq!(opened(&counts), (1, 1), "no queue is left that no thread would close");
+    assert_eq!(counts.open.load(Ordering::SeqCst), 1);
+}
+
+/// Waits at the gate when it is closed.
+struct ClosingAtGate(Arc<Gate>);
+
+impl Behaviour for ClosingAtGate {
+    fn is_local(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for ClosingAtGate {
+    fn drop(&mut self) {
+        self.0.wait(None);
+    }
+}
+
+#[test]
+fn closing_a_dispatcher_waits_for_threads_that_close_its_queues() {
+    within_seconds(|| {
+        let gate = Arc::new(Gate::default());
+        let shared = Arc::clone(&gate);
+        let device = device_with_queues(8, move |_| {
+            let gate = Arc::clone(&shared);
+            Ok(Box::new(ClosingAtGate(gate)))
+        });
+        let device = Arc::new(device);
+        let used = Arc::clone(&device);
+        let user = thread::spawn(move || {
+            write(&used).unwrap();
+            drop(used);
+        });
+        gate.until_someone_waits();
+        let closing = thread::spawn(move || drop(device));
+        thread::sleep(Duration::from_millis(50));
+        assert!(!closing.is_finished(), "a queue of the device is open");
+        gate.open();
+        closing.join().unwrap();
+        user.join().unwrap();
+    });
+}
+
+/// Panics when it is closed.
+struct PanickingWhenClosed;
+
+impl Behaviour for PanickingWhenClosed {
+    fn is_local(&self) -> bool {
+        true
+    }
+}
+
+impl Drop for PanickingWhenClosed {
+    fn drop(&mut self) {
+        panic!("as told");
+    }
+}
+
+#[test]
+fn a_queue_that_panics_as_its_thread_ends_is_closed() {
+    within_seconds(|| {
+        let device = device_with_queues(2, |_| Ok(Box::new(PanickingWhenClosed)));
+        // More of them than may be open at once.
+        on_other_threads(5, || write(&device).unwrap());
     });
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::{
-    Arena, DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, OpKind, Stats,
+    Arena, DeviceFile, Direct, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, OpKind,
+    Stats,
 };
 use raw_block_uring::RingDevice;
 
@@ -279,6 +280,10 @@ impl IoBackend for NvmeBackend {
 
     fn stats(&self) -> &Stats {
         self.rings.stats()
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        self.rings.flush_state()
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use raw_block_core::{DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats};
+use raw_block_core::{
+    DeviceFile, Direct, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, Stats,
+};
 
 use crate::queue::PosixQueue;
 use crate::workers::Workers;
@@ -62,6 +64,7 @@ impl Default for PosixOptions {
 pub struct PosixBackend {
     workers: Arc<Workers>,
     stats: Arc<Stats>,
+    flush_state: FlushState,
     threads: usize,
 }
 
@@ -106,7 +109,7 @@ impl PosixBackend {
         }
         let device = open(path, direct)?;
         let workers = Arc::new(Workers::new(device, threads - 1));
-        Ok(Self { workers, stats: Arc::default(), threads })
+        Ok(Self { workers, stats: Arc::default(), flush_state: FlushState::new(), threads })
     }
 
     /// Whether transfers bypass the page cache.
@@ -137,6 +140,10 @@ impl IoBackend for PosixBackend {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.flush_state
     }
 
     /// Never fails: a queue is a list. It takes no thread before it has ops.

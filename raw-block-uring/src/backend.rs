@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, types};
 use raw_block_core::{
-    AlignedBuf, Arena, DeviceFile, Direct, Error, Geometry, IoBackend, IoQueue, Stats,
+    AlignedBuf, Arena, DeviceFile, Direct, Error, FlushState, Geometry, IoBackend, IoQueue, Stats,
 };
 
 use crate::device::RingDevice;
@@ -189,6 +189,10 @@ impl IoBackend for UringBackend {
 
     fn stats(&self) -> &Stats {
         self.rings.stats()
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        self.rings.flush_state()
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
-use raw_block_core::{Arena, Error, ErrorKind, Stats};
+use raw_block_core::{Arena, Error, ErrorKind, FlushState, Stats};
 
 use crate::regions::Regions;
 use crate::setup::{self, GrantedFlags, Polling, Usage};
@@ -27,6 +27,7 @@ pub struct RingDevice {
     granted_locally: GrantedFlags,
     serves_vectored_fixed: bool,
     stats: Stats,
+    flush_state: FlushState,
     name: String,
     /// Open for as long as there are rings.
     file: Box<dyn AsFd + Send + Sync>,
@@ -84,6 +85,7 @@ impl RingDevice {
             serves_vectored_fixed: probe.is_supported(opcode::ReadvFixed::CODE)
                 && probe.is_supported(opcode::WritevFixed::CODE),
             stats: Stats::new(),
+            flush_state: FlushState::new(),
             name: name.to_owned(),
             file: Box::new(file),
         };
@@ -142,6 +144,12 @@ impl RingDevice {
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The flushes of the device.
+    #[must_use]
+    pub fn flush_state(&self) -> &FlushState {
+        &self.flush_state
     }
 
     /// How a ring is to be set up, for the thread that makes it or for all.

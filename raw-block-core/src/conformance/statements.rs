@@ -151,6 +151,10 @@ statements! { $
         threads_share_a_dispatcher
         more_threads_than_queues_take_turns
         two_dispatchers_share_a_backend
+        two_dispatchers_share_flushes
+        two_dispatchers_share_stopped_writes
+        a_read_in_parts_may_call_the_dispatcher
+        threads_that_end_leave_their_queues_to_others
         blocking_calls_work_while_tickets_are_out
         a_ticket_outlives_its_dispatcher
     }

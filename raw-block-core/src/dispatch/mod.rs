@@ -2,6 +2,7 @@
 
 mod batch;
 mod lane;
+mod lanes;
 mod layout;
 mod plan;
 mod pool;
@@ -10,12 +11,12 @@ mod result;
 mod ticket;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, MAX_CAPACITY, OpKind, OwnedTransfer,
-    ReadAt, StatsSnapshot, Transfer, WriteAt, waiting,
+    ReadAt, StatsSnapshot, Transfer, WriteAt,
 };
 use lane::Patience;
 use pool::{LanePool, Lent};
@@ -72,13 +73,8 @@ impl Default for DispatcherOptions {
 /// ```
 pub struct Dispatcher {
     pool: Arc<LanePool>,
-    /// Held during a flush. The kernel reports a failure to one flush only, so another one that runs at
-    /// the same time could take its own success for everybody's.
-    flushing: Mutex<()>,
     /// Whether nothing but reads is accepted.
     read_only: bool,
-    /// Set when a flush failed: what is durable is unknown from then on.
-    writes_stopped: AtomicBool,
     last_ticket: AtomicU64,
 }
 
@@ -138,9 +134,7 @@ impl Dispatcher {
         }
         Ok(Self {
             pool: Arc::new(LanePool::new(backend, geometry, queue_depth, max_queues)),
-            flushing: Mutex::new(()),
             read_only: geometry.read_only,
-            writes_stopped: AtomicBool::new(false),
             last_ticket: AtomicU64::new(0),
         })
     }
@@ -185,6 +179,9 @@ impl Dispatcher {
     /// called for the part that is over, so that the caller's work on the bytes and the device's go on side by
     /// side. It is one submission like [`read_buffers`](Self::read_buffers), with more waiting.
     ///
+    /// `each` may call this dispatcher. Where as many queues are in use as are allowed, such a call opens one
+    /// more and closes it at its end, because waiting for another could be waiting for itself.
+    ///
     /// # Panics
     /// When `each` does, after everything that was under way is over.
     pub fn read_buffers_with<const N: usize>(
@@ -225,18 +222,32 @@ impl Dispatcher {
         })
     }
 
-    /// Makes every write durable that was over before this call.
+    /// Makes every write durable that had completed before this call.
+    ///
+    /// One flush is in flight at a time on each backend. Callers that arrive in the meantime, on any
+    /// dispatcher on the backend, share the next one.
     ///
     /// # Errors
-    /// Those of the device. After a failed flush it is unknown what is durable, so every later write is
-    /// refused with [`ErrorKind::WritesStopped`] until the device is opened again.
+    /// Those of the device. After a failed flush it is unknown what is durable, so every later write
+    /// through any dispatcher on the backend is refused with [`ErrorKind::WritesStopped`] until the device
+    /// is opened again. A flush that was not started stops no writes: its error is of class
+    /// [`ErrorClass::NotStarted`](crate::ErrorClass::NotStarted).
     pub fn flush(&self) -> Result<(), Error> {
-        let _turn = waiting::lock(&self.flushing);
-        let _stop = StopIfItPanics::new(&self.writes_stopped);
-        let results = self.try_run(OpKind::Flush, 1, |batch, _| batch.add_bare(0, 0, Ok(())))?;
-        results.all().inspect_err(|error| {
-            tracing::error!(%error, "a flush failed: writes are refused from now on");
-            self.writes_stopped.store(true, Ordering::SeqCst);
+        // The lock of the flushes may have no owner in a forked child.
+        self.pool.check_process()?;
+        self.check_accepted(OpKind::Flush)?;
+        let backend = self.backend();
+        let prepare = || self.try_lend(OpKind::Flush, 1);
+        let flush = |mut lane: Lent| {
+            lane.batch.add_bare(0, 0, Ok(()));
+            lane.run_borrowed(backend, Patience::Unlimited, |_| {});
+            BatchResult(lane.batch.take_results(backend)).all()
+        };
+        let holds_lane = LanePool::lends_to_this_thread();
+        let result = backend.flush_state().flush(backend.stats(), holds_lane, prepare, flush);
+        result.map_err(|mut error| {
+            error.name_device(backend.device());
+            error
         })
     }
 
@@ -360,20 +371,17 @@ impl Dispatcher {
     ///
     /// # Errors
     /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened for reading
-    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed.
+    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on the backend.
     pub fn check_accepted(&self, kind: OpKind) -> Result<(), Error> {
-        let (error, rule) = if kind == OpKind::Read {
-            return Ok(());
+        let accepted = if kind == OpKind::Read {
+            Ok(())
         } else if self.read_only {
-            (ErrorKind::PermissionDenied, "it was opened for reading alone")
-        } else if self.writes_stopped.load(Ordering::SeqCst) {
-            let rule =
-                "an earlier flush failed, so it is unknown what is durable: open the device again";
-            (ErrorKind::WritesStopped, rule)
+            let rule = "it was opened for reading alone";
+            Err(Error::new(ErrorKind::PermissionDenied, kind.name(), rule))
         } else {
-            return Ok(());
+            self.backend().flush_state().check(kind)
         };
-        Err(Error::new(error, kind.name(), rule).on(self.backend().device()))
+        accepted.map_err(|error| error.on(self.backend().device()))
     }
 
     /// Whether a batch may be started at all.
@@ -386,27 +394,6 @@ impl Dispatcher {
             return Err(refused.on(self.backend().device()));
         }
         self.check_accepted(kind)
-    }
-}
-
-/// Stops writes when a flush unwinds: then nothing is known of it either.
-struct StopIfItPanics<'a> {
-    writes_stopped: &'a AtomicBool,
-    /// Whether the flush is itself part of an unwinding.
-    unwinding: bool,
-}
-
-impl<'a> StopIfItPanics<'a> {
-    fn new(writes_stopped: &'a AtomicBool) -> Self {
-        Self { writes_stopped, unwinding: std::thread::panicking() }
-    }
-}
-
-impl Drop for StopIfItPanics<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() && !self.unwinding {
-            self.writes_stopped.store(true, Ordering::SeqCst);
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The pool that lends lanes to threads.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread;
 
 use super::lane::Lane;
+use super::lanes::{Lanes, State};
 use crate::{Error, ErrorKind, Geometry, IoBackend};
 
 /// Lends each lane to one caller at a time, and opens queues as callers need them.
@@ -12,43 +14,19 @@ use crate::{Error, ErrorKind, Geometry, IoBackend};
 /// A blocking call runs on one thread from its beginning to its end, so its lane may have a queue of that
 /// thread alone, which costs less where the backend has such queues. Tickets move between threads, and take
 /// lanes that any thread may use. When there are more threads than lanes can be open, lanes of one thread
-/// give way to such lanes.
+/// give way to such lanes. A thread that ends closes its own.
 pub(super) struct LanePool {
     pub(super) backend: Arc<dyn IoBackend>,
     /// As it was when the dispatcher was made.
     pub(super) geometry: Geometry,
     depth: usize,
     max_lanes: usize,
-    /// The process that opened the device: a forked child shares neither its rings nor its threads.
-    process: u32,
-    state: Mutex<State>,
-    returned: Condvar,
+    lanes: Arc<Lanes>,
 }
 
-#[derive(Default)]
-struct State {
-    idle: Vec<Lane>,
-    /// Lanes that exist, idle or lent.
-    open: usize,
-    /// Lanes lent to tickets.
-    ticketed: usize,
-}
-
-impl State {
-    /// An idle lane that any thread may use.
-    fn take_shared(&mut self) -> Option<Lane> {
-        self.take(|lane| lane.owner().is_none())
-    }
-
-    /// An idle lane, whoever may use it.
-    fn take_any(&mut self) -> Option<Lane> {
-        self.take(|_| true)
-    }
-
-    fn take(&mut self, wanted: impl Fn(&Lane) -> bool) -> Option<Lane> {
-        let position = self.idle.iter().rposition(wanted)?;
-        Some(self.idle.swap_remove(position))
-    }
+thread_local! {
+    /// How many lanes the blocking calls of this thread have.
+    static BORROWED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// For whom a lane is opened.
@@ -64,6 +42,7 @@ pub(super) struct Lent {
     /// `None` only before it was opened and while being dropped.
     lane: Option<Lane>,
     pub(super) pool: Arc<LanePool>,
+    /// Whether a ticket has it, and not a blocking call.
     ticketed: bool,
 }
 
@@ -74,36 +53,35 @@ impl LanePool {
         depth: usize,
         max_lanes: usize,
     ) -> Self {
-        Self {
-            backend,
-            geometry,
-            depth,
-            max_lanes,
-            process: std::process::id(),
-            state: Mutex::default(),
-            returned: Condvar::new(),
-        }
+        Self { backend, geometry, depth, max_lanes, lanes: Arc::new(Lanes::new()) }
     }
 
     /// Lends a lane for a blocking call; waits while all are lent.
+    ///
+    /// A thread that has a lane already may be what the others wait for, so it does not wait: it opens one
+    /// beyond the limit, which is closed when it is given back.
     pub(super) fn lend(self: &Arc<Self>) -> Result<Lent, Error> {
         self.check_process()?;
-        let this_thread = Some(thread::current().id());
-        let mut may_open = true;
-        let mut state = self.state();
+        let this_thread = thread::current().id();
+        let mut failed = None;
+        let mut state = self.lanes.state();
+        let nested = Self::lends_to_this_thread();
         loop {
-            let own = state.take(|lane| lane.owner() == this_thread);
+            let own = state.take(|lane| lane.owner() == Some(this_thread));
             if let Some(lane) = own.or_else(|| state.take_shared()) {
                 drop(state);
                 return Ok(self.lent(lane, false));
             }
-            let opened = if may_open && state.open < self.max_lanes {
+            let may_open = state.open < self.max_lanes || nested && state.idle.is_empty();
+            let opened = if may_open && failed.is_none() {
                 self.open(state, User::ThisThread, None)
             } else if let Some(lane) = state.take_any() {
                 self.open(state, User::AnyThread, Some(lane))
+            } else if let Some(error) = failed.take_if(|_| nested) {
+                return Err(error);
             } else {
-                state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
-                may_open = true;
+                state = self.lanes.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+                failed = None;
                 continue;
             };
             match opened {
@@ -111,14 +89,19 @@ impl LanePool {
                 Err(error) => {
                     // No further queue can be had: take one of those that there are, or wait for it, but
                     // not for tickets, which may be this caller's own.
-                    may_open = false;
-                    state = self.state();
+                    state = self.lanes.state();
                     if state.open == state.ticketed {
                         return Err(error);
                     }
+                    failed = Some(error);
                 }
             }
         }
+    }
+
+    /// Whether the calling thread has a lane for a blocking call, of this pool or another.
+    pub(super) fn lends_to_this_thread() -> bool {
+        BORROWED.get() > 0
     }
 
     /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last one.
@@ -126,7 +109,7 @@ impl LanePool {
         self.check_process()?;
         let busy =
             |rule| Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()));
-        let mut state = self.state();
+        let mut state = self.lanes.state();
         if state.ticketed + 1 >= self.max_lanes {
             return busy(format!(
                 "{} tickets are out, and one queue is kept for blocking calls: wait for a ticket, or \
@@ -161,68 +144,58 @@ impl LanePool {
         state.open += usize::from(instead_of.is_none());
         state.ticketed += usize::from(ticketed);
         drop(state);
-        let mut lent = Lent { lane: None, pool: Arc::clone(self), ticketed };
-        lent.count_ticket(1);
+        let mut lent = self.lent_without_lane(ticketed);
         // First, so that what it holds can be had again.
         drop(instead_of);
         let queue = match user {
-            User::ThisThread => self.backend.open_local_queue(self.depth),
-            User::AnyThread | User::Ticket => self.backend.open_queue(self.depth),
+            // A queue of a thread that could not close it at its end would stay open.
+            User::ThisThread if self.lanes.close_with_this_thread() => {
+                self.backend.open_local_queue(self.depth)
+            }
+            _ => self.backend.open_queue(self.depth),
         };
         let queue = queue.map_err(|error| error.on(self.backend.device()))?;
         lent.lane = Some(Lane::new(queue, self.geometry));
         Ok(lent)
     }
 
-    fn lent(self: &Arc<Self>, lane: Lane, ticketed: bool) -> Lent {
-        let lent = Lent { lane: Some(lane), pool: Arc::clone(self), ticketed };
-        lent.count_ticket(1);
+    fn lent_without_lane(self: &Arc<Self>, ticketed: bool) -> Lent {
+        let lent = Lent { lane: None, pool: Arc::clone(self), ticketed };
+        lent.count(1);
         lent
     }
 
-    fn take_back(&self, lane: Option<Lane>, ticketed: bool) {
-        let mut state = self.state();
-        state.ticketed -= usize::from(ticketed);
-        match lane {
-            Some(lane) => state.idle.push(lane),
-            None => state.open -= 1,
-        }
-        drop(state);
-        self.returned.notify_one();
-    }
-
-    /// Corrects the count after a queue could not be opened. Those who wait cannot open one either, and
-    /// need to know only when nothing is left to wait for.
-    fn count_unopened(&self, ticketed: bool) {
-        let mut state = self.state();
-        state.ticketed -= usize::from(ticketed);
-        state.open -= 1;
-        if state.open == state.ticketed {
-            self.returned.notify_all();
-        }
+    fn lent(self: &Arc<Self>, lane: Lane, ticketed: bool) -> Lent {
+        let mut lent = self.lent_without_lane(ticketed);
+        lent.lane = Some(lane);
+        lent
     }
 
     /// Whether this is the process that opened the device.
     pub(super) fn check_process(&self) -> Result<(), Error> {
-        if std::process::id() == self.process {
+        if self.lanes.are_of_this_process() {
             return Ok(());
         }
         let rule =
             "this process is a forked child of the one that opened the device: open it here again";
         Err(Error::new(ErrorKind::Forked, "take a queue", rule).on(self.backend.device()))
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for LanePool {
+    fn drop(&mut self) {
+        self.lanes.close();
     }
 }
 
 impl Lent {
-    fn count_ticket(&self, change: i64) {
+    fn count(&self, change: i8) {
         if self.ticketed {
             self.pool.backend.stats().update(|stats| {
-                stats.tickets_out = stats.tickets_out.saturating_add_signed(change);
+                stats.tickets_out = stats.tickets_out.saturating_add_signed(change.into());
             });
+        } else {
+            BORROWED.set(BORROWED.get().saturating_add_signed(change.into()));
         }
     }
 }
@@ -243,14 +216,13 @@ impl DerefMut for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.count_ticket(-1);
-        let Some(mut lane) = self.lane.take() else {
-            return self.pool.count_unopened(self.ticketed);
-        };
-        let sound = lane.is_sound();
-        let (kept, broken) = if sound { (Some(lane), None) } else { (None, Some(lane)) };
+        self.count(-1);
+        let opened = self.lane.is_some();
+        let sound = self.lane.as_mut().is_some_and(Lane::is_sound);
+        let kept = if sound { self.lane.take() } else { None };
         // First the count, which must be right even if the backend panics as its queue is dropped.
-        self.pool.take_back(kept, self.ticketed);
-        drop(broken);
+        let closed = self.pool.lanes.take_back(kept, opened, self.ticketed, self.pool.max_lanes);
+        drop(closed);
+        self.lane = None;
     }
 }

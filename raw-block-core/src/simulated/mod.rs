@@ -62,7 +62,7 @@ pub use turns::take_turns;
 
 use self::queue::Queue;
 use self::state::State;
-use crate::{Error, ErrorKind, Geometry, IoBackend, IoQueue, Stats};
+use crate::{Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, Stats};
 
 /// How a [`SimulatedDevice`] behaves.
 ///
@@ -101,6 +101,7 @@ struct Device {
     geometry: Geometry,
     options: SimulatedOptions,
     stats: Stats,
+    flush_state: FlushState,
     state: Mutex<State>,
     /// Signalled when ops that were held are so no longer.
     released: Condvar,
@@ -144,8 +145,14 @@ impl SimulatedDevice {
     }
 
     fn holding(geometry: Geometry, options: SimulatedOptions, state: State) -> Self {
-        let (stats, state) = (Stats::new(), Mutex::new(state));
-        Self(Arc::new(Device { geometry, options, stats, state, released: Condvar::new() }))
+        Self(Arc::new(Device {
+            geometry,
+            options,
+            stats: Stats::new(),
+            flush_state: FlushState::new(),
+            state: Mutex::new(state),
+            released: Condvar::new(),
+        }))
     }
 
     /// The device as a dispatcher takes it.
@@ -288,6 +295,10 @@ impl IoBackend for SimulatedDevice {
 
     fn stats(&self) -> &Stats {
         &self.0.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.0.flush_state
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

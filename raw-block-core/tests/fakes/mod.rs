@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, ErrorKind, Geometry, IoBackend,
-    IoQueue, MemoryBackend, Op, OwnedTransfer, Stats, WriteAt,
+    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, ErrorKind, FlushState, Geometry,
+    IoBackend, IoQueue, MemoryBackend, Op, OwnedTransfer, Stats, WriteAt,
 };
 
 /// What a queue does otherwise than the honest one inside it.
@@ -70,7 +70,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.state.lock().unwrap().open
     }
 
@@ -220,6 +220,10 @@ where
         self.memory.stats()
     }
 
+    fn flush_state(&self) -> &FlushState {
+        self.memory.flush_state()
+    }
+
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
         self.open(depth, false)
     }
@@ -243,10 +247,22 @@ pub(crate) fn device_with_queues<F>(max_queues: usize, behaviour: F) -> Dispatch
 where
     F: Fn(Wanted) -> Result<Box<dyn Behaviour>, Error> + Send + Sync + 'static,
 {
+    dispatcher(&backend(behaviour), max_queues)
+}
+
+/// A backend of 1 MiB in blocks of 512 bytes.
+pub(crate) fn backend<F>(behaviour: F) -> Arc<dyn IoBackend>
+where
+    F: Fn(Wanted) -> Result<Box<dyn Behaviour>, Error> + Send + Sync + 'static,
+{
     let memory = MemoryBackend::new(1 << 20).unwrap();
-    let backend = Backend { memory, wanted: AtomicUsize::new(0), behaviour };
+    Arc::new(Backend { memory, wanted: AtomicUsize::new(0), behaviour })
+}
+
+/// A dispatcher with up to this many queues.
+pub(crate) fn dispatcher(backend: &Arc<dyn IoBackend>, max_queues: usize) -> Dispatcher {
     let options = DispatcherOptions { queue_depth: 16, max_queues };
-    Dispatcher::with_options(Arc::new(backend), options).unwrap()
+    Dispatcher::with_options(Arc::clone(backend), options).unwrap()
 }
 
 /// A dispatcher whose first queue misbehaves; all later ones are honest.

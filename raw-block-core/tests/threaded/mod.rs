@@ -10,20 +10,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
+use raw_block_core::{
+    Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, Stats,
+};
 
 pub(crate) struct ThreadedBackend(Arc<Device>);
 
 struct Device {
     geometry: Geometry,
     stats: Stats,
+    flush_state: FlushState,
     bytes: Mutex<Vec<u8>>,
 }
 
 impl ThreadedBackend {
     pub(crate) fn new(geometry: Geometry) -> Self {
         let bytes = Mutex::new(vec![0; usize::try_from(geometry.capacity).unwrap()]);
-        Self(Arc::new(Device { geometry, stats: Stats::new(), bytes }))
+        Self(Arc::new(Device {
+            geometry,
+            stats: Stats::new(),
+            flush_state: FlushState::new(),
+            bytes,
+        }))
     }
 }
 
@@ -42,6 +50,10 @@ impl IoBackend for ThreadedBackend {
 
     fn stats(&self) -> &Stats {
         &self.0.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.0.flush_state
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use nix::errno::Errno::{EAGAIN, EINTR, EINVAL, EIO};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, IoBackend, IoQueue, ReadAt, Stats,
+    AlignedBuf, Dispatcher, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, ReadAt,
+    Stats,
 };
 
 use super::*;
@@ -16,6 +17,7 @@ type Answers = VecDeque<nix::Result<usize>>;
 struct Scripted {
     geometry: Geometry,
     stats: Stats,
+    flush_state: FlushState,
     answers: Arc<Mutex<Answers>>,
 }
 
@@ -39,6 +41,10 @@ impl IoBackend for Scripted {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.flush_state
     }
 
     fn open_queue(&self, _depth: usize) -> Result<Box<dyn IoQueue>, Error> {
@@ -78,7 +84,12 @@ impl IoQueue for ScriptedQueue {
 fn read(answers: impl IntoIterator<Item = nix::Result<usize>>) -> Result<(), Error> {
     let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
     let geometry = Geometry::new(1 << 20, 512).unwrap();
-    let backend = Scripted { geometry, stats: Stats::new(), answers: Arc::clone(&answers) };
+    let backend = Scripted {
+        geometry,
+        stats: Stats::new(),
+        flush_state: FlushState::new(),
+        answers: Arc::clone(&answers),
+    };
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
     let result = device.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{Completion, Error, Geometry, IoBackend, IoQueue, Op, Stats};
+use raw_block_core::{Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, Stats};
 
 /// A device that carries out each op when it is submitted.
 pub(crate) trait Device: Send + Sync + 'static {
@@ -18,12 +18,13 @@ pub(crate) trait Device: Send + Sync + 'static {
 
 /// A backend for such a device.
 pub(crate) fn backend<D: Device>(device: Arc<D>) -> Arc<dyn IoBackend> {
-    Arc::new(Backend { device, stats: Stats::new() })
+    Arc::new(Backend { device, stats: Stats::new(), flush_state: FlushState::new() })
 }
 
 struct Backend<D> {
     device: Arc<D>,
     stats: Stats,
+    flush_state: FlushState,
 }
 
 impl<D: Device> IoBackend for Backend<D> {
@@ -41,6 +42,10 @@ impl<D: Device> IoBackend for Backend<D> {
 
     fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        &self.flush_state
     }
 
     fn open_queue(&self, _: usize) -> Result<Box<dyn IoQueue>, Error> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{TempFile, temp_file};
-use raw_block_core::{DeviceFile, Direct, Error, Geometry, IoBackend, IoQueue, Stats};
+use raw_block_core::{DeviceFile, Direct, Error, FlushState, Geometry, IoBackend, IoQueue, Stats};
 
 use crate::device::RingDevice;
 use crate::kernel::{Enter, Kernel};
@@ -164,6 +164,10 @@ impl<W: Width> IoBackend for ScriptedBackend<W> {
 
     fn stats(&self) -> &Stats {
         self.rings.stats()
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        self.rings.flush_state()
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

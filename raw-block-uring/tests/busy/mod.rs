@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, Geometry, IoBackend, IoQueue, Op,
-    OwnedTransfer, Stats, Ticket,
+    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, FlushState, Geometry, IoBackend,
+    IoQueue, Op, OwnedTransfer, Stats, Ticket,
 };
 use raw_block_uring::{UringBackend, UringOptions};
 
@@ -148,6 +148,10 @@ impl IoBackend for PanicsWhenReaped {
 
     fn stats(&self) -> &Stats {
         self.0.stats()
+    }
+
+    fn flush_state(&self) -> &FlushState {
+        self.0.flush_state()
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {

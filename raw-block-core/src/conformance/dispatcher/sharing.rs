@@ -6,7 +6,7 @@ use std::thread;
 use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, pattern};
-use crate::{Dispatcher, OwnedTransfer, WriteAt};
+use crate::{Dispatcher, Error, ErrorKind, OpKind, OwnedTransfer, ReadAt, WriteAt};
 
 /// Threads at once; more than queues in one of the statements.
 const THREADS: usize = 8;
@@ -48,6 +48,81 @@ pub(crate) fn two_dispatchers_share_a_backend(subject: &Subject) {
     fill(&one, 0, &bytes);
     assert_holds(&other, 0, &bytes, "written by the other dispatcher");
     work_on_distinct_ranges(subject, &one);
+}
+
+pub(crate) fn two_dispatchers_share_flushes(subject: &Subject) {
+    const ROUNDS: u64 = 5;
+    let dispatchers = [subject.dispatcher(), subject.dispatcher()];
+    let before = subject.stats();
+    thread::scope(|scope| {
+        for worker in 0..THREADS {
+            let device = &dispatchers[worker % 2];
+            scope.spawn(move || {
+                let bytes = pattern(510 + worker as u64, subject.block());
+                for _ in 0..ROUNDS {
+                    fill(device, subject.at(worker), &bytes);
+                    device.flush().unwrap();
+                }
+            });
+        }
+    });
+    let after = subject.stats();
+    let calls = THREADS as u64 * ROUNDS;
+    assert_eq!(after.flush_calls - before.flush_calls, calls, "the backend has one state");
+    let flushes = after.flushes - before.flushes;
+    assert!((ROUNDS..=calls).contains(&flushes), "{flushes} flushes for {calls} calls");
+}
+
+pub(crate) fn two_dispatchers_share_stopped_writes(subject: &Subject) {
+    let [one, other] = [subject.dispatcher(), subject.dispatcher_with(2, 2)];
+    let bytes = pattern(520, subject.block());
+    fill(&one, 0, &bytes);
+    // As a flush of the first one that fails.
+    let failure = Error::new(ErrorKind::Io, "flush", "as the suite says");
+    subject.backend.flush_state().stop(1, failure);
+    for device in [&one, &other, &subject.dispatcher()] {
+        let refused = [
+            device.write_buffers(&[WriteAt::new(0, &bytes)]).all(),
+            device.flush(),
+            device.check_accepted(OpKind::Discard),
+        ];
+        for result in refused {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::WritesStopped);
+        }
+        assert_holds(device, 0, &bytes, "reads are served");
+    }
+}
+
+pub(crate) fn a_read_in_parts_may_call_the_dispatcher(subject: &Subject) {
+    let block = subject.block();
+    let bytes = pattern(530, 2 * block);
+    for max_queues in [1, 2] {
+        let device = subject.dispatcher_with(4, max_queues);
+        fill(&device, 0, &bytes);
+        let mut found = vec![0; 2 * block];
+        let (first, second) = found.split_at_mut(block);
+        let mut reads = [ReadAt::new(0, first), ReadAt::new(subject.at(1), second)];
+        device.read_buffers_with(&mut reads, |number, read| {
+            let [part] = read.unwrap();
+            fill(&device, subject.at(10 + number), part);
+            device.flush().unwrap();
+            assert_holds(&device, subject.at(10 + number), part, "copied while it is read");
+        });
+        assert_holds(&device, subject.at(10), &bytes, "copied while it is read");
+    }
+}
+
+pub(crate) fn threads_that_end_leave_their_queues_to_others(subject: &Subject) {
+    let device = subject.dispatcher_with(4, 2);
+    let bytes = pattern(540, subject.block());
+    for number in 0..50 {
+        let use_device = || {
+            fill(&device, subject.at(number), &bytes);
+            assert_holds(&device, subject.at(number), &bytes, "of a thread that ends");
+        };
+        thread::scope(|scope| scope.spawn(use_device).join().unwrap());
+    }
+    fill(&device, 0, &bytes);
 }
 
 pub(crate) fn blocking_calls_work_while_tickets_are_out(subject: &Subject) {
