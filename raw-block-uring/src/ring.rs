@@ -11,11 +11,10 @@ use std::time::Instant;
 
 use io_uring::cqueue::EntryMarker as _;
 use io_uring::squeue::EntryMarker as _;
-use io_uring::types;
 use raw_block_core::Error;
 
 use crate::device::RingDevice;
-use crate::kernel::{Enter, Kernel, Linux};
+use crate::kernel::{Enter, Kernel, Linux, system_call};
 use crate::regions::{Lookup, Regions};
 use crate::setup;
 use crate::slots::Slots;
@@ -25,17 +24,14 @@ use crate::width::{Outcome, RawRing, Width};
 /// with the pause between, for ten seconds.
 const ENTER_TRIES: u32 = 10_000;
 
-// Flags of `io_uring_enter(2)`, from `linux/io_uring.h`.
-const GETEVENTS: u32 = 1;
-const SQ_WAKEUP: u32 = 1 << 1;
-const EXT_ARG: u32 = 1 << 3;
-
 /// A ring that one caller uses at a time, with a `T` for each entry that it has under way.
 ///
 /// What is under way waits in slots, whose index is the user data of its entry. [`push`](Self::push) puts
 /// an entry into the submission queue, [`enter`](Self::enter) hands everything pushed to the kernel and
 /// waits, [`take_completion`](Self::take_completion) takes completions. A ring is as deep as it has slots, and there are a
-/// submission entry and a completion entry for each, so neither queue overflows.
+/// submission entry and a completion entry for each. The submission queue can nevertheless be full while a slot is free:
+/// the kernel's polling thread may post completions before it frees the entries that it took. An entry that does not fit
+/// waits in the ring, and [`enter`](Self::enter) puts it into the queue.
 ///
 /// Failures of the system call are dealt with here: `EINTR` is nothing, `EAGAIN`, `EBUSY` and `ENOMEM`
 /// are tried again for ten seconds, whatever else happens [breaks](Self::is_broken) the ring. What the
@@ -45,14 +41,21 @@ pub struct Ring<W: Width, T, K: Kernel = Linux> {
     /// Not dropped in a forked child, where something else may have its addresses.
     raw: ManuallyDrop<RawRing<W>>,
     slots: Slots<T>,
-    /// Slots whose entries are in the submission queue, oldest first.
+    /// Slots whose entries the kernel has not taken, oldest first: those in the submission queue, then
+    /// those that are waiting.
     unsubmitted: VecDeque<u32>,
+    /// Entries that the submission queue had no space for, oldest first.
+    waiting: VecDeque<W::Entry>,
+    /// How many entries were pushed that the counters of the device do not show.
+    uncounted: usize,
     /// How many of those use registered memory, and how many would but for crossing a border.
     registered: u64,
     crossing: u64,
     regions: Regions,
     /// Which generation of the device's registered memory `regions` shows.
     generation: u64,
+    /// Whether the kernel's polling thread sleeps, and the call that was to wake it failed.
+    is_asleep: bool,
     /// Consecutive system calls that failed for want of memory.
     failed_enters: u32,
     /// Why the kernel takes no more entries, once that is so.
@@ -101,10 +104,13 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             raw: ManuallyDrop::new(raw),
             slots: Slots::new(capacity),
             unsubmitted: VecDeque::with_capacity(capacity as usize),
+            waiting: VecDeque::new(),
+            uncounted: 0,
             registered: 0,
             crossing: 0,
             regions: Regions::default(),
             generation: 0,
+            is_asleep: false,
             failed_enters: 0,
             broken: None,
             process: std::process::id(),
@@ -135,7 +141,17 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     /// Whether every entry was handed to the kernel, or to its thread that looks for them.
     #[must_use]
     pub fn is_handed_over(&self) -> bool {
-        self.unsubmitted.is_empty() || self.raw.params().is_setup_sqpoll()
+        self.not_handed_over() == 0 && !self.is_asleep
+    }
+
+    /// How many entries neither the kernel has taken, nor its polling thread takes without being asked.
+    fn not_handed_over(&self) -> usize {
+        if self.is_polled() { self.waiting.len() } else { self.unsubmitted.len() }
+    }
+
+    /// Whether a thread of the kernel takes the entries.
+    fn is_polled(&self) -> bool {
+        self.raw.params().is_setup_sqpoll()
     }
 
     /// Whether the device is asked for completions by whoever waits for them.
@@ -180,6 +196,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         if generation == self.generation {
             return;
         }
+        self.note_submitted();
         if !self.unsubmitted.is_empty() {
             // Their entries name places in the table that the ring still has. It is changed another time.
             self.regions = Regions::default();
@@ -201,7 +218,8 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         }
     }
 
-    /// Puts an entry for what is in `slot` into the submission queue. A slot has one entry at a time.
+    /// Puts an entry for what is in `slot` into the submission queue, or lets it wait while that is full. A
+    /// slot has one entry at a time.
     ///
     /// # Safety
     /// What the entry names stays valid until its completion was taken by [`take_completion`](Self::take_completion), or it
@@ -211,8 +229,11 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             let mut entry = entry.into();
             entry.set_user_data(u64::from(slot));
             // SAFETY: the caller answers for what the entry names.
-            let pushed = unsafe { self.raw.submission().push(&entry) };
-            debug_assert!(pushed.is_ok(), "the submission queue has an entry for every slot");
+            let fits = self.waiting.is_empty() && unsafe { self.try_push(&entry) };
+            if !fits {
+                self.waiting.push_back(entry);
+            }
+            self.uncounted += 1;
         }
         self.registered += u64::from(matches!(memory, Lookup::Region(_)));
         self.crossing += u64::from(matches!(memory, Lookup::Crossing));
@@ -222,20 +243,41 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     /// Hands over what was pushed, without waiting. Makes no system call when nothing was pushed, or when the
     /// kernel's polling thread is awake and finds it.
     pub fn hand_over(&mut self) {
-        if self.raw.params().is_setup_sqpoll() {
-            if self.raw.submission().need_wakeup() {
-                self.enter(0, None);
-            }
-            return;
-        }
         while !self.is_handed_over() && !self.is_broken() {
             self.enter(0, None);
         }
     }
 
-    /// One system call: hands over what was pushed, and waits for `want` completions or until `deadline`.
+    /// Puts an entry into the submission queue. Returns whether there was space.
+    ///
+    /// # Safety
+    /// That of [`push`](Self::push).
+    unsafe fn try_push(&mut self, entry: &W::Entry) -> bool {
+        let mut submission = self.raw.submission();
+        let free = submission.capacity() - submission.len();
+        // SAFETY: the caller answers for what the entry names.
+        self.kernel.free_entries(free) > 0 && unsafe { submission.push(entry) }.is_ok()
+    }
+
+    /// Puts the entries that wait into the submission queue, as far as there is space.
+    fn push_waiting(&mut self) {
+        while let Some(entry) = self.waiting.pop_front() {
+            // SAFETY: the caller of `push` answers for what the entry names until its completion was taken,
+            // and the table of regions is not changed before the kernel has taken it.
+            if !unsafe { self.try_push(&entry) } {
+                return self.waiting.push_front(entry);
+            }
+        }
+    }
+
+    /// Hands over what was pushed, and waits for `want` completions or until `deadline`: one system call, or
+    /// none where the kernel's polling thread is awake and nothing is waited for.
+    ///
+    /// While entries wait for space in the submission queue, the call waits for that instead.
     pub fn enter(&mut self, want: usize, deadline: Option<Instant>) {
-        let polled = self.raw.params().is_setup_sqpoll();
+        self.push_waiting();
+        let is_full = !self.waiting.is_empty();
+        let polled = self.is_polled();
         let (left, sleeps) = {
             let mut submission = self.raw.submission();
             submission.sync();
@@ -244,18 +286,26 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         let enter = Enter {
             // A broken ring only waits, and leaves the submission queue alone.
             to_submit: if self.is_broken() { 0 } else { u32::try_from(left).unwrap_or(u32::MAX) },
-            // Who polls for completions does so to the end; with a deadline it has to be call by call.
-            want: if self.polls_completions() && deadline.is_some() {
+            want: if is_full || deadline.is_some() && self.polls_completions() && !polled {
+                // The completions may be those of entries that wait. A call that polls for completions does so
+                // to the end, so with a deadline there have to be several.
                 0
             } else {
                 u32::try_from(want).unwrap_or(u32::MAX)
             },
             deadline,
         };
+        if polled && enter.want == 0 && !sleeps && !is_full {
+            return self.note_submitted();
+        }
+        let wait_for_space = polled && is_full;
         let Self { kernel, raw, .. } = self;
-        let result = kernel.enter(enter, |enter| system_call::<W>(raw, enter, sleeps));
+        let result =
+            kernel.enter(enter, |enter| system_call::<W>(raw, enter, sleeps, wait_for_space));
         self.note_submitted();
-        match result.map_err(|error| error.raw_os_error()) {
+        let result = result.map_err(|error| error.raw_os_error());
+        self.is_asleep = sleeps && result.is_err() && result != Err(Some(libc::ETIME));
+        match result {
             Ok(_) => self.failed_enters = 0,
             Err(Some(libc::EINTR | libc::ETIME)) => {}
             Err(Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
@@ -266,10 +316,13 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             }
             Err(errno) => {
                 let errno = errno.unwrap_or(libc::EIO);
+                self.is_asleep = false;
                 // A thread of the kernel that polls takes entries without being asked, so none can be
                 // called lost, unless that thread is gone.
                 let may_break = !polled || errno == libc::EOWNERDEAD;
                 if may_break && self.broken.replace(errno).is_none() {
+                    // Their slots come back as lost.
+                    self.waiting.clear();
                     let error = io::Error::from_raw_os_error(errno);
                     tracing::error!(device = self.device.name(), %error, "a ring takes no more ops");
                 }
@@ -279,27 +332,34 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     }
 
     /// Takes from `unsubmitted` what the kernel took from the submission queue, whatever the system
-    /// call returned.
+    /// call returned, and counts what was handed over.
     fn note_submitted(&mut self) {
+        if self.is_broken() {
+            return;
+        }
         let left = {
             let mut submission = self.raw.submission();
             submission.sync();
-            submission.len()
+            submission.len() + self.waiting.len()
         };
         let taken = self.unsubmitted.len().saturating_sub(left);
-        if taken > 0 && self.broken.is_none() {
-            self.unsubmitted.drain(..taken);
-            let registered = std::mem::take(&mut self.registered);
-            let crossing = std::mem::take(&mut self.crossing);
-            let under_way = self.slots.in_use() - self.unsubmitted.len();
-            self.device.stats().update(|stats| {
-                stats.submissions += 1;
-                stats.commands += taken as u64;
-                stats.under_way_at_submissions += under_way as u64;
-                stats.registered_ops += registered;
-                stats.crossing_ops += crossing;
-            });
+        self.unsubmitted.drain(..taken);
+        let not_handed_over = self.not_handed_over();
+        let handed_over = self.uncounted - not_handed_over;
+        if handed_over == 0 {
+            return;
         }
+        self.uncounted = not_handed_over;
+        let registered = std::mem::take(&mut self.registered);
+        let crossing = std::mem::take(&mut self.crossing);
+        let under_way = self.slots.in_use().saturating_sub(not_handed_over);
+        self.device.stats().update(|stats| {
+            stats.submissions += 1;
+            stats.commands += handed_over as u64;
+            stats.under_way_at_submissions += under_way as u64;
+            stats.registered_ops += registered;
+            stats.crossing_ops += crossing;
+        });
     }
 
     /// Takes a completion: which slot it is for, and what it says.
@@ -343,20 +403,6 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     pub fn is_usable_here(&self) -> bool {
         self.is_ours() && self.owner.is_none_or(|owner| owner == thread::current().id())
     }
-}
-
-fn system_call<W: Width>(raw: &RawRing<W>, enter: Enter, wake: bool) -> io::Result<usize> {
-    let flags = GETEVENTS | if wake { SQ_WAKEUP } else { 0 };
-    let Enter { to_submit, want, deadline } = enter;
-    let Some(deadline) = deadline else {
-        // SAFETY: the entries in the submission queue are valid (the contract of `push`), and there is
-        // no argument to point to.
-        return unsafe { raw.submitter().enter::<libc::sigset_t>(to_submit, want, flags, None) };
-    };
-    let left = types::Timespec::from(deadline.saturating_duration_since(Instant::now()));
-    let arguments = types::SubmitArgs::new().timespec(&left);
-    // SAFETY: as above; the argument is what `EXT_ARG` says it is, and outlives the call.
-    unsafe { raw.submitter().enter(to_submit, want, flags | EXT_ARG, Some(&arguments)) }
 }
 
 impl<W: Width, T, K: Kernel> Drop for Ring<W, T, K> {

@@ -1,6 +1,7 @@
 //! The conformance suite on big rings, and while system calls and transfers keep failing in passing.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use raw_block_core::conformance::{Skipped, Subject};
 
@@ -10,7 +11,7 @@ use crate::width::{Big, Standard, Width};
 const LEN: u64 = 16 << 20;
 
 fn subject<W: Width>(kernel: Scripted) -> Result<Subject, Skipped> {
-    let (backend, file) = backend::<W>(LEN, kernel)?;
+    let (backend, file) = backend::<W>(LEN, kernel, None)?;
     Ok(Subject::new(backend).keeping(file))
 }
 
@@ -23,3 +24,8 @@ raw_block_core::conformance_suite!(failing_in_passing, || {
     subject::<Standard>(in_passing(1)).map(Subject::with_local_queues)
 });
 raw_block_core::conformance_suite!(big_and_failing, || subject::<Big>(in_passing(2)));
+raw_block_core::conformance_suite!(polled_and_failing, || {
+    let idle = Some(Duration::from_millis(1));
+    let (backend, file) = backend::<Standard>(LEN, in_passing(3), idle)?;
+    Ok(Subject::new(backend).keeping(file))
+});

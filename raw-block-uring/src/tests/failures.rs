@@ -1,9 +1,11 @@
 //! Failures of the system call and of transfers, one at a time.
 
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use raw_block_core::conformance::fixture::TempFile;
-use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorKind, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
 
 use super::scripted::{OnEnter, OnResult, Script, Scripted, backend};
 use crate::width::Standard;
@@ -20,9 +22,14 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// With a thread of the kernel that looks for submissions, if `idle` is given.
+    fn with(idle: Option<Duration>) -> Self {
         let kernel = Scripted::default();
         let script = Arc::clone(&kernel.0);
-        let (backend, file) = backend::<Standard>(1 << 20, kernel).unwrap();
+        let (backend, file) = backend::<Standard>(1 << 20, kernel, idle).unwrap();
         Self { device: Dispatcher::new(backend).unwrap(), script, _file: file }
     }
 
@@ -84,6 +91,56 @@ fn a_partial_submission_loses_and_repeats_nothing() {
     assert_eq!(stage.written(), WRITES);
     let stats = stage.device.stats();
     assert_eq!((stats.retries, stats.registered_ops), (0, 0));
+}
+
+#[test]
+fn an_entry_that_does_not_fit_waits_for_space() {
+    for idle in [None, Some(Duration::from_secs(10))] {
+        let stage = Stage::with(idle);
+        for free_entries in [[0; 20].as_slice(), &[1, 1, 0, 0, 1, 0], &[1, 0, 0]] {
+            stage.script(&[], &[]);
+            let before = stage.device.stats();
+            stage.script.lock().unwrap().free_entries = free_entries.iter().copied().collect();
+            assert_eq!(stage.write(), [Ok(()); WRITES], "{free_entries:?}, polled after {idle:?}");
+            let stats = stage.device.stats();
+            assert_eq!(stats.commands - before.commands, WRITES as u64);
+            assert_eq!(stage.written(), WRITES);
+        }
+    }
+}
+
+#[test]
+fn an_entry_that_waits_when_the_ring_breaks_comes_back_as_not_started() {
+    let stage = Stage::new();
+    stage.script(&[OnEnter::Take(3), OnEnter::Fail(libc::EBADF)], &[]);
+    stage.script.lock().unwrap().free_entries = [1, 1, 1, 1, 0, 0].into();
+    let results = stage.write();
+    let kept = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(kept, 3, "{results:?}");
+    assert_eq!(stage.written(), 3);
+    assert_eq!(stage.write(), [Ok(()); WRITES], "with a new ring");
+}
+
+#[test]
+fn an_awake_polling_thread_is_not_called() {
+    let stage = Stage::with(Some(Duration::from_secs(60)));
+    // It may sleep until there is an entry for the first time.
+    for round in 0..20 {
+        let batch = (0..4)
+            .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
+            .collect();
+        let mut ticket = stage.device.batched_read(batch).unwrap();
+        let finished = loop {
+            match ticket.try_wait() {
+                Some(finished) => break finished,
+                None => thread::yield_now(),
+            }
+        };
+        assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
+        let calls = std::mem::take(&mut stage.script.lock().unwrap().calls);
+        assert!(calls == 0 || round == 0, "{calls} calls in round {round}");
+    }
+    assert_eq!(stage.device.stats().commands, 80);
 }
 
 #[test]

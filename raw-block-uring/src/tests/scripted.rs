@@ -39,6 +39,8 @@ pub(super) enum OnResult {
 pub(super) struct Script {
     pub(super) enters: VecDeque<OnEnter>,
     pub(super) results: VecDeque<OnResult>,
+    /// How many entries the submission queue has space for, as the ring sees it, push by push.
+    pub(super) free_entries: VecDeque<usize>,
     /// The state of a generator, if failures that pass are to be strewn in.
     pub(super) random: Option<u64>,
     /// Every system call fails with this.
@@ -73,6 +75,13 @@ impl Script {
             };
         }
         self.enters.pop_front().unwrap_or(OnEnter::Pass)
+    }
+
+    fn next_free_entries(&mut self, free: usize) -> usize {
+        if let Some(state) = &mut self.random {
+            return if Self::random(state, 8) == 0 { 0 } else { free };
+        }
+        self.free_entries.pop_front().map_or(free, |scripted| scripted.min(free))
     }
 
     fn next_result(&mut self, result: i32) -> OnResult {
@@ -113,6 +122,10 @@ impl Kernel for Scripted {
         result
     }
 
+    fn free_entries(&mut self, free: usize) -> usize {
+        self.0.lock().unwrap().next_free_entries(free)
+    }
+
     fn result(&mut self, result: i32) -> i32 {
         match self.0.lock().unwrap().next_result(result) {
             OnResult::Replace(result) => result,
@@ -137,14 +150,16 @@ impl AsFd for Shared {
     }
 }
 
-/// A backend on a new file of so many bytes, and the file.
+/// A backend on a new file of so many bytes, and the file. With `idle` a thread of the kernel looks for
+/// submissions.
 pub(super) fn backend<W: Width>(
     len: u64,
     kernel: Scripted,
+    idle: Option<Duration>,
 ) -> Result<(Arc<dyn IoBackend>, TempFile), Skipped> {
     let kept = temp_file(len)?;
     let file = Arc::new(DeviceFile::open(kept.path(), Direct::Preferred).unwrap());
-    let rings = RingDevice::new(Shared(Arc::clone(&file)), file.path(), None).unwrap();
+    let rings = RingDevice::new(Shared(Arc::clone(&file)), file.path(), idle).unwrap();
     let backend = ScriptedBackend::<W> { file, rings: Arc::new(rings), kernel, width: PhantomData };
     Ok((Arc::new(backend), kept))
 }
