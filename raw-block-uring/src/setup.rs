@@ -12,6 +12,9 @@ use raw_block_core::{Error, ErrorKind};
 use crate::width::{RawRing, Standard, Width};
 
 /// A setup flag of `io_uring_setup(2)`.
+///
+/// `COOP_TASKRUN` is left out: a completion then waits until the submitting thread enters the kernel, which
+/// another thread that waits for it cannot bring about, and `DEFER_TASKRUN` does not need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flag {
     /// Linux 6.6: submission entries are taken in order, without an index array.
@@ -21,9 +24,6 @@ enum Flag {
     DeferTaskrun,
     /// Linux 6.0: one thread uses the ring, all others are refused (`EEXIST`).
     SingleIssuer,
-    /// Linux 5.19: completions do not interrupt the thread; a flag in the ring tells that some are due.
-    /// Without meaning, and refused, where a thread of the kernel submits.
-    CoopTaskrun,
     /// Linux 5.18: an entry that fails does not stop those behind it.
     SubmitAll,
     /// Linux 5.6: a depth above the kernel's limit is lowered instead of refused.
@@ -37,11 +37,10 @@ enum Flag {
 impl Flag {
     /// Newest first, which is the order in which they are given up, but for the last two: those were asked
     /// for.
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 7] = [
         Self::NoSqarray,
         Self::DeferTaskrun,
         Self::SingleIssuer,
-        Self::CoopTaskrun,
         Self::SubmitAll,
         Self::Clamp,
         Self::Sqpoll,
@@ -54,7 +53,6 @@ impl Flag {
             Self::NoSqarray | Self::SubmitAll | Self::Clamp => true,
             // The kernel's thread does that work.
             Self::DeferTaskrun | Self::SingleIssuer => usage.local && usage.submissions.is_none(),
-            Self::CoopTaskrun => usage.submissions.is_none(),
             Self::Sqpoll => usage.submissions.is_some(),
             Self::Iopoll => usage.completions,
         }
@@ -70,7 +68,6 @@ impl Flag {
             Self::NoSqarray => "NO_SQARRAY",
             Self::DeferTaskrun => "DEFER_TASKRUN",
             Self::SingleIssuer => "SINGLE_ISSUER",
-            Self::CoopTaskrun => "COOP_TASKRUN",
             Self::SubmitAll => "SUBMIT_ALL",
             Self::Clamp => "CLAMP",
             Self::Sqpoll => "SQPOLL",
@@ -190,7 +187,6 @@ fn request<W: Width>(builder: &mut Builder<W::Entry, W::Completion>, flag: Flag,
         (Flag::NoSqarray, _) => builder.setup_no_sqarray(),
         (Flag::DeferTaskrun, _) => builder.setup_defer_taskrun(),
         (Flag::SingleIssuer, _) => builder.setup_single_issuer(),
-        (Flag::CoopTaskrun, _) => builder.setup_coop_taskrun().setup_taskrun_flag(),
         (Flag::SubmitAll, _) => builder.setup_submit_all(),
         (Flag::Clamp, _) => builder.setup_clamp(),
         (Flag::Iopoll, _) => builder.setup_iopoll(),

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
-use std::sync::Arc;
+use std::hint;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
-    OwnedTransfer, ReadAt, WriteAt,
+    OwnedTransfer, ReadAt, Ticket, WriteAt,
 };
 use raw_block_uring::{GrantedFlags, UringBackend, UringOptions};
 
@@ -189,10 +191,38 @@ fn what_a_ring_got_can_be_seen() {
     assert!(text.contains("granted_local_flags"), "{text}");
     assert_eq!(backend.engine(), "uring");
     let names = |flags: GrantedFlags| flags.names().collect::<Vec<_>>();
-    assert!(!names(backend.granted_flags()).contains(&"SINGLE_ISSUER"), "queues move");
+    for flag in ["SINGLE_ISSUER", "DEFER_TASKRUN", "COOP_TASKRUN"] {
+        assert!(!names(backend.granted_flags()).contains(&flag), "{flag}: queues move");
+    }
     let is_local = names(backend.granted_local_flags()).contains(&"SINGLE_ISSUER");
     assert_eq!(backend.open_local_queue(1).unwrap().is_local(), is_local);
     assert!(!backend.open_queue(1).unwrap().is_local());
+}
+
+#[test]
+fn a_ticket_completes_while_its_submitter_computes() {
+    let (_file, _, device) = open(DispatcherOptions::default());
+    let is_over = AtomicBool::new(false);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for ticket in receiver {
+                let ticket: Ticket = ticket;
+                let finished = ticket.wait();
+                is_over.store(true, Ordering::Release);
+                finished.into_iter().for_each(|finished| finished.result.unwrap());
+            }
+        });
+        for _ in 0..20 {
+            let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
+            sender.send(device.batched_read(batch).unwrap()).unwrap();
+            // Not a system call until the other thread has its results.
+            while !is_over.swap(false, Ordering::Acquire) {
+                hint::spin_loop();
+            }
+        }
+        drop(sender);
+    });
 }
 
 #[test]
