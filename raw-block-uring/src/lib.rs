@@ -31,6 +31,7 @@
 //! ```
 
 mod backend;
+mod call;
 mod device;
 mod entry;
 mod in_flight;

@@ -1,16 +1,17 @@
 //! The queue: ops in a ring.
 
 use std::collections::VecDeque;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
-use raw_block_core::{Completion, DeviceFile, Error, IoQueue, Op, OpKind};
+use raw_block_core::{Completion, DeviceFile, Error, IoQueue, Op};
 
+use crate::call;
 use crate::device::RingDevice;
 use crate::entry;
-use crate::in_flight::{InFlight, Verdict};
+use crate::in_flight::{End, InFlight, Verdict};
 use crate::kernel::{Kernel, Linux};
 use crate::ring::Ring;
 use crate::width::{Standard, Width};
@@ -57,19 +58,16 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         unsafe { self.ring.push(slot, entry, memory) };
     }
 
-    /// Carries out an op without memory by a system call, and waits for it.
-    fn call(&self, op: Op) -> Completion {
+    /// Carries out what is left of an op by system calls, and waits for it.
+    fn call(&self, mut in_flight: InFlight) -> Completion {
+        in_flight.issued_here();
         loop {
-            let result = match op.kind() {
-                OpKind::Flush => self.file.sync_data(),
-                OpKind::Discard => self.file.discard(op.offset(), op.len()),
-                OpKind::WriteZeroes => self.file.write_zeroes(op.offset(), op.len()),
-                OpKind::Read | OpKind::Write => Err(io::ErrorKind::Unsupported.into()),
-            };
-            match result {
-                Ok(()) => return op.complete(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return op.fail(error),
+            let result = call::carry_out(&self.file, &in_flight.op);
+            match in_flight.judge(result, &self.file) {
+                _ if result == -libc::EINTR => {}
+                Verdict::Again => {}
+                Verdict::NeedsCall(errno) => return in_flight.complete(End::Failed(errno)),
+                Verdict::Ended(end) => return in_flight.complete(end),
             }
         }
     }
@@ -80,22 +78,23 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         while let Some((slot, outcome)) = self.ring.take_completion() {
             let broken = self.ring.is_broken();
             let Some(in_flight) = self.ring.get_mut(slot) else { continue };
-            match in_flight.judge(outcome.result) {
+            match in_flight.judge(outcome.result, &self.file) {
                 Verdict::Again if !broken => {
+                    in_flight.issued_here();
                     retries += 1;
                     self.push(slot);
                 }
-                Verdict::NeedsCall => {
-                    let over = self.ring.remove(slot);
-                    done.extend(over.map(|over| self.call(over.op)));
+                Verdict::Again | Verdict::NeedsCall(_) => {
+                    let rest = self.ring.remove(slot);
+                    done.extend(rest.map(|rest| self.call(rest)));
                 }
-                verdict => {
-                    done.extend(self.ring.remove(slot).map(|over| over.complete(verdict)));
+                Verdict::Ended(end) => {
+                    done.extend(self.ring.remove(slot).map(|ended| ended.complete(end)));
                 }
             }
         }
         while let Some((slot, error)) = self.ring.take_lost() {
-            done.extend(self.ring.remove(slot).map(|lost| lost.op.fail(error)));
+            done.extend(self.ring.remove(slot).map(|lost| lost.lose(error)));
         }
         if retries > 0 {
             self.ring.device().stats().update(|stats| stats.retries += retries);
@@ -121,8 +120,9 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
             return;
         }
         self.ring.refresh_regions();
+        let this_thread = thread::current().id();
         while let Some(op) = ops.pop_front() {
-            match self.ring.insert(InFlight::new(op)) {
+            match self.ring.insert(InFlight::new(op, this_thread)) {
                 Ok(slot) => self.push(slot),
                 Err(InFlight { op, .. }) => return ops.push_front(op),
             }

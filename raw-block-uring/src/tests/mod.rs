@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod conformance;
+mod errnos;
 mod failures;
 mod scripted;
 mod starting;

@@ -1,0 +1,44 @@
+//! Ops by system calls, for what a ring cannot carry out.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use raw_block_core::{DeviceFile, Op, OpKind};
+
+/// The most segments of one call: `UIO_MAXIOV` of `linux/uio.h`.
+const MAX_SEGMENTS: usize = 1024;
+
+/// Carries out an op, or of a transfer as much as the kernel does in one call, and waits for it. Returns what
+/// a completion of the ring would say: a number of bytes, or a negative `errno`.
+pub(crate) fn carry_out(file: &DeviceFile, op: &Op) -> i32 {
+    let result = match op.kind() {
+        OpKind::Read | OpKind::Write => transfer(file, op),
+        OpKind::Flush => file.sync_data().map(|()| 0),
+        OpKind::Discard => file.discard(op.offset(), op.len()).map(|()| 0),
+        OpKind::WriteZeroes => file.write_zeroes(op.offset(), op.len()).map(|()| 0),
+    };
+    result.unwrap_or_else(|error| -error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
+    let segments = op.iovecs();
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
+    let count = segments.len().min(MAX_SEGMENTS) as i32;
+    let (fd, list) = (file.as_fd().as_raw_fd(), segments.as_ptr());
+    let at = libc::off_t::try_from(op.offset())
+        .map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
+    let moved = if op.kind() == OpKind::Read {
+        // SAFETY: the list has `count` segments, and names memory that nothing else accesses while the op
+        // lives.
+        unsafe { libc::preadv(fd, list, count, at) }
+    } else {
+        // SAFETY: the list has `count` segments, and names memory that nothing writes to while the op lives.
+        unsafe { libc::pwritev(fd, list, count, at) }
+    };
+    // The kernel moves less than 2 GiB in one call (`read(2)`).
+    if moved < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(moved.try_into().unwrap_or(i32::MAX))
+    }
+}

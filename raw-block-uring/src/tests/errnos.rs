@@ -1,0 +1,87 @@
+//! What the error numbers of completions mean.
+
+use std::fs::File;
+use std::thread;
+
+use raw_block_core::{AlignedBuf, Error, ErrorClass, ErrorKind, Finished, OwnedTransfer, ReadAt};
+
+use super::failures::{BLOCK, Stage, WRITES};
+use super::scripted::OnResult;
+
+fn errno(error: &Error) -> Option<i32> {
+    error.os_error().and_then(std::io::Error::raw_os_error)
+}
+
+/// Reads a block with a ticket that another thread started, which has ended.
+fn read_for_an_ended_thread(stage: &Stage) -> Finished {
+    let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(BLOCK).unwrap())];
+    let start = || stage.device.batched_read(batch).unwrap();
+    let ticket = thread::scope(|scope| scope.spawn(start).join().unwrap());
+    ticket.wait().remove(0)
+}
+
+#[test]
+fn what_the_kernel_cannot_start_is_done_by_the_calling_thread() {
+    const CANCELED: OnResult = OnResult::Replace(-libc::ECANCELED);
+    let stage = Stage::new();
+    stage.script(&[], &[CANCELED; WRITES]);
+    assert_eq!(stage.write(), [Ok(()); WRITES]);
+    assert_eq!(stage.script.lock().unwrap().taken, WRITES, "tried once");
+    assert_eq!(stage.written(), WRITES);
+
+    stage.script(&[], &[CANCELED]);
+    let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();
+    stage.device.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all().unwrap();
+    assert!(buffer.iter().all(|&byte| byte == 2));
+
+    stage.script(&[], &[CANCELED; 3]);
+    stage.device.flush().unwrap();
+    stage.device.discard(0, 8192).unwrap();
+    stage.device.write_zeroes(8192, 8192).unwrap();
+    assert_eq!(stage.script.lock().unwrap().taken, 3);
+    assert_eq!(stage.written(), WRITES - 2);
+}
+
+#[test]
+fn what_ended_with_its_thread_is_submitted_again() {
+    for errno in [libc::EFAULT, libc::ECANCELED] {
+        let stage = Stage::new();
+        stage.write();
+        stage.script(&[], &[OnResult::Replace(-errno)]);
+        let finished = read_for_an_ended_thread(&stage);
+        finished.result.unwrap();
+        assert!(finished.buffer.iter().all(|&byte| byte == 1));
+        assert_eq!(stage.script.lock().unwrap().taken, 2, "errno {errno}");
+    }
+}
+
+#[test]
+fn a_bad_address_is_reported_at_once() {
+    const BAD: OnResult = OnResult::Replace(-libc::EFAULT);
+    let stage = Stage::new();
+    stage.script(&[], &[BAD; WRITES]);
+    for result in stage.try_write() {
+        let error = result.unwrap_err();
+        assert_eq!((errno(&error), error.class()), (Some(libc::EFAULT), ErrorClass::Failed));
+    }
+    assert_eq!(stage.script.lock().unwrap().taken, WRITES, "not repeated");
+    stage.script(&[], &[BAD; 2]);
+    let error = read_for_an_ended_thread(&stage).result.unwrap_err();
+    assert_eq!((errno(&error), error.class()), (Some(libc::EFAULT), ErrorClass::Failed));
+    assert_eq!(stage.script.lock().unwrap().taken, 2, "repeated once");
+}
+
+#[test]
+fn a_refusal_after_progress_is_the_end_only_at_the_end() {
+    let refused = [OnResult::Replace(512), OnResult::Replace(-libc::EINVAL)];
+    let stage = Stage::new();
+    let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();
+    let mut read = || {
+        stage.script(&[], &refused);
+        stage.device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap_err()
+    };
+    let error = read();
+    assert_eq!((errno(&error), error.class()), (Some(libc::EINVAL), ErrorClass::Failed));
+    File::options().write(true).open(stage.file.path()).unwrap().set_len(512).unwrap();
+    assert_eq!(read().kind(), ErrorKind::EndOfDevice);
+}

@@ -1,0 +1,68 @@
+//! What happens when the kernel can start no worker for a ring. Alone in its file, because it takes rights away
+//! from its process.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Uid, setuid};
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
+use raw_block_uring::{UringBackend, UringOptions};
+
+/// Lets this process start no more threads.
+fn reach_the_limit() -> Result<(), Skipped> {
+    if Uid::effective().is_root() {
+        // Root has no such limit. A user that has no other process has.
+        setuid(Uid::from_raw(54_321)).map_err(Skipped::because)?;
+    }
+    setrlimit(Resource::RLIMIT_NPROC, 1, 1).map_err(Skipped::because)?;
+    match thread::Builder::new().spawn(|| {}) {
+        Ok(_) => Err(Skipped::because("this user may start threads without limit")),
+        Err(_) => Ok(()),
+    }
+}
+
+#[test]
+fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
+    let kernel_polling = Some(Duration::from_millis(1));
+    let devices = [
+        UringOptions { direct: Direct::Off, ..UringOptions::default() },
+        UringOptions::default(),
+        UringOptions { kernel_polling, ..UringOptions::default() },
+    ]
+    .map(|options| {
+        // Deleted here, while it can be.
+        let file = temp_file(1 << 20).unwrap();
+        let backend = UringBackend::open(file.path(), &options).unwrap();
+        Dispatcher::new(Arc::new(backend)).unwrap()
+    });
+    if let Err(skipped) = reach_the_limit() {
+        return skipped.tell();
+    }
+    for device in devices {
+        let mut buffers: Vec<_> = (1..=8)
+            .map(|number| {
+                let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+                buffer.fill(number);
+                buffer
+            })
+            .collect();
+        let writes: Vec<_> =
+            (0..).zip(&buffers).map(|(at, buffer)| WriteAt::new(at * 8192, buffer)).collect();
+        device.write_buffers(&writes).all().unwrap();
+        device.flush().unwrap();
+        device.write_zeroes(0, 4096).unwrap();
+        device.discard(8192, 4096).unwrap();
+        let mut reads: Vec<_> =
+            (0..).zip(&mut buffers).map(|(at, buffer)| ReadAt::new(at * 8192, buffer)).collect();
+        device.read_buffers(&mut reads).all().unwrap();
+        assert!(buffers[0].iter().all(|&byte| byte == 0));
+        for (number, buffer) in buffers.iter().enumerate().skip(2) {
+            assert!(buffer.iter().all(|&byte| usize::from(byte) == number + 1), "block {number}");
+        }
+    }
+}
