@@ -116,7 +116,6 @@ impl UringBackend {
 
     /// Reads the first block, to see whether the device can be asked for its completions.
     fn check_polling(&self) -> Result<(), Error> {
-        const POLL: &str = "poll for completions";
         let geometry = self.geometry();
         let len = geometry.transfer_alignment;
         let mut buffer = AlignedBuf::zeroed(len as usize)?;
@@ -139,12 +138,7 @@ impl UringBackend {
         match result {
             0.. => Ok(()),
             error => {
-                let error = io::Error::from_raw_os_error(-error);
-                Err(Error::os(POLL, error).because(
-                    "the device cannot be asked for completions: its driver needs queues for that (for \
-                     NVMe the module parameter `poll_queues`) and transfers O_DIRECT; open it without \
-                     completion polling",
-                ))
+                Err(explain_polled_read(io::Error::from_raw_os_error(-error)).at(0, len.into()))
             }
         }
     }
@@ -214,6 +208,20 @@ impl IoBackend for UringBackend {
     }
 }
 
+const POLL: &str = "poll for completions";
+
+/// Why the first read of a ring that polls for completions failed: because the device cannot be polled,
+/// which the kernel refuses before the read begins, or because the read itself failed.
+fn explain_polled_read(error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::EINVAL) => Error::os(POLL, error).because(
+            "the device cannot be asked for completions: its driver needs queues for that (for NVMe the \
+             module parameter `poll_queues`) and transfers O_DIRECT; open it without completion polling",
+        ),
+        _ => Error::os("read", error),
+    }
+}
+
 impl fmt::Debug for UringBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UringBackend")
@@ -221,5 +229,22 @@ impl fmt::Debug for UringBackend {
             .field("granted_flags", &self.granted_flags())
             .field("granted_local_flags", &self.granted_local_flags())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polling_is_blamed_only_for_what_the_kernel_refuses() {
+        let explain = |errno| explain_polled_read(io::Error::from_raw_os_error(errno)).to_string();
+        for errno in [libc::EOPNOTSUPP, libc::EINVAL] {
+            assert!(explain(errno).contains("poll_queues"), "{}", explain(errno));
+        }
+        for errno in [libc::EIO, libc::ENODATA, libc::ENODEV, libc::EAGAIN] {
+            let text = explain(errno);
+            assert!(text.starts_with("read: ") && !text.contains("poll"), "{text}");
+        }
     }
 }
