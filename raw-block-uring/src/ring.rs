@@ -46,8 +46,8 @@ pub struct Ring<W: Width, T, K: Kernel = Linux> {
     unsubmitted: VecDeque<u32>,
     /// Entries that the submission queue had no space for, oldest first.
     waiting: VecDeque<W::Entry>,
-    /// How many entries were pushed that the counters of the device do not show.
-    uncounted: usize,
+    /// How many entries were pushed and not yet handed over; the counters of the device do not show them.
+    not_handed_over: usize,
     /// How many of those use registered memory, and how many would but for crossing a border.
     registered: u64,
     crossing: u64,
@@ -105,7 +105,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             slots: Slots::new(capacity),
             unsubmitted: VecDeque::with_capacity(capacity as usize),
             waiting: VecDeque::new(),
-            uncounted: 0,
+            not_handed_over: 0,
             registered: 0,
             crossing: 0,
             regions: Regions::default(),
@@ -138,15 +138,14 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         self.broken.is_some()
     }
 
-    /// Whether every entry was handed to the kernel, or to its thread that looks for them.
+    /// Whether every entry was handed to the kernel, or to its polling thread while that was awake. Otherwise
+    /// the ring has to be [entered](Self::enter).
     #[must_use]
     pub fn is_handed_over(&self) -> bool {
-        self.not_handed_over() == 0 && !self.is_asleep
-    }
-
-    /// How many entries neither the kernel has taken, nor its polling thread takes without being asked.
-    fn not_handed_over(&self) -> usize {
-        if self.is_polled() { self.waiting.len() } else { self.unsubmitted.len() }
+        if self.is_broken() {
+            return self.unsubmitted.is_empty();
+        }
+        self.not_handed_over == 0 && !self.is_asleep
     }
 
     /// Whether a thread of the kernel takes the entries.
@@ -196,7 +195,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         if generation == self.generation {
             return;
         }
-        self.note_submitted();
+        self.note_taken();
         if !self.unsubmitted.is_empty() {
             // Their entries name places in the table that the ring still has. It is changed another time.
             self.regions = Regions::default();
@@ -233,7 +232,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             if !fits {
                 self.waiting.push_back(entry);
             }
-            self.uncounted += 1;
+            self.not_handed_over += 1;
         }
         self.registered += u64::from(matches!(memory, Lookup::Region(_)));
         self.crossing += u64::from(matches!(memory, Lookup::Crossing));
@@ -295,16 +294,17 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             },
             deadline,
         };
+        self.is_asleep = sleeps;
         if polled && enter.want == 0 && !sleeps && !is_full {
-            return self.note_submitted();
+            return self.note_handed_over();
         }
         let wait_for_space = polled && is_full;
         let Self { kernel, raw, .. } = self;
         let result =
             kernel.enter(enter, |enter| system_call::<W>(raw, enter, sleeps, wait_for_space));
-        self.note_submitted();
+        self.note_handed_over();
         let result = result.map_err(|error| error.raw_os_error());
-        self.is_asleep = sleeps && result.is_err() && result != Err(Some(libc::ETIME));
+        self.is_asleep &= result.is_err() && result != Err(Some(libc::ETIME));
         match result {
             Ok(_) => self.failed_enters = 0,
             Err(Some(libc::EINTR | libc::ETIME)) => {}
@@ -331,9 +331,8 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         }
     }
 
-    /// Takes from `unsubmitted` what the kernel took from the submission queue, whatever the system
-    /// call returned, and counts what was handed over.
-    fn note_submitted(&mut self) {
+    /// Takes from `unsubmitted` what the kernel took from the submission queue.
+    fn note_taken(&mut self) {
         if self.is_broken() {
             return;
         }
@@ -344,15 +343,24 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         };
         let taken = self.unsubmitted.len().saturating_sub(left);
         self.unsubmitted.drain(..taken);
-        let not_handed_over = self.not_handed_over();
-        let handed_over = self.uncounted - not_handed_over;
+    }
+
+    /// Counts what a system call handed over, whatever it returned. What its polling thread can see, the kernel
+    /// takes without being asked again.
+    fn note_handed_over(&mut self) {
+        self.note_taken();
+        if self.is_broken() {
+            return;
+        }
+        let left = if self.is_polled() { self.waiting.len() } else { self.unsubmitted.len() };
+        let handed_over = self.not_handed_over - left;
         if handed_over == 0 {
             return;
         }
-        self.uncounted = not_handed_over;
+        self.not_handed_over = left;
         let registered = std::mem::take(&mut self.registered);
         let crossing = std::mem::take(&mut self.crossing);
-        let under_way = self.slots.in_use().saturating_sub(not_handed_over);
+        let under_way = self.slots.in_use().saturating_sub(left);
         self.device.stats().update(|stats| {
             stats.submissions += 1;
             stats.commands += handed_over as u64;

@@ -148,7 +148,7 @@ const SET_UP: &str = "set up io_uring";
 /// # Errors
 /// [`ErrorKind::Unsupported`] when the kernel has no io_uring, [`ErrorKind::PermissionDenied`] when a
 /// sysctl, a seccomp profile or a security module forbids it, [`ErrorKind::OutOfResources`] when
-/// lockable memory is used up. The text tells which, and what to do.
+/// lockable memory or the limit of processes is used up. The text says which, and what to do.
 pub fn probe() -> Result<(), Error> {
     ring::<Standard>(1, Usage::default()).map(drop)
 }
@@ -224,6 +224,11 @@ fn explain(error: io::Error, usage: Usage, disabled: bool) -> Error {
             ErrorKind::OutOfResources,
             "there is no lockable memory left for the ring: raise RLIMIT_MEMLOCK, or open fewer queues",
         ),
+        Some(libc::EAGAIN) => (
+            ErrorKind::OutOfResources,
+            "the kernel can start no thread for this user: raise the limit of processes (RLIMIT_NPROC, the pids \
+             cgroup), or open the device without polling for submissions",
+        ),
         _ => return Error::os(SET_UP, error),
     };
     Error::new(kind, SET_UP, advice).caused_by(error)
@@ -250,6 +255,7 @@ mod tests {
             (libc::EPERM, true, ErrorKind::PermissionDenied, "kernel.io_uring_disabled"),
             (libc::EPERM, false, ErrorKind::PermissionDenied, "seccomp"),
             (libc::ENOMEM, false, ErrorKind::OutOfResources, "RLIMIT_MEMLOCK"),
+            (libc::EAGAIN, false, ErrorKind::OutOfResources, "RLIMIT_NPROC"),
         ] {
             let error = explained(errno, disabled);
             assert_eq!(error.kind(), kind);

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Uid, setuid};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::temp_file;
-use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt};
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// Lets this process start no more threads.
@@ -65,4 +65,12 @@ fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
             assert!(buffer.iter().all(|&byte| usize::from(byte) == number + 1), "block {number}");
         }
     }
+    let file = match temp_file(1 << 20) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    let options = UringOptions { kernel_polling, ..UringOptions::default() };
+    let error = UringBackend::open(file.path(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfResources);
+    assert!(error.to_string().contains("RLIMIT_NPROC"), "{error}");
 }

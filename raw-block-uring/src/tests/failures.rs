@@ -1,13 +1,10 @@
 //! Failures of the system call and of transfers, one at a time.
 
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::fixture::TempFile;
-use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, OwnedTransfer, ReadAt, WriteAt,
-};
+use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, ReadAt, WriteAt};
 
 use super::scripted::{OnEnter, OnResult, Script, Scripted, backend};
 use crate::width::Standard;
@@ -28,7 +25,7 @@ impl Stage {
     }
 
     /// With a thread of the kernel that looks for submissions, if `idle` is given.
-    fn with(idle: Option<Duration>) -> Self {
+    pub(super) fn with(idle: Option<Duration>) -> Self {
         let kernel = Scripted::default();
         let script = Arc::clone(&kernel.0);
         let (backend, file) = backend::<Standard>(1 << 20, kernel, idle).unwrap();
@@ -126,28 +123,6 @@ fn an_entry_that_waits_when_the_ring_breaks_comes_back_as_not_started() {
     assert!(errors.iter().all(|error| error.class() == ErrorClass::NotStarted), "{errors:?}");
     assert_eq!(stage.written(), 3);
     assert_eq!(stage.write(), [Ok(()); WRITES], "with a new ring");
-}
-
-#[test]
-fn an_awake_polling_thread_is_not_called() {
-    let stage = Stage::with(Some(Duration::from_secs(60)));
-    // It may sleep until there is an entry for the first time.
-    for round in 0..20 {
-        let batch = (0..4)
-            .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
-            .collect();
-        let mut ticket = stage.device.batched_read(batch).unwrap();
-        let finished = loop {
-            match ticket.try_wait() {
-                Some(finished) => break finished,
-                None => thread::yield_now(),
-            }
-        };
-        assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
-        let calls = std::mem::take(&mut stage.script.lock().unwrap().calls);
-        assert!(calls == 0 || round == 0, "{calls} calls in round {round}");
-    }
-    assert_eq!(stage.device.stats().commands, 80);
 }
 
 #[test]

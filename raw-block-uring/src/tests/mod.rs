@@ -5,5 +5,6 @@
 mod conformance;
 mod errnos;
 mod failures;
+mod polling;
 mod scripted;
 mod starting;

@@ -1,0 +1,68 @@
+//! A thread of the kernel that takes the entries (`SQPOLL`): when it is called.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use io_uring::opcode;
+use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::{AlignedBuf, OwnedTransfer};
+
+use super::failures::{BLOCK, Stage};
+use super::scripted::{OnEnter, Scripted};
+use crate::device::RingDevice;
+use crate::regions::Lookup;
+use crate::ring::Ring;
+use crate::width::Standard;
+
+#[test]
+fn an_awake_polling_thread_is_not_called() {
+    let stage = Stage::with(Some(Duration::from_secs(60)));
+    // It may sleep until there is an entry for the first time.
+    for round in 0..20 {
+        let batch = (0..4)
+            .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
+            .collect();
+        let mut ticket = stage.device.batched_read(batch).unwrap();
+        let finished = loop {
+            match ticket.try_wait() {
+                Some(finished) => break finished,
+                None => thread::yield_now(),
+            }
+        };
+        assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
+        let calls = std::mem::take(&mut stage.script.lock().unwrap().calls);
+        assert!(calls == 0 || round == 0, "{calls} calls in round {round}");
+    }
+    assert_eq!(stage.device.stats().commands, 80);
+}
+
+#[test]
+fn an_entry_is_handed_over_once_the_thread_is_awake() {
+    let file = temp_file(BLOCK as u64).unwrap();
+    let kernel = Scripted::default();
+    let script = Arc::clone(&kernel.0);
+    let idle = Some(Duration::from_millis(1));
+    let device = RingDevice::new(File::open(file.path()).unwrap(), "a file", idle).unwrap();
+    let mut ring = Ring::<Standard, (), _>::open(Arc::new(device), 1, kernel).unwrap();
+    for round in 0..20 {
+        let slot = ring.insert(()).unwrap();
+        // SAFETY: the entry names no memory.
+        unsafe { ring.push(slot, opcode::Nop::new().build(), Lookup::Plain) };
+        assert!(!ring.is_handed_over(), "the thread may be asleep");
+        if round % 2 == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        script.lock().unwrap().enters = [OnEnter::Fail(libc::EINTR)].into();
+        while !ring.is_handed_over() {
+            ring.enter(0, None);
+        }
+        script.lock().unwrap().enters.clear();
+        // Now the completion comes without a further call.
+        while ring.take_completion().is_none() {
+            thread::yield_now();
+        }
+        ring.remove(slot);
+    }
+}
