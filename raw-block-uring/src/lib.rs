@@ -43,6 +43,7 @@ mod setup;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod unsubmitted;
 mod width;
 
 pub use backend::{UringBackend, UringOptions};

@@ -1,6 +1,5 @@
 //! A ring, what is in flight in it, and the failures of its system calls.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -18,6 +17,7 @@ use crate::kernel::{Enter, Kernel, Linux, system_call};
 use crate::regions::{Lookup, Regions};
 use crate::setup;
 use crate::slots::Slots;
+use crate::unsubmitted::Unsubmitted;
 use crate::width::{Outcome, RawRing, Width};
 
 /// How often a system call is repeated that fails for want of memory, before the ring is given up:
@@ -41,16 +41,7 @@ pub struct Ring<W: Width, T, K: Kernel = Linux> {
     /// Not dropped in a forked child, where something else may have its addresses.
     raw: ManuallyDrop<RawRing<W>>,
     slots: Slots<T>,
-    /// Slots whose entries the kernel has not taken, oldest first: those in the submission queue, then
-    /// those that are waiting.
-    unsubmitted: VecDeque<u32>,
-    /// Entries that the submission queue had no space for, oldest first.
-    waiting: VecDeque<W::Entry>,
-    /// How many entries were pushed and not yet handed over; the counters of the device do not show them.
-    not_handed_over: usize,
-    /// How many of those use registered memory, and how many would but for crossing a border.
-    registered: u64,
-    crossing: u64,
+    unsubmitted: Unsubmitted<W::Entry>,
     regions: Regions,
     /// Which generation of the device's registered memory `regions` shows.
     generation: u64,
@@ -103,11 +94,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         Ok(Self {
             raw: ManuallyDrop::new(raw),
             slots: Slots::new(capacity),
-            unsubmitted: VecDeque::with_capacity(capacity as usize),
-            waiting: VecDeque::new(),
-            not_handed_over: 0,
-            registered: 0,
-            crossing: 0,
+            unsubmitted: Unsubmitted::new(capacity as usize),
             regions: Regions::default(),
             generation: 0,
             is_asleep: false,
@@ -145,7 +132,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         if self.is_broken() {
             return self.unsubmitted.is_empty();
         }
-        self.not_handed_over == 0 && !self.is_asleep
+        self.unsubmitted.is_handed_over() && !self.is_asleep
     }
 
     /// Whether a thread of the kernel takes the entries.
@@ -228,15 +215,12 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
             let mut entry = entry.into();
             entry.set_user_data(u64::from(slot));
             // SAFETY: the caller answers for what the entry names.
-            let fits = self.waiting.is_empty() && unsafe { self.try_push(&entry) };
+            let fits = self.unsubmitted.waiting.is_empty() && unsafe { self.try_push(&entry) };
             if !fits {
-                self.waiting.push_back(entry);
+                self.unsubmitted.waiting.push_back(entry);
             }
-            self.not_handed_over += 1;
         }
-        self.registered += u64::from(matches!(memory, Lookup::Region(_)));
-        self.crossing += u64::from(matches!(memory, Lookup::Crossing));
-        self.unsubmitted.push_back(slot);
+        self.unsubmitted.push(slot, memory);
     }
 
     /// Hands over what was pushed, without waiting. Makes no system call when nothing was pushed, or when the
@@ -260,11 +244,11 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
 
     /// Puts the entries that wait into the submission queue, as far as there is space.
     fn push_waiting(&mut self) {
-        while let Some(entry) = self.waiting.pop_front() {
+        while let Some(entry) = self.unsubmitted.waiting.pop_front() {
             // SAFETY: the caller of `push` answers for what the entry names until its completion was taken,
             // and the table of regions is not changed before the kernel has taken it.
             if !unsafe { self.try_push(&entry) } {
-                return self.waiting.push_front(entry);
+                return self.unsubmitted.waiting.push_front(entry);
             }
         }
     }
@@ -275,7 +259,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     /// While entries wait for space in the submission queue, the call waits for that instead.
     pub fn enter(&mut self, want: usize, deadline: Option<Instant>) {
         self.push_waiting();
-        let is_full = !self.waiting.is_empty();
+        let is_full = !self.unsubmitted.waiting.is_empty();
         let polled = self.is_polled();
         let (left, sleeps) = {
             let mut submission = self.raw.submission();
@@ -322,7 +306,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
                 let may_break = !polled || errno == libc::EOWNERDEAD;
                 if may_break && self.broken.replace(errno).is_none() {
                     // Their slots come back as lost.
-                    self.waiting.clear();
+                    self.unsubmitted.waiting.clear();
                     let error = io::Error::from_raw_os_error(errno);
                     tracing::error!(device = self.device.name(), %error, "a ring takes no more ops");
                 }
@@ -331,43 +315,25 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
         }
     }
 
-    /// Takes from `unsubmitted` what the kernel took from the submission queue.
+    /// Looks how many entries the kernel has taken from the submission queue. Those that a broken ring still
+    /// has are lost.
     fn note_taken(&mut self) {
         if self.is_broken() {
             return;
         }
-        let left = {
-            let mut submission = self.raw.submission();
-            submission.sync();
-            submission.len() + self.waiting.len()
-        };
-        let taken = self.unsubmitted.len().saturating_sub(left);
-        self.unsubmitted.drain(..taken);
+        let mut submission = self.raw.submission();
+        submission.sync();
+        self.unsubmitted.note_taken(submission.len());
     }
 
-    /// Counts what a system call handed over, whatever it returned. What its polling thread can see, the kernel
-    /// takes without being asked again.
+    /// Counts what a system call handed over, whatever it returned.
     fn note_handed_over(&mut self) {
-        self.note_taken();
         if self.is_broken() {
             return;
         }
-        let left = if self.is_polled() { self.waiting.len() } else { self.unsubmitted.len() };
-        let handed_over = self.not_handed_over - left;
-        if handed_over == 0 {
-            return;
-        }
-        self.not_handed_over = left;
-        let registered = std::mem::take(&mut self.registered);
-        let crossing = std::mem::take(&mut self.crossing);
-        let under_way = self.slots.in_use().saturating_sub(left);
-        self.device.stats().update(|stats| {
-            stats.submissions += 1;
-            stats.commands += handed_over as u64;
-            stats.under_way_at_submissions += under_way as u64;
-            stats.registered_ops += registered;
-            stats.crossing_ops += crossing;
-        });
+        self.note_taken();
+        let (polled, in_use) = (self.is_polled(), self.slots.in_use());
+        self.unsubmitted.count_handed_over(polled, in_use, self.device.stats());
     }
 
     /// Takes a completion: which slot it is for, and what it says.
@@ -383,7 +349,7 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     /// Takes a slot whose entry the kernel will never see, because the ring is broken, and why it is.
     pub fn take_lost(&mut self) -> Option<(u32, io::Error)> {
         let errno = self.broken?;
-        Some((self.unsubmitted.pop_front()?, io::Error::from_raw_os_error(errno)))
+        Some((self.unsubmitted.pop()?, io::Error::from_raw_os_error(errno)))
     }
 
     /// The ring itself, which is readable while there are completions; but only for a ring that is neither
