@@ -62,8 +62,10 @@ pub trait IoBackend: Send + Sync {
         .on(self.device()))
     }
 
-    /// Takes back a registration. Transfers that begin later do not use it; those in flight still may.
-    /// Nothing happens when there is none.
+    /// Takes back one registration of an arena. Transfers that begin later do not use it; those in flight
+    /// still may. Nothing happens when there is none.
+    ///
+    /// Dropping the backend takes back all, also for queues that outlive it.
     fn unregister(&self, arena: &Arc<Arena>) {
         let _ = arena;
     }

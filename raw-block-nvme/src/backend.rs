@@ -300,6 +300,13 @@ impl IoBackend for NvmeBackend {
     }
 }
 
+impl Drop for NvmeBackend {
+    /// Registered memory may go away with its registration from now on.
+    fn drop(&mut self) {
+        self.rings.unregister_all();
+    }
+}
+
 impl fmt::Debug for NvmeBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NvmeBackend")

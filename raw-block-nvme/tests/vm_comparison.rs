@@ -36,7 +36,7 @@ fn cpu_ns() -> i64 {
 #[expect(clippy::cast_precision_loss, reason = "for a ratio")]
 fn run(backend: Arc<dyn IoBackend>, kind: OpKind) -> Cost {
     let pool = BufferPool::new(LEN, BATCH).unwrap();
-    pool.register_with(&*backend).unwrap();
+    let _registration = pool.register_with(backend.clone()).unwrap();
     let mut buffers: Vec<AlignedBuf> = (0..BATCH).map(|_| pool.take().unwrap()).collect();
     let device = Dispatcher::new(backend).unwrap();
     let mut batch = |first: usize| {

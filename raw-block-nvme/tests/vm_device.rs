@@ -110,7 +110,7 @@ fn registered_memory_is_used_by_passthrough_too() {
     let backend = open(namespace.generic());
     let device = Dispatcher::new(backend.clone()).unwrap();
     let pool = BufferPool::new(64 << 10, 4).unwrap();
-    pool.register_with(&*backend).unwrap();
+    let _registration = pool.register_with(backend.clone()).unwrap();
     let (mut one, mut two) = (pool.take().unwrap(), pool.take().unwrap());
     one.fill(1);
     two.fill(2);

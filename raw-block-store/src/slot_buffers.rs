@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-use raw_block_core::{AlignedBuf, BufferPool};
+use raw_block_core::{AlignedBuf, BufferPool, Registration};
 
 use crate::error::Doing;
 use crate::{Error, Store};
 
 /// Lends buffers in the shape of a slot, from one piece of memory in huge pages, registered with the device
-/// where that has such a thing.
+/// where that has such a thing, until the pool is dropped.
 ///
 /// Header and payload of an object that is put from such a buffer are one piece of memory, so the device
 /// gets one address in place of two. Buffers that are taken one after the other lie one behind the other as
@@ -40,6 +41,8 @@ use crate::{Error, Store};
 pub struct SlotPool {
     buffers: BufferPool,
     block_size: usize,
+    /// Ends with the last clone of the pool.
+    _registration: Option<Arc<Registration>>,
 }
 
 /// A buffer in the shape of a slot. As a slice it is the payload.
@@ -59,10 +62,10 @@ impl Store {
         let len = usize::try_from(self.max_payload()).unwrap_or(usize::MAX);
         let buffers = BufferPool::new(len.saturating_add(block_size), count).doing(DOING)?;
         // Only an optimisation; who wants to know asks the backend's counters.
-        if let Err(error) = buffers.register_with(self.device().backend()) {
-            tracing::debug!(%error, "the slot buffers are not registered");
-        }
-        Ok(SlotPool { buffers, block_size })
+        let registered = buffers.register_with(Arc::clone(self.device().backend()));
+        let registration = registered
+            .inspect_err(|error| tracing::debug!(%error, "the slot buffers are not registered"));
+        Ok(SlotPool { buffers, block_size, _registration: registration.ok().map(Arc::new) })
     }
 }
 

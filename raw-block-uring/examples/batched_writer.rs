@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let backend = Arc::new(UringBackend::open(&path, &UringOptions::default())?);
     let pool = BufferPool::new(BUFFER, BATCH * UNDER_WAY)?;
-    if let Err(error) = pool.register_with(&*backend) {
+    let registration = pool.register_with(backend.clone());
+    if let Err(error) = &registration {
         println!("going on without registered memory: {error}");
     }
     let device = Dispatcher::new(backend)?;

@@ -208,6 +208,13 @@ impl IoBackend for UringBackend {
     }
 }
 
+impl Drop for UringBackend {
+    /// Registered memory may go away with its registration from now on.
+    fn drop(&mut self) {
+        self.rings.unregister_all();
+    }
+}
+
 const POLL: &str = "poll for completions";
 
 /// Why the first read of a ring that polls for completions failed: because the device cannot be polled,

@@ -20,6 +20,8 @@ use crate::width::{RawRing, Standard, Width};
 /// registered memory for the others to take over, and the kernel's polling thread, if there is one.
 pub struct RingDevice {
     template: Mutex<Template>,
+    /// The process that has the rings.
+    process: u32,
     /// Grows with every change of the registered memory.
     generation: AtomicU64,
     usage: Usage,
@@ -79,6 +81,7 @@ impl RingDevice {
         let mut device = Self {
             usage: Usage { submissions, ..usage },
             template: Mutex::new(template),
+            process: std::process::id(),
             generation: AtomicU64::new(0),
             granted,
             granted_locally: granted,
@@ -199,8 +202,24 @@ impl RingDevice {
 
     /// See [`IoBackend::unregister`](raw_block_core::IoBackend::unregister).
     pub fn unregister(&self, arena: &Arc<Arena>) {
+        self.change_arenas(|arenas| {
+            let position = arenas.iter().position(|registered| Arc::ptr_eq(registered, arena));
+            position.map(|position| arenas.remove(position));
+        });
+    }
+
+    /// Takes back all registrations: for a backend that is dropped while it has queues.
+    pub fn unregister_all(&self) {
+        self.change_arenas(Vec::clear);
+    }
+
+    fn change_arenas(&self, change: impl FnOnce(&mut Vec<Arc<Arena>>)) {
+        // The ring of a forked child is the one of its parent.
+        if std::process::id() != self.process {
+            return;
+        }
         let mut template = self.template();
-        template.arenas.retain(|registered| !Arc::ptr_eq(registered, arena));
+        change(&mut template.arenas);
         let _ = register_buffers::<Standard>(&template.ring, &Regions::table(&template.arenas));
         self.generation.fetch_add(1, Ordering::Release);
     }

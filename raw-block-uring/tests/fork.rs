@@ -56,7 +56,7 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let file = temp_file(1 << 20).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
     let pool = BufferPool::new(256 << 10, 4).unwrap();
-    pool.register_with(&*backend).unwrap();
+    let registration = pool.register_with(backend.clone()).unwrap();
     // Deep, so that the memory of a ring is large.
     let options = DispatcherOptions { queue_depth: 4096, max_queues: 4 };
     let device = Dispatcher::with_options(backend.clone(), options).unwrap();
@@ -85,6 +85,7 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
             drop(device);
             drop(backend);
             drop(lent);
+            drop(registration);
             drop(pool);
             std::process::exit(i32::from(!right || !memory.is_intact()));
         }

@@ -34,8 +34,8 @@ fn memory_that_may_not_be_pinned_serves_unregistered() {
     let device = Dispatcher::new(backend.clone()).unwrap();
     let small = BufferPool::new(64 << 10, 4).unwrap();
     let large = BufferPool::new(1 << 20, 64).unwrap();
-    small.register_with(&*backend).unwrap();
-    let error = large.register_with(&*backend).unwrap_err();
+    let _registration = small.register_with(backend.clone()).unwrap();
+    let error = large.register_with(backend).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfResources);
     assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
     assert_eq!(device.stats().refused_registrations, 1);

@@ -131,7 +131,7 @@ fn thousands_of_ranges_can_be_registered() {
 fn segments_of_one_region_share_a_registered_transfer() {
     let (_file, backend, device) = open();
     let pool = BufferPool::new(BLOCK, 16).unwrap();
-    pool.register_with(&*backend).unwrap();
+    let _registration = pool.register_with(backend.clone()).unwrap();
     let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     for (number, buffer) in lent.iter_mut().enumerate() {
         buffer.fill(u8::try_from(number).unwrap());
@@ -193,11 +193,14 @@ fn a_region_may_be_larger_than_the_kernel_takes_at_once() {
     let (_file, backend, device) = open();
     // Registering pins the pages: not everywhere is there so much memory.
     let pool = BufferPool::new(BLOCK, (1 << 30) / BLOCK + 2).unwrap();
-    if let Err(error) = pool.register_with(&*backend) {
-        assert_eq!(error.kind(), ErrorKind::OutOfResources);
-        println!("skipped: {error}");
-        return;
-    }
+    let _registration = match pool.register_with(backend) {
+        Ok(registration) => registration,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::OutOfResources);
+            println!("skipped: {error}");
+            return;
+        }
+    };
     let mut first = pool.take().unwrap();
     let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
     assert_eq!(both_ways(&device, &mut first, 1), (2, 0));

@@ -91,19 +91,22 @@ fn memory_of_a_registered_pool_is_used_as_registered_memory() {
         device.stats().registered_ops - before
     };
     assert_eq!(write(&pool, 1 << 16), 0, "before it is registered");
-    pool.register_with(&*backend).unwrap();
+    let registration = pool.register_with(backend.clone()).unwrap();
     assert_eq!(write(&pool, 2 << 16), 2, "on a queue that was open already");
     assert_eq!(write(&other, 3 << 16), 0, "memory of another pool");
-    other.register_with(&*backend).unwrap();
+    let _other = other.register_with(backend).unwrap();
     assert_eq!(write(&other, 4 << 16), 2);
     assert_eq!(write(&pool, 5 << 16), 2, "the first one still");
+    drop(registration);
+    assert_eq!(write(&pool, 6 << 16), 0, "not any more");
+    assert_eq!(write(&other, 7 << 16), 2, "the other one still");
 }
 
 #[test]
 fn a_registered_pool_may_go_away_before_the_backend() {
     let (_file, backend, device) = open(DispatcherOptions::default());
     let pool = BufferPool::new(4096, 1).unwrap();
-    pool.register_with(&*backend).unwrap();
+    let _registration = pool.register_with(backend).unwrap();
     drop(pool);
     let buffer = AlignedBuf::zeroed(4096).unwrap();
     device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -111,11 +111,15 @@ impl Drop for Mapping {
     }
 }
 
-/// Memory of the caller's own, registered with a backend until this is dropped.
+/// Memory that is registered with a backend until this is dropped: that of a
+/// [`BufferPool`](crate::BufferPool::register_with), or the caller's own.
 ///
-/// For memory that comes from another allocator: pinned host memory of a GPU library, a shared segment. Any
-/// slice inside it then serves as a registered buffer. For memory of this crate's own see
-/// [`BufferPool::register_with`](crate::BufferPool::register_with).
+/// The caller's own is memory from another allocator: pinned host memory of a GPU library, a shared segment.
+/// Any slice inside it then serves as a registered buffer.
+///
+/// A registration ends when it is dropped, for transfers that begin later, and with the backend, which it does
+/// not keep open. A queue that has the pages lets go of them when it is used next, or closed; until then
+/// they count as pinned. The queue of a thread is closed at the latest when the thread ends.
 ///
 /// # Examples
 /// ```
@@ -133,15 +137,12 @@ impl Drop for Mapping {
 /// ```
 #[must_use = "dropping a registration ends it"]
 pub struct Registration {
-    backend: Arc<dyn IoBackend>,
+    backend: Weak<dyn IoBackend>,
     arena: Arc<Arena>,
 }
 
 impl Registration {
     /// Registers ranges of memory, each an address and a number of bytes.
-    ///
-    /// Dropping the registration ends it for transfers that begin later. A queue that took part lets go of
-    /// the pages when it is used next, or dropped; until then they count as pinned.
     ///
     /// # Errors
     /// Those of [`IoBackend::register`]; [`ErrorKind::InvalidInput`] when a range is empty. Nothing is
@@ -151,6 +152,7 @@ impl Registration {
     /// Until the registration is dropped, every range stays mapped to the pages that it has now: it is not
     /// unmapped, remapped or moved, nor given other pages by `madvise(2)`. Otherwise the device reads and
     /// writes the old pages, and reports success.
+    #[expect(clippy::needless_pass_by_value, reason = "only a value coerces to `dyn IoBackend`")]
     pub unsafe fn new(
         backend: Arc<dyn IoBackend>,
         ranges: &[(NonNull<u8>, usize)],
@@ -160,22 +162,27 @@ impl Registration {
             let error = Error::new(ErrorKind::InvalidInput, "register memory", rule);
             return Err(error.on(backend.device()));
         }
-        let arena = Arc::new(Arena { ranges: ranges.to_vec(), _mapping: None });
+        Self::of(&backend, Arc::new(Arena { ranges: ranges.to_vec(), _mapping: None }))
+    }
+
+    /// Registers an arena.
+    pub(super) fn of(backend: &Arc<dyn IoBackend>, arena: Arc<Arena>) -> Result<Self, Error> {
         backend.register(Arc::clone(&arena))?;
-        Ok(Self { backend, arena })
+        Ok(Self { backend: Arc::downgrade(backend), arena })
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.backend.unregister(&self.arena);
+        if let Some(backend) = self.backend.upgrade() {
+            backend.unregister(&self.arena);
+        }
     }
 }
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registration")
-            .field("device", &self.backend.device())
             .field("ranges", &self.arena.ranges.len())
             .finish_non_exhaustive()
     }

@@ -5,13 +5,14 @@ use std::collections::BinaryHeap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{AlignedBuf, Arena, BUFFER_ALIGNMENT};
+use super::{AlignedBuf, Arena, BUFFER_ALIGNMENT, Registration};
 use crate::{Error, ErrorKind, IoBackend};
 
 /// Lends buffers of one length from one [`Arena`].
 ///
 /// # Examples
 /// ```
+/// use std::sync::Arc;
 /// use raw_block_core::{BufferPool, MemoryBackend};
 ///
 /// let pool = BufferPool::new(256 << 10, 64)?;
@@ -21,8 +22,8 @@ use crate::{Error, ErrorKind, IoBackend};
 /// assert_eq!(pool.available(), 64);
 ///
 /// // A backend that has registered memory serves these buffers faster.
-/// let device = MemoryBackend::new(1 << 20)?;
-/// assert!(pool.register_with(&device).is_err(), "memory has nothing to register");
+/// let device = Arc::new(MemoryBackend::new(1 << 20)?);
+/// assert!(pool.register_with(device).is_err(), "memory has nothing to register");
 /// # Ok::<(), raw_block_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -108,12 +109,15 @@ impl BufferPool {
         self.free().len()
     }
 
-    /// Registers the pool's memory with a backend. See [`IoBackend::register`].
+    /// Registers the pool's memory with a backend until the registration is dropped.
+    ///
+    /// The backend has the memory until then, also when the pool and its buffers are gone.
     ///
     /// # Errors
     /// Those of [`IoBackend::register`]; the pool works without it, so a caller may go on.
-    pub fn register_with(&self, backend: &dyn IoBackend) -> Result<(), Error> {
-        backend.register(Arc::clone(&self.0.arena))
+    #[expect(clippy::needless_pass_by_value, reason = "only a value coerces to `dyn IoBackend`")]
+    pub fn register_with(&self, backend: Arc<dyn IoBackend>) -> Result<Registration, Error> {
+        Registration::of(&backend, Arc::clone(&self.0.arena))
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, BinaryHeap<Reverse<usize>>> {

@@ -181,6 +181,7 @@ statements! { $
     borrowing registration {
         registered_memory_and_other_memory_serve_alike
         a_buffer_of_a_registered_pool_comes_back_from_a_ticket
+        memory_serves_when_its_registration_has_ended
     }
     random model {
         any_batches_do_on_the_device_what_they_do_to_an_array

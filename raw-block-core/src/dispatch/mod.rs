@@ -141,8 +141,8 @@ impl Dispatcher {
 
     /// The backend below.
     #[must_use]
-    pub fn backend(&self) -> &dyn IoBackend {
-        &*self.pool.backend
+    pub fn backend(&self) -> &Arc<dyn IoBackend> {
+        &self.pool.backend
     }
 
     /// What the device can do.
@@ -154,7 +154,7 @@ impl Dispatcher {
     /// The counters as they are now.
     #[must_use]
     pub fn stats(&self) -> StatsSnapshot {
-        self.backend().stats().snapshot()
+        self.pool.backend.stats().snapshot()
     }
 
     /// Writes a batch and returns when all of it is over. Writes are not durable until a
@@ -198,8 +198,8 @@ impl Dispatcher {
             // `each`, which gets what is over: no op is left that has it.
             unsafe { lane.batch.add_borrowed(batch, self.geometry()) };
             let each = |index: usize| each(index, Ok(batch[index].segments_mut()));
-            lane.run_borrowed(self.backend(), Patience::Part, each);
-            lane.batch.take_results(self.backend())
+            lane.run_borrowed(&*self.pool.backend, Patience::Part, each);
+            lane.batch.take_results(&*self.pool.backend)
         });
         match read {
             Ok(results) => {
@@ -236,7 +236,7 @@ impl Dispatcher {
         // The lock of the flushes may have no owner in a forked child.
         self.pool.check_process()?;
         self.check_accepted(OpKind::Flush)?;
-        let backend = self.backend();
+        let backend = &*self.pool.backend;
         let prepare = || self.try_lend(OpKind::Flush, 1);
         let flush = |mut lane: Lent| {
             lane.batch.add_bare(0, 0, Ok(()));
@@ -320,8 +320,8 @@ impl Dispatcher {
     ) -> Result<BatchResult, Error> {
         let mut lane = self.try_lend(kind, transfers)?;
         fill(&mut lane.batch, self.geometry());
-        lane.run_borrowed(self.backend(), Patience::Unlimited, |_| {});
-        Ok(BatchResult(lane.batch.take_results(self.backend())))
+        lane.run_borrowed(&*self.pool.backend, Patience::Unlimited, |_| {});
+        Ok(BatchResult(lane.batch.take_results(&*self.pool.backend)))
     }
 
     /// Borrows a lane with an empty batch.
@@ -361,9 +361,9 @@ impl Dispatcher {
         };
         lane.batch.start(kind, batch.len());
         lane.batch.add_owned(batch, self.geometry());
-        lane.begin(self.backend());
+        lane.begin(&*self.pool.backend);
         let id = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
-        lane.advance(self.backend(), Patience::None);
+        lane.advance(&*self.pool.backend, Patience::None);
         Ok(Ticket::new(id, lane))
     }
 
@@ -379,9 +379,9 @@ impl Dispatcher {
             let rule = "it was opened for reading alone";
             Err(Error::new(ErrorKind::PermissionDenied, kind.name(), rule))
         } else {
-            self.backend().flush_state().check(kind)
+            self.pool.backend.flush_state().check(kind)
         };
-        accepted.map_err(|error| error.on(self.backend().device()))
+        accepted.map_err(|error| error.on(self.pool.backend.device()))
     }
 
     /// Whether a batch may be started at all.
@@ -391,7 +391,7 @@ impl Dispatcher {
                 "a batch of {transfers} transfers is above the limit of {MAX_BATCH}: split it"
             );
             let refused = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
-            return Err(refused.on(self.backend().device()));
+            return Err(refused.on(self.pool.backend.device()));
         }
         self.check_accepted(kind)
     }
@@ -400,8 +400,8 @@ impl Dispatcher {
 impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher")
-            .field("engine", &self.backend().engine())
-            .field("device", &self.backend().device())
+            .field("engine", &self.pool.backend.engine())
+            .field("device", &self.pool.backend.device())
             .field("geometry", self.geometry())
             .finish_non_exhaustive()
     }

@@ -89,8 +89,8 @@ impl<'a> Engines<'a> {
             }
         };
         let backend = self.open(name)?;
-        let registered = BufferPool::new(4096, 1)?.register_with(&*backend);
-        let registered = registered.map_or_else(|error| json!(error.to_string()), |()| json!(true));
+        let registered = BufferPool::new(4096, 1)?.register_with(backend.clone());
+        let registered = registered.map_or_else(|error| json!(error.to_string()), |_| json!(true));
         let geometry = backend.geometry();
         about["registered_memory"] = registered;
         about["span_bytes"] = self.span(name).into();

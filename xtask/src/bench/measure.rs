@@ -220,7 +220,7 @@ mod tests {
         for threads in [1, 3] {
             let (device, mut works) = writers(threads, u64::MAX, false);
             let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(20) };
-            let sample = measure(&mut works, 1, device.backend(), slice).unwrap();
+            let sample = measure(&mut works, 1, &**device.backend(), slice).unwrap();
             assert!(sample.keys_per_s > 0.0);
             assert!((sample.io_bytes - 512.0).abs() < 1e-9);
             assert!((sample.submits_per_batch.unwrap() - 1.0).abs() < 1e-9);
@@ -232,10 +232,10 @@ mod tests {
         let slice = Slice { rest: Duration::ZERO, time: Duration::from_secs(3600) };
         let (device, mut works) = writers(2, u64::MAX, false);
         works[0].batches = 200_000;
-        measure(&mut works, 1, device.backend(), slice).unwrap();
+        measure(&mut works, 1, &**device.backend(), slice).unwrap();
         assert_eq!(works[0].batches, 0);
         let (device, mut works) = writers(2, 10, true);
-        let error = measure(&mut works, 1, device.backend(), slice).unwrap_err();
+        let error = measure(&mut works, 1, &**device.backend(), slice).unwrap_err();
         assert_eq!(error.to_string(), "on purpose");
     }
 }

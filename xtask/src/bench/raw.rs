@@ -4,7 +4,9 @@ use std::ops::DerefMut;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, IoBackend, ReadAt, WriteAt};
+use raw_block_core::{
+    AlignedBuf, BufferPool, Dispatcher, IoBackend, ReadAt, Registration, WriteAt,
+};
 
 use super::cases::Shape;
 use super::data::{SplitMix, Walk};
@@ -20,7 +22,7 @@ pub(super) fn run(
     round: usize,
     slice: Slice,
 ) -> Result<Vec<Sample>> {
-    let pool = registered_pool(&**backend, shape.value, shape.batch * shape.threads)?;
+    let (pool, _registration) = registered_pool(backend, shape.value, shape.batch * shape.threads)?;
     let device = Dispatcher::new(Arc::clone(backend))?;
     let mut works = Vec::new();
     for thread in 0..shape.threads {
@@ -70,14 +72,14 @@ impl Work for Transfers<'_> {
 
 /// A pool of `count` buffers of `len` bytes, registered with the backend if that has such a thing.
 pub(super) fn registered_pool(
-    backend: &dyn IoBackend,
+    backend: &Arc<dyn IoBackend>,
     len: u64,
     count: usize,
-) -> Result<BufferPool> {
+) -> Result<(BufferPool, Option<Registration>)> {
     let pool = BufferPool::new(usize::try_from(len)?, count)?;
     // Where it is refused, transfers work without it; the report says so.
-    let _ = pool.register_with(backend);
-    Ok(pool)
+    let registration = pool.register_with(Arc::clone(backend)).ok();
+    Ok((pool, registration))
 }
 
 /// Takes `count` buffers from a pool and fills the first `len` bytes of the k-th with the k-th sequence of random ones.

@@ -30,8 +30,8 @@ pub(super) fn run(
     round: usize,
     slice: Slice,
 ) -> Result<Vec<Sample>> {
-    let headers = registered_pool(&**backend, HEADER, shape.threads)?;
-    let payloads = registered_pool(&**backend, shape.value, shape.batch * shape.threads)?;
+    let (headers, _headers) = registered_pool(backend, HEADER, shape.threads)?;
+    let (payloads, _payloads) = registered_pool(backend, shape.value, shape.batch * shape.threads)?;
     let device = Dispatcher::new(Arc::clone(backend))?;
     let mut works = Vec::new();
     for thread in 0..shape.threads {

@@ -1,9 +1,43 @@
 //! Registered memory is faster, or not there: the bytes are the same.
 
+use std::sync::Arc;
+
 use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{assert_same, pattern};
-use crate::{BufferPool, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
+use crate::{BufferPool, ErrorKind, OwnedTransfer, ReadAt, Registration, WriteAt};
+
+/// Registers a pool, if the backend has such a thing.
+fn register(subject: &Subject, pool: &BufferPool) -> Option<Registration> {
+    let refused = match pool.register_with(Arc::clone(&subject.backend)) {
+        Ok(registration) => return Some(registration),
+        Err(error) => error,
+    };
+    let kind = refused.kind();
+    assert!(matches!(kind, ErrorKind::Unsupported | ErrorKind::OutOfResources), "{refused}");
+    None
+}
+
+pub(crate) fn memory_serves_when_its_registration_has_ended(subject: &Subject) {
+    let device = subject.dispatcher();
+    let backend = Arc::strong_count(&subject.backend);
+    let bytes = pattern(820, subject.block());
+    for round in 0..3 {
+        let pool = BufferPool::new(subject.block(), 1).unwrap();
+        let registrations = [(); 2].map(|()| register(subject, &pool));
+        assert_eq!(Arc::strong_count(&subject.backend), backend, "it keeps no device open");
+        let mut buffer = pool.take().unwrap();
+        for registration in registrations {
+            buffer.copy_from_slice(&bytes);
+            device.write_buffers(&[WriteAt::new(subject.at(round), &buffer)]).all().unwrap();
+            buffer.fill(0xEE);
+            drop(registration);
+            device.read_buffers(&mut [ReadAt::new(subject.at(round), &mut buffer)]).all().unwrap();
+            assert_same(&buffer, &bytes, "read when a registration has ended");
+        }
+        // The next pool is likely to have the same addresses.
+    }
+}
 
 pub(crate) fn registered_memory_and_other_memory_serve_alike(subject: &Subject) {
     let device = subject.dispatcher();
@@ -11,13 +45,7 @@ pub(crate) fn registered_memory_and_other_memory_serve_alike(subject: &Subject) 
     // A queue that is open already serves from registered memory as well, or does without.
     fill(&device, 0, &pattern(800, block));
     let pool = BufferPool::new(3 * block, 4).unwrap();
-    match pool.register_with(&*subject.backend) {
-        Ok(()) => {}
-        Err(error) => assert!(
-            matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::OutOfResources),
-            "{error}"
-        ),
-    }
+    let _registration = register(subject, &pool);
     for round in 0..3 {
         let bytes = pattern(801 + round, 9 * block);
         let (mut registered, mut other) = (pool.take().unwrap(), pool.take().unwrap());
@@ -43,7 +71,7 @@ pub(crate) fn a_buffer_of_a_registered_pool_comes_back_from_a_ticket(subject: &S
     let device = subject.dispatcher();
     let pool = BufferPool::new(2 * subject.block(), 3).unwrap();
     // Without registration the same holds.
-    let _ = pool.register_with(&*subject.backend);
+    let _registration = register(subject, &pool);
     let bytes = pattern(810, pool.buffer_len());
     fill(&device, 0, &bytes);
     let batch = (0..3).map(|_| OwnedTransfer::new(0, pool.take().unwrap())).collect();

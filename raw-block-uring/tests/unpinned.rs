@@ -1,0 +1,66 @@
+//! Memory is pinned as long as it is registered. The only test of its process, because the kernel counts the
+//! pinned pages of a process.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::fs;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::{BufferPool, Dispatcher, IoBackend, WriteAt};
+use raw_block_uring::{UringBackend, UringOptions};
+
+const BUFFER: usize = 2 << 20;
+
+/// How much memory of this process is pinned, in bytes.
+fn pinned() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// Whether soon no more than this is pinned: the kernel takes a ring down after its owner closed it.
+fn is_pinned_soon(at_most: usize) -> bool {
+    (0..2000).any(|_| {
+        let enough = pinned() <= at_most;
+        if !enough {
+            thread::sleep(Duration::from_millis(10));
+        }
+        enough
+    })
+}
+
+#[test]
+fn memory_is_unpinned_when_its_registration_ends() {
+    let file = temp_file(16 << 20).unwrap();
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let device = Dispatcher::new(backend.clone()).unwrap();
+    for _ in 0..8 {
+        let pool = BufferPool::new(BUFFER, 4).unwrap();
+        let registration = pool.register_with(backend.clone()).unwrap();
+        let write = |offset| {
+            let buffer = pool.take().unwrap();
+            device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
+        };
+        write(0);
+        // On a thread of its own, whose queue goes with it.
+        thread::scope(|scope| scope.spawn(|| write(4 << 20)).join().unwrap());
+        assert!(pinned() > 0, "it is registered");
+        // Before Linux 6.12 the queue of this thread pins it a second time.
+        assert!(is_pinned_soon(2 * 4 * BUFFER), "{} bytes are pinned", pinned());
+        drop(registration);
+    }
+    // The queue of this thread learns of it when it is used next.
+    device.write_buffers(&[WriteAt::new(0, &[0; 4096])]).all().unwrap();
+    assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
+
+    // Registrations end with the backend, also when a queue of it is left.
+    let pool = BufferPool::new(BUFFER, 4).unwrap();
+    let registration = pool.register_with(backend.clone()).unwrap();
+    let queue = backend.open_queue(4).unwrap();
+    drop((device, backend));
+    assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
+    drop((registration, queue));
+}
