@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::{
-    Arena, DeviceFile, Direct, Error, ErrorKind, Geometry, IoBackend, IoQueue, OpKind, Stats,
+    Arena, DeviceFile, Direct, Error, ErrorClass, ErrorKind, Geometry, IoBackend, IoQueue, OpKind,
+    Stats,
 };
-use raw_block_uring::RingDevice;
+use raw_block_uring::{Linux, RingDevice};
 
 use crate::identify::{Controller, Namespace};
 use crate::limits::Limits;
@@ -190,7 +191,46 @@ impl Shared {
         }
         let source = std::io::Error::from_raw_os_error(libc::EINVAL);
         let rule = "the device is gone: no path to the namespace is left";
-        Error::new(ErrorKind::DeviceGone, kind.name(), rule).caused_by(source)
+        Error::new(ErrorKind::DeviceGone, kind.name(), rule)
+            .caused_by(source)
+            .with_class(ErrorClass::NotStarted)
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// A namespace for tests of queues: `file` stands for its character device, and nothing is asked of it.
+    pub(crate) fn without_device(
+        file: File,
+        controller: Controller,
+        namespace: Namespace,
+    ) -> Result<Self, Error> {
+        let claim = Claim::Lock(file.try_clone().map_err(|error| Error::os("open", error))?);
+        let limits = Limits::new(&controller, &namespace, None, None)?;
+        let options = NvmeOptions::default();
+        let geometry = geometry(&controller, &namespace, None, &limits, &options)?;
+        let translator = Translator {
+            nsid: namespace.id,
+            offset: 0,
+            limits,
+            volatile_write_cache: controller.volatile_write_cache,
+            timeout: None,
+            placement_ids: Vec::new(),
+        };
+        Ok(Self {
+            node: Node::of(file),
+            block_device: None,
+            _claim: claim,
+            controller,
+            namespace,
+            handles: Vec::new(),
+            geometry,
+            translator,
+        })
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 }
 
@@ -304,7 +344,7 @@ impl IoBackend for NvmeBackend {
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
         let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
-        Ok(Box::new(NvmeQueue::open(shared, rings, depth)?))
+        Ok(Box::new(NvmeQueue::open(shared, rings, depth, Linux)?))
     }
 
     fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {

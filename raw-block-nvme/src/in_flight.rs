@@ -4,19 +4,50 @@ use std::time::Duration;
 
 use io_uring::types::Timespec;
 use libc::iovec;
-use raw_block_core::{Error, Op};
+use raw_block_core::{Completion, Error, ErrorClass, Op};
 
 use crate::command::Range;
 use crate::limits::Position;
 
-/// An op that was accepted, until its last command is over.
+/// An op that was accepted, until its last command has completed.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) op: Op,
     /// How many parts of it are in the ring or wait for room there.
     pub(crate) parts: u32,
-    /// The first error of one of its commands. What has not been issued by then is left out.
+    /// The first error of one of its commands, or the first of class [`ErrorClass::Unknown`] if there is one. What
+    /// has not been issued by then is left out.
     pub(crate) error: Option<Error>,
+    /// Whether a controller has begun one of its commands.
+    pub(crate) begun: bool,
+}
+
+impl Accepted {
+    pub(crate) fn new(op: Op) -> Self {
+        Self { op, parts: 1, error: None, begun: false }
+    }
+
+    /// Notes how one of its commands ended.
+    pub(crate) fn note(&mut self, error: Option<Error>) {
+        self.begun |= error.as_ref().is_none_or(|error| error.class() != ErrorClass::NotStarted);
+        let Some(error) = error else { return };
+        let is_unknown = |error: &Error| error.class() == ErrorClass::Unknown;
+        if self.error.as_ref().is_none_or(|first| !is_unknown(first) && is_unknown(&error)) {
+            self.error = Some(error);
+        }
+    }
+
+    /// The completion of the op, once its last command has completed.
+    pub(crate) fn complete(self) -> Completion {
+        match self.error {
+            None => self.op.complete(),
+            // Refused, while others of its commands were carried out.
+            Some(error) if self.begun && error.class() == ErrorClass::NotStarted => {
+                self.op.fail_with(error.with_class(ErrorClass::Failed))
+            }
+            Some(error) => self.op.fail_with(error),
+        }
+    }
 }
 
 /// A part of an op.

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
-use raw_block_core::{Completion, Error, IoQueue, Op, OpKind};
-use raw_block_uring::{Big, Linux, Lookup, Ring, RingDevice, Slots};
+use raw_block_core::{Completion, Error, ErrorClass, IoQueue, Op, OpKind};
+use raw_block_uring::{Big, Kernel, Linux, Lookup, Ring, RingDevice, Slots};
 
 use crate::backend::Shared;
 use crate::command::{Command, Range};
 use crate::in_flight::{Accepted, Issued, Part, Segments};
 use crate::limits::Position;
-use crate::verdict::{Verdict, explain, judge};
+use crate::verdict::{self, Verdict, judge};
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
@@ -32,8 +32,8 @@ const REFILL: usize = 16;
 ///
 /// An op becomes one part; issuing it takes as much off its front as one command can carry, until nothing is left. All
 /// commands of all ops are in flight together, bounded by the ring; the parts that wait for room do so in order.
-pub(crate) struct NvmeQueue {
-    ring: Ring<Big, Issued>,
+pub(crate) struct NvmeQueue<K: Kernel = Linux> {
+    ring: Ring<Big, Issued, K>,
     ops: Slots<Accepted>,
     /// What no command carries yet.
     waiting: VecDeque<Part>,
@@ -42,13 +42,14 @@ pub(crate) struct NvmeQueue {
     shared: Arc<Shared>,
 }
 
-impl NvmeQueue {
+impl<K: Kernel> NvmeQueue<K> {
     pub(crate) fn open(
         shared: Arc<Shared>,
         rings: Arc<RingDevice>,
         depth: usize,
+        kernel: K,
     ) -> Result<Self, Error> {
-        let ring = Ring::open(rings, depth, Linux)?;
+        let ring = Ring::open(rings, depth, kernel)?;
         let capacity = u32::try_from(ring.capacity()).unwrap_or(u32::MAX);
         let waiting = VecDeque::with_capacity(ring.capacity());
         Ok(Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), shared })
@@ -64,7 +65,7 @@ impl NvmeQueue {
         {
             let Some(accepted) = self.ops.get_mut(part.op) else { continue };
             if accepted.error.is_some() {
-                self.end(part.op, None, done);
+                self.end(part.op, done);
                 continue;
             }
             let mut segments = self.spare.pop().unwrap_or_default();
@@ -129,7 +130,7 @@ impl NvmeQueue {
         while let Some((slot, outcome)) = self.ring.take_completion() {
             let broken = self.ring.is_broken();
             let Some(issued) = self.ring.get_mut(slot) else { continue };
-            let Some(accepted) = self.ops.get(issued.part.op) else { continue };
+            let Some(accepted) = self.ops.get_mut(issued.part.op) else { continue };
             let kind = accepted.op.kind();
             if issued.pause.take().is_some() && !broken {
                 self.push(slot);
@@ -138,13 +139,14 @@ impl NvmeQueue {
             match judge(kind, outcome.result, issued.tries, self.shared.controller.retry_delays) {
                 Verdict::Done => self.over(slot, None, done),
                 Verdict::Failed(error) => self.over(slot, Some(error), done),
-                _ if broken => self.over(slot, Some(explain(kind, libc::ECANCELED)), done),
+                _ if broken => self.over(slot, Some(verdict::error(kind, outcome.result)), done),
                 Verdict::Again => {
                     issued.tries += 1;
                     retries += 1;
                     self.push(slot);
                 }
                 Verdict::After(pause) => {
+                    accepted.begun = true;
                     issued.tries += 1;
                     issued.pause_for(pause);
                     retries += 1;
@@ -174,7 +176,8 @@ impl NvmeQueue {
         }
         while let Some((slot, error)) = self.ring.take_lost() {
             let kind = self.kind(slot);
-            self.over(slot, Some(Error::os(kind.name(), error)), done);
+            let error = Error::os(kind.name(), error).with_class(ErrorClass::NotStarted);
+            self.over(slot, Some(error), done);
         }
         if retries > 0 {
             self.ring.device().stats().update(|stats| stats.retries += retries);
@@ -194,25 +197,21 @@ impl NvmeQueue {
         Some(part)
     }
 
-    /// A command is over.
+    /// A command has completed.
     fn over(&mut self, slot: u32, error: Option<Error>, done: &mut Vec<Completion>) {
-        if let Some(Part { op, offset, len, .. }) = self.recycle(slot) {
-            self.end(op, error.map(|error| error.at(offset, len)), done);
+        let Some(Part { op, offset, len, .. }) = self.recycle(slot) else { return };
+        if let Some(accepted) = self.ops.get_mut(op) {
+            accepted.note(error.map(|error| error.at(offset, len)));
         }
+        self.end(op, done);
     }
 
-    /// A part of an op is over, and with the last one the op.
-    fn end(&mut self, op: u32, error: Option<Error>, done: &mut Vec<Completion>) {
+    /// A part of an op has ended, and with the last one the op.
+    fn end(&mut self, op: u32, done: &mut Vec<Completion>) {
         let Some(accepted) = self.ops.get_mut(op) else { return };
         accepted.parts -= 1;
-        if accepted.error.is_none() {
-            accepted.error = error;
-        }
         if accepted.parts == 0 {
-            done.extend(self.ops.remove(op).map(|Accepted { op, error, .. }| match error {
-                None => op.complete(),
-                Some(error) => op.fail_with(error),
-            }));
+            done.extend(self.ops.remove(op).map(Accepted::complete));
         }
     }
 
@@ -240,7 +239,7 @@ impl NvmeQueue {
     }
 }
 
-impl IoQueue for NvmeQueue {
+impl<K: Kernel> IoQueue for NvmeQueue<K> {
     fn depth(&self) -> usize {
         if self.ring.is_broken() { 0 } else { self.ops.capacity() }
     }
@@ -254,7 +253,7 @@ impl IoQueue for NvmeQueue {
         while let Some(op) = ops.pop_front() {
             let (offset, len) = (op.offset(), op.len());
             let most = self.shared.translator.longest(op.kind());
-            match self.ops.insert(Accepted { op, parts: 1, error: None }) {
+            match self.ops.insert(Accepted::new(op)) {
                 Ok(op) => {
                     let from = Position::default();
                     self.waiting.push_back(Part { op, offset, len, from, most, halved: false });
@@ -285,7 +284,7 @@ impl IoQueue for NvmeQueue {
     }
 }
 
-impl Drop for NvmeQueue {
+impl<K: Kernel> Drop for NvmeQueue<K> {
     /// Waits for everything that was accepted: the kernel still owns its memory.
     fn drop(&mut self) {
         if self.ring.is_ours() {

@@ -15,7 +15,7 @@ fn page(bytes: &[(usize, &[u8])]) -> Page {
 }
 
 /// A namespace of 1000 blocks in format 0, of 2^`exponent` bytes.
-fn namespace(exponent: u8, more: &[(usize, &[u8])]) -> Page {
+pub(super) fn namespace(exponent: u8, more: &[(usize, &[u8])]) -> Page {
     let mut page = page(&[(0, &[0xE8, 3]), (130, &[exponent])]);
     for (at, bytes) in more {
         page[*at..at + bytes.len()].copy_from_slice(bytes);
@@ -23,7 +23,7 @@ fn namespace(exponent: u8, more: &[(usize, &[u8])]) -> Page {
     page
 }
 
-fn controller(mdts: u8) -> Controller {
+pub(super) fn controller(mdts: u8) -> Controller {
     Controller::parse(&page(&[(77, &[mdts])]), None)
 }
 

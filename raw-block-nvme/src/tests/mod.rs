@@ -3,5 +3,7 @@
 
 mod controller;
 mod encoding;
+mod failing;
 mod identifying;
 mod splitting;
+mod stage;

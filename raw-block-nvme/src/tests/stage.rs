@@ -1,0 +1,109 @@
+//! A backend whose device, `/dev/null`, takes passthrough commands and does nothing, and whose results come from a script.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use raw_block_core::conformance::Skipped;
+use raw_block_core::{Dispatcher, Error, Geometry, IoBackend, IoQueue, Stats};
+use raw_block_uring::{Enter, Kernel, RingDevice};
+
+use super::identifying::{controller, namespace};
+use crate::backend::Shared;
+use crate::identify::Namespace;
+use crate::queue::NvmeQueue;
+
+/// The results of completions, in turn; after the last one, those of the kernel.
+pub(super) type Results = Arc<Mutex<VecDeque<i32>>>;
+
+#[derive(Clone, Debug, Default)]
+struct Scripted(Results);
+
+impl Kernel for Scripted {
+    const PAUSE: Duration = Duration::from_millis(1);
+
+    fn enter(
+        &mut self,
+        enter: Enter,
+        call: impl FnOnce(Enter) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        call(enter)
+    }
+
+    fn result(&mut self, result: i32) -> i32 {
+        self.0.lock().unwrap().pop_front().unwrap_or(result)
+    }
+}
+
+struct Backend {
+    shared: Arc<Shared>,
+    rings: Arc<RingDevice>,
+    kernel: Scripted,
+}
+
+impl Backend {
+    fn queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
+        Ok(Box::new(NvmeQueue::open(shared, rings, depth, self.kernel.clone())?))
+    }
+}
+
+impl IoBackend for Backend {
+    fn engine(&self) -> &'static str {
+        "nvme"
+    }
+
+    fn device(&self) -> &'static str {
+        "/dev/null"
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.shared.geometry()
+    }
+
+    fn stats(&self) -> &Stats {
+        self.rings.stats()
+    }
+
+    fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        self.queue(depth)
+    }
+}
+
+/// A dispatcher over such a backend, and the script.
+pub(super) struct Stage {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) results: Results,
+}
+
+impl Stage {
+    /// `None` where this kernel has no io_uring for passthrough.
+    pub(super) fn new() -> Option<Self> {
+        match Self::open() {
+            Ok(stage) => Some(stage),
+            Err(error) => {
+                Skipped::because(error.to_string()).tell();
+                None
+            }
+        }
+    }
+
+    fn open() -> Result<Self, Error> {
+        raw_block_uring::probe()?;
+        let null = || File::options().read(true).write(true).open("/dev/null").unwrap();
+        let namespace = Namespace::parse(1, &namespace(9, &[])).unwrap();
+        let shared = Shared::without_device(null(), controller(0), namespace)?;
+        let rings = RingDevice::new(null(), "/dev/null", None)?;
+        let kernel = Scripted::default();
+        let results = Arc::clone(&kernel.0);
+        let backend = Backend { shared: Arc::new(shared), rings: Arc::new(rings), kernel };
+        Ok(Self { dispatcher: Dispatcher::new(Arc::new(backend))?, results })
+    }
+
+    /// Sets the results of the completions from now on.
+    pub(super) fn script(&self, results: &[i32]) {
+        *self.results.lock().unwrap() = results.iter().copied().collect();
+    }
+}
