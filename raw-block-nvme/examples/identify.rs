@@ -93,9 +93,11 @@ pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
     sheet.row("optimal boundary (NOIOB)", blocks(boundary));
     sheet.row("preferred write (NPWG)", blocks(namespace.preferred_write));
     sheet.row("preferred alignment (NPWA)", blocks(namespace.preferred_alignment));
-    for handle in backend.reclaim_unit_handles() {
+    sheet.row("write-protected", yes(namespace.write_protected));
+    for (index, handle) in backend.reclaim_unit_handles().iter().enumerate() {
         let what = format!("placement identifier {}", handle.placement_id);
-        sheet.row(what, format!("{} blocks left in its unit", handle.blocks_left));
+        let left = handle.blocks_left;
+        sheet.row(what, format!("placement handle {index}, {left} blocks left in its unit"));
     }
 
     sheet.heading("transfers, with the limits of the kernel's driver");

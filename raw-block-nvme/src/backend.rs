@@ -16,7 +16,7 @@ use raw_block_uring::{Linux, RingDevice};
 use crate::identify::{Controller, Namespace};
 use crate::limits::Limits;
 use crate::node::Node;
-use crate::placement::ReclaimUnitHandle;
+use crate::placement::{self, ReclaimUnitHandle};
 use crate::queue::NvmeQueue;
 use crate::sysfs::{QueueLimits, Sibling};
 use crate::translator::Translator;
@@ -82,6 +82,7 @@ impl NvmeBackend {
     ///
     /// # Errors
     /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says.
+    /// - [`ErrorKind::PermissionDenied`]: the namespace is write-protected, or its block device read-only.
     /// - [`ErrorKind::Busy`]: the block device is mounted, or somebody else holds it.
     /// - [`ErrorKind::Unsupported`]: this is no NVMe namespace, or has a format or a command set that is not
     ///   for blocks alone, or its block device is not there to be held; or the kernel is older than 5.19.
@@ -91,10 +92,11 @@ impl NvmeBackend {
         Self::open_for(path.as_ref(), options, false)
     }
 
-    /// Opens the namespace for reading alone, which takes no permission to write, and keeps writers out for as long.
+    /// Opens the namespace read-only, which takes no permission to write, and keeps writers out for as long. The
+    /// namespace may be write-protected.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open).
+    /// Those of [`open`](Self::open), but for those of write protection.
     pub fn open_read_only(path: impl AsRef<Path>, options: &NvmeOptions) -> Result<Self, Error> {
         Self::open_for(path.as_ref(), options, true)
     }
@@ -131,6 +133,26 @@ impl NvmeBackend {
     pub fn reclaim_unit_handles(&self) -> &[ReclaimUnitHandle] {
         &self.shared.handles
     }
+
+    /// The placement handle, as [`WriteOptions::placement`](raw_block_core::WriteOptions::placement) counts them, of the
+    /// reclaim unit handle with this placement identifier, as `nvme fdp status` prints it. `None` if the namespace may
+    /// not use that one.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use raw_block_core::WriteOptions;
+    /// use raw_block_nvme::{NvmeBackend, NvmeOptions};
+    ///
+    /// let backend = NvmeBackend::open("/dev/ng0n1", &NvmeOptions::default())?;
+    /// let placement = backend.placement_of(3);
+    /// assert!(placement.is_some(), "the namespace has no placement identifier 3");
+    /// let options = WriteOptions { placement, ..WriteOptions::default() };
+    /// # Ok::<(), raw_block_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn placement_of(&self, placement_id: u16) -> Option<u16> {
+        placement::index_of(&self.shared.handles, placement_id)
+    }
 }
 
 /// The open namespace, as the rings keep it.
@@ -148,6 +170,9 @@ impl Shared {
         let namespace = node.namespace()?;
         let controller = node.controller()?;
         let sibling = Sibling::find(node.file(), namespace.id);
+        if !read_only {
+            check_writable(&namespace, sibling.as_ref().is_some_and(Sibling::is_read_only))?;
+        }
         let block_device = sibling.as_ref().and_then(Sibling::node);
         let claim = claim(&node, sibling.as_ref(), options.force, read_only)?;
         let kernel = sibling.as_ref().and_then(Sibling::limits);
@@ -232,6 +257,22 @@ impl Shared {
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
+}
+
+/// Refuses to write to a namespace that is write-protected on the device, or whose block device is read-only here.
+pub(crate) fn check_writable(
+    namespace: &Namespace,
+    block_device_is_read_only: bool,
+) -> Result<(), Error> {
+    let rule = if namespace.write_protected {
+        "the namespace is write-protected: lift that on the device (`nvme set-feature -f 0x84`), or open it with \
+         `open_read_only`"
+    } else if block_device_is_read_only {
+        "its block device is read-only: lift that (`blockdev --setrw`), or open it with `open_read_only`"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::PermissionDenied, "open", rule))
 }
 
 /// Holds the block device of the namespace, or says why not.

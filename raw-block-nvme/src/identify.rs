@@ -129,6 +129,8 @@ pub struct Namespace {
     pub atomic_write_blocks: Option<u64>,
     /// Whether atomic writes must not cross some boundary (NABSPF, 45:44).
     pub atomic_boundary: bool,
+    /// Whether the namespace is write-protected (NSATTR, 99, bit 0): then it can only be opened read-only.
+    pub write_protected: bool,
 }
 
 impl Namespace {
@@ -158,13 +160,6 @@ impl Namespace {
                  command set of this namespace is not the one for blocks"
             ));
         }
-        if page[99] & 1 != 0 {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                "open",
-                "the namespace is write-protected: lift that on the device",
-            ));
-        }
         let features = page[24];
         let from_zero = |valid: bool, offset| valid.then(|| u64::from(u16_at(page, offset)) + 1);
         Ok(Self {
@@ -177,6 +172,7 @@ impl Namespace {
             preferred_alignment: from_zero(features & 1 << 4 != 0, 66),
             atomic_write_blocks: from_zero(features & 1 << 1 != 0, 36),
             atomic_boundary: features & 1 << 1 != 0 && u16_at(page, 44) != 0,
+            write_protected: page[99] & 1 != 0,
         })
     }
 }

@@ -70,6 +70,11 @@ impl Sibling {
         &self.name
     }
 
+    /// Whether the kernel takes no writes to it: the namespace is write-protected, or `blockdev --setro` was used.
+    pub(crate) fn is_read_only(&self) -> bool {
+        fs::read_to_string(self.directory.join("ro")).is_ok_and(|text| text.trim() == "1")
+    }
+
     /// The limits of its queue, if the kernel tells them.
     pub(crate) fn limits(&self) -> Option<QueueLimits> {
         let number = |name: &str| -> Option<u64> {

@@ -152,7 +152,7 @@ fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
 }
 
 #[test]
-fn writes_go_through_the_placement_handle_that_they_name() {
+fn writes_go_to_the_placement_identifier_that_they_name() {
     let Some(namespace) = namespace("fdp") else { return };
     let left = || {
         let backend = open(namespace.generic());
@@ -169,16 +169,23 @@ fn writes_go_through_the_placement_handle_that_they_name() {
         (backend.reclaim_unit_handles().len(), backend.geometry().placement_handles),
         (4, 4)
     );
+    let identifiers = [0, 1, 2, 3];
+    let ids: Vec<_> =
+        backend.reclaim_unit_handles().iter().map(|handle| handle.placement_id).collect();
+    assert_eq!(ids, identifiers);
     drop(backend);
+    let placement_of = |identifier| open(namespace.generic()).placement_of(identifier);
     let placed = |handle| WriteOptions { placement: Some(handle), ..WriteOptions::default() };
     // 16 KiB are 4 blocks of 4096 bytes.
-    for handle in 0..4 {
+    for (index, identifier) in identifiers.into_iter().enumerate() {
         let before = left();
-        write(placed(handle)).unwrap();
+        write(WriteOptions { placement: placement_of(identifier), ..WriteOptions::default() })
+            .unwrap();
         let mut expected = before;
-        expected[usize::from(handle)] -= 4;
-        assert_eq!(left(), expected, "through handle {handle}");
+        expected[index] -= 4;
+        assert_eq!(left(), expected, "with placement identifier {identifier}");
     }
+    assert_eq!(placement_of(4), None);
     let refused = write(placed(4)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("the device has 0 to 3"), "{refused}");

@@ -2,6 +2,7 @@
 
 use raw_block_core::ErrorKind;
 
+use crate::backend::check_writable;
 use crate::identify::{Controller, Namespace, Page, command_set};
 use crate::limits::Limits;
 use crate::sysfs::QueueLimits;
@@ -100,7 +101,23 @@ fn formats_that_cannot_be_used_are_refused_in_words() {
         refused(&namespace(exponent, &[]), ErrorKind::Unsupported, "no size of a block");
     }
     refused(&namespace(9, &[(0, &[0, 0])]), ErrorKind::Unsupported, "no blocks");
-    refused(&namespace(9, &[(99, &[1])]), ErrorKind::PermissionDenied, "write-protected");
+}
+
+#[test]
+fn a_protected_namespace_opens_read_only_and_not_for_writing() {
+    let parse = |bits| Namespace::parse(3, &namespace(9, &[(99, &[bits])])).unwrap();
+    assert!(parse(0b11).write_protected && !parse(0b10).write_protected);
+    check_writable(&parse(0), false).unwrap();
+    // Protected on the device; on this machine, as by `blockdev --setro`.
+    for (bits, block_device_is_read_only, words) in
+        [(1, false, ["write-protected", "nvme"]), (0, true, ["read-only", "blockdev --setrw"])]
+    {
+        let error = check_writable(&parse(bits), block_device_is_read_only).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        for word in ["open_read_only"].iter().chain(&words) {
+            assert!(error.to_string().contains(word), "no {word:?} in: {error}");
+        }
+    }
 }
 
 #[test]
