@@ -80,6 +80,9 @@ pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
     sheet.row("longest transfer (MDTS)", limit(controller.max_transfer()));
     sheet.row("volatile write cache", yes(controller.volatile_write_cache));
     sheet.row("deallocate", yes(controller.deallocate));
+    let ranges = controller.max_deallocate_ranges.unwrap_or(256);
+    sheet.row("deallocated by a command", format!("{ranges} ranges"));
+    sheet.row("longest deallocated range", blocks(controller.max_deallocate_range));
     sheet.row("write zeroes", yes(controller.write_zeroes));
     sheet.row("longest write zeroes", limit(controller.max_write_zeroes));
     sheet.row("flexible data placement", yes(controller.data_placement));

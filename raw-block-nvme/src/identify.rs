@@ -63,8 +63,14 @@ pub struct Controller {
     pub retry_delays: [u16; 3],
     /// Bytes that Write Zeroes covers at most (WZSL, byte 1 of the second structure), if there is a limit.
     pub max_write_zeroes: Option<u64>,
-    /// Blocks that a range of Dataset Management covers at most (DMRSL, 7:4, and DMSL, 15:8, of the second
-    /// structure), if there is a limit.
+    /// Ranges that a Dataset Management command takes at most (DMRL, byte 3 of the second structure), if there is a
+    /// limit below the 256 that a command can have.
+    pub max_deallocate_ranges: Option<u64>,
+    /// Blocks that a range of Dataset Management covers at most (DMRSL, 7:4 of the second structure), if there is a
+    /// limit.
+    pub max_deallocate_range: Option<u64>,
+    /// Blocks that all ranges of a Dataset Management command cover at most (DMSL, 15:8 of the second structure), if
+    /// there is a limit.
     pub max_deallocate: Option<u64>,
 }
 
@@ -75,8 +81,6 @@ impl Controller {
         let optional = u16_at(page, 520);
         let [_, minor, tertiary] = [version >> 16, version >> 8, version].map(|part| part & 0xFF);
         let limit = |limit: u64| (limit > 0).then_some(limit);
-        let ranges = specific.and_then(|page| limit(u32_at(page, 4).into()));
-        let total = specific.and_then(|page| limit(u64_at(page, 8)));
         Self {
             serial: text_at(page, 4..24),
             model: text_at(page, 24..64),
@@ -91,7 +95,9 @@ impl Controller {
             atomic_write_blocks: u64::from(u16_at(page, 528)) + 1,
             retry_delays: [128, 130, 132].map(|offset| u16_at(page, offset)),
             max_write_zeroes: specific.and_then(|page| pages(page[1])),
-            max_deallocate: [ranges, total].into_iter().flatten().min(),
+            max_deallocate_ranges: specific.and_then(|page| limit(page[3].into())),
+            max_deallocate_range: specific.and_then(|page| limit(u32_at(page, 4).into())),
+            max_deallocate: specific.and_then(|page| limit(u64_at(page, 8))),
         }
     }
 

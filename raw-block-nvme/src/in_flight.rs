@@ -92,8 +92,8 @@ pub(crate) struct Issued {
     pub(crate) part: Part,
     /// Its memory: the parts of the op's segments. The kernel reads the list while the command is under way.
     pub(crate) segments: Segments,
-    /// The range that Dataset Management takes from memory.
-    pub(crate) range: Option<Box<Range>>,
+    /// The ranges that Dataset Management takes from memory.
+    pub(crate) ranges: Vec<Range>,
     /// How often it was issued again.
     pub(crate) tries: u32,
     /// Whether its entry names registered memory.
@@ -105,8 +105,8 @@ pub(crate) struct Issued {
 }
 
 impl Issued {
-    pub(crate) fn new(part: Part, segments: Segments, range: Option<Box<Range>>) -> Self {
-        Self { part, segments, range, tries: 0, registered: false, plain: false, pause: None }
+    pub(crate) fn new(part: Part, segments: Segments, ranges: Vec<Range>) -> Self {
+        Self { part, segments, ranges, tries: 0, registered: false, plain: false, pause: None }
     }
 
     pub(crate) fn pause_for(&mut self, pause: Duration) {

@@ -11,7 +11,7 @@ use raw_block_core::{Completion, Error, ErrorClass, IoQueue, Op, OpKind};
 use raw_block_uring::{Big, Kernel, Linux, Lookup, Ring, RingDevice, Slots};
 
 use crate::backend::Shared;
-use crate::command::{Command, Range};
+use crate::command::Command;
 use crate::in_flight::{Accepted, Issued, Part, Segments};
 use crate::limits::Position;
 use crate::verdict::{self, Verdict, judge};
@@ -75,9 +75,11 @@ impl<K: Kernel> NvmeQueue<K> {
                 accepted.parts += 1;
                 self.waiting.push_front(rest);
             }
-            let range = (accepted.op.kind() == OpKind::Discard)
-                .then(|| Box::new(translator.range(first.offset, first.len)));
-            match self.ring.insert(Issued::new(first, segments, range)) {
+            let ranges = match accepted.op.kind() {
+                OpKind::Discard => translator.ranges(first.offset, first.len),
+                _ => Vec::new(),
+            };
+            match self.ring.insert(Issued::new(first, segments, ranges)) {
                 Ok(slot) => self.push(slot),
                 Err(_) => unreachable!("there was room"),
             }
@@ -96,7 +98,7 @@ impl<K: Kernel> NvmeQueue<K> {
         if let Some(issued) = self.ring.get_mut(slot) {
             issued.registered = matches!(memory, Lookup::Region(_));
         }
-        // SAFETY: the entry names memory of the op, a list, a range or a timer; the op stays in `ops` while it has
+        // SAFETY: the entry names memory of the op, a list, ranges or a timer; the op stays in `ops` while it has
         // parts, and all the others in the slot, both until the completion was taken in. The region was looked up just
         // now.
         unsafe { self.ring.push(slot, entry, memory) };
@@ -115,9 +117,9 @@ impl<K: Kernel> NvmeQueue<K> {
             Lookup::Region(region) => Some(region),
             Lookup::Crossing | Lookup::Plain => None,
         };
-        let (operation, command) = match (issued.segments.0.as_slice(), &issued.range) {
-            ([], None) => (IO, command),
-            ([], Some(range)) => (IO, command.over(&raw const **range as usize, Range::LEN)),
+        let (operation, command) = match (issued.segments.0.as_slice(), issued.ranges.as_slice()) {
+            ([], []) => (IO, command),
+            ([], ranges) => (IO, command.over(ranges.as_ptr() as usize, size_of_val(ranges))),
             ([one], _) => (IO, command.over(one.iov_base as usize, one.iov_len)),
             (list, _) => (IO_VECTORED, command.over(list.as_ptr() as usize, list.len())),
         };

@@ -7,7 +7,7 @@ use crate::identify::{Controller, Namespace, Page, command_set};
 use crate::limits::Limits;
 use crate::sysfs::QueueLimits;
 
-fn page(bytes: &[(usize, &[u8])]) -> Page {
+pub(super) fn page(bytes: &[(usize, &[u8])]) -> Page {
     let mut page = [0; 4096];
     for (at, bytes) in bytes {
         page[*at..at + bytes.len()].copy_from_slice(bytes);
@@ -51,7 +51,7 @@ fn a_controller_is_read_from_its_structure() {
         (525, &[1]),
         (528, &[7]),
     ]);
-    let specific = self::page(&[(1, &[3]), (4, &[0, 1]), (8, &[0, 2])]);
+    let specific = self::page(&[(1, &[3, 0, 64]), (4, &[0, 1]), (8, &[0, 2])]);
     let controller = Controller::parse(&page, Some(&specific));
     assert_eq!(controller.serial, "serial");
     assert_eq!((controller.model.as_str(), controller.firmware.as_str()), ("a model", "1.2"));
@@ -62,9 +62,14 @@ fn a_controller_is_read_from_its_structure() {
     assert_eq!(controller.retry_delays, [1, 2, 259]);
     assert_eq!(controller.atomic_write_blocks, 8, "AWUPF counts from 0");
     assert_eq!(controller.max_write_zeroes, Some(32 << 10));
-    assert_eq!(controller.max_deallocate, Some(256), "the smaller of DMRSL and DMSL");
+    assert_eq!(controller.max_deallocate_ranges, Some(64));
+    assert_eq!(
+        (controller.max_deallocate_range, controller.max_deallocate),
+        (Some(256), Some(512))
+    );
     let plain = Controller::parse(&self::page(&[]), None);
     assert_eq!((plain.max_transfer(), plain.max_write_zeroes), (None, None));
+    assert_eq!((plain.max_deallocate_ranges, plain.max_deallocate), (None, None));
     assert!(!plain.volatile_write_cache && !plain.data_placement);
 }
 
@@ -156,8 +161,9 @@ fn commands_without_data_have_limits_of_their_own() {
     let told = Controller::parse(&page(&[(77, &[3])]), Some(&specific));
     let limits = Limits::new(&told, &namespace, Some(&KERNEL), None).unwrap();
     assert_eq!((limits.transfer, limits.write_zeroes), (32 << 10, 128 << 10));
-    assert_eq!(limits.deallocate, 16 * 512);
+    assert_eq!((limits.range, limits.deallocate), (16 * 512, 256 * 16 * 512));
     let limits = Limits::new(&controller(3), &namespace, Some(&KERNEL), None).unwrap();
     assert_eq!(limits.write_zeroes, 32 << 10, "as careful as the kernel");
-    assert_eq!(limits.deallocate, u64::from(u32::MAX) * 512, "what the range can say");
+    assert_eq!(limits.range, u64::from(u32::MAX) * 512, "what a range can say");
+    assert_eq!(limits.deallocate, 256 * limits.range, "and as many as a command can have");
 }

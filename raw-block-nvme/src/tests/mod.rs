@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may")]
 
 mod controller;
+mod discarding;
 mod encoding;
 mod failing;
 mod identifying;
