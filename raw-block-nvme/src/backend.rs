@@ -17,6 +17,7 @@ use crate::identify::{Controller, Namespace};
 use crate::limits::Limits;
 use crate::node::Node;
 use crate::placement::{self, ReclaimUnitHandle};
+use crate::polling;
 use crate::queue::NvmeQueue;
 use crate::sysfs::{QueueLimits, Sibling};
 use crate::translator::Translator;
@@ -37,6 +38,10 @@ pub struct NvmeOptions {
     /// When the driver gives a command up, counted in milliseconds. When that happens it resets the controller, for
     /// everybody who uses it. `None` leaves it as the driver has it (`nvme_core.io_timeout`, 30 seconds by default).
     pub timeout: Option<Duration>,
+    /// Lets the thread that waits for completions ask the controller for them, instead of sleeping until it interrupts
+    /// (`IOPOLL`): the shortest latency, at the price of a busy processor for as long as a command is in flight. Needs
+    /// Linux 6.1, and a driver with queues to be asked: the module parameter `poll_queues` of nvme.
+    pub completion_polling: bool,
     /// Opens a namespace whose block device cannot be held, because there is none or its node is not there, as in a
     /// container. Then nothing keeps it from being mounted meanwhile. A block device that somebody else holds is refused
     /// all the same.
@@ -86,6 +91,7 @@ impl NvmeBackend {
     /// - [`ErrorKind::Busy`]: the block device is mounted, or somebody else holds it.
     /// - [`ErrorKind::Unsupported`]: this is no NVMe namespace, or has a format or a command set that is not
     ///   for blocks alone, or its block device is not there to be held; or the kernel is older than 5.19.
+    /// - [`ErrorKind::Unsupported`] also if completions are to be polled for, and driver or kernel cannot.
     /// - [`ErrorKind::Misaligned`], [`ErrorKind::OutOfRange`], [`ErrorKind::InvalidInput`]: the options do not
     ///   fit the namespace.
     pub fn open(path: impl AsRef<Path>, options: &NvmeOptions) -> Result<Self, Error> {
@@ -105,7 +111,15 @@ impl NvmeBackend {
         let name: Arc<str> = path.display().to_string().into();
         let shared = Shared::open(path, options, read_only);
         let shared = Arc::new(shared.map_err(|error| error.on(Arc::clone(&name)))?);
-        let rings = Arc::new(RingDevice::new(Device(Arc::clone(&shared)), &name, None)?);
+        let mut rings = RingDevice::new(Device(Arc::clone(&shared)), &name, None)?;
+        if options.completion_polling {
+            rings = rings.polling_completions()?;
+        }
+        let rings = Arc::new(rings);
+        if options.completion_polling {
+            let polled = polling::check_kernel(&rings, &shared.translator);
+            polled.map_err(|error| error.on(Arc::clone(&name)))?;
+        }
         Ok(Self { shared, rings, path: name })
     }
 
@@ -171,11 +185,14 @@ impl Shared {
         let controller = node.controller()?;
         let sibling = Sibling::find(node.file(), namespace.id);
         if !read_only {
-            check_writable(&namespace, sibling.as_ref().is_some_and(Sibling::is_read_only))?;
+            namespace.check_writable(sibling.as_ref().is_some_and(Sibling::is_read_only))?;
         }
         let block_device = sibling.as_ref().and_then(Sibling::node);
         let claim = claim(&node, sibling.as_ref(), options.force, read_only)?;
         let kernel = sibling.as_ref().and_then(Sibling::limits);
+        if options.completion_polling {
+            polling::check_driver(kernel.as_ref())?;
+        }
         let handles = if controller.data_placement {
             node.reclaim_unit_handles(namespace.id)?
         } else {
@@ -257,22 +274,6 @@ impl Shared {
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
-}
-
-/// Refuses to write to a namespace that is write-protected on the device, or whose block device is read-only here.
-pub(crate) fn check_writable(
-    namespace: &Namespace,
-    block_device_is_read_only: bool,
-) -> Result<(), Error> {
-    let rule = if namespace.write_protected {
-        "the namespace is write-protected: lift that on the device (`nvme set-feature -f 0x84`), or open it with \
-         `open_read_only`"
-    } else if block_device_is_read_only {
-        "its block device is read-only: lift that (`blockdev --setrw`), or open it with `open_read_only`"
-    } else {
-        return Ok(());
-    };
-    Err(Error::new(ErrorKind::PermissionDenied, "open", rule))
 }
 
 /// Holds the block device of the namespace, or says why not.
@@ -386,6 +387,11 @@ impl IoBackend for NvmeBackend {
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
         let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
         Ok(Box::new(NvmeQueue::open(shared, rings, depth, Linux)?))
+    }
+
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
+        Ok(Box::new(NvmeQueue::open_local(shared, rings, depth, Linux)?))
     }
 
     fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {

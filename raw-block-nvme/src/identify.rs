@@ -181,6 +181,19 @@ impl Namespace {
             write_protected: page[99] & 1 != 0,
         })
     }
+
+    /// Refuses writes to a namespace that is write-protected on the device, or whose block device is read-only here.
+    pub(crate) fn check_writable(&self, block_device_is_read_only: bool) -> Result<(), Error> {
+        let rule = if self.write_protected {
+            "the namespace is write-protected: lift that on the device (`nvme set-feature -f 0x84`), or open it with \
+             `open_read_only`"
+        } else if block_device_is_read_only {
+            "its block device is read-only: lift that (`blockdev --setrw`), or open it with `open_read_only`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::PermissionDenied, "open", rule))
+    }
 }
 
 /// The command set that a list of Namespace Identification Descriptors names, if it names one.

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
@@ -14,6 +15,7 @@ use crate::backend::Shared;
 use crate::command::Command;
 use crate::in_flight::{Accepted, Issued, Part, Segments};
 use crate::limits::Position;
+use crate::resting::Resting;
 use crate::verdict::{self, Verdict, judge};
 
 /// The device's place in the ring's table of registered files.
@@ -21,12 +23,17 @@ const DEVICE: types::Fixed = types::Fixed(0);
 
 // `linux/nvme_ioctl.h`: _IOWR('N', 0x80, struct nvme_uring_cmd) and 0x81 for a list of segments.
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
-const IO: u32 = nix::request_code_readwrite!(b'N', 0x80, size_of::<Command>()) as u32;
+pub(crate) const IO: u32 = nix::request_code_readwrite!(b'N', 0x80, size_of::<Command>()) as u32;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
 const IO_VECTORED: u32 = nix::request_code_readwrite!(b'N', 0x81, size_of::<Command>()) as u32;
 
 /// Of a ring's slots, the part that must be free again before waiting parts are issued: a sixteenth.
 const REFILL: usize = 16;
+
+/// The entry for a passthrough command, which may use a region of registered memory.
+pub(crate) fn command_entry(operation: u32, command: Command, region: Option<u16>) -> Entry128 {
+    opcode::UringCmd80::new(DEVICE, operation).buf_index(region).cmd(command.to_entry()).build()
+}
 
 /// Ops that one caller has in a ring, an entry for each of their commands.
 ///
@@ -39,6 +46,8 @@ pub(crate) struct NvmeQueue<K: Kernel = Linux> {
     waiting: VecDeque<Part>,
     /// Lists of segments that commands no longer need, for others to use.
     spare: Vec<Segments>,
+    /// Used by a ring that polls for completions, and by no other.
+    resting: Resting,
     shared: Arc<Shared>,
 }
 
@@ -49,10 +58,23 @@ impl<K: Kernel> NvmeQueue<K> {
         depth: usize,
         kernel: K,
     ) -> Result<Self, Error> {
-        let ring = Ring::open(rings, depth, kernel)?;
+        Ok(Self::on(Ring::open(rings, depth, kernel)?, shared))
+    }
+
+    /// A queue that only the calling thread uses.
+    pub(crate) fn open_local(
+        shared: Arc<Shared>,
+        rings: Arc<RingDevice>,
+        depth: usize,
+        kernel: K,
+    ) -> Result<Self, Error> {
+        Ok(Self::on(Ring::open_local(rings, depth, kernel)?, shared))
+    }
+
+    fn on(ring: Ring<Big, Issued, K>, shared: Arc<Shared>) -> Self {
         let capacity = u32::try_from(ring.capacity()).unwrap_or(u32::MAX);
-        let waiting = VecDeque::with_capacity(ring.capacity());
-        Ok(Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), shared })
+        let (waiting, resting) = (VecDeque::with_capacity(ring.capacity()), Resting::default());
+        Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), resting, shared }
     }
 
     /// Issues what waits, while there is room in the ring. Returns whether anything was issued.
@@ -123,7 +145,34 @@ impl<K: Kernel> NvmeQueue<K> {
             ([one], _) => (IO, command.over(one.iov_base as usize, one.iov_len)),
             (list, _) => (IO_VECTORED, command.over(list.as_ptr() as usize, list.len())),
         };
-        opcode::UringCmd80::new(DEVICE, operation).buf_index(region).cmd(command.to_entry()).build()
+        command_entry(operation, command, region)
+    }
+
+    /// Lets a command rest, and then be issued again. A ring that polls for completions has no timers (`EINVAL`).
+    fn rest(&mut self, slot: u32, pause: Duration) {
+        if self.ring.polls_completions() {
+            self.resting.add(slot, pause);
+        } else {
+            if let Some(issued) = self.ring.get_mut(slot) {
+                issued.pause_for(pause);
+            }
+            self.push(slot);
+        }
+    }
+
+    /// Issues again the commands whose rest has ended. A broken ring takes all of them, to fail them.
+    fn wake(&mut self) {
+        while self.ring.is_broken()
+            && let Some(slot) = self.resting.take_any()
+        {
+            self.push(slot);
+        }
+        if self.resting.len() > 0 {
+            let now = Instant::now();
+            while let Some(slot) = self.resting.take(now) {
+                self.push(slot);
+            }
+        }
     }
 
     /// Takes in what has completed: appends the ops that are over to `done`, pushes again what is to be repeated.
@@ -134,7 +183,7 @@ impl<K: Kernel> NvmeQueue<K> {
             let Some(issued) = self.ring.get_mut(slot) else { continue };
             let Some(accepted) = self.ops.get_mut(issued.part.op) else { continue };
             let kind = accepted.op.kind();
-            if issued.pause.take().is_some() && !broken {
+            if issued.pause.take().is_some() {
                 self.push(slot);
                 continue;
             }
@@ -150,9 +199,8 @@ impl<K: Kernel> NvmeQueue<K> {
                 Verdict::After(pause) => {
                     accepted.begun = true;
                     issued.tries += 1;
-                    issued.pause_for(pause);
                     retries += 1;
-                    self.push(slot);
+                    self.rest(slot, pause);
                 }
                 // A region may have too many pages for one command.
                 Verdict::Refit if issued.registered => {
@@ -219,6 +267,7 @@ impl<K: Kernel> NvmeQueue<K> {
 
     /// Takes in completions and issues what there is room for. A broken ring takes everything, to fail it.
     fn advance(&mut self, done: &mut Vec<Completion>) {
+        self.wake();
         loop {
             self.take_completions(done);
             if !self.issue(done) || !self.ring.is_broken() {
@@ -250,7 +299,14 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
         self.ops.in_use()
     }
 
+    fn is_local(&self) -> bool {
+        self.ring.is_local()
+    }
+
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        if !self.ring.is_usable_here() {
+            return;
+        }
         self.ring.refresh_regions();
         while let Some(op) = ops.pop_front() {
             let (offset, len) = (op.offset(), op.len());
@@ -266,6 +322,9 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        if !self.ring.is_usable_here() {
+            return;
+        }
         let target = done.len().saturating_add(min);
         let mut entered = false;
         loop {
@@ -276,22 +335,32 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
             if self.ops.in_use() == 0 || self.ring.is_handed_over() && (enough || late) {
                 return;
             }
-            self.ring.enter(self.want(missing), deadline);
+            let resting = self.resting.len();
+            let until = self.resting.next().into_iter().chain(deadline).min();
+            if resting == 0 || resting < self.ring.in_use() {
+                self.ring.enter(self.want(missing), until);
+            } else if let Some(until) = until
+                && missing > 0
+            {
+                // There is nothing to poll for.
+                thread::sleep(until.saturating_duration_since(Instant::now()));
+            }
             entered = true;
         }
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.ring.event_fd())
+        // Where the call that waits reaps completions, or polls for them, nothing is seen before it.
+        let silent = self.ring.is_local() || self.ring.polls_completions();
+        (!silent).then(|| self.ring.event_fd())
     }
 }
 
 impl<K: Kernel> Drop for NvmeQueue<K> {
-    /// Waits for everything that was accepted: the kernel still owns its memory.
+    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread cannot wait for it,
+    /// it is leaked.
     fn drop(&mut self) {
-        if self.ring.is_ours() {
-            self.reap(usize::MAX, None, &mut Vec::new());
-        }
+        self.reap(usize::MAX, None, &mut Vec::new());
         if self.ops.in_use() > 0 {
             // The ring leaks the commands, and says so.
             std::mem::forget(std::mem::replace(&mut self.ops, Slots::new(0)));

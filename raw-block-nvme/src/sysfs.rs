@@ -91,6 +91,7 @@ impl Sibling {
             }),
             discards: number("discard_max_bytes") != Some(0),
             writes_zeroes: number("write_zeroes_max_bytes") != Some(0),
+            polls: number("io_poll") == Some(1),
         })
     }
 }
@@ -108,4 +109,6 @@ pub(crate) struct QueueLimits {
     pub(crate) discards: bool,
     /// Whether it uses Write Zeroes: some controllers have it and should not be asked.
     pub(crate) writes_zeroes: bool,
+    /// Whether it has queues that are polled for completions.
+    pub(crate) polls: bool,
 }

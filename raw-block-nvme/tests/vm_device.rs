@@ -126,6 +126,40 @@ fn registered_memory_is_used_by_passthrough_too() {
 }
 
 #[test]
+fn blocking_calls_use_local_queues_that_other_threads_cannot() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let backend = open(namespace.generic());
+    assert!(backend.open_local_queue(4).unwrap().is_local());
+    assert!(!backend.open_queue(4).unwrap().is_local());
+}
+
+#[test]
+fn a_polling_queue_discards_zeroes_and_flushes() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let options = NvmeOptions { completion_polling: true, ..NvmeOptions::default() };
+    let backend = NvmeBackend::open(namespace.generic(), &options).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let buffer = &buffers(6, 64 << 10)[5];
+    device.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap();
+    device.discard(0, 8192).unwrap();
+    device.write_zeroes(8192, 8192).unwrap();
+    device.flush().unwrap();
+    let mut found = vec![1; 64 << 10];
+    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    assert!(found[8192..16384].iter().all(|&byte| byte == 0));
+    assert!(found[16384..] == buffer[16384..]);
+}
+
+#[test]
+fn a_discard_of_the_whole_namespace_is_one_command() {
+    let Some(namespace) = namespace("mapped") else { return };
+    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let before = device.stats().commands;
+    device.discard(0, device.geometry().capacity).unwrap();
+    assert_eq!(device.stats().commands - before, 1);
+}
+
+#[test]
 fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
     let Some(namespace) = namespace("faulty") else { return };
     let device = Dispatcher::new(open(namespace.generic())).unwrap();

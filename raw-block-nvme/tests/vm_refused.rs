@@ -205,6 +205,14 @@ fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
 }
 
 #[test]
+fn polling_is_refused_where_the_driver_has_no_queues_for_it() {
+    let Some(namespace) = namespace("over-tcp") else { return };
+    let options = NvmeOptions { completion_polling: true, ..NvmeOptions::default() };
+    let refused = open_with(namespace.generic(), &options);
+    assert_refused(refused, ErrorKind::Unsupported, &["poll_queues", "io_poll"]);
+}
+
+#[test]
 fn a_read_only_namespace_opens_for_reads_and_not_for_writes() {
     let Some(namespace) = namespace("plain-512") else { return };
     let device = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();

@@ -6,13 +6,18 @@ use super::stage::Stage;
 use crate::Status;
 
 /// The longest command of the stage, in bytes.
-const COMMAND: usize = 128 << 10;
+pub(super) const COMMAND: usize = 128 << 10;
 /// What a timer in the ring says when its time has come.
 const TIMER: i32 = -libc::ETIME;
 
 /// Runs one op of `commands` commands whose completions have these results. Returns its result, and how many entries
 /// the kernel took.
-fn run(stage: &Stage, kind: OpKind, commands: usize, results: &[i32]) -> (Result<(), Error>, u64) {
+pub(super) fn run(
+    stage: &Stage,
+    kind: OpKind,
+    commands: usize,
+    results: &[i32],
+) -> (Result<(), Error>, u64) {
     stage.script(results);
     let before = stage.dispatcher.stats().commands;
     let mut buffer = AlignedBuf::zeroed(commands * COMMAND).unwrap();
@@ -20,7 +25,8 @@ fn run(stage: &Stage, kind: OpKind, commands: usize, results: &[i32]) -> (Result
         OpKind::Read => stage.dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all(),
         _ => stage.dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all(),
     };
-    assert!(stage.results.lock().unwrap().is_empty(), "all of the script was played");
+    let left = stage.results.lock().unwrap().clone();
+    assert!(left.is_empty(), "of the script {left:?} is left, {result:?}");
     (result, stage.dispatcher.stats().commands - before)
 }
 

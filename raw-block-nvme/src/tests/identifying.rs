@@ -2,7 +2,6 @@
 
 use raw_block_core::ErrorKind;
 
-use crate::backend::check_writable;
 use crate::identify::{Controller, Namespace, Page, command_set};
 use crate::limits::Limits;
 use crate::sysfs::QueueLimits;
@@ -28,13 +27,14 @@ pub(super) fn controller(mdts: u8) -> Controller {
     Controller::parse(&page(&[(77, &[mdts])]), None)
 }
 
-const KERNEL: QueueLimits = QueueLimits {
+pub(super) const KERNEL: QueueLimits = QueueLimits {
     max_hw_bytes: 512 << 10,
     max_segments: 127,
     gap_mask: 4095,
     memory_alignment: 4,
     discards: true,
     writes_zeroes: true,
+    polls: true,
 };
 
 #[test]
@@ -112,12 +112,12 @@ fn formats_that_cannot_be_used_are_refused_in_words() {
 fn a_protected_namespace_opens_read_only_and_not_for_writing() {
     let parse = |bits| Namespace::parse(3, &namespace(9, &[(99, &[bits])])).unwrap();
     assert!(parse(0b11).write_protected && !parse(0b10).write_protected);
-    check_writable(&parse(0), false).unwrap();
+    parse(0).check_writable(false).unwrap();
     // Protected on the device; on this machine, as by `blockdev --setro`.
     for (bits, block_device_is_read_only, words) in
         [(1, false, ["write-protected", "nvme"]), (0, true, ["read-only", "blockdev --setrw"])]
     {
-        let error = check_writable(&parse(bits), block_device_is_read_only).unwrap_err();
+        let error = parse(bits).check_writable(block_device_is_read_only).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         for word in ["open_read_only"].iter().chain(&words) {
             assert!(error.to_string().contains(word), "no {word:?} in: {error}");

@@ -6,5 +6,6 @@ mod discarding;
 mod encoding;
 mod failing;
 mod identifying;
+mod polling;
 mod splitting;
 mod stage;

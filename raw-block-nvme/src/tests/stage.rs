@@ -13,6 +13,7 @@ use raw_block_uring::{Enter, Kernel, RingDevice};
 use super::identifying::{controller, namespace};
 use crate::backend::Shared;
 use crate::identify::Namespace;
+use crate::polling;
 use crate::queue::NvmeQueue;
 
 /// The results of completions, in turn; after the last one, those of the kernel.
@@ -44,9 +45,8 @@ struct Backend {
 }
 
 impl Backend {
-    fn queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
-        Ok(Box::new(NvmeQueue::open(shared, rings, depth, self.kernel.clone())?))
+    fn parts(&self) -> (Arc<Shared>, Arc<RingDevice>, Scripted) {
+        (Arc::clone(&self.shared), Arc::clone(&self.rings), self.kernel.clone())
     }
 }
 
@@ -68,12 +68,19 @@ impl IoBackend for Backend {
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        self.queue(depth)
+        let (shared, rings, kernel) = self.parts();
+        Ok(Box::new(NvmeQueue::open(shared, rings, depth, kernel)?))
+    }
+
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (shared, rings, kernel) = self.parts();
+        Ok(Box::new(NvmeQueue::open_local(shared, rings, depth, kernel)?))
     }
 }
 
 /// A dispatcher over such a backend, and the script.
 pub(super) struct Stage {
+    backend: Arc<Backend>,
     pub(super) dispatcher: Dispatcher,
     pub(super) results: Results,
 }
@@ -81,7 +88,16 @@ pub(super) struct Stage {
 impl Stage {
     /// `None` where this kernel has no io_uring for passthrough.
     pub(super) fn new() -> Option<Self> {
-        match Self::open() {
+        Self::with(Ok)
+    }
+
+    /// The same, with queues that poll for completions.
+    pub(super) fn polling() -> Option<Self> {
+        Self::with(RingDevice::polling_completions)
+    }
+
+    fn with(rings: impl FnOnce(RingDevice) -> Result<RingDevice, Error>) -> Option<Self> {
+        match Self::open(rings) {
             Ok(stage) => Some(stage),
             Err(error) => {
                 Skipped::because(error.to_string()).tell();
@@ -90,16 +106,27 @@ impl Stage {
         }
     }
 
-    fn open() -> Result<Self, Error> {
+    fn open(set_up: impl FnOnce(RingDevice) -> Result<RingDevice, Error>) -> Result<Self, Error> {
         raw_block_uring::probe()?;
         let null = || File::options().read(true).write(true).open("/dev/null").unwrap();
         let namespace = Namespace::parse(1, &namespace(9, &[])).unwrap();
         let shared = Shared::without_device(null(), controller(0), namespace)?;
-        let rings = RingDevice::new(null(), "/dev/null", None)?;
+        let rings = set_up(RingDevice::new(null(), "/dev/null", None)?)?;
         let kernel = Scripted::default();
         let results = Arc::clone(&kernel.0);
         let backend = Backend { shared: Arc::new(shared), rings: Arc::new(rings), kernel };
-        Ok(Self { dispatcher: Dispatcher::new(Arc::new(backend))?, results })
+        let backend = Arc::new(backend);
+        let dispatcher = Dispatcher::new(Arc::<Backend>::clone(&backend))?;
+        Ok(Self { backend, dispatcher, results })
+    }
+
+    /// Whether its kernel polls for passthrough commands.
+    pub(super) fn check_polling(&self) -> Result<(), Error> {
+        polling::check_kernel(&self.backend.rings, &self.backend.shared.translator)
+    }
+
+    pub(super) fn local_queue(&self) -> Box<dyn IoQueue> {
+        self.backend.open_local_queue(4).unwrap()
     }
 
     /// Sets the results of the completions from now on.
