@@ -15,8 +15,8 @@ pub(crate) struct Accepted {
     pub(crate) op: Op,
     /// How many parts of it are in the ring or wait for room there.
     pub(crate) parts: u32,
-    /// The first error of one of its commands, or the first of class [`ErrorClass::Unknown`] if there is one. What
-    /// has not been issued by then is left out.
+    /// The first error of one of its commands, or the first of class [`ErrorClass::Unknown`] if there is one.
+    /// Parts that have not been issued by then are left out.
     pub(crate) error: Option<Error>,
     /// Whether a controller has begun one of its commands.
     pub(crate) begun: bool,

@@ -13,7 +13,7 @@ use crate::verdict;
 const POLL: &str = "poll for completions";
 
 /// Refuses a namespace whose driver has no queues for polling: the kernel would take the commands all the same, wait for
-/// interrupts and keep a processor busy meanwhile.
+/// interrupts and poll for nothing.
 pub(crate) fn check_driver(kernel: Option<&QueueLimits>) -> Result<(), Error> {
     let rule = match kernel {
         Some(kernel) if kernel.polls => return Ok(()),

@@ -172,7 +172,6 @@ impl Status {
         let source = std::io::Error::other(self);
         let error = Error::new(self.kind(), action, self.advice().text()).caused_by(source);
         match (self.code_type(), self.code()) {
-            _ if self.is_outcome_unknown() => error.with_class(ErrorClass::Unknown),
             // Asymmetric access: this controller does not perform commands on the namespace now.
             (3, 0x01..=0x03) => error.with_class(ErrorClass::NotStarted),
             _ => error,

@@ -55,28 +55,30 @@ pub(crate) fn judge(kind: OpKind, result: i32, tries: u32, delays: [u16; 3]) -> 
 
 /// The error that the result of a command of this kind makes; `result` is not 0.
 pub(crate) fn error(kind: OpKind, result: i32) -> Error {
-    let error = match u16::try_from(result) {
-        Ok(field) => Status::new(field).error(kind.name()),
-        Err(_) => explain(kind, result.saturating_neg()),
+    let (error, is_unknown) = if let Ok(field) = u16::try_from(result) {
+        let status = Status::new(field);
+        (status.error(kind.name()), status.is_outcome_unknown())
+    } else {
+        let errno = result.saturating_neg();
+        (explain(kind, errno), matches!(errno, libc::EINTR | libc::ETIMEDOUT))
     };
-    match error.class() {
-        // An interrupted command that changes nothing has no outcome to be unsure of.
-        ErrorClass::Unknown if !kind.modifies() => error.with_class(ErrorClass::Failed),
-        ErrorClass::Unknown => error.because(
-            "the command was interrupted, by a timeout, a reset or a lost path; whether and when it takes effect is \
-             unknown: open the device again before anything is written there",
-        ),
-        ErrorClass::NotStarted | ErrorClass::Failed => error,
+    // A command that changes nothing has no effect to be unsure of.
+    if !is_unknown || !kind.modifies() {
+        return error;
     }
+    error.with_class(ErrorClass::Unknown).because(
+        "the command was interrupted, by a timeout, a reset or a lost path; whether and when it takes effect is unknown: \
+         open the device again before anything is written there",
+    )
 }
 
 /// The error that an `errno` of the kernel makes.
 pub(crate) fn explain(kind: OpKind, errno: i32) -> Error {
     let error = Error::os(kind.name(), io::Error::from_raw_os_error(errno));
     match errno {
-        libc::EINTR | libc::ETIMEDOUT => error
-            .because("the kernel took the command back from the controller, after a timeout or a reset")
-            .with_class(ErrorClass::Unknown),
+        libc::EINTR | libc::ETIMEDOUT => {
+            error.because("the kernel took the command back from the controller, after a timeout or a reset")
+        }
         libc::ECANCELED => error.with_class(ErrorClass::NotStarted),
         libc::EINVAL => error
             .because(
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_nothing_is_repeated_and_its_outcome_is_known() {
+    fn reads_and_flushes_are_repeated_and_never_unknown() {
         for result in [-libc::EINTR, -libc::ETIMEDOUT, 0x360, 0x370, 0x371] {
             for kind in [OpKind::Read, OpKind::Flush] {
                 assert!(matches!(verdict(kind, result, 0), Verdict::After(_)), "{kind:?}");

@@ -10,9 +10,9 @@ use crate::in_flight::{Part, Segments};
 use crate::limits::{Limits, Position};
 use crate::translator::Translator;
 
-/// What a controller says of Dataset Management; 0 is no limit.
+/// The limits of Dataset Management that a controller reports; 0 is no limit.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct Reported {
     /// Ranges of a command (DMRL).
     ranges: u8,
     /// Blocks of a range (DMRSL).
@@ -23,18 +23,18 @@ struct Told {
     boundary: u16,
 }
 
-const NOTHING: Told = Told { ranges: 0, range: 0, total: 0, boundary: 0 };
+const NOTHING: Reported = Reported { ranges: 0, range: 0, total: 0, boundary: 0 };
 
 /// The ranges of each command for `len` blocks from block `start` on, of 512 bytes.
-fn commands(told: Told, offset: u64, start: u64, len: u64) -> Vec<Vec<(u64, u64)>> {
+fn commands(reported: Reported, offset: u64, start: u64, len: u64) -> Vec<Vec<(u64, u64)>> {
     const BLOCK: u64 = 512;
     let specific = page(&[
-        (3, &[told.ranges]),
-        (4, &told.range.to_le_bytes()),
-        (8, &told.total.to_le_bytes()),
+        (3, &[reported.ranges]),
+        (4, &reported.range.to_le_bytes()),
+        (8, &reported.total.to_le_bytes()),
     ]);
     let controller = Controller::parse(&page(&[]), Some(&specific));
-    let page = namespace(9, &[(46, &told.boundary.to_le_bytes())]);
+    let page = namespace(9, &[(46, &reported.boundary.to_le_bytes())]);
     let limits =
         Limits::new(&controller, &Namespace::parse(1, &page).unwrap(), None, None).unwrap();
     let translator = Translator {
@@ -66,12 +66,12 @@ fn limit<T: PartialEq + From<u8>>(limit: T, none: T) -> T {
     if limit == 0.into() { none } else { limit }
 }
 
-fn tolds() -> impl Strategy<Value = Told> {
+fn reports() -> impl Strategy<Value = Reported> {
     let ranges = prop_oneof![Just(0), Just(1), any::<u8>()];
     let range = prop_oneof![Just(0), 1..100_u32, any::<u32>(), Just(u32::MAX)];
     let total = prop_oneof![Just(0), 1..10_000_u64, 1..1_u64 << 40, Just(u64::MAX)];
     let boundary = prop_oneof![Just(0), any::<u16>()];
-    (ranges, range, total, boundary).prop_map(|(ranges, range, total, boundary)| Told {
+    (ranges, range, total, boundary).prop_map(|(ranges, range, total, boundary)| Reported {
         ranges,
         range,
         total,
@@ -82,17 +82,17 @@ fn tolds() -> impl Strategy<Value = Told> {
 proptest! {
     #[test]
     fn a_discard_is_covered_once_by_as_few_commands_as_the_limits_allow(
-        told in tolds(),
+        reported in reports(),
         offset in 0..1_u64 << 40,
         start in 0..1_u64 << 40,
         // How many commands, and how much of the last one, in parts of 1000.
         (count, last) in (1..6_u64, 1..=1000_u64),
     ) {
-        let range = u64::from(limit(told.range, u32::MAX));
-        let most_ranges = limit(u64::from(told.ranges), 256);
-        let most = limit(told.total, u64::MAX).min(range * most_ranges);
+        let range = u64::from(limit(reported.range, u32::MAX));
+        let most_ranges = limit(u64::from(reported.ranges), 256);
+        let most = limit(reported.total, u64::MAX).min(range * most_ranges);
         let len = (count - 1) * most + (most * last / 1000).max(1);
-        let commands = commands(told, offset, start, len);
+        let commands = commands(reported, offset, start, len);
         prop_assert_eq!(commands.len() as u64, count);
         let mut at = offset + start;
         for list in &commands {
@@ -112,10 +112,10 @@ proptest! {
 fn a_discard_of_a_tebibyte_takes_no_heed_of_the_boundary() {
     let blocks = (1 << 40) / 512;
     // The boundary of many drives: 128 KiB.
-    let told = Told { boundary: 256, ..NOTHING };
-    assert_eq!(commands(told, 0, 100, blocks), [[(100, blocks)]]);
+    let reported = Reported { boundary: 256, ..NOTHING };
+    assert_eq!(commands(reported, 0, 100, blocks), [[(100, blocks)]]);
     // Ranges of 1 GiB, of which a command takes 256.
-    let told = Told { range: (1 << 30) / 512, ..told };
-    let counts: Vec<_> = commands(told, 0, 0, blocks).iter().map(Vec::len).collect();
+    let reported = Reported { range: (1 << 30) / 512, ..reported };
+    let counts: Vec<_> = commands(reported, 0, 0, blocks).iter().map(Vec::len).collect();
     assert_eq!(counts, [256; 4]);
 }

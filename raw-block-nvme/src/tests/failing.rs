@@ -38,7 +38,7 @@ fn a_write_of_unknown_outcome_is_sent_once() {
         let error = written.unwrap_err();
         assert_eq!((error.class(), entries), (ErrorClass::Unknown, 1), "{error}");
     }
-    // What changes nothing may be sent again: a command, a timer, a command.
+    // A read is sent again: a command, a timer, a command.
     for result in [0x371, -libc::EINTR] {
         let (read, entries) = run(&stage, OpKind::Read, 1, &[result, TIMER, 0]);
         read.unwrap();
