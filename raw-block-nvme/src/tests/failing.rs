@@ -25,8 +25,7 @@ pub(super) fn run(
         OpKind::Read => stage.dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all(),
         _ => stage.dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all(),
     };
-    let left = stage.results.lock().unwrap().clone();
-    assert!(left.is_empty(), "of the script {left:?} is left, {result:?}");
+    assert_eq!(stage.left(), [], "{result:?}");
     (result, stage.dispatcher.stats().commands - before)
 }
 
@@ -53,6 +52,22 @@ fn a_write_that_the_controller_ended_or_never_got_is_repeated() {
     assert_eq!((written.map_err(|error| error.to_string()), entries), (Ok(()), 5));
     let (written, entries) = run(&stage, OpKind::Write, 1, &[-libc::ECANCELED, -libc::EAGAIN, 0]);
     assert_eq!((written.map_err(|error| error.to_string()), entries), (Ok(()), 3));
+}
+
+#[test]
+fn a_command_that_rests_in_a_ring_that_breaks_fails() {
+    for stage in [Stage::new(), Stage::polling()] {
+        let Some(stage) = stage else { return };
+        stage.break_after(1);
+        let (written, entries) = run(&stage, OpKind::Write, 1, &[0x021]);
+        let error = written.unwrap_err();
+        // The controller has begun it.
+        assert_eq!((error.class(), entries), (ErrorClass::Failed, 1), "{error}");
+        assert_eq!(error.os_error().and_then(std::io::Error::raw_os_error), Some(libc::EBADF));
+        stage.break_after(0);
+        let error = run(&stage, OpKind::Write, 1, &[]).0.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::NotStarted, "{error}");
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn tickets_of_a_polling_queue_wait_for_commands_that_rest() {
         }
     };
     finished[0].result.as_ref().unwrap();
-    assert!(stage.results.lock().unwrap().is_empty());
+    assert_eq!(stage.left(), []);
 }
 
 #[test]
@@ -70,5 +70,5 @@ fn a_local_queue_repeats_commands_and_has_no_event_fd() {
     stage.script(&[0x021, -libc::ETIME, 0]);
     let buffer = AlignedBuf::zeroed(4096).unwrap();
     stage.dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
-    assert!(stage.results.lock().unwrap().is_empty());
+    assert_eq!(stage.left(), []);
 }

@@ -16,11 +16,16 @@ use crate::identify::Namespace;
 use crate::polling;
 use crate::queue::NvmeQueue;
 
-/// The results of completions, in turn; after the last one, those of the kernel.
-pub(super) type Results = Arc<Mutex<VecDeque<i32>>>;
+#[derive(Debug, Default)]
+struct Script {
+    /// The results of completions, in turn; after the last one, those of the kernel.
+    results: VecDeque<i32>,
+    /// How many system calls pass; all others fail, if this is set.
+    passing: Option<u32>,
+}
 
 #[derive(Clone, Debug, Default)]
-struct Scripted(Results);
+struct Scripted(Arc<Mutex<Script>>);
 
 impl Kernel for Scripted {
     const PAUSE: Duration = Duration::from_millis(1);
@@ -30,11 +35,14 @@ impl Kernel for Scripted {
         enter: Enter,
         call: impl FnOnce(Enter) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        if let Some(passing) = &mut self.0.lock().unwrap().passing {
+            *passing = passing.checked_sub(1).ok_or(io::Error::from_raw_os_error(libc::EBADF))?;
+        }
         call(enter)
     }
 
     fn result(&mut self, result: i32) -> i32 {
-        self.0.lock().unwrap().pop_front().unwrap_or(result)
+        self.0.lock().unwrap().results.pop_front().unwrap_or(result)
     }
 }
 
@@ -82,7 +90,6 @@ impl IoBackend for Backend {
 pub(super) struct Stage {
     backend: Arc<Backend>,
     pub(super) dispatcher: Dispatcher,
-    pub(super) results: Results,
 }
 
 impl Stage {
@@ -113,11 +120,10 @@ impl Stage {
         let shared = Shared::without_device(null(), controller(0), namespace)?;
         let rings = set_up(RingDevice::new(null(), "/dev/null", None)?)?;
         let kernel = Scripted::default();
-        let results = Arc::clone(&kernel.0);
         let backend = Backend { shared: Arc::new(shared), rings: Arc::new(rings), kernel };
         let backend = Arc::new(backend);
         let dispatcher = Dispatcher::new(Arc::<Backend>::clone(&backend))?;
-        Ok(Self { backend, dispatcher, results })
+        Ok(Self { backend, dispatcher })
     }
 
     /// Whether its kernel polls for passthrough commands.
@@ -131,6 +137,16 @@ impl Stage {
 
     /// Sets the results of the completions from now on.
     pub(super) fn script(&self, results: &[i32]) {
-        *self.results.lock().unwrap() = results.iter().copied().collect();
+        self.backend.kernel.0.lock().unwrap().results = results.iter().copied().collect();
+    }
+
+    /// The results of the script that no completion had.
+    pub(super) fn left(&self) -> Vec<i32> {
+        self.backend.kernel.0.lock().unwrap().results.iter().copied().collect()
+    }
+
+    /// Lets all system calls after the next `passing` ones fail, and so break the rings.
+    pub(super) fn break_after(&self, passing: u32) {
+        self.backend.kernel.0.lock().unwrap().passing = Some(passing);
     }
 }
