@@ -80,6 +80,9 @@ pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
     sheet.row("longest transfer (MDTS)", limit(controller.max_transfer()));
     sheet.row("volatile write cache", yes(controller.volatile_write_cache));
     sheet.row("deallocate", yes(controller.deallocate));
+    let ranges = controller.max_deallocate_ranges.unwrap_or(256);
+    sheet.row("deallocated by a command", format!("{ranges} ranges"));
+    sheet.row("longest deallocated range", blocks(controller.max_deallocate_range));
     sheet.row("write zeroes", yes(controller.write_zeroes));
     sheet.row("longest write zeroes", limit(controller.max_write_zeroes));
     sheet.row("flexible data placement", yes(controller.data_placement));
@@ -94,9 +97,11 @@ pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
     sheet.row("optimal boundary (NOIOB)", blocks(boundary));
     sheet.row("preferred write (NPWG)", blocks(namespace.preferred_write));
     sheet.row("preferred alignment (NPWA)", blocks(namespace.preferred_alignment));
-    for handle in backend.reclaim_unit_handles() {
+    sheet.row("write-protected", yes(namespace.write_protected));
+    for (index, handle) in backend.reclaim_unit_handles().iter().enumerate() {
         let what = format!("placement identifier {}", handle.placement_id);
-        sheet.row(what, format!("{} blocks left in its unit", handle.blocks_left));
+        let left = handle.blocks_left;
+        sheet.row(what, format!("placement handle {index}, {left} blocks left in its unit"));
     }
 
     sheet.heading("transfers, with the limits of the kernel's driver");

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::{
-    Arena, DeviceFile, Direct, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, OpKind,
-    Stats,
+    Arena, DeviceFile, Direct, Error, ErrorClass, ErrorKind, FlushState, Geometry, IoBackend,
+    IoQueue, OpKind, Stats,
 };
-use raw_block_uring::RingDevice;
+use raw_block_uring::{Linux, RingDevice};
 
 use crate::identify::{Controller, Namespace};
 use crate::limits::Limits;
 use crate::node::Node;
-use crate::placement::ReclaimUnitHandle;
+use crate::placement::{self, ReclaimUnitHandle};
+use crate::polling;
 use crate::queue::NvmeQueue;
 use crate::sysfs::{QueueLimits, Sibling};
 use crate::translator::Translator;
@@ -37,6 +38,10 @@ pub struct NvmeOptions {
     /// When the driver gives a command up, counted in milliseconds. When that happens it resets the controller, for
     /// everybody who uses it. `None` leaves it as the driver has it (`nvme_core.io_timeout`, 30 seconds by default).
     pub timeout: Option<Duration>,
+    /// Lets the thread that waits for completions ask the controller for them, instead of sleeping until it interrupts
+    /// (`IOPOLL`): the shortest latency, at the price of a busy processor for as long as a command is in flight. Needs
+    /// Linux 6.1, and a driver with queues to be asked: the module parameter `poll_queues` of nvme.
+    pub completion_polling: bool,
     /// Opens a namespace whose block device cannot be held, because there is none or its node is not there, as in a
     /// container. Then nothing keeps it from being mounted meanwhile. A block device that somebody else holds is refused
     /// all the same.
@@ -82,19 +87,22 @@ impl NvmeBackend {
     ///
     /// # Errors
     /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says.
+    /// - [`ErrorKind::PermissionDenied`]: the namespace is write-protected, or its block device read-only.
     /// - [`ErrorKind::Busy`]: the block device is mounted, or somebody else holds it.
     /// - [`ErrorKind::Unsupported`]: this is no NVMe namespace, or has a format or a command set that is not
     ///   for blocks alone, or its block device is not there to be held; or the kernel is older than 5.19.
+    /// - [`ErrorKind::Unsupported`] also if completions are to be polled for, and driver or kernel cannot.
     /// - [`ErrorKind::Misaligned`], [`ErrorKind::OutOfRange`], [`ErrorKind::InvalidInput`]: the options do not
     ///   fit the namespace.
     pub fn open(path: impl AsRef<Path>, options: &NvmeOptions) -> Result<Self, Error> {
         Self::open_for(path.as_ref(), options, false)
     }
 
-    /// Opens the namespace for reading alone, which takes no permission to write, and keeps writers out for as long.
+    /// Opens the namespace read-only, which takes no permission to write, and keeps writers out for as long. The
+    /// namespace may be write-protected.
     ///
     /// # Errors
-    /// Those of [`open`](Self::open).
+    /// Those of [`open`](Self::open), but for those of write protection.
     pub fn open_read_only(path: impl AsRef<Path>, options: &NvmeOptions) -> Result<Self, Error> {
         Self::open_for(path.as_ref(), options, true)
     }
@@ -103,7 +111,15 @@ impl NvmeBackend {
         let name: Arc<str> = path.display().to_string().into();
         let shared = Shared::open(path, options, read_only);
         let shared = Arc::new(shared.map_err(|error| error.on(Arc::clone(&name)))?);
-        let rings = Arc::new(RingDevice::new(Device(Arc::clone(&shared)), &name, None)?);
+        let mut rings = RingDevice::new(Device(Arc::clone(&shared)), &name, None)?;
+        if options.completion_polling {
+            rings = rings.polling_completions()?;
+        }
+        let rings = Arc::new(rings);
+        if options.completion_polling {
+            let polled = polling::check_kernel(&rings, &shared.translator);
+            polled.map_err(|error| error.on(Arc::clone(&name)))?;
+        }
         Ok(Self { shared, rings, path: name })
     }
 
@@ -131,6 +147,26 @@ impl NvmeBackend {
     pub fn reclaim_unit_handles(&self) -> &[ReclaimUnitHandle] {
         &self.shared.handles
     }
+
+    /// The placement handle, as [`WriteOptions::placement`](raw_block_core::WriteOptions::placement) counts them, of the
+    /// reclaim unit handle with this placement identifier, as `nvme fdp status` prints it. `None` if the namespace may
+    /// not use that one.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use raw_block_core::WriteOptions;
+    /// use raw_block_nvme::{NvmeBackend, NvmeOptions};
+    ///
+    /// let backend = NvmeBackend::open("/dev/ng0n1", &NvmeOptions::default())?;
+    /// let placement = backend.placement_of(3);
+    /// assert!(placement.is_some(), "the namespace has no placement identifier 3");
+    /// let options = WriteOptions { placement, ..WriteOptions::default() };
+    /// # Ok::<(), raw_block_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn placement_of(&self, placement_id: u16) -> Option<u16> {
+        placement::index_of(&self.shared.handles, placement_id)
+    }
 }
 
 /// The open namespace, as the rings keep it.
@@ -148,9 +184,15 @@ impl Shared {
         let namespace = node.namespace()?;
         let controller = node.controller()?;
         let sibling = Sibling::find(node.file(), namespace.id);
+        if !read_only {
+            namespace.check_writable(sibling.as_ref().is_some_and(Sibling::is_read_only))?;
+        }
         let block_device = sibling.as_ref().and_then(Sibling::node);
         let claim = claim(&node, sibling.as_ref(), options.force, read_only)?;
         let kernel = sibling.as_ref().and_then(Sibling::limits);
+        if options.completion_polling {
+            polling::check_driver(kernel.as_ref())?;
+        }
         let handles = if controller.data_placement {
             node.reclaim_unit_handles(namespace.id)?
         } else {
@@ -191,7 +233,46 @@ impl Shared {
         }
         let source = std::io::Error::from_raw_os_error(libc::EINVAL);
         let rule = "the device is gone: no path to the namespace is left";
-        Error::new(ErrorKind::DeviceGone, kind.name(), rule).caused_by(source)
+        Error::new(ErrorKind::DeviceGone, kind.name(), rule)
+            .caused_by(source)
+            .with_class(ErrorClass::NotStarted)
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    /// A namespace for tests of queues: `file` stands for its character device, and nothing is asked of it.
+    pub(crate) fn without_device(
+        file: File,
+        controller: Controller,
+        namespace: Namespace,
+    ) -> Result<Self, Error> {
+        let claim = Claim::Lock(file.try_clone().map_err(|error| Error::os("open", error))?);
+        let limits = Limits::new(&controller, &namespace, None, None)?;
+        let options = NvmeOptions::default();
+        let geometry = geometry(&controller, &namespace, None, &limits, &options)?;
+        let translator = Translator {
+            nsid: namespace.id,
+            offset: 0,
+            limits,
+            volatile_write_cache: controller.volatile_write_cache,
+            timeout: None,
+            placement_ids: Vec::new(),
+        };
+        Ok(Self {
+            node: Node::of(file),
+            block_device: None,
+            _claim: claim,
+            controller,
+            namespace,
+            handles: Vec::new(),
+            geometry,
+            translator,
+        })
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
     }
 }
 
@@ -288,7 +369,12 @@ impl IoBackend for NvmeBackend {
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
         let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
-        Ok(Box::new(NvmeQueue::open(shared, rings, depth)?))
+        Ok(Box::new(NvmeQueue::open(shared, rings, depth, Linux)?))
+    }
+
+    fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
+        let (shared, rings) = (Arc::clone(&self.shared), Arc::clone(&self.rings));
+        Ok(Box::new(NvmeQueue::open_local(shared, rings, depth, Linux)?))
     }
 
     fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {

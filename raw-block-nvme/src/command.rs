@@ -110,10 +110,12 @@ impl Command {
         Self::on_blocks(WRITE_ZEROES, nsid, start, blocks)
     }
 
-    /// Deallocates the ranges that its data hold; there is one.
-    pub(crate) fn deallocate(nsid: u32) -> Self {
-        // The number of ranges, in dword 10, is counted from 0.
-        Self { opcode: DATASET_MANAGEMENT, nsid, cdw11: DEALLOCATE, ..Self::default() }
+    /// Deallocates the ranges that its data hold, 1 to 256.
+    pub(crate) fn deallocate(nsid: u32, ranges: u64) -> Self {
+        debug_assert!((1..=256).contains(&ranges), "a command of {ranges} ranges");
+        // Counted from 0.
+        let cdw10 = (ranges.wrapping_sub(1) & 0xFF) as u32;
+        Self { opcode: DATASET_MANAGEMENT, nsid, cdw10, cdw11: DEALLOCATE, ..Self::default() }
     }
 
     /// Makes durable what is in a volatile write cache.
@@ -162,11 +164,9 @@ impl Command {
 pub(crate) struct Range([u8; 16]);
 
 impl Range {
-    pub(crate) const LEN: usize = 16;
-
     /// `blocks` blocks, not counted from 0, from block `start` on.
     pub(crate) fn new(start: u64, blocks: u32) -> Self {
-        let mut bytes = [0; Self::LEN];
+        let mut bytes = [0; 16];
         // The first dword is for hints about how the range is used.
         bytes[4..8].copy_from_slice(&blocks.to_le_bytes());
         bytes[8..].copy_from_slice(&start.to_le_bytes());

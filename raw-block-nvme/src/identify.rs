@@ -63,8 +63,14 @@ pub struct Controller {
     pub retry_delays: [u16; 3],
     /// Bytes that Write Zeroes covers at most (WZSL, byte 1 of the second structure), if there is a limit.
     pub max_write_zeroes: Option<u64>,
-    /// Blocks that a range of Dataset Management covers at most (DMRSL, 7:4, and DMSL, 15:8, of the second
-    /// structure), if there is a limit.
+    /// Ranges that a Dataset Management command takes at most (DMRL, byte 3 of the second structure), if there is a
+    /// limit below the 256 that a command can have.
+    pub max_deallocate_ranges: Option<u64>,
+    /// Blocks that a range of Dataset Management covers at most (DMRSL, 7:4 of the second structure), if there is a
+    /// limit.
+    pub max_deallocate_range: Option<u64>,
+    /// Blocks that all ranges of a Dataset Management command cover at most (DMSL, 15:8 of the second structure), if
+    /// there is a limit.
     pub max_deallocate: Option<u64>,
 }
 
@@ -75,8 +81,6 @@ impl Controller {
         let optional = u16_at(page, 520);
         let [_, minor, tertiary] = [version >> 16, version >> 8, version].map(|part| part & 0xFF);
         let limit = |limit: u64| (limit > 0).then_some(limit);
-        let ranges = specific.and_then(|page| limit(u32_at(page, 4).into()));
-        let total = specific.and_then(|page| limit(u64_at(page, 8)));
         Self {
             serial: text_at(page, 4..24),
             model: text_at(page, 24..64),
@@ -91,7 +95,9 @@ impl Controller {
             atomic_write_blocks: u64::from(u16_at(page, 528)) + 1,
             retry_delays: [128, 130, 132].map(|offset| u16_at(page, offset)),
             max_write_zeroes: specific.and_then(|page| pages(page[1])),
-            max_deallocate: [ranges, total].into_iter().flatten().min(),
+            max_deallocate_ranges: specific.and_then(|page| limit(page[3].into())),
+            max_deallocate_range: specific.and_then(|page| limit(u32_at(page, 4).into())),
+            max_deallocate: specific.and_then(|page| limit(u64_at(page, 8))),
         }
     }
 
@@ -129,6 +135,8 @@ pub struct Namespace {
     pub atomic_write_blocks: Option<u64>,
     /// Whether atomic writes must not cross some boundary (NABSPF, 45:44).
     pub atomic_boundary: bool,
+    /// Whether the namespace is write-protected (NSATTR, 99, bit 0): then it can only be opened read-only.
+    pub write_protected: bool,
 }
 
 impl Namespace {
@@ -158,13 +166,6 @@ impl Namespace {
                  command set of this namespace is not the one for blocks"
             ));
         }
-        if page[99] & 1 != 0 {
-            return Err(Error::new(
-                ErrorKind::PermissionDenied,
-                "open",
-                "the namespace is write-protected: lift that on the device",
-            ));
-        }
         let features = page[24];
         let from_zero = |valid: bool, offset| valid.then(|| u64::from(u16_at(page, offset)) + 1);
         Ok(Self {
@@ -177,7 +178,21 @@ impl Namespace {
             preferred_alignment: from_zero(features & 1 << 4 != 0, 66),
             atomic_write_blocks: from_zero(features & 1 << 1 != 0, 36),
             atomic_boundary: features & 1 << 1 != 0 && u16_at(page, 44) != 0,
+            write_protected: page[99] & 1 != 0,
         })
+    }
+
+    /// Refuses writes to a namespace that is write-protected on the device, or whose block device is read-only here.
+    pub(crate) fn check_writable(&self, block_device_is_read_only: bool) -> Result<(), Error> {
+        let rule = if self.write_protected {
+            "the namespace is write-protected: lift that on the device (`nvme set-feature -f 0x84`), or open it with \
+             `open_read_only`"
+        } else if block_device_is_read_only {
+            "its block device is read-only: lift that (`blockdev --setrw`), or open it with `open_read_only`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::PermissionDenied, "open", rule))
     }
 }
 

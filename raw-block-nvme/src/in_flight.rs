@@ -4,19 +4,50 @@ use std::time::Duration;
 
 use io_uring::types::Timespec;
 use libc::iovec;
-use raw_block_core::{Error, Op};
+use raw_block_core::{Completion, Error, ErrorClass, Op};
 
 use crate::command::Range;
 use crate::limits::Position;
 
-/// An op that was accepted, until its last command is over.
+/// An op that was accepted, until its last command has completed.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) op: Op,
     /// How many parts of it are in the ring or wait for room there.
     pub(crate) parts: u32,
-    /// The first error of one of its commands. What has not been issued by then is left out.
+    /// The first error of one of its commands, or the first of class [`ErrorClass::Unknown`] if there is one.
+    /// Parts that have not been issued by then are left out.
     pub(crate) error: Option<Error>,
+    /// Whether a controller has begun one of its commands.
+    pub(crate) begun: bool,
+}
+
+impl Accepted {
+    pub(crate) fn new(op: Op) -> Self {
+        Self { op, parts: 1, error: None, begun: false }
+    }
+
+    /// Notes how one of its commands ended.
+    pub(crate) fn note(&mut self, error: Option<Error>) {
+        self.begun |= error.as_ref().is_none_or(|error| error.class() != ErrorClass::NotStarted);
+        let Some(error) = error else { return };
+        let is_unknown = |error: &Error| error.class() == ErrorClass::Unknown;
+        if self.error.as_ref().is_none_or(|first| !is_unknown(first) && is_unknown(&error)) {
+            self.error = Some(error);
+        }
+    }
+
+    /// The completion of the op, once its last command has completed.
+    pub(crate) fn complete(self) -> Completion {
+        match self.error {
+            None => self.op.complete(),
+            // Refused, while others of its commands were carried out.
+            Some(error) if self.begun && error.class() == ErrorClass::NotStarted => {
+                self.op.fail_with(error.with_class(ErrorClass::Failed))
+            }
+            Some(error) => self.op.fail_with(error),
+        }
+    }
 }
 
 /// A part of an op.
@@ -61,8 +92,8 @@ pub(crate) struct Issued {
     pub(crate) part: Part,
     /// Its memory: the parts of the op's segments. The kernel reads the list while the command is under way.
     pub(crate) segments: Segments,
-    /// The range that Dataset Management takes from memory.
-    pub(crate) range: Option<Box<Range>>,
+    /// The ranges that Dataset Management takes from memory.
+    pub(crate) ranges: Vec<Range>,
     /// How often it was issued again.
     pub(crate) tries: u32,
     /// Whether its entry names registered memory.
@@ -74,8 +105,8 @@ pub(crate) struct Issued {
 }
 
 impl Issued {
-    pub(crate) fn new(part: Part, segments: Segments, range: Option<Box<Range>>) -> Self {
-        Self { part, segments, range, tries: 0, registered: false, plain: false, pause: None }
+    pub(crate) fn new(part: Part, segments: Segments, ranges: Vec<Range>) -> Self {
+        Self { part, segments, ranges, tries: 0, registered: false, plain: false, pause: None }
     }
 
     pub(crate) fn pause_for(&mut self, pause: Duration) {

@@ -29,7 +29,9 @@ mod in_flight;
 mod limits;
 mod node;
 mod placement;
+mod polling;
 mod queue;
+mod resting;
 mod status;
 mod sysfs;
 #[cfg(test)]

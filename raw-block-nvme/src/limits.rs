@@ -10,6 +10,8 @@ use crate::sysfs::QueueLimits;
 const MAX_BLOCKS: u64 = 1 << 16;
 /// No command is longer, in bytes, whatever the device takes: nothing is gained.
 const MAX_COMMAND: u64 = 1 << 20;
+/// Ranges that a Dataset Management command can have: their number has 8 bits and begins at 0.
+const MAX_RANGES: u64 = 1 << 8;
 /// The longest command where the kernel does not tell its own limits, in bytes.
 const MAX_UNTOLD: u64 = 128 << 10;
 /// Segments of a command where the kernel does not tell: what its driver for PCI has at least, and what is needed
@@ -26,12 +28,14 @@ pub(crate) struct Limits {
     /// Bytes that Write Zeroes covers.
     pub(crate) write_zeroes: u64,
     /// Bytes that one range of Dataset Management covers.
+    pub(crate) range: u64,
+    /// Bytes that all ranges of one Dataset Management command cover.
     pub(crate) deallocate: u64,
     /// Pages of memory that a read or a write touches.
     pub(crate) pages: u64,
     /// Memory may have gaps only at multiples of this, less one: `virt_boundary_mask`; 0 if anywhere.
     pub(crate) gap_mask: u64,
-    /// Commands that cross multiples of this many bytes of the namespace are slower; 0 if it does not matter.
+    /// Reads and writes that cross multiples of this many bytes of the namespace are slower; 0 if it does not matter.
     pub(crate) boundary: u64,
 }
 
@@ -76,25 +80,20 @@ impl Limits {
         // MDTS does not concern Write Zeroes, by the letter; the kernel is as cautious.
         let zeroes = controller.max_write_zeroes.unwrap_or(transfer);
         let blocks = |blocks: u64| blocks.saturating_mul(block);
+        // The number of blocks in a range has 32 bits.
+        let range = controller.max_deallocate_range.unwrap_or(u32::MAX.into());
+        let ranges = controller.max_deallocate_ranges.unwrap_or(MAX_RANGES);
+        let deallocate = range.saturating_mul(ranges);
         Ok(Self {
             block,
             transfer,
             write_zeroes: zeroes.min(blocks(MAX_BLOCKS)).max(block) / block * block,
-            deallocate: blocks(controller.max_deallocate.unwrap_or(u32::MAX.into())),
+            range: blocks(range),
+            deallocate: blocks(controller.max_deallocate.unwrap_or(u64::MAX).min(deallocate)),
             pages,
             gap_mask: kernel.map_or(PAGE - 1, |kernel| kernel.gap_mask),
             boundary: blocks(namespace.optimal_boundary),
         })
-    }
-
-    /// How much of `len` bytes from byte `offset` of the namespace on one command without memory covers, if it may
-    /// cover `most`.
-    pub(crate) fn cut_bare(&self, offset: u64, len: u64, most: u64) -> u64 {
-        let to_boundary = match self.boundary {
-            0 => u64::MAX,
-            boundary => boundary - offset % boundary,
-        };
-        len.min(most).min(to_boundary)
     }
 
     /// How much of `len` bytes from byte `offset` of the namespace on one read or write moves, if it may move `most`;
@@ -111,7 +110,11 @@ impl Limits {
         from: Position,
         mut take: impl FnMut(iovec),
     ) -> (u64, Position) {
-        let most = self.cut_bare(offset, len, most);
+        let to_boundary = match self.boundary {
+            0 => u64::MAX,
+            boundary => boundary - offset % boundary,
+        };
+        let most = len.min(most).min(to_boundary);
         let (mut taken, mut pages) = (0, 0);
         let mut at = from;
         // The address behind what was taken.

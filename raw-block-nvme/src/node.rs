@@ -80,6 +80,12 @@ impl Node {
         }
     }
 
+    /// Takes `file` for the device, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(file: File) -> Self {
+        Self(file)
+    }
+
     pub(crate) fn file(&self) -> &File {
         &self.0
     }

@@ -40,9 +40,24 @@ pub(crate) fn parse(status: &[u8]) -> Vec<ReclaimUnitHandle> {
         .collect()
 }
 
+/// The index of the handle with this placement identifier.
+pub(crate) fn index_of(handles: &[ReclaimUnitHandle], placement_id: u16) -> Option<u16> {
+    let index = handles.iter().position(|handle| handle.placement_id == placement_id)?;
+    u16::try_from(index).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_placement_identifier_is_mapped_to_the_index_of_its_handle() {
+        let handle = |placement_id| ReclaimUnitHandle { placement_id, id: 0, blocks_left: 0 };
+        let handles = [handle(0x8000), handle(3), handle(0), handle(3)];
+        let indices = [0x8000, 3, 0, 1].map(|placement_id| index_of(&handles, placement_id));
+        assert_eq!(indices, [Some(0), Some(1), Some(2), None]);
+        assert_eq!(index_of(&[], 0), None);
+    }
 
     #[test]
     fn handles_are_read_up_to_the_number_that_the_header_gives() {

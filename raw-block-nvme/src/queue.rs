@@ -3,55 +3,78 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
-use raw_block_core::{Completion, Error, IoQueue, Op, OpKind};
-use raw_block_uring::{Big, Linux, Lookup, Ring, RingDevice, Slots};
+use raw_block_core::{Completion, Error, ErrorClass, IoQueue, Op, OpKind};
+use raw_block_uring::{Big, Kernel, Linux, Lookup, Ring, RingDevice, Slots};
 
 use crate::backend::Shared;
-use crate::command::{Command, Range};
+use crate::command::Command;
 use crate::in_flight::{Accepted, Issued, Part, Segments};
 use crate::limits::Position;
-use crate::verdict::{Verdict, explain, judge};
+use crate::resting::Resting;
+use crate::verdict::{self, Verdict, judge};
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
 
 // `linux/nvme_ioctl.h`: _IOWR('N', 0x80, struct nvme_uring_cmd) and 0x81 for a list of segments.
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
-const IO: u32 = nix::request_code_readwrite!(b'N', 0x80, size_of::<Command>()) as u32;
+pub(crate) const IO: u32 = nix::request_code_readwrite!(b'N', 0x80, size_of::<Command>()) as u32;
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
 const IO_VECTORED: u32 = nix::request_code_readwrite!(b'N', 0x81, size_of::<Command>()) as u32;
 
 /// Of a ring's slots, the part that must be free again before waiting parts are issued: a sixteenth.
 const REFILL: usize = 16;
 
+/// The entry for a passthrough command, which may use a region of registered memory.
+pub(crate) fn command_entry(operation: u32, command: Command, region: Option<u16>) -> Entry128 {
+    opcode::UringCmd80::new(DEVICE, operation).buf_index(region).cmd(command.to_entry()).build()
+}
+
 /// Ops that one caller has in a ring, an entry for each of their commands.
 ///
 /// An op becomes one part; issuing it takes as much off its front as one command can carry, until nothing is left. All
 /// commands of all ops are in flight together, bounded by the ring; the parts that wait for room do so in order.
-pub(crate) struct NvmeQueue {
-    ring: Ring<Big, Issued>,
+pub(crate) struct NvmeQueue<K: Kernel = Linux> {
+    ring: Ring<Big, Issued, K>,
     ops: Slots<Accepted>,
     /// What no command carries yet.
     waiting: VecDeque<Part>,
     /// Lists of segments that commands no longer need, for others to use.
     spare: Vec<Segments>,
+    /// Used by a ring that polls for completions, and by no other.
+    resting: Resting,
     shared: Arc<Shared>,
 }
 
-impl NvmeQueue {
+impl<K: Kernel> NvmeQueue<K> {
     pub(crate) fn open(
         shared: Arc<Shared>,
         rings: Arc<RingDevice>,
         depth: usize,
+        kernel: K,
     ) -> Result<Self, Error> {
-        let ring = Ring::open(rings, depth, Linux)?;
+        Ok(Self::on(Ring::open(rings, depth, kernel)?, shared))
+    }
+
+    /// A queue that only the calling thread uses.
+    pub(crate) fn open_local(
+        shared: Arc<Shared>,
+        rings: Arc<RingDevice>,
+        depth: usize,
+        kernel: K,
+    ) -> Result<Self, Error> {
+        Ok(Self::on(Ring::open_local(rings, depth, kernel)?, shared))
+    }
+
+    fn on(ring: Ring<Big, Issued, K>, shared: Arc<Shared>) -> Self {
         let capacity = u32::try_from(ring.capacity()).unwrap_or(u32::MAX);
-        let waiting = VecDeque::with_capacity(ring.capacity());
-        Ok(Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), shared })
+        let (waiting, resting) = (VecDeque::with_capacity(ring.capacity()), Resting::default());
+        Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), resting, shared }
     }
 
     /// Issues what waits, while there is room in the ring. Returns whether anything was issued. A part of an op that has
@@ -69,7 +92,7 @@ impl NvmeQueue {
                     self.waiting.push_front(part);
                     break;
                 };
-                self.end(part.op, None, done);
+                self.end(part.op, done);
                 continue;
             }
             let mut segments = self.spare.pop().unwrap_or_default();
@@ -79,9 +102,11 @@ impl NvmeQueue {
                 accepted.parts += 1;
                 self.waiting.push_front(rest);
             }
-            let range = (accepted.op.kind() == OpKind::Discard)
-                .then(|| Box::new(translator.range(first.offset, first.len)));
-            match self.ring.insert(Issued::new(first, segments, range)) {
+            let ranges = match accepted.op.kind() {
+                OpKind::Discard => translator.ranges(first.offset, first.len),
+                _ => Vec::new(),
+            };
+            match self.ring.insert(Issued::new(first, segments, ranges)) {
                 Ok(slot) => self.push(slot),
                 Err(_) => unreachable!("there was room"),
             }
@@ -100,7 +125,7 @@ impl NvmeQueue {
         if let Some(issued) = self.ring.get_mut(slot) {
             issued.registered = matches!(memory, Lookup::Region(_));
         }
-        // SAFETY: the entry names memory of the op, a list, a range or a timer; the op stays in `ops` while it has
+        // SAFETY: the entry names memory of the op, a list, ranges or a timer; the op stays in `ops` while it has
         // parts, and all the others in the slot, both until the completion was taken in. The region was looked up just
         // now.
         unsafe { self.ring.push(slot, entry, memory) };
@@ -119,13 +144,40 @@ impl NvmeQueue {
             Lookup::Region(region) => Some(region),
             Lookup::Crossing | Lookup::Plain => None,
         };
-        let (operation, command) = match (issued.segments.0.as_slice(), &issued.range) {
-            ([], None) => (IO, command),
-            ([], Some(range)) => (IO, command.over(&raw const **range as usize, Range::LEN)),
+        let (operation, command) = match (issued.segments.0.as_slice(), issued.ranges.as_slice()) {
+            ([], []) => (IO, command),
+            ([], ranges) => (IO, command.over(ranges.as_ptr() as usize, size_of_val(ranges))),
             ([one], _) => (IO, command.over(one.iov_base as usize, one.iov_len)),
             (list, _) => (IO_VECTORED, command.over(list.as_ptr() as usize, list.len())),
         };
-        opcode::UringCmd80::new(DEVICE, operation).buf_index(region).cmd(command.to_entry()).build()
+        command_entry(operation, command, region)
+    }
+
+    /// Lets a command rest, and then be issued again. A ring that polls for completions has no timers (`EINVAL`).
+    fn rest(&mut self, slot: u32, pause: Duration) {
+        if self.ring.polls_completions() {
+            self.resting.add(slot, pause);
+        } else {
+            if let Some(issued) = self.ring.get_mut(slot) {
+                issued.pause_for(pause);
+            }
+            self.push(slot);
+        }
+    }
+
+    /// Issues again the commands whose rest has ended. A broken ring takes all of them, to fail them.
+    fn wake(&mut self) {
+        while self.ring.is_broken()
+            && let Some(slot) = self.resting.take_any()
+        {
+            self.push(slot);
+        }
+        if self.resting.len() > 0 {
+            let now = Instant::now();
+            while let Some(slot) = self.resting.take(now) {
+                self.push(slot);
+            }
+        }
     }
 
     /// Takes in what has completed: appends the ops that are over to `done`, pushes again what is to be repeated.
@@ -134,26 +186,26 @@ impl NvmeQueue {
         while let Some((slot, outcome)) = self.ring.take_completion() {
             let broken = self.ring.is_broken();
             let Some(issued) = self.ring.get_mut(slot) else { continue };
-            let Some(accepted) = self.ops.get(issued.part.op) else { continue };
+            let Some(accepted) = self.ops.get_mut(issued.part.op) else { continue };
             let kind = accepted.op.kind();
-            if issued.pause.take().is_some() && !broken {
+            if issued.pause.take().is_some() {
                 self.push(slot);
                 continue;
             }
             match judge(kind, outcome.result, issued.tries, self.shared.controller.retry_delays) {
                 Verdict::Done => self.over(slot, None, done),
                 Verdict::Failed(error) => self.over(slot, Some(error), done),
-                _ if broken => self.over(slot, Some(explain(kind, libc::ECANCELED)), done),
+                _ if broken => self.over(slot, Some(verdict::error(kind, outcome.result)), done),
                 Verdict::Again => {
                     issued.tries += 1;
                     retries += 1;
                     self.push(slot);
                 }
                 Verdict::After(pause) => {
+                    accepted.begun = true;
                     issued.tries += 1;
-                    issued.pause_for(pause);
                     retries += 1;
-                    self.push(slot);
+                    self.rest(slot, pause);
                 }
                 // A region may have too many pages for one command.
                 Verdict::Refit if issued.registered => {
@@ -179,7 +231,8 @@ impl NvmeQueue {
         }
         while let Some((slot, error)) = self.ring.take_lost() {
             let kind = self.kind(slot);
-            self.over(slot, Some(Error::os(kind.name(), error)), done);
+            let error = Error::os(kind.name(), error).with_class(ErrorClass::NotStarted);
+            self.over(slot, Some(error), done);
         }
         if retries > 0 {
             self.ring.device().stats().update(|stats| stats.retries += retries);
@@ -199,30 +252,27 @@ impl NvmeQueue {
         Some(part)
     }
 
-    /// A command is over.
+    /// A command has completed.
     fn over(&mut self, slot: u32, error: Option<Error>, done: &mut Vec<Completion>) {
-        if let Some(Part { op, offset, len, .. }) = self.recycle(slot) {
-            self.end(op, error.map(|error| error.at(offset, len)), done);
+        let Some(Part { op, offset, len, .. }) = self.recycle(slot) else { return };
+        if let Some(accepted) = self.ops.get_mut(op) {
+            accepted.note(error.map(|error| error.at(offset, len)));
         }
+        self.end(op, done);
     }
 
-    /// A part of an op is over, and with the last one the op.
-    fn end(&mut self, op: u32, error: Option<Error>, done: &mut Vec<Completion>) {
+    /// A part of an op has ended, and with the last one the op.
+    fn end(&mut self, op: u32, done: &mut Vec<Completion>) {
         let Some(accepted) = self.ops.get_mut(op) else { return };
         accepted.parts -= 1;
-        if accepted.error.is_none() {
-            accepted.error = error;
-        }
         if accepted.parts == 0 {
-            done.extend(self.ops.remove(op).map(|Accepted { op, error, .. }| match error {
-                None => op.complete(),
-                Some(error) => op.fail_with(error),
-            }));
+            done.extend(self.ops.remove(op).map(Accepted::complete));
         }
     }
 
     /// Takes in completions and issues what there is room for. A broken ring takes everything, to fail it.
     fn advance(&mut self, done: &mut Vec<Completion>) {
+        self.wake();
         loop {
             self.take_completions(done);
             if !self.issue(Some(done)) || !self.ring.is_broken() {
@@ -245,7 +295,7 @@ impl NvmeQueue {
     }
 }
 
-impl IoQueue for NvmeQueue {
+impl<K: Kernel> IoQueue for NvmeQueue<K> {
     fn depth(&self) -> usize {
         if self.ring.is_broken() { 0 } else { self.ops.capacity() }
     }
@@ -254,12 +304,19 @@ impl IoQueue for NvmeQueue {
         self.ops.in_use()
     }
 
+    fn is_local(&self) -> bool {
+        self.ring.is_local()
+    }
+
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
+        if !self.ring.is_usable_here() {
+            return;
+        }
         self.ring.refresh_regions();
         while let Some(op) = ops.pop_front() {
             let (offset, len) = (op.offset(), op.len());
             let most = self.shared.translator.longest(op.kind());
-            match self.ops.insert(Accepted { op, parts: 1, error: None }) {
+            match self.ops.insert(Accepted::new(op)) {
                 Ok(op) => {
                     let from = Position::default();
                     self.waiting.push_back(Part { op, offset, len, from, most, halved: false });
@@ -270,11 +327,16 @@ impl IoQueue for NvmeQueue {
     }
 
     fn start(&mut self) {
-        self.issue(None);
-        self.ring.hand_over();
+        if self.ring.is_usable_here() {
+            self.issue(None);
+            self.ring.hand_over();
+        }
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
+        if !self.ring.is_usable_here() {
+            return;
+        }
         let target = done.len().saturating_add(min);
         let mut entered = false;
         loop {
@@ -285,22 +347,32 @@ impl IoQueue for NvmeQueue {
             if self.ops.in_use() == 0 || self.ring.is_handed_over() && (enough || late) {
                 return;
             }
-            self.ring.enter(self.want(missing), deadline);
+            let resting = self.resting.len();
+            let until = self.resting.next().into_iter().chain(deadline).min();
+            if resting == 0 || resting < self.ring.in_use() {
+                self.ring.enter(self.want(missing), until);
+            } else if let Some(until) = until
+                && missing > 0
+            {
+                // There is nothing to poll for.
+                thread::sleep(until.saturating_duration_since(Instant::now()));
+            }
             entered = true;
         }
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.ring.event_fd())
+        // Where the call that waits reaps completions, or polls for them, nothing is seen before it.
+        let silent = self.ring.is_local() || self.ring.polls_completions();
+        (!silent).then(|| self.ring.event_fd())
     }
 }
 
-impl Drop for NvmeQueue {
-    /// Waits for everything that was accepted: the kernel still owns its memory.
+impl<K: Kernel> Drop for NvmeQueue<K> {
+    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread cannot wait for it,
+    /// it is leaked.
     fn drop(&mut self) {
-        if self.ring.is_ours() {
-            self.reap(usize::MAX, None, &mut Vec::new());
-        }
+        self.reap(usize::MAX, None, &mut Vec::new());
         if self.ops.in_use() > 0 {
             // The ring leaks the commands, and says so.
             std::mem::forget(std::mem::replace(&mut self.ops, Slots::new(0)));

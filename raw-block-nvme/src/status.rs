@@ -5,7 +5,7 @@ mod names;
 use std::fmt;
 use std::time::Duration;
 
-use raw_block_core::{Error, ErrorKind};
+use raw_block_core::{Error, ErrorClass, ErrorKind};
 
 /// The status of an NVMe command (Base Specification, "Status Field"), without its phase tag.
 ///
@@ -28,7 +28,8 @@ pub struct Status(u16);
 pub enum Advice {
     /// The same command may succeed a little later. The backend has repeated it already.
     Retry,
-    /// The way to the device failed, and not the device. The backend has repeated the command already.
+    /// The way to the device failed, and not the device. The backend has repeated the command already, unless the
+    /// command modifies and its outcome is unknown ([`Status::is_outcome_unknown`]).
     Path,
     /// The data at this place are lost, or cannot be written there. Other places are not concerned.
     Medium,
@@ -119,10 +120,21 @@ impl Status {
         names::find(self.code_type(), self.code()).map_or(Advice::Device, |(_, advice)| advice)
     }
 
-    /// Whether repeating the command is worth it.
+    /// Whether repeating the command is worth it; a command that modifies must not be repeated if
+    /// [its outcome is unknown](Self::is_outcome_unknown).
     #[must_use]
     pub fn is_retryable(self) -> bool {
         !self.do_not_retry() && matches!(self.advice(), Advice::Retry | Advice::Path)
+    }
+
+    /// Whether it is unknown if, and when, the command takes effect. That is so for the path errors that a controller
+    /// (60h to 6Fh) or the host (70h to 7Fh) detects: the command may have reached the namespace before the path was
+    /// lost, and the namespace may still carry it out.
+    ///
+    /// With any other status the controller says that it has ended the command.
+    #[must_use]
+    pub const fn is_outcome_unknown(self) -> bool {
+        self.code_type() == 3 && self.code() >= 0x60
     }
 
     /// The status that this error carries, if it comes from a command that the controller failed.
@@ -158,7 +170,12 @@ impl Status {
     /// As the cause of an error.
     pub(crate) fn error(self, action: &'static str) -> Error {
         let source = std::io::Error::other(self);
-        Error::new(self.kind(), action, self.advice().text()).caused_by(source)
+        let error = Error::new(self.kind(), action, self.advice().text()).caused_by(source);
+        match (self.code_type(), self.code()) {
+            // Asymmetric access: this controller does not perform commands on the namespace now.
+            (3, 0x01..=0x03) => error.with_class(ErrorClass::NotStarted),
+            _ => error,
+        }
     }
 }
 
@@ -229,6 +246,16 @@ mod tests {
         }
         for field in [0x001, 0x002, 0x080, 0x183, 0x280, 0x281, 0x301, 0x07F, 0x701] {
             assert!(!Status::new(field).is_retryable(), "{field:#x}");
+        }
+    }
+
+    #[test]
+    fn only_lost_paths_leave_the_outcome_unknown() {
+        for field in [0x360, 0x370, 0x371, 0x4371, 0x36F] {
+            assert!(Status::new(field).is_outcome_unknown(), "{field:#x}");
+        }
+        for field in [0x006, 0x007, 0x008, 0x022, 0x070, 0x071, 0x260, 0x300, 0x303, 0x771] {
+            assert!(!Status::new(field).is_outcome_unknown(), "{field:#x}");
         }
     }
 

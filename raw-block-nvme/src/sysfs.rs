@@ -70,6 +70,11 @@ impl Sibling {
         &self.name
     }
 
+    /// Whether the kernel takes no writes to it: the namespace is write-protected, or `blockdev --setro` was used.
+    pub(crate) fn is_read_only(&self) -> bool {
+        fs::read_to_string(self.directory.join("ro")).is_ok_and(|text| text.trim() == "1")
+    }
+
     /// The limits of its queue, if the kernel tells them.
     pub(crate) fn limits(&self) -> Option<QueueLimits> {
         let number = |name: &str| -> Option<u64> {
@@ -86,6 +91,7 @@ impl Sibling {
             }),
             discards: number("discard_max_bytes") != Some(0),
             writes_zeroes: number("write_zeroes_max_bytes") != Some(0),
+            polls: number("io_poll") == Some(1),
         })
     }
 }
@@ -103,4 +109,6 @@ pub(crate) struct QueueLimits {
     pub(crate) discards: bool,
     /// Whether it uses Write Zeroes: some controllers have it and should not be asked.
     pub(crate) writes_zeroes: bool,
+    /// Whether it has queues that are polled for completions.
+    pub(crate) polls: bool,
 }

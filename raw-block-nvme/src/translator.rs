@@ -47,7 +47,8 @@ impl Translator {
             let take = |segment| segments.push(segment);
             self.limits.cut(offset, part.len, part.most, memory, part.from, take)
         } else {
-            (self.limits.cut_bare(offset, part.len, part.most), Position::default())
+            // The boundary is one of reads and writes.
+            (part.len.min(part.most), Position::default())
         };
         let rest = Part { offset: part.offset + len, len: part.len - len, from, ..part };
         (Part { len, ..part }, rest)
@@ -73,7 +74,7 @@ impl Translator {
             OpKind::Read => Command::read(nsid, start, blocks),
             OpKind::Write => self.write(options, start, blocks),
             OpKind::WriteZeroes => Command::write_zeroes(nsid, start, blocks),
-            OpKind::Discard => Command::deallocate(nsid),
+            OpKind::Discard => Command::deallocate(nsid, len.div_ceil(self.limits.range)),
             OpKind::Flush if !self.volatile_write_cache => return None,
             OpKind::Flush => Command::flush(nsid),
         };
@@ -96,11 +97,17 @@ impl Translator {
         }
     }
 
-    /// The range of Dataset Management for a range of the device, as ops count it.
-    pub(crate) fn range(&self, offset: u64, len: u64) -> Range {
-        let (start, blocks) = self.blocks(offset, len);
-        // Limited to as much.
-        Range::new(start, u32::try_from(blocks).unwrap_or(u32::MAX))
+    /// The ranges of the Dataset Management command for a range of the device, as ops count it.
+    pub(crate) fn ranges(&self, offset: u64, len: u64) -> Vec<Range> {
+        let most = self.limits.range;
+        let count = len.div_ceil(most);
+        let range = |number| {
+            let before = number * most;
+            let (start, blocks) = self.blocks(offset + before, most.min(len - before));
+            // Limited to as much.
+            Range::new(start, u32::try_from(blocks).unwrap_or(u32::MAX))
+        };
+        (0..count).map(range).collect()
     }
 
     /// The first block on the namespace, and how many.

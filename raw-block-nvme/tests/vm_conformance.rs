@@ -7,14 +7,25 @@ use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::conformance_suite;
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 
-fn namespace(scenario: &str) -> Result<Subject, Skipped> {
+fn open(scenario: &str, options: &NvmeOptions) -> Result<Subject, Skipped> {
     let namespace = NvmeNamespace::find(scenario, 1)?;
-    let backend = NvmeBackend::open(namespace.generic(), &NvmeOptions::default())
-        .unwrap_or_else(|error| panic!("{error}"));
+    let backend =
+        NvmeBackend::open(namespace.generic(), options).unwrap_or_else(|error| panic!("{error}"));
     Ok(Subject::new(Arc::new(backend)))
+}
+
+fn namespace(scenario: &str) -> Result<Subject, Skipped> {
+    open(scenario, &NvmeOptions::default())
+}
+
+fn polling(scenario: &str) -> Result<Subject, Skipped> {
+    open(scenario, &NvmeOptions { completion_polling: true, ..NvmeOptions::default() })
 }
 
 conformance_suite!(plain_512, || namespace("plain-512"));
 conformance_suite!(plain_4096, || namespace("plain-4096"));
 conformance_suite!(small_mdts, || namespace("small-mdts"));
+conformance_suite!(local, || Ok(namespace("plain-512")?.with_local_queues()));
+conformance_suite!(polling, || polling("plain-512"));
+conformance_suite!(polling_locally, || Ok(polling("plain-4096")?.with_local_queues()));
 conformance_suite!(over_tcp, || namespace("over-tcp"));

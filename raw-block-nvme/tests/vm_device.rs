@@ -126,6 +126,40 @@ fn registered_memory_is_used_by_passthrough_too() {
 }
 
 #[test]
+fn blocking_calls_use_local_queues_that_other_threads_cannot() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let backend = open(namespace.generic());
+    assert!(backend.open_local_queue(4).unwrap().is_local());
+    assert!(!backend.open_queue(4).unwrap().is_local());
+}
+
+#[test]
+fn a_polling_queue_discards_zeroes_and_flushes() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let options = NvmeOptions { completion_polling: true, ..NvmeOptions::default() };
+    let backend = NvmeBackend::open(namespace.generic(), &options).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let buffer = &buffers(6, 64 << 10)[5];
+    device.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap();
+    device.discard(0, 8192).unwrap();
+    device.write_zeroes(8192, 8192).unwrap();
+    device.flush().unwrap();
+    let mut found = vec![1; 64 << 10];
+    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    assert!(found[8192..16384].iter().all(|&byte| byte == 0));
+    assert!(found[16384..] == buffer[16384..]);
+}
+
+#[test]
+fn a_discard_of_the_whole_namespace_is_one_command() {
+    let Some(namespace) = namespace("mapped") else { return };
+    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let before = device.stats().commands;
+    device.discard(0, device.geometry().capacity).unwrap();
+    assert_eq!(device.stats().commands - before, 1);
+}
+
+#[test]
 fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
     let Some(namespace) = namespace("faulty") else { return };
     let device = Dispatcher::new(open(namespace.generic())).unwrap();
@@ -152,7 +186,7 @@ fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
 }
 
 #[test]
-fn writes_go_through_the_placement_handle_that_they_name() {
+fn writes_go_to_the_placement_identifier_that_they_name() {
     let Some(namespace) = namespace("fdp") else { return };
     let left = || {
         let backend = open(namespace.generic());
@@ -169,16 +203,23 @@ fn writes_go_through_the_placement_handle_that_they_name() {
         (backend.reclaim_unit_handles().len(), backend.geometry().placement_handles),
         (4, 4)
     );
+    let identifiers = [0, 1, 2, 3];
+    let ids: Vec<_> =
+        backend.reclaim_unit_handles().iter().map(|handle| handle.placement_id).collect();
+    assert_eq!(ids, identifiers);
     drop(backend);
+    let placement_of = |identifier| open(namespace.generic()).placement_of(identifier);
     let placed = |handle| WriteOptions { placement: Some(handle), ..WriteOptions::default() };
     // 16 KiB are 4 blocks of 4096 bytes.
-    for handle in 0..4 {
+    for (index, identifier) in identifiers.into_iter().enumerate() {
         let before = left();
-        write(placed(handle)).unwrap();
+        write(WriteOptions { placement: placement_of(identifier), ..WriteOptions::default() })
+            .unwrap();
         let mut expected = before;
-        expected[usize::from(handle)] -= 4;
-        assert_eq!(left(), expected, "through handle {handle}");
+        expected[index] -= 4;
+        assert_eq!(left(), expected, "with placement identifier {identifier}");
     }
+    assert_eq!(placement_of(4), None);
     let refused = write(placed(4)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("the device has 0 to 3"), "{refused}");

@@ -1,7 +1,8 @@
 //! What a backend refuses to open, and what it says, on NVMe namespaces in the virtual machine.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -201,6 +202,44 @@ fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
     });
     allow(0o600);
     result.unwrap();
+}
+
+#[test]
+fn polling_is_refused_where_the_driver_has_no_queues_for_it() {
+    let Some(namespace) = namespace("over-tcp") else { return };
+    let options = NvmeOptions { completion_polling: true, ..NvmeOptions::default() };
+    let refused = open_with(namespace.generic(), &options);
+    assert_refused(refused, ErrorKind::Unsupported, &["poll_queues", "io_poll"]);
+}
+
+#[test]
+fn a_read_only_namespace_opens_for_reads_and_not_for_writes() {
+    let Some(namespace) = namespace("plain-512") else { return };
+    let device = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
+    device.write_buffers(&[WriteAt::new(0, &[4; 512])]).all().unwrap();
+    drop(device);
+    set_read_only(namespace.block(), true);
+    let refused = open(namespace.generic());
+    let read = NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::default()).and_then(
+        |backend| {
+            let mut found = [0; 512];
+            let device = Dispatcher::new(Arc::new(backend))?;
+            device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().map(|()| found)
+        },
+    );
+    set_read_only(namespace.block(), false);
+    assert_refused(refused, ErrorKind::PermissionDenied, &["read-only", "blockdev --setrw"]);
+    assert_eq!(read.unwrap(), [4; 512]);
+    open(namespace.generic()).unwrap();
+}
+
+/// What `blockdev --setro` and `--setrw` do.
+fn set_read_only(block: &Path, read_only: bool) {
+    // `linux/fs.h`: BLKROSET is _IO(0x12, 93), and takes a pointer to an int.
+    nix::ioctl_write_ptr_bad!(blkroset, nix::request_code_none!(0x12, 93), libc::c_int);
+    let file = File::open(block).unwrap();
+    // SAFETY: the argument is the int that this ioctl reads.
+    unsafe { blkroset(file.as_raw_fd(), &libc::c_int::from(read_only)) }.unwrap();
 }
 
 #[test]

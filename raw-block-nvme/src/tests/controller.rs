@@ -18,6 +18,8 @@ pub(super) struct FakeController {
     /// Of a read, write or Write Zeroes, in bytes.
     pub(super) most: u64,
     pub(super) most_zeroes: u64,
+    /// Of a range of Dataset Management, and of all ranges of a command.
+    pub(super) most_of_range: u64,
     pub(super) most_deallocated: u64,
     /// Of the kernel: pages of memory, and where segments may have gaps.
     pub(super) pages: u64,
@@ -35,6 +37,21 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
+/// The ranges of a Dataset Management command that deallocates: the first block and the number of blocks of each.
+///
+/// # Safety
+/// The memory that the command names is valid.
+pub(super) unsafe fn ranges(command: &[u8; 80]) -> Vec<(u64, u64)> {
+    assert_eq!(u32_at(command, 44), 4, "deallocate");
+    let (addr, len) = (u64_at(command, 24), u32_at(command, 36) as usize);
+    let count = u32_at(command, 40) + 1;
+    assert!(count <= 256, "{count} ranges in one command");
+    assert_eq!(len, 16 * count as usize, "their number is counted from 0");
+    // SAFETY: the contract of this function.
+    let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, len) };
+    bytes.chunks(16).map(|range| (u64_at(range, 8), u32_at(range, 4).into())).collect()
+}
+
 impl FakeController {
     pub(super) fn new(blocks: u64, block: u64) -> Self {
         let image = pattern(4099, (blocks * block) as usize);
@@ -44,6 +61,7 @@ impl FakeController {
             block,
             most: u64::MAX,
             most_zeroes: u64::MAX,
+            most_of_range: u64::MAX,
             most_deallocated: u64::MAX,
             pages: u64::MAX,
             gap_mask: 0,
@@ -89,6 +107,7 @@ impl FakeController {
                     unsafe { to.copy_from_nonoverlapping(from, len) };
                     at += len;
                 }
+                self.check_boundary(start, blocks);
                 self.cover(start, blocks);
             }
             0x08 => {
@@ -99,14 +118,14 @@ impl FakeController {
                 self.cover(start, blocks);
             }
             0x09 => {
-                assert_eq!(u32_at(command, 40), 0, "one range, counted from 0");
-                assert_eq!(u32_at(command, 44), 4, "deallocate");
-                assert_eq!(data_len, 16);
-                // SAFETY: the range is the command's.
-                let range = unsafe { std::slice::from_raw_parts(addr as *const u8, 16) };
-                let (blocks, start) = (u64::from(u32_at(range, 4)), u64_at(range, 8));
-                assert!(blocks * self.block <= self.most_deallocated && blocks > 0);
-                self.cover(start, blocks);
+                // SAFETY: the ranges are the command's.
+                let ranges = unsafe { ranges(command) };
+                let total: u64 = ranges.iter().map(|(_, blocks)| blocks * self.block).sum();
+                assert!(total <= self.most_deallocated, "{total} bytes in one command");
+                for (start, blocks) in ranges {
+                    assert!(blocks * self.block <= self.most_of_range && blocks > 0);
+                    self.cover(start, blocks);
+                }
             }
             opcode => panic!("opcode {opcode:#x}"),
         }
@@ -128,11 +147,14 @@ impl FakeController {
         assert!(pages <= self.pages || total == self.block, "{pages} pages");
     }
 
-    fn cover(&mut self, start: u64, blocks: u64) {
+    fn check_boundary(&self, start: u64, blocks: u64) {
         let (first, last) = (start * self.block, (start + blocks) * self.block - 1);
         if let Some(number) = first.checked_div(self.boundary) {
             assert_eq!(number, last / self.boundary, "it crosses a boundary");
         }
+    }
+
+    fn cover(&mut self, start: u64, blocks: u64) {
         for block in start..start + blocks {
             self.covered[block as usize] += 1;
         }

@@ -42,8 +42,10 @@ fn the_other_commands_have_their_opcodes() {
     let opcode = |command| dwords(command)[0];
     assert_eq!(opcode(Command::flush(1)), 0);
     assert_eq!(opcode(Command::write_zeroes(1, 0, 1)), 8);
-    let deallocate = dwords(Command::deallocate(1));
-    assert_eq!((deallocate[0], deallocate[10], deallocate[11]), (9, 0, 4));
+    for (ranges, zero_based) in [(1, 0), (256, 255)] {
+        let deallocate = dwords(Command::deallocate(1, ranges));
+        assert_eq!((deallocate[0], deallocate[10], deallocate[11]), (9, zero_based, 4));
+    }
     let identify = dwords(Command::identify(3, 6, 2));
     assert_eq!((identify[0], identify[1], identify[10], identify[11]), (6, 3, 6, 2 << 24));
     let handles = dwords(Command::reclaim_unit_handles(1, 4112));
@@ -59,6 +61,7 @@ fn without_a_volatile_cache_durability_costs_nothing() {
             block: 512,
             transfer: 4096,
             write_zeroes: 4096,
+            range: 4096,
             deallocate: 4096,
             pages: 2,
             gap_mask: 4095,

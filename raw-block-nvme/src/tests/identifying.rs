@@ -6,7 +6,7 @@ use crate::identify::{Controller, Namespace, Page, command_set};
 use crate::limits::Limits;
 use crate::sysfs::QueueLimits;
 
-fn page(bytes: &[(usize, &[u8])]) -> Page {
+pub(super) fn page(bytes: &[(usize, &[u8])]) -> Page {
     let mut page = [0; 4096];
     for (at, bytes) in bytes {
         page[*at..at + bytes.len()].copy_from_slice(bytes);
@@ -15,7 +15,7 @@ fn page(bytes: &[(usize, &[u8])]) -> Page {
 }
 
 /// A namespace of 1000 blocks in format 0, of 2^`exponent` bytes.
-fn namespace(exponent: u8, more: &[(usize, &[u8])]) -> Page {
+pub(super) fn namespace(exponent: u8, more: &[(usize, &[u8])]) -> Page {
     let mut page = page(&[(0, &[0xE8, 3]), (130, &[exponent])]);
     for (at, bytes) in more {
         page[*at..at + bytes.len()].copy_from_slice(bytes);
@@ -23,17 +23,18 @@ fn namespace(exponent: u8, more: &[(usize, &[u8])]) -> Page {
     page
 }
 
-fn controller(mdts: u8) -> Controller {
+pub(super) fn controller(mdts: u8) -> Controller {
     Controller::parse(&page(&[(77, &[mdts])]), None)
 }
 
-const KERNEL: QueueLimits = QueueLimits {
+pub(super) const KERNEL: QueueLimits = QueueLimits {
     max_hw_bytes: 512 << 10,
     max_segments: 127,
     gap_mask: 4095,
     memory_alignment: 4,
     discards: true,
     writes_zeroes: true,
+    polls: true,
 };
 
 #[test]
@@ -50,7 +51,7 @@ fn a_controller_is_read_from_its_structure() {
         (525, &[1]),
         (528, &[7]),
     ]);
-    let specific = self::page(&[(1, &[3]), (4, &[0, 1]), (8, &[0, 2])]);
+    let specific = self::page(&[(1, &[3, 0, 64]), (4, &[0, 1]), (8, &[0, 2])]);
     let controller = Controller::parse(&page, Some(&specific));
     assert_eq!(controller.serial, "serial");
     assert_eq!((controller.model.as_str(), controller.firmware.as_str()), ("a model", "1.2"));
@@ -61,9 +62,14 @@ fn a_controller_is_read_from_its_structure() {
     assert_eq!(controller.retry_delays, [1, 2, 259]);
     assert_eq!(controller.atomic_write_blocks, 8, "AWUPF counts from 0");
     assert_eq!(controller.max_write_zeroes, Some(32 << 10));
-    assert_eq!(controller.max_deallocate, Some(256), "the smaller of DMRSL and DMSL");
+    assert_eq!(controller.max_deallocate_ranges, Some(64));
+    assert_eq!(
+        (controller.max_deallocate_range, controller.max_deallocate),
+        (Some(256), Some(512))
+    );
     let plain = Controller::parse(&self::page(&[]), None);
     assert_eq!((plain.max_transfer(), plain.max_write_zeroes), (None, None));
+    assert_eq!((plain.max_deallocate_ranges, plain.max_deallocate), (None, None));
     assert!(!plain.volatile_write_cache && !plain.data_placement);
 }
 
@@ -100,7 +106,23 @@ fn formats_that_cannot_be_used_are_refused_in_words() {
         refused(&namespace(exponent, &[]), ErrorKind::Unsupported, "no size of a block");
     }
     refused(&namespace(9, &[(0, &[0, 0])]), ErrorKind::Unsupported, "no blocks");
-    refused(&namespace(9, &[(99, &[1])]), ErrorKind::PermissionDenied, "write-protected");
+}
+
+#[test]
+fn a_protected_namespace_opens_read_only_and_not_for_writing() {
+    let parse = |bits| Namespace::parse(3, &namespace(9, &[(99, &[bits])])).unwrap();
+    assert!(parse(0b11).write_protected && !parse(0b10).write_protected);
+    parse(0).check_writable(false).unwrap();
+    // Protected on the device; on this machine, as by `blockdev --setro`.
+    for (bits, block_device_is_read_only, words) in
+        [(1, false, ["write-protected", "nvme"]), (0, true, ["read-only", "blockdev --setrw"])]
+    {
+        let error = parse(bits).check_writable(block_device_is_read_only).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        for word in ["open_read_only"].iter().chain(&words) {
+            assert!(error.to_string().contains(word), "no {word:?} in: {error}");
+        }
+    }
 }
 
 #[test]
@@ -139,8 +161,9 @@ fn commands_without_data_have_limits_of_their_own() {
     let told = Controller::parse(&page(&[(77, &[3])]), Some(&specific));
     let limits = Limits::new(&told, &namespace, Some(&KERNEL), None).unwrap();
     assert_eq!((limits.transfer, limits.write_zeroes), (32 << 10, 128 << 10));
-    assert_eq!(limits.deallocate, 16 * 512);
+    assert_eq!((limits.range, limits.deallocate), (16 * 512, 256 * 16 * 512));
     let limits = Limits::new(&controller(3), &namespace, Some(&KERNEL), None).unwrap();
     assert_eq!(limits.write_zeroes, 32 << 10, "as careful as the kernel");
-    assert_eq!(limits.deallocate, u64::from(u32::MAX) * 512, "what the range can say");
+    assert_eq!(limits.range, u64::from(u32::MAX) * 512, "what a range can say");
+    assert_eq!(limits.deallocate, 256 * limits.range, "and as many as a command can have");
 }

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may")]
 
 mod controller;
+mod discarding;
 mod encoding;
+mod failing;
 mod identifying;
+mod polling;
 mod splitting;
+mod stage;

@@ -24,6 +24,7 @@ struct Case {
     start: u64,
     transfer: u32,
     write_zeroes: u64,
+    range: u64,
     deallocate: u64,
     boundary: u64,
     pages: u64,
@@ -45,7 +46,9 @@ fn cases() -> impl Strategy<Value = Case> {
     let place = (kind, prop_oneof![Just(512), Just(4096)], 0..64_u64, 0..300_u64);
     let boundary = prop_oneof![Just(0), 1..40_u64];
     let gap_mask = prop_oneof![2 => Just(4095), 1 => Just(511), 1 => Just(0)];
-    let limits = (0..6_u32, 1..200_u64, 1..400_u64, boundary, 2..40_u64, gap_mask);
+    let deallocate = (1..400_u64, 1..=256_u64, 1..400_u64)
+        .prop_map(|(range, ranges, total)| (range, total.min(range * ranges)));
+    let limits = (0..6_u32, 1..200_u64, deallocate, boundary, 2..40_u64, gap_mask);
     let off = prop_oneof![
         3 => Just(Some(0)),
         1 => Just(None),
@@ -56,7 +59,7 @@ fn cases() -> impl Strategy<Value = Case> {
     let refused = prop::collection::vec(prop::bool::weighted(0.2), 0..20);
     (place, limits, segments, refused).prop_map(|(place, limits, segments, refused)| {
         let (kind, block, offset, start) = place;
-        let (transfer, write_zeroes, deallocate, boundary, pages, gap_mask) = limits;
+        let (transfer, write_zeroes, (range, deallocate), boundary, pages, gap_mask) = limits;
         Case {
             kind,
             block,
@@ -64,6 +67,7 @@ fn cases() -> impl Strategy<Value = Case> {
             start,
             transfer,
             write_zeroes,
+            range,
             deallocate,
             boundary,
             pages,
@@ -110,6 +114,7 @@ fn check(case: &Case) {
         block,
         transfer: block << case.transfer,
         write_zeroes: case.write_zeroes * block,
+        range: case.range * block,
         deallocate: case.deallocate * block,
         pages: case.pages,
         gap_mask: case.gap_mask,
@@ -117,6 +122,7 @@ fn check(case: &Case) {
     };
     controller.most = limits.transfer;
     controller.most_zeroes = limits.write_zeroes;
+    controller.most_of_range = limits.range;
     controller.most_deallocated = limits.deallocate;
     controller.pages = limits.pages;
     controller.gap_mask = limits.gap_mask;
@@ -164,9 +170,11 @@ fn check(case: &Case) {
             continue;
         }
         let command = translator.command(kind, options, front.offset, front.len).unwrap();
-        let dealt = translator.range(front.offset, front.len);
+        let ranges = translator.ranges(front.offset, front.len);
         let command = match (kind, list.0.as_slice()) {
-            (OpKind::Discard, []) => command.over(&raw const dealt as usize, 16),
+            (OpKind::Discard, []) => {
+                command.over(ranges.as_ptr() as usize, size_of_val(&ranges[..]))
+            }
             (_, []) => command,
             (_, [one]) => command.over(one.iov_base as usize, one.iov_len),
             (_, list) => command.over(list.as_ptr() as usize, list.len()),
@@ -203,6 +211,7 @@ fn an_op_that_fits_is_one_command() {
         block: 512,
         transfer: 128 << 10,
         write_zeroes: 1 << 20,
+        range: 1 << 30,
         deallocate: 1 << 30,
         pages: 33,
         gap_mask: 4095,

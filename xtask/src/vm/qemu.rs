@@ -73,8 +73,10 @@ impl Guest<'_> {
 
     fn boot(&self) -> Result<Running> {
         // A panic ends it: it reboots at once, and that is not allowed. While the devices are set up a second processor
-        // is what QEMU aborts over (see above), so the first process starts it.
-        let mut parameters = "console=ttyS0 panic=-1 loglevel=5 maxcpus=1".to_owned();
+        // is what QEMU aborts over (see above), so the first process starts it. A queue of each NVMe controller is one that
+        // is polled.
+        let mut parameters =
+            "console=ttyS0 panic=-1 loglevel=5 maxcpus=1 nvme.poll_queues=1".to_owned();
         for (name, value) in &self.variables {
             parameters.push_str(&format!(" {name}=\"{value}\""));
         }
