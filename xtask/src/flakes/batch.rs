@@ -194,13 +194,13 @@ test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; 
     }
 
     #[test]
-    fn tests_are_told_from_the_rest_of_a_list() {
+    fn tests_are_found_in_the_list_of_a_program() {
         assert_eq!(listed("a::b: test\nbench: benchmark\nc: test\n"), ["a::b", "c"]);
         assert!(listed("").is_empty());
     }
 
     #[test]
-    fn results_are_told_from_everything_else_that_is_printed() {
+    fn results_are_found_in_the_output_of_a_program() {
         assert_eq!(result("test a::b ... ok"), Some(("a::b", false)));
         assert_eq!(result("test a - should panic ... FAILED"), Some(("a", true)));
         assert_eq!(result("test a ... ignored, why"), Some(("a", false)));
@@ -225,7 +225,7 @@ test result: FAILED. 1 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; 
     }
 
     #[test]
-    fn a_process_that_dies_or_hangs_names_the_tests_without_a_result() {
+    fn a_process_that_dies_or_hangs_names_tests_without_a_result() {
         let stdout = "test one ... ok\n";
         for end in [What::Died, What::Hung] {
             let failures = failures(&["one", "two", "three"], end.clone(), stdout, "signal: 6");

@@ -1,7 +1,5 @@
 //! Processes that end with this one, however it ends.
 
-use std::env;
-use std::ffi::OsString;
 use std::fs::File;
 use std::hint;
 use std::io::{self, Read};
@@ -26,10 +24,10 @@ pub(super) struct Guarded(Child);
 impl Guarded {
     /// A process that keeps a processor busy.
     pub(super) fn busy() -> Result<Self> {
-        Self::spawn(this_program()?.arg("--busy"))
+        Self::spawn(this_program().arg("--busy"))
     }
 
-    /// Runs a program in a directory. The command ends as it does: see [`Self::wait`].
+    /// Runs a program in a directory. The process ends as the program does: see [`run`].
     pub(super) fn program(
         program: &Path,
         arguments: &[&str],
@@ -37,8 +35,8 @@ impl Guarded {
         stdout: File,
         stderr: File,
     ) -> Result<Self> {
-        let mut command = this_program()?;
-        command.arg("--").arg(program).args(arguments);
+        let mut command = this_program();
+        command.arg("--guard").arg(program).arg("--").args(arguments);
         // As cargo sets it; the one of this chore is another.
         command.current_dir(directory).env("CARGO_MANIFEST_DIR", directory);
         Self::spawn(command.stdout(stdout).stderr(stderr))
@@ -70,10 +68,11 @@ impl Drop for Guarded {
     }
 }
 
-fn this_program() -> Result<Command> {
-    let mut command = Command::new(env::current_exe().context("cannot find this program")?);
-    command.arg("flakes");
-    Ok(command)
+/// This program, also if it was compiled again in the meantime.
+fn this_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("xtask").arg("flakes");
+    command
 }
 
 /// Keeps a processor busy until the standard input closes.
@@ -86,10 +85,10 @@ pub(super) fn keep_busy() -> ! {
 
 /// Runs a program until it ends or the standard input closes. Ends as it does, or with 128 and the number of the
 /// signal that has ended it, which the standard error names.
-pub(super) fn run(program: &OsString, arguments: &[OsString]) -> Result<()> {
+pub(super) fn run(program: &Path, arguments: &[String]) -> Result<()> {
     kill_group_at_end_of_input();
     let status = Command::new(program).args(arguments).stdin(Stdio::null()).status();
-    let status = status.with_context(|| format!("cannot run {}", Path::new(program).display()))?;
+    let status = status.with_context(|| format!("cannot run {}", program.display()))?;
     if let Some(signal) = status.signal() {
         eprintln!("the process was ended by {status}");
         process::exit(128 + signal);

@@ -6,8 +6,8 @@ mod schedule;
 mod tally;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -31,7 +31,7 @@ process; several processes run at a time, and the tests of each run in parallel.
 killed.
 
 At the end, each test that failed is listed with how often it failed and what it printed the first time. The exit \
-status is 1 if any test failed. A seed gives the same batches in the same order each time; the scheduler does the rest.
+status is 1 if any test failed. A seed gives the same batches in the same order each time, but not the same timing.
 
 Doctests are left out, also those that must not compile: they are run by `cargo test`.";
 
@@ -58,9 +58,12 @@ pub(crate) struct Options {
     /// Runs as a process that keeps a processor busy.
     #[arg(long, hide = true)]
     busy: bool,
-    /// Runs as the process that guards this program.
-    #[arg(last = true, hide = true)]
-    guarded: Vec<OsString>,
+    /// Runs as the process that guards this program, which gets the arguments.
+    #[arg(long, hide = true, value_name = "PROGRAM")]
+    guard: Option<PathBuf>,
+    /// Parts of names: only tests with one of them run.
+    #[arg(last = true, value_name = "NAME")]
+    names: Vec<String>,
 }
 
 /// A test program and the names of its tests.
@@ -75,10 +78,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.busy {
         guard::keep_busy();
     }
-    if let [program, arguments @ ..] = &options.guarded[..] {
-        return guard::run(program, arguments);
+    if let Some(program) = &options.guard {
+        return guard::run(program, &options.names);
     }
-    let suites = suites(&options.packages)?;
+    let suites = suites(&options.packages, &options.names)?;
     let tests: usize = suites.iter().map(|suite| suite.tests.len()).sum();
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = options.seed.unwrap_or_else(|| since_epoch.map_or(0, |time| time.as_secs()));
@@ -109,13 +112,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Ok(())
     };
-    thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| match worker.join() {
             Ok(done) => done,
             Err(_) => bail!("a thread of this chore panicked"),
         })
-    })?;
+    });
     drop(load);
 
     let tally = lock(&tally);
@@ -127,14 +130,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tally.failed(),
         began.elapsed().as_secs()
     );
+    ended?;
     if tally.failed() > 0 {
         bail!("{} tests or programs failed at least once", tally.failed());
     }
     Ok(())
 }
 
-/// The test programs of these packages, or of all.
-fn suites(packages: &[String]) -> Result<Vec<Suite>> {
+/// The test programs of these packages, or of all, with the tests that have one of the names, or with all.
+fn suites(packages: &[String], names: &[String]) -> Result<Vec<Suite>> {
     let mut programs = programs::build_all(&mut programs::compiling())?;
     let known: BTreeSet<_> = programs.iter().map(|program| program.package().to_owned()).collect();
     if let Some(unknown) = packages.iter().find(|&package| !known.contains(package)) {
@@ -144,11 +148,18 @@ fn suites(packages: &[String]) -> Result<Vec<Suite>> {
     programs.retain(|program| {
         packages.is_empty() || packages.iter().any(|package| package == program.package())
     });
-    let suite = |program: Program| {
-        let tests = batch::tests_of(&program)?;
-        Ok(Suite { program, tests })
-    };
-    programs.into_iter().map(suite).collect()
+    let mut suites = Vec::new();
+    for program in programs {
+        let mut tests = batch::tests_of(&program)?;
+        tests.retain(|test| names.is_empty() || names.iter().any(|name| test.contains(name)));
+        if !tests.is_empty() {
+            suites.push(Suite { program, tests });
+        }
+    }
+    if suites.is_empty() {
+        bail!("there is no such test");
+    }
+    Ok(suites)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,6 +5,9 @@ use fastrand::Rng;
 use super::Suite;
 use crate::programs::Program;
 
+/// The most tests of one batch: so many that tests meet, so few that a batch does not take minutes.
+const MAX_TESTS: usize = 64;
+
 /// Tests that one process runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Batch<'a> {
@@ -39,8 +42,9 @@ impl<'a> Schedule<'a> {
             let mut tests: Vec<_> = tests.iter().map(String::as_str).collect();
             self.random.shuffle(&mut tests);
             while !tests.is_empty() {
-                // Mostly large ones, in which many run at once; and sometimes a test is alone.
-                let rest = tests.split_off(self.random.usize(1..=tests.len()));
+                // In some many tests run one after another, and in some a test is alone.
+                let len = self.random.usize(1..=tests.len().min(MAX_TESTS));
+                let rest = tests.split_off(len);
                 self.waiting.push(Batch { program, tests, round: self.begun });
                 tests = rest;
             }
@@ -69,7 +73,7 @@ mod tests {
             program: Program::named(name),
             tests: (0..count).map(|test| format!("test_{test}")).collect(),
         };
-        [("a.one", 1), ("a.twenty", 20), ("b.none", 0), ("b.seven", 7)].map(suite).into()
+        [("a.one", 1), ("a.many", 200), ("b.none", 0), ("b.seven", 7)].map(suite).into()
     }
 
     #[test]
@@ -90,7 +94,7 @@ mod tests {
             assert_eq!(ran, all);
         }
         assert!(batches.iter().all(|batch| (1..=3).contains(&batch.round)));
-        assert!(batches.iter().all(|batch| !batch.tests.is_empty()));
+        assert!(batches.iter().all(|batch| (1..=MAX_TESTS).contains(&batch.tests.len())));
     }
 
     #[test]
