@@ -28,7 +28,7 @@ pub(crate) const ABOUT: &str = "Finds tests that fail now and then.
 Runs the tests of the workspace again and again, while other processes keep every processor busy. In each round every \
 test runs once. The tests of a program are put in random order and cut into batches of random size. Each batch is a \
 process; several processes run at a time, and the tests of each run in parallel. A process that takes too long is \
-killed.
+killed, with its children; the loop devices that it had attached stay.
 
 At the end, each test that failed is listed with how often it failed and what it printed the first time. The exit \
 status is 1 if any test failed. A seed gives the same batches in the same order each time, but not the same timing.
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// How many rounds there are; in each, every test runs once.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// For how long batches are begun, in place of a number of rounds.
+    /// For how many seconds batches are begun, in place of a number of rounds.
     #[arg(long, conflicts_with = "rounds")]
     seconds: Option<u64>,
     /// Whose tests run, more than once for several; by default those of all packages.
