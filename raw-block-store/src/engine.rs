@@ -30,6 +30,9 @@ pub enum Engine {
 /// `Engine::Auto` takes passthrough for a character device; otherwise io_uring, or POSIX where io_uring is refused,
 /// and logs that it did. Which engines there are is decided by the features `posix`, `uring` and `nvme` of this crate.
 ///
+/// A write to a file beyond the process's limit for file sizes (`RLIMIT_FSIZE`) raises `SIGXFSZ`, which ends a process
+/// that neither blocks nor ignores it. Block it, and the write fails with `EFBIG`.
+///
 /// # Examples
 /// ```no_run
 /// use raw_block_core::Direct;

@@ -20,6 +20,9 @@ use crate::{Error, Progress, Store};
 /// Bytes of the delete log that are read at once.
 const PIECE: usize = 8 << 20;
 
+/// Findings that one scrub logs one by one; a device that is damaged throughout has one for each object.
+const LOGGED_FINDINGS: usize = 10;
+
 /// What [`Store::scrub`] found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -65,6 +68,8 @@ impl Store {
     /// checkpoint, the delete log, header and payload of every object. Calls `progress` now and then; it may break, or
     /// sleep to leave the device to others.
     ///
+    /// The first ten findings are logged one by one, then how many there are in all.
+    ///
     /// Changes and gets go on meanwhile; a checkpoint waits while the committed one is read. Nothing is
     /// repaired: a damaged object is lost and should be put again or deleted; copies of the superblock and
     /// checkpoints are rewritten by the next close.
@@ -78,8 +83,9 @@ impl Store {
     ) -> Result<ScrubReport, Error> {
         let mut report = ScrubReport::default();
         self.scrub_superblocks(&mut report)?;
-        let found = |error| Finding { key: None, error };
-        report.findings.extend(self.shared.verify_checkpoint().err().map(found));
+        if let Err(error) = self.shared.verify_checkpoint() {
+            self.note(&mut report, Finding { key: None, error });
+        }
         self.scrub_delete_log(&mut report)?;
 
         let block_size = self.shared.layout.block_size.get();
@@ -96,17 +102,30 @@ impl Store {
                 report.objects += 1;
                 report.bytes += len(&located.entry) as u64;
                 if let Err(finding) = scrubbed {
-                    let device = self.shared.device.backend().device();
-                    tracing::warn!(device, %finding, "the scrub found a damage");
                     self.shared.counters.failed_checks.add(1);
-                    report.findings.push(finding);
+                    self.note(&mut report, finding);
                 }
                 ControlFlow::Continue(())
             },
             &mut progress,
-        )?;
-        report.complete = complete;
+        );
+        let findings = report.findings.len();
+        if findings > LOGGED_FINDINGS {
+            let device = self.shared.device.backend().device();
+            let logged = LOGGED_FINDINGS;
+            tracing::warn!(device, findings, logged, "the scrub found more damages than it logged");
+        }
+        report.complete = complete?;
         Ok(report)
+    }
+
+    /// Adds a finding to the report, and logs it if it is among the first.
+    fn note(&self, report: &mut ScrubReport, finding: Finding) {
+        if report.findings.len() < LOGGED_FINDINGS {
+            let device = self.shared.device.backend().device();
+            tracing::warn!(device, %finding, "the scrub found a damage");
+        }
+        report.findings.push(finding);
     }
 
     fn scrub_object(&self, located: &Located, object: Result<&[u8], Error>) -> Result<(), Finding> {
@@ -139,7 +158,9 @@ impl Store {
                 let ours = copy.preamble.uuid == self.shared.layout.preamble.uuid;
                 if ours { Ok(()) } else { Err(damaged(Damage::ForeignStore)) }
             });
-            report.findings.extend(found.err().map(|error| Finding { key: None, error }));
+            if let Err(error) = found {
+                self.note(report, Finding { key: None, error });
+            }
         }
         Ok(())
     }
@@ -186,7 +207,9 @@ impl Store {
         let damaged = verify(&suspects, &before);
         let since = in_use();
         let damaged = damaged.into_iter().filter(|(i, _)| before.get(i) == since.get(i));
-        report.findings.extend(damaged.map(|(_, error)| Finding { key: None, error }));
+        for (_, error) in damaged {
+            self.note(report, Finding { key: None, error });
+        }
         Ok(())
     }
 }

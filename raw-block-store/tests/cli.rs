@@ -10,7 +10,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use common::bytes;
 use raw_block_core::Direct;
@@ -288,20 +287,5 @@ fn nothing_is_coloured_that_goes_to_no_terminal() {
         run("format", device.path(), NONE),
     ] {
         assert!(!ran.text().contains('\x1b') && !ran.stderr.contains('\x1b'), "{ran:?}");
-    }
-}
-
-#[test]
-fn an_output_that_nobody_reads_any_more_is_no_error() {
-    let Some(device) = store() else { return };
-    put(device.path(), "key", b"value");
-    for (name, arguments) in [("ls", &NONE[..]), ("dump", &["delete-log"]), ("get", &["key", "-"])]
-    {
-        let mut command = command(name, device.path(), arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        drop(child.stdout.take());
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{name}");
-        assert_eq!(output.status.code(), Some(0), "{name}");
     }
 }

@@ -202,6 +202,34 @@ fn damage_is_logged_and_counted_where_it_is_found() {
 }
 
 #[test]
+fn a_scrub_logs_its_first_findings_and_counts_the_others() {
+    let device = memory(1 << 20);
+    let options = FormatOptions { slot_count: Some(32), ..FormatOptions::for_payloads(4096) };
+    Store::format(device.clone(), &options).unwrap();
+    let store = Store::open_with(device.clone(), &without_thread()).unwrap();
+    for key in 0..32 {
+        store.put(&[key], &[key; 4096]).unwrap();
+    }
+    // A copy of the superblock is a finding like any other.
+    flip(&device, 4096);
+    let scrub = || {
+        let mut findings = 0;
+        let log = Log::of(|| {
+            let report = store.scrub(|_| ControlFlow::Continue(())).unwrap();
+            findings = report.findings.len();
+        });
+        (findings, log)
+    };
+    let one = "WARN: the scrub found a damage\n";
+    assert_eq!(scrub(), (1, one.to_owned()));
+    (0..9).for_each(|slot| flip(&device, slot_offset(&device, slot) + 4096));
+    assert_eq!(scrub(), (10, one.repeat(10)));
+    (9..32).for_each(|slot| flip(&device, slot_offset(&device, slot) + 4096));
+    let more = "WARN: the scrub found more damages than it logged\n";
+    assert_eq!(scrub(), (33, one.repeat(10) + more));
+}
+
+#[test]
 fn a_device_that_fails_is_logged() {
     let device = Faulty::new(1 << 20);
     let options = FormatOptions { slot_count: Some(8), ..FormatOptions::for_payloads(4096) };

@@ -3,6 +3,7 @@
 mod asan;
 mod bench;
 mod crash;
+mod flakes;
 mod fuzz;
 mod kill;
 mod nightly;
@@ -37,6 +38,9 @@ enum Chore {
     /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
     #[command(long_about = asan::ABOUT)]
     Asan(asan::Options),
+    /// Finds tests that fail now and then, by running them often on busy processors.
+    #[command(long_about = flakes::ABOUT)]
+    Flakes(flakes::Options),
     /// Feeds hostile images to the code that reads them; takes a nightly toolchain and cargo-fuzz.
     #[command(long_about = fuzz::ABOUT)]
     Fuzz(fuzz::Options),
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Chore::Crash(options) => crash::run(&options),
         Chore::Scale(options) => scale::run(&options),
         Chore::Asan(options) => asan::run(&options),
+        Chore::Flakes(options) => flakes::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Kill(options) => kill::run(&options),
         Chore::Unprivileged => unprivileged::run(),

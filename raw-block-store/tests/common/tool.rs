@@ -64,7 +64,7 @@ pub(crate) fn run_with_input(mut command: Command, input: &[u8]) -> Ran {
     finish(child.wait_with_output().unwrap())
 }
 
-fn finish(output: Output) -> Ran {
+pub(crate) fn finish(output: Output) -> Ran {
     Ran {
         status: output.status.code().unwrap(),
         stdout: output.stdout,

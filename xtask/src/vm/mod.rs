@@ -148,7 +148,7 @@ fn archive(busybox: &Path, kernel: &Kernel, programs: &[Program]) -> Result<Vec<
         order.push('\n');
     }
     archive.file("modules/order", order.as_bytes())?;
-    for Program { name, path } in programs {
+    for Program { name, path, .. } in programs {
         archive.copy(&format!("tests/{name}"), path)?;
     }
     archive.finish()

@@ -17,7 +17,7 @@ A file serves as well as a block device:
   truncate -s 1G store.img && rawblock format store.img --value-size 256KiB
 
 Exit status:
-  0  done
+  0  done, also if the reader of the output closed it before its end
   1  the answer is no: a key is not there, or `check` found damage
   2  it could not be done: the error says why";
 

@@ -1,10 +1,11 @@
 //! `rawblock check`
 
 use std::cmp::Reverse;
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use raw_block_core::{Dispatcher, ReadAt};
 use raw_block_store::format::{CheckpointBlock, CheckpointHeader, Damage, Superblock, body_blocks};
 use raw_block_store::{Error as StoreError, ScrubReport, Store};
@@ -14,7 +15,7 @@ use zerocopy::little_endian::U64;
 use crate::Answer;
 use crate::arguments::{Check, Opening};
 use crate::dump::{Copies, each_block};
-use crate::output::{BAD, GOOD, Hex, Text, counted, shown};
+use crate::output::{BAD, GOOD, Hex, Text, answered, counted, on_stdout, print, shown};
 
 pub(crate) fn run(arguments: &Check) -> Result<Answer> {
     let begin = Instant::now();
@@ -23,22 +24,31 @@ pub(crate) fn run(arguments: &Check) -> Result<Answer> {
     let seconds = begin.elapsed().as_secs_f64();
     let found = report.findings.iter().map(|finding| (&finding.error, finding.key.as_deref()));
     let damages: Vec<_> = lost.iter().map(|error| (error, None)).chain(found).collect();
-    for (error, key) in &damages {
-        if arguments.json {
-            let line = json!({
-                "damage": error.to_string(),
-                "offset": offset(error),
-                "key": key.and_then(|key| str::from_utf8(key).ok()),
-                "key_hex": key.map(|key| Hex(key).to_string()),
-            });
-            println!("{line}");
-        } else {
-            let key = key.map(|key| format!(" (key {})", Text(key))).unwrap_or_default();
-            println!("{error}{key}");
+    let printed = print(|out| {
+        for (error, key) in &damages {
+            if arguments.json {
+                let line = json!({
+                    "damage": error.to_string(),
+                    "offset": offset(error),
+                    "key": key.and_then(|key| str::from_utf8(key).ok()),
+                    "key_hex": key.map(|key| Hex(key).to_string()),
+                });
+                writeln!(out, "{line}")?;
+            } else {
+                let key = key.map(|key| format!(" (key {})", Text(key))).unwrap_or_default();
+                writeln!(out, "{error}{key}")?;
+            }
         }
+        writeln!(out, "{}", conclusion(arguments, damages.len(), &report, seconds))
+    });
+    if damages.is_empty() {
+        return answered(Answer::Yes, printed);
     }
-    conclude(arguments, damages.len(), &report, seconds);
-    Ok(if damages.is_empty() { Answer::Yes } else { Answer::No })
+    let verdict = || {
+        let places = counted(damages.len() as u64, "place");
+        format!("{} is damaged in {places}, which are not listed", arguments.device.path.display())
+    };
+    answered(Answer::No, printed.with_context(verdict))
 }
 
 /// Opens the store for reading. If something is lost that may have been the newest, without it if that serves;
@@ -133,7 +143,7 @@ fn offset(error: &StoreError) -> Option<u64> {
 }
 
 /// The last line: how much was verified, and whether it is well.
-fn conclude(arguments: &Check, damages: usize, report: &ScrubReport, seconds: f64) {
+fn conclusion(arguments: &Check, damages: usize, report: &ScrubReport, seconds: f64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a figure has fewer digits than a double")]
     let bytes = report.bytes as f64;
     if arguments.json {
@@ -142,7 +152,7 @@ fn conclude(arguments: &Check, damages: usize, report: &ScrubReport, seconds: f6
             "healthy": healthy, "damages": damages, "objects": report.objects, "bytes": report.bytes,
             "seconds": seconds,
         });
-        return println!("{line}");
+        return line.to_string();
     }
     let verified = format!(
         "{}, {:.1} MB verified in {seconds:.1} s ({:.0} MB/s)",
@@ -152,9 +162,10 @@ fn conclude(arguments: &Check, damages: usize, report: &ScrubReport, seconds: f6
     );
     let path = arguments.device.path.display();
     if damages == 0 {
-        anstream::println!("{GOOD}healthy{GOOD:#} {path}: {verified}");
+        let good = on_stdout(GOOD);
+        format!("{good}healthy{good:#} {path}: {verified}")
     } else {
-        let places = counted(damages as u64, "place");
-        anstream::println!("{BAD}damaged{BAD:#} {path}: {places}; {verified}");
+        let (bad, places) = (on_stdout(BAD), counted(damages as u64, "place"));
+        format!("{bad}damaged{bad:#} {path}: {places}; {verified}")
     }
 }

@@ -7,16 +7,19 @@ use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, OpenOptions, Store, open_device, open_device_read_only};
 
 use crate::arguments::{Device, EngineName, Opening};
+use crate::destination::check_stdout;
 use crate::output::shown;
 
 impl Device {
     /// The device, for whoever changes it.
     pub(crate) fn open(&self) -> Result<Arc<dyn IoBackend>> {
+        check_stdout(&self.path)?;
         Ok(open_device(&self.path, self.engine(), Direct::Preferred)?)
     }
 
     /// The device, for whoever only looks.
     pub(crate) fn look(&self) -> Result<Arc<dyn IoBackend>> {
+        check_stdout(&self.path)?;
         Ok(open_device_read_only(&self.path, self.engine(), Direct::Preferred)?)
     }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Answer;
 use crate::arguments::{Dump, Structure};
-use crate::output::{Hex, Text, date};
+use crate::output::{Hex, Text, UNWRITTEN, date};
 
 /// Blocks that are read at once.
 const AT_ONCE: u64 = 256;
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Dump) -> Result<Answer> {
             }
         }
     }
-    out.out.flush().context("cannot write to the standard output")?;
+    out.out.flush().context(UNWRITTEN)?;
     Ok(Answer::Yes)
 }
 
@@ -133,7 +133,7 @@ impl Output<'_> {
                 Err(damage) => writeln!(self.out, " not valid: {damage}"),
             })
         };
-        written.context("cannot write to the standard output")
+        written.context(UNWRITTEN)
     }
 }
 

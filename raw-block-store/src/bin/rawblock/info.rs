@@ -1,5 +1,6 @@
 //! `rawblock info`
 
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Answer;
 use crate::arguments::Info;
 use crate::dump::{Copies, uuid};
-use crate::output::{Size, Text, date};
+use crate::output::{Size, Text, date, print};
 
 pub(crate) fn run(arguments: &Info) -> Result<Answer> {
     let device = Dispatcher::read_only(arguments.device.look()?)?;
@@ -57,10 +58,10 @@ pub(crate) fn run(arguments: &Info) -> Result<Answer> {
         },
     });
     if arguments.json {
-        println!("{report}");
-        return Ok(Answer::Yes);
+        return print(|out| writeln!(out, "{report}")).map(|()| Answer::Yes);
     }
-    let row = |name: &str, text: &str| println!("{name:<12} {text}");
+    let mut rows = String::new();
+    let mut row = |name: &str, text: &str| rows += &format!("{name:<12} {text}\n");
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     row(
         "store",
@@ -108,7 +109,7 @@ pub(crate) fn run(arguments: &Info) -> Result<Answer> {
             }
         ),
     );
-    Ok(Answer::Yes)
+    print(|out| out.write_all(rows.as_bytes())).map(|()| Answer::Yes)
 }
 
 fn newest_checkpoint(device: &Dispatcher, store: &Superblock) -> Option<CheckpointHeader> {

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod destination;
 mod device;
 mod dump;
 mod info;
@@ -11,8 +12,9 @@ mod output;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
 
 use arguments::{Arguments, Command};
 
@@ -25,9 +27,16 @@ enum Answer {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    log_to_stderr(&arguments.command);
-    match run(&arguments) {
+    ignore_file_size_signal();
+    let ended = match Arguments::try_parse() {
+        Ok(arguments) => {
+            log_to_stderr(&arguments.command);
+            run(&arguments)
+        }
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => help.print().context(output::UNWRITTEN).map(|()| Answer::Yes),
+    };
+    match ended {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -51,6 +60,15 @@ fn run(arguments: &Arguments) -> Result<Answer> {
     }
 }
 
+/// Blocks SIGXFSZ, for this thread and those it starts: a write beyond a file size limit then fails with `EFBIG`,
+/// where it would otherwise end the process without a word.
+fn ignore_file_size_signal() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // It cannot fail: the set is a valid one.
+    let _ = signals.thread_block();
+}
+
 /// Warnings of the libraries, such as that POSIX takes the place of io_uring, are for the operator too.
 fn log_to_stderr(command: &Command) {
     let level = match command {
@@ -64,6 +82,8 @@ fn log_to_stderr(command: &Command) {
         .with_ansi(false)
         .with_target(false)
         .without_time()
+        // Otherwise a standard error that cannot be written to is a panic.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -1,5 +1,7 @@
 //! `rawblock format`
 
+use std::io::Write;
+
 use anyhow::{Context, Result, bail};
 use indicatif::HumanCount;
 use raw_block_core::{Dispatcher, IoBackend, ReadAt};
@@ -9,7 +11,7 @@ use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Format, SlotSize};
-use crate::output::Size;
+use crate::output::{Size, print};
 
 /// The block size that is taken when none is asked for, unless the device needs a larger one.
 const BLOCK_SIZE: u64 = 4096;
@@ -35,20 +37,23 @@ pub(crate) fn run(arguments: &Format) -> Result<Answer> {
     let superblock = superblock_of(backend)?;
     let (slots, slot) = (superblock.slot_count.get(), superblock.slot_size.get());
     let value = max_payload(slot, superblock.block_size.get());
-    if arguments.json {
+    let report = if arguments.json {
         let report = json!({
             "path": path.to_string(), "slots": slots, "slot_bytes": slot, "value_bytes": value,
             "block_bytes": superblock.block_size.get(),
         });
-        println!("{report}");
+        report.to_string()
     } else {
-        println!(
+        format!(
             "{path}: an empty store of {} slots of {}, for values of up to {}",
             HumanCount(slots),
             Size(slot),
             Size(value)
-        );
-    }
+        )
+    };
+    let printed = print(|out| writeln!(out, "{report}"));
+    printed
+        .with_context(|| format!("the store on {path} was made, but its description is lost"))?;
     Ok(Answer::Yes)
 }
 

@@ -7,13 +7,16 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
 use indicatif::HumanCount;
+use raw_block_core::Dispatcher;
 use raw_block_store::Error as StoreError;
-use raw_block_store::format::MAX_SLOT_SIZE;
+use raw_block_store::format::{MAX_SLOT_SIZE, max_payload};
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::{Get, Ls, Put, Rm};
-use crate::output::{Hex, Size, Text, key};
+use crate::destination;
+use crate::dump::Copies;
+use crate::output::{Hex, Size, Text, UNWRITTEN, answered, key, note, print};
 
 pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
     let store = arguments.device.look_into_store(&arguments.opening)?;
@@ -38,44 +41,39 @@ pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
         };
         if written.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    written.and_then(|()| out.flush()).context("cannot write to the standard output")?;
+    let printed = written.and_then(|()| out.flush()).context(UNWRITTEN);
     let unreadable = store.stats().failed_checks;
     if unreadable > 0 {
-        eprintln!(
+        note(format_args!(
             "{} of {} objects are damaged and left out: `rawblock check` tells which",
             HumanCount(unreadable),
             HumanCount(count + unreadable)
-        );
-        return Ok(Answer::No);
+        ));
     }
-    Ok(Answer::Yes)
+    answered(if unreadable > 0 { Answer::No } else { Answer::Yes }, printed)
 }
 
 pub(crate) fn get(arguments: &Get) -> Result<Answer> {
     let key = key(&arguments.key, arguments.hex)?;
     let store = arguments.device.look_into_store(&arguments.opening)?;
     let Some(object) = store.get(&key)? else {
-        eprintln!("there is no object with the key {}", Text(&key));
+        note(format_args!("there is no object with the key {}", Text(&key)));
         return Ok(Answer::No);
     };
     if is_stream(&arguments.file) {
-        let mut out = io::stdout().lock();
-        let written = out.write_all(object.payload()).and_then(|()| out.flush());
-        written.context("cannot write to the standard output")?;
+        print(|out| out.write_all(object.payload()))?;
     } else {
-        fs::write(&arguments.file, object.payload())
-            .with_context(|| format!("cannot write {}", arguments.file.display()))?;
+        destination::write(&arguments.file, &arguments.device.path, object.payload())?;
     }
     Ok(Answer::Yes)
 }
 
 pub(crate) fn put(arguments: &Put) -> Result<Answer> {
     let key = key(&arguments.key, arguments.hex)?;
+    // The value may be long in coming: until it is there the store is not open, and free for others.
+    let value = read_value(&arguments.file, max_value(arguments)?)?;
     let store = arguments.device.open_store(&arguments.opening)?;
-    let done = read_value(&arguments.file, store.max_payload()).and_then(|value| {
-        store.put(&key, &value).map_err(larger_slots)?;
-        Ok(store.flush()?)
-    });
+    let done = store.put(&key, &value).and_then(|()| store.flush()).map_err(larger_slots);
     // A store that refused a value is well, and is closed like any other.
     let closed = store.close();
     done?;
@@ -94,7 +92,7 @@ pub(crate) fn remove(arguments: &Rm) -> Result<Answer> {
     let names: Vec<_> = keys.iter().map(Vec::as_slice).collect();
     for (key, result) in keys.iter().zip(store.delete_many(&names)) {
         if !result.with_context(|| format!("cannot delete {}", Text(key)))? {
-            eprintln!("there is no object with the key {}", Text(key));
+            note(format_args!("there is no object with the key {}", Text(key)));
             answer = Answer::No;
         }
     }
@@ -103,7 +101,20 @@ pub(crate) fn remove(arguments: &Rm) -> Result<Answer> {
     Ok(answer)
 }
 
-/// Reads a value, and no more than fits: somebody may name the wrong file.
+/// The length of the longest value that fits into the store.
+fn max_value(arguments: &Put) -> Result<u64> {
+    let device = Dispatcher::read_only(arguments.device.look()?)?;
+    match Copies::read(&device)?.newest() {
+        Some(store) => Ok(max_payload(store.slot_size.get(), store.block_size.get())),
+        None => {
+            drop(device);
+            // Which fails, and says why.
+            Ok(arguments.device.look_into_store(&arguments.opening)?.max_payload())
+        }
+    }
+}
+
+/// Reads a value, and no more than fits: the caller may name the wrong file.
 fn read_value(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let what = || match path {
         path if is_stream(path) => "cannot read the standard input".to_owned(),

@@ -2,25 +2,68 @@
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
-use std::io::{self, ErrorKind};
+use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, UNIX_EPOCH};
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use humantime::format_rfc3339_seconds;
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use raw_block_store::{Error as StoreError, Progress};
+
+use crate::Answer;
 
 /// What is well, and what is not; without colour where the output is no terminal.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
+/// This style if the standard output shows colours, else none.
+pub(crate) fn on_stdout(style: Style) -> Style {
+    match AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => Style::new(),
+        _ => style,
+    }
+}
+
+/// What failed when a command cannot print.
+pub(crate) const UNWRITTEN: &str = "cannot write to the standard output";
+
+/// Prints to the standard output what `write` writes.
+pub(crate) fn print(
+    write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> io::Result<()>,
+) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out).and_then(|()| out.flush()).context(UNWRITTEN)
+}
+
+/// Prints a line to the standard error. If that fails, the exit status still says what there is to say.
+pub(crate) fn note(line: fmt::Arguments<'_>) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
+/// What a command answers that has printed why: an output that failed hides no "no".
+pub(crate) fn answered(answer: Answer, printed: Result<()>) -> Result<Answer> {
+    match (answer, printed) {
+        (answer, Ok(())) => Ok(answer),
+        (Answer::Yes, Err(error)) => Err(error),
+        (Answer::No, Err(error)) => {
+            if !is_broken_pipe(&error) {
+                complain(&error);
+            }
+            Ok(Answer::No)
+        }
+    }
+}
+
 /// Prints an error, what caused it, and what to do about it.
 pub(crate) fn complain(error: &Error) {
-    anstream::eprintln!("{BAD}error:{BAD:#} {error:#}");
-    if let Some(advice) = error.chain().find_map(|cause| advice(cause.downcast_ref()?)) {
-        anstream::eprintln!("{advice}");
+    note(format_args!("{BAD}error:{BAD:#} {error:#}"));
+    if is_io_error(error, ErrorKind::FileTooLarge) {
+        note(format_args!("`ulimit -f` shows how far this process may write into a file"));
+    } else if let Some(advice) = error.chain().find_map(|cause| advice(cause.downcast_ref()?)) {
+        note(format_args!("{advice}"));
     }
 }
 
@@ -46,11 +89,18 @@ fn advice(error: &StoreError) -> Option<&'static str> {
     }
 }
 
-/// Whether somebody closed the other end of our output, as `head` does.
+/// Whether the reader closed the other end of our output, as `head` does.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-    })
+    is_io_error(error, ErrorKind::BrokenPipe)
+}
+
+/// Whether the operating system's error behind this one is of that kind.
+fn is_io_error(error: &Error, kind: ErrorKind) -> bool {
+    let os_error = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(StoreError::Device { error, .. }) => error.os_error(),
+        _ => cause.downcast_ref(),
+    });
+    os_error.is_some_and(|error| error.kind() == kind)
 }
 
 /// Shows how far something is that takes long, by a bar on the terminal; where there is none, shows nothing.

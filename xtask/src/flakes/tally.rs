@@ -1,0 +1,95 @@
+//! How often tests ran and failed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::batch::{Failure, What};
+use super::schedule::Batch;
+
+/// What has run and failed so far. Displayed, it is the report on what failed, most often first.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Runs by program and test; a process counts as a run of its program without a test.
+    runs: BTreeMap<(String, Option<String>), u64>,
+    failed: BTreeMap<(String, What), Failed>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    times: u64,
+    first_round: u64,
+    first_output: String,
+}
+
+impl Tally {
+    /// Adds a process that has ended.
+    pub(super) fn add(&mut self, batch: &Batch<'_>, failures: Vec<Failure>) {
+        let program = &batch.program.name;
+        let tests = batch.tests.iter().map(|&test| Some(test.to_owned()));
+        for test in tests.chain([None]) {
+            *self.runs.entry((program.clone(), test)).or_default() += 1;
+        }
+        for Failure { what, output } in failures {
+            let new = Failed { times: 0, first_round: batch.round, first_output: output };
+            self.failed.entry((program.clone(), what)).or_insert(new).times += 1;
+        }
+    }
+
+    /// Runs of tests.
+    pub(super) fn runs(&self) -> u64 {
+        self.runs.iter().filter(|((_, test), _)| test.is_some()).map(|(_, runs)| runs).sum()
+    }
+
+    /// How many tests, and programs whose processes did not end well, failed at least once.
+    pub(super) fn failed(&self) -> usize {
+        self.failed.len()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all: Vec<_> = self.failed.iter().collect();
+        all.sort_by_key(|(_, failed)| std::cmp::Reverse(failed.times));
+        for ((program, what), Failed { first_round, first_output, .. }) in &all {
+            writeln!(f, "\n---- {program}: {what}, in round {first_round}\n{first_output}")?;
+        }
+        if !all.is_empty() {
+            writeln!(f, "\nfailed:")?;
+        }
+        for ((program, what), Failed { times, .. }) in &all {
+            let test = if let What::Test(name) = what { Some(name.clone()) } else { None };
+            let runs = self.runs.get(&(program.clone(), test)).copied().unwrap_or_default();
+            writeln!(f, "{times} of {runs} times  {program}: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::programs::Program;
+
+    #[test]
+    fn it_is_counted_how_often_each_failed_with_its_first_output() {
+        let program = Program::named("package.program");
+        let mut tally = Tally::default();
+        assert_eq!((tally.to_string().as_str(), tally.failed()), ("", 0));
+        let failure =
+            |what: &What, output: &str| Failure { what: what.clone(), output: output.into() };
+        let (two, hung) = (What::Test("two".to_owned()), What::Hung);
+        let batch =
+            |tests: &[&'static str], round| Batch { program: &program, tests: tests.into(), round };
+        tally.add(&batch(&["one", "two"], 1), vec![]);
+        tally.add(&batch(&["two"], 2), vec![failure(&two, "first")]);
+        tally.add(&batch(&["one"], 2), vec![failure(&hung, "no result")]);
+        tally.add(&batch(&["two", "one"], 3), vec![failure(&two, "second")]);
+        assert_eq!((tally.runs(), tally.failed()), (6, 2));
+        let report = "\n---- package.program: two, in round 2\nfirst\n\
+            \n---- package.program: the process hung, in round 2\nno result\n\
+            \nfailed:\n\
+            2 of 3 times  package.program: two\n\
+            1 of 4 times  package.program: the process hung\n";
+        assert_eq!(tally.to_string(), report);
+    }
+}
