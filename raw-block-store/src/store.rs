@@ -24,7 +24,7 @@ use crate::space::Space;
 use crate::stats::{Counters, StoreStats};
 use crate::superblocks::{Found, Superblocks};
 use crate::verification::Unverified;
-use crate::{Error, FormatOptions, OpenOptions, Verification};
+use crate::{Error, FormatOptions, OpenOptions, Verification, zeroes};
 
 /// Keyed objects on one device.
 ///
@@ -79,8 +79,9 @@ impl Store {
     /// Makes an empty store on a device, whose contents are lost.
     ///
     /// # Errors
-    /// - [`Error::AlreadyAStore`] when there is one, also one that cannot be opened, and
-    ///   [`Error::Occupied`] when there is a file system or the like, unless `options.force` is set.
+    /// - Unless `options.force` is set, [`Error::AlreadyAStore`] when there is one, also one that cannot be opened,
+    ///   and [`Error::Occupied`] when there is a file system or the like, or the device is a regular file with any
+    ///   byte that is not zero. Of a regular file the first 4 MiB and the last 2 MiB are read, and samples between.
     /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
     ///   are impossible.
     /// - [`Error::Busy`] when a store on this backend is open.
@@ -92,9 +93,8 @@ impl Store {
         device.check_accepted(OpKind::Write).doing("format")?;
         let mut superblock = options.lay_out(device.geometry(), &name)?;
         let found = Superblocks::find(&device)?;
-        let occupied = signature::find(&device)?;
         if !options.force {
-            spare(&name, &found, &occupied)?;
+            spare(&name, &found, &signature::find(&device)?)?;
         }
         superblock.preamble.uuid = random()?;
         superblock.hash_key = random()?;
@@ -108,9 +108,18 @@ impl Store {
         if let Found::Store(found) = found {
             found.erase(&device)?;
         }
-        signature::erase(&device, &occupied)?;
+        if options.force {
+            signature::erase(&device)?;
+        }
         let mut superblocks = Superblocks::new(superblock);
         superblocks.erase(&device)?;
+        if device.geometry().regular_file {
+            // What a recovery or a checkpoint writes has its space from now on: a file system that runs full ends puts
+            // of new objects, and nothing else.
+            let regions = superblock.checkpoint_offset[0].get()..superblock.slots_offset.get();
+            let len = regions.end - regions.start;
+            zeroes::write(&device, regions.start, len, "allocate the regions of the store")?;
+        }
         let mut committed = Committed { number: 0, container: 1, last_number: 0 };
         let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
         checkpoint::write(&device, &superblock, &mut committed, contents, &device)?;
@@ -134,8 +143,8 @@ impl Store {
     /// Nothing is written before everything was checked; then the store is durably marked as open.
     ///
     /// # Errors
-    /// - [`Error::NotAStore`] when there is none, or none that this software and this device can
-    ///   handle.
+    /// - [`Error::NotAStore`] when there is none, [`Error::UnusableStore`] when there is one that this software or
+    ///   this device cannot handle.
     /// - [`Error::Busy`] when a store on this backend is open already.
     /// - [`Error::CheckpointLost`] when its newest checkpoint cannot be believed, [`Error::Damaged`] when
     ///   both cannot, [`Error::NewestLost`] when it was not closed in order and something cannot be read that
@@ -172,7 +181,7 @@ impl Store {
         let name = device.backend().device().to_owned();
         let mut superblocks = match Superblocks::find(&device)? {
             Found::Store(found) => *found,
-            Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
+            Found::Unusable(reason) => return Err(Error::UnusableStore { device: name, reason }),
             Found::Nothing => {
                 let reason = "there is no superblock; format the device to make a store".into();
                 return Err(Error::NotAStore { device: name, reason });
@@ -183,7 +192,7 @@ impl Store {
         if writes && unknown != 0 {
             let reason =
                 format!("it uses features {unknown:#x}, with which this software can only read it");
-            return Err(Error::NotAStore { device: name, reason });
+            return Err(Error::UnusableStore { device: name, reason });
         }
         let clean = superblocks.clean_checkpoint();
         let verified = clean.is_some_and(|(_, verified)| verified);
@@ -368,7 +377,7 @@ fn spare(device: &str, found: &Found, occupied: &[Signature]) -> Result<(), Erro
     let device = device.to_owned();
     let which = match found {
         Found::Nothing => {
-            return occupied.first().map_or(Ok(()), |&Signature { what, offset, .. }| {
+            return occupied.first().map_or(Ok(()), |&Signature { what, offset }| {
                 Err(Error::Occupied { device, what, offset })
             });
         }

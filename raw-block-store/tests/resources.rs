@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use common::{bytes, payload};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{temp_file, without_threads};
+use raw_block_core::conformance::fixture::{without_threads, zeroed_file};
 use raw_block_core::{Direct, ErrorKind, MemoryBackend};
 use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
 
@@ -66,7 +66,7 @@ fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
 #[test]
 fn without_threads_those_who_need_a_checkpoint_take_it() {
     for engine in ENGINES {
-        let file = match temp_file(LEN) {
+        let file = match zeroed_file(LEN) {
             Ok(file) => file,
             Err(skipped) => return skipped.tell(),
         };
@@ -102,7 +102,7 @@ fn without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_so
     ) {
         return;
     }
-    let file = match temp_file(LEN) {
+    let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
