@@ -76,6 +76,7 @@ impl Store {
         &self,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ScrubReport, Error> {
+        self.shared.check_process()?;
         let mut report = ScrubReport::default();
         self.scrub_superblocks(&mut report)?;
         let found = |error| Finding { key: None, error };

@@ -35,6 +35,9 @@ use crate::{Error, FormatOptions, OpenOptions, Verification, zeroes};
 /// What was put is durable after [`flush`](Store::flush). A store that is dropped without
 /// [`close`](Store::close) is recovered when it is opened again, as after a power cut.
 ///
+/// A process that is forked inherits its parent's stores, but not their threads and devices. Calls there fail with
+/// [`ErrorKind::Forked`](raw_block_core::ErrorKind::Forked), and dropping or closing one leaves the parent's as it is.
+///
 /// # Examples
 /// ```
 /// use std::sync::Arc;
@@ -271,6 +274,7 @@ impl Store {
     /// [`Error::Device`]; the store is then recovered when it is opened again. Always, if it was opened for
     /// reading alone.
     pub fn close(mut self) -> Result<(), Error> {
+        self.shared.check_process()?;
         self.checkpoints = None;
         self.shared.checkpoint()?;
         let unverified = self.unverified.is_left(|slot| self.shared.index.holds(slot));
@@ -333,6 +337,7 @@ impl Store {
     /// Sees to it that the next change finds room.
     pub(crate) fn spare_the_next(&self) {
         if let Some(checkpoints) = &self.checkpoints
+            && !self.shared.is_inherited()
             && self.shared.wants_checkpoint()
         {
             checkpoints.wake();
