@@ -45,6 +45,9 @@ pub struct Geometry {
     pub write_zeroes: bool,
     /// Whether the device was opened for reading alone: then nothing but [`OpKind::Read`] is supported.
     pub read_only: bool,
+    /// Whether it is a regular file: then its content may be of any kind, and the file system may have no space left
+    /// for the bytes that were never written.
+    pub regular_file: bool,
 }
 
 impl Geometry {
@@ -89,6 +92,7 @@ impl Geometry {
             discard: false,
             write_zeroes: false,
             read_only: false,
+            regular_file: false,
         })
     }
 

@@ -76,10 +76,16 @@ impl Signal {
 
 impl Drop for CheckpointThread {
     fn drop(&mut self) {
+        let thread = self.thread.take();
+        if self.shared.is_inherited() {
+            // The thread is not in this process, and may have held any lock when it was forked.
+            std::mem::forget(thread);
+            return;
+        }
         let _hurry = self.shared.pace.hurry();
         self.signal.lock().over = true;
         self.signal.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = thread {
             // What it panicked of, if it did, was printed.
             let _ = thread.join();
         }

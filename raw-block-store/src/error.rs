@@ -20,12 +20,20 @@ pub enum Error {
         /// Path or name of the device.
         device: String,
     },
-    /// There is no store on the device, or it can not be read by this software.
-    #[error("{device} holds no store that can be opened: {reason}")]
+    /// There is no store on the device.
+    #[error("{device} contains no store: {reason}")]
     NotAStore {
         /// Path or name of the device.
         device: String,
-        /// What was found instead.
+        /// What is missing.
+        reason: String,
+    },
+    /// There is a store on the device that this software, or this device, cannot open.
+    #[error("{device} contains a store that cannot be opened: {reason}")]
+    UnusableStore {
+        /// Path or name of the device.
+        device: String,
+        /// Why not.
         reason: String,
     },
     /// Formatting would destroy a store, perhaps one that this software cannot open.
@@ -37,13 +45,13 @@ pub enum Error {
         which: String,
     },
     /// Formatting would destroy something else.
-    #[error("{device} holds {what}, by what is at byte {offset}: force to overwrite it")]
+    #[error("{device} contains {what}, found at byte {offset}: force to overwrite it")]
     Occupied {
         /// Path or name of the device.
         device: String,
-        /// What it seems to be: a file system, a partition table, ...
+        /// What it seems to be: a file system, a partition table, in a regular file data of any kind, ...
         what: &'static str,
-        /// Where its magic number is, in bytes.
+        /// Where its magic number is, or its first byte that is not zero, in bytes.
         offset: u64,
     },
     /// A structure of the store cannot be believed.

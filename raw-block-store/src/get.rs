@@ -108,6 +108,7 @@ impl Store {
     /// Those of [`get_many`](Self::get_many).
     pub fn get(&self, key: &[u8]) -> Result<Option<Object>, Error> {
         const DOING: &str = "make room for an object";
+        self.shared.check_process()?;
         let hash = self.hash(key);
         loop {
             let Some(Located { entry, .. }) = self.shared.index.find(&hash) else {
@@ -162,6 +163,7 @@ impl Store {
         gets: &mut [Get<'_>],
         results: &mut Vec<Result<Option<Found>, Error>>,
     ) -> Result<(), Error> {
+        self.shared.check_process()?;
         let _getting = self.shared.begin_get();
         let hashes: Vec<_> = gets.iter().map(|get| self.hash(get.key)).collect();
         let mut located = Vec::with_capacity(gets.len());

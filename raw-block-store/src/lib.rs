@@ -48,6 +48,7 @@ mod store;
 mod superblocks;
 mod verification;
 mod walk;
+mod zeroes;
 
 pub use engine::{Engine, open_device, open_device_read_only};
 pub use error::Error;

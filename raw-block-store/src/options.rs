@@ -40,15 +40,16 @@ pub struct FormatOptions {
     /// alignment; 4096 if not given. Each object takes one block for its header, so larger blocks hold
     /// longer keys and smaller blocks waste less.
     pub block_size: Option<u32>,
-    /// How many slots to make; as many as fit if not given.
+    /// How many slots to make, at least 1; as many as fit if not given.
     pub slot_count: Option<u64>,
     /// How many blocks the delete log has, at least 1; by the number of slots if not given. When it is full,
     /// deletions wait for a checkpoint.
     pub delete_log_blocks: Option<u64>,
     /// A name for people, up to 64 bytes.
     pub label: String,
-    /// Overwrite a store that is there, or anything else that is recognised: a file system, a partition
-    /// table, a member of a volume.
+    /// Overwrite a store that is there, anything else that is recognised (a file system, a partition table, a member
+    /// of a volume), and a regular file with content. The places where other software looks for its signatures are
+    /// then overwritten with zeroes: the first 4 MiB and the last 2 MiB.
     pub force: bool,
 }
 
@@ -175,6 +176,12 @@ impl FormatOptions {
             ))
         };
         let wanted = self.slot_count.unwrap_or(1);
+        if !(1..=MAX_SLOT_COUNT).contains(&wanted) {
+            let rule = "a store has at least 1 slot and at most";
+            return Err(unsuitable(format!(
+                "{wanted} slots were asked for, and {rule} {MAX_SLOT_COUNT}"
+            )));
+        }
         let [_, second, last] =
             superblock_offsets(geometry.capacity).ok_or_else(|| too_small(wanted))?;
         let first_region = (second + SUPERBLOCK_CELL_LEN as u64).next_multiple_of(block);

@@ -73,6 +73,7 @@ impl Pin<'_> {
     /// 128-bit hash.
     pub fn read(&self, payload: &mut [u8], metadata: &mut [u8]) -> Result<Found, Error> {
         let began = Instant::now();
+        self.store.shared.check_process()?;
         let mut results = Vec::with_capacity(1);
         let get = Get::new(&self.key, payload).with_metadata(metadata);
         self.store.read_at(&mut [get], &[Some(self.located)], &mut results)?;
@@ -83,6 +84,9 @@ impl Pin<'_> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
+        if self.store.shared.is_inherited() {
+            return;
+        }
         self.store.shared.unpin(self.located.slot);
     }
 }

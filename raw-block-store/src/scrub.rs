@@ -81,6 +81,7 @@ impl Store {
         &self,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ScrubReport, Error> {
+        self.shared.check_process()?;
         let mut report = ScrubReport::default();
         self.scrub_superblocks(&mut report)?;
         if let Err(error) = self.shared.verify_checkpoint() {

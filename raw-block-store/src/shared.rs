@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-use raw_block_core::{Dispatcher, OpKind, waiting};
+use raw_block_core::{Dispatcher, ErrorKind, OpKind, waiting};
 
 use crate::Error;
 use crate::checkpoint::{self, Committed};
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// Held while a checkpoint is taken.
     committed: Mutex<Committed>,
     pub(crate) pace: Pace,
+    /// The process that opened the store: a forked child has neither its threads nor its device.
+    process: u32,
 }
 
 struct Waited {
@@ -64,7 +66,27 @@ impl Shared {
             over: Condvar::new(),
             committed: Mutex::new(committed),
             pace: Pace::default(),
+            process: std::process::id(),
         }
+    }
+
+    /// Whether this is a forked child of the process that opened the store.
+    pub(crate) fn is_inherited(&self) -> bool {
+        std::process::id() != self.process
+    }
+
+    /// Refuses calls in a forked child, before they take a lock that a thread of the parent held when it forked.
+    ///
+    /// # Errors
+    /// [`Error::Device`] of kind [`ErrorKind::Forked`].
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if !self.is_inherited() {
+            return Ok(());
+        }
+        let rule =
+            "this process is a forked child of the one that opened the store: open it here again";
+        let error = raw_block_core::Error::new(ErrorKind::Forked, "use a store", rule);
+        Err(error.on(self.device.backend().device())).doing("use the store")
     }
 
     /// Makes durable what is complete.
@@ -72,6 +94,7 @@ impl Shared {
         if Fault::FlushDoesNothing.is_on() {
             return Ok(());
         }
+        self.check_process()?;
         self.flush_device().doing("flush the store")
     }
 
@@ -85,6 +108,7 @@ impl Shared {
     /// Writes a checkpoint, beside changes and gets under way. Frees the slots and log blocks that waited
     /// for one, as far as it speaks for them.
     pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+        self.check_process()?;
         self.checkpoint_if(|_| true)
     }
 
@@ -184,6 +208,7 @@ impl Shared {
     /// [`Error::Full`] when there are none to be had, [`Error::Device`] when the device fails or takes no
     /// writes.
     pub(crate) fn begin_put(&self, count: usize) -> Result<Putting<'_>, Error> {
+        self.check_process()?;
         self.device.check_accepted(OpKind::Write).doing("put an object")?;
         let mut places = Vec::with_capacity(count);
         loop {
@@ -258,6 +283,7 @@ impl Shared {
     /// # Errors
     /// [`Error::Device`] when the device fails or takes no writes.
     pub(crate) fn begin_delete(&self, records: u64, per_block: u64) -> Result<Deleting<'_>, Error> {
+        self.check_process()?;
         self.device.check_accepted(OpKind::Write).doing("delete an object")?;
         loop {
             let (remedy, checkpoint) = {

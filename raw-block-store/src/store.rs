@@ -24,7 +24,7 @@ use crate::space::Space;
 use crate::stats::{Counters, StoreStats};
 use crate::superblocks::{Found, Superblocks};
 use crate::verification::Unverified;
-use crate::{Error, FormatOptions, OpenOptions, Verification};
+use crate::{Error, FormatOptions, OpenOptions, Verification, zeroes};
 
 /// Keyed objects on one device.
 ///
@@ -34,6 +34,9 @@ use crate::{Error, FormatOptions, OpenOptions, Verification};
 ///
 /// What was put is durable after [`flush`](Store::flush). A store that is dropped without
 /// [`close`](Store::close) is recovered when it is opened again, as after a power cut.
+///
+/// A process that is forked inherits its parent's stores, but not their threads and devices. Calls there fail with
+/// [`ErrorKind::Forked`](raw_block_core::ErrorKind::Forked), and dropping or closing one leaves the parent's as it is.
 ///
 /// # Examples
 /// ```
@@ -79,8 +82,9 @@ impl Store {
     /// Makes an empty store on a device, whose contents are lost.
     ///
     /// # Errors
-    /// - [`Error::AlreadyAStore`] when there is one, also one that cannot be opened, and
-    ///   [`Error::Occupied`] when there is a file system or the like, unless `options.force` is set.
+    /// - Unless `options.force` is set, [`Error::AlreadyAStore`] when there is one, also one that cannot be opened,
+    ///   and [`Error::Occupied`] when there is a file system or the like, or the device is a regular file with any
+    ///   byte that is not zero. Of a regular file the first 4 MiB and the last 2 MiB are read, and samples between.
     /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
     ///   are impossible.
     /// - [`Error::Busy`] when a store on this backend is open.
@@ -92,9 +96,8 @@ impl Store {
         device.check_accepted(OpKind::Write).doing("format")?;
         let mut superblock = options.lay_out(device.geometry(), &name)?;
         let found = Superblocks::find(&device)?;
-        let occupied = signature::find(&device)?;
         if !options.force {
-            spare(&name, &found, &occupied)?;
+            spare(&name, &found, &signature::find(&device)?)?;
         }
         superblock.preamble.uuid = random()?;
         superblock.hash_key = random()?;
@@ -108,9 +111,18 @@ impl Store {
         if let Found::Store(found) = found {
             found.erase(&device)?;
         }
-        signature::erase(&device, &occupied)?;
+        if options.force {
+            signature::erase(&device)?;
+        }
         let mut superblocks = Superblocks::new(superblock);
         superblocks.erase(&device)?;
+        if device.geometry().regular_file {
+            // What a recovery or a checkpoint writes has its space from now on: a file system that runs full ends puts
+            // of new objects, and nothing else.
+            let regions = superblock.checkpoint_offset[0].get()..superblock.slots_offset.get();
+            let len = regions.end - regions.start;
+            zeroes::write(&device, regions.start, len, "allocate the regions of the store")?;
+        }
         let mut committed = Committed { number: 0, container: 1, last_number: 0 };
         let contents = Contents { index: &index, covered: 0, next_sequence: 1 };
         checkpoint::write(&device, &superblock, &mut committed, contents, &device)?;
@@ -134,8 +146,8 @@ impl Store {
     /// Nothing is written before everything was checked; then the store is durably marked as open.
     ///
     /// # Errors
-    /// - [`Error::NotAStore`] when there is none, or none that this software and this device can
-    ///   handle.
+    /// - [`Error::NotAStore`] when there is none, [`Error::UnusableStore`] when there is one that this software or
+    ///   this device cannot handle.
     /// - [`Error::Busy`] when a store on this backend is open already.
     /// - [`Error::CheckpointLost`] when its newest checkpoint cannot be believed, [`Error::Damaged`] when
     ///   both cannot, [`Error::NewestLost`] when it was not closed in order and something cannot be read that
@@ -172,7 +184,7 @@ impl Store {
         let name = device.backend().device().to_owned();
         let mut superblocks = match Superblocks::find(&device)? {
             Found::Store(found) => *found,
-            Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
+            Found::Unusable(reason) => return Err(Error::UnusableStore { device: name, reason }),
             Found::Nothing => {
                 let reason = "there is no superblock; format the device to make a store".into();
                 return Err(Error::NotAStore { device: name, reason });
@@ -183,7 +195,7 @@ impl Store {
         if writes && unknown != 0 {
             let reason =
                 format!("it uses features {unknown:#x}, with which this software can only read it");
-            return Err(Error::NotAStore { device: name, reason });
+            return Err(Error::UnusableStore { device: name, reason });
         }
         let clean = superblocks.clean_checkpoint();
         let verified = clean.is_some_and(|(_, verified)| verified);
@@ -262,6 +274,7 @@ impl Store {
     /// [`Error::Device`]; the store is then recovered when it is opened again. Always, if it was opened for
     /// reading alone.
     pub fn close(mut self) -> Result<(), Error> {
+        self.shared.check_process()?;
         self.checkpoints = None;
         self.shared.checkpoint()?;
         let unverified = self.unverified.is_left(|slot| self.shared.index.holds(slot));
@@ -324,6 +337,7 @@ impl Store {
     /// Sees to it that the next change finds room.
     pub(crate) fn spare_the_next(&self) {
         if let Some(checkpoints) = &self.checkpoints
+            && !self.shared.is_inherited()
             && self.shared.wants_checkpoint()
         {
             checkpoints.wake();
@@ -368,7 +382,7 @@ fn spare(device: &str, found: &Found, occupied: &[Signature]) -> Result<(), Erro
     let device = device.to_owned();
     let which = match found {
         Found::Nothing => {
-            return occupied.first().map_or(Ok(()), |&Signature { what, offset, .. }| {
+            return occupied.first().map_or(Ok(()), |&Signature { what, offset }| {
                 Err(Error::Occupied { device, what, offset })
             });
         }

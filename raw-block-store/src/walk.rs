@@ -113,6 +113,7 @@ impl Store {
         mut visit: impl FnMut(&Located, Result<&[u8], Error>) -> ControlFlow<()>,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<bool, Error> {
+        self.shared.check_process()?;
         let slots = self.shared.layout.slot_count.get();
         let mut ahead = ReadAhead::new(&self.shared, longest, len)?;
         while let Some(piece) = ahead.next() {

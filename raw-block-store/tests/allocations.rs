@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{put_all, store_on};
-use raw_block_core::conformance::fixture::temp_file;
+use raw_block_core::conformance::fixture::zeroed_file;
 use raw_block_core::{AlignedBuf, Direct};
 use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
 
@@ -56,7 +56,7 @@ fn cost(store: &Store, keys: &[[u8; 2]], count: usize, buffers: &mut [AlignedBuf
 
 #[test]
 fn a_batch_of_many_keys_allocates_no_more_often_than_a_batch_of_few() {
-    let file = temp_file(64 << 20).unwrap();
+    let file = zeroed_file(64 << 20).unwrap();
     for engine in [Engine::Uring, Engine::Posix] {
         let device = open_device(file.path(), engine, Direct::Preferred).unwrap();
         let options = FormatOptions { force: true, ..FormatOptions::for_payloads(16384) };

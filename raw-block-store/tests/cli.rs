@@ -21,7 +21,7 @@ const NONE: [&str; 0] = [];
 
 /// A file of 4 MiB, in which nothing is a store.
 fn device() -> Option<TempFile> {
-    fixture::temp_file(4 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
+    fixture::zeroed_file(4 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
 }
 
 /// Such a file with an empty store for values of up to 16 KiB.

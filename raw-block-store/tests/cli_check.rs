@@ -72,7 +72,7 @@ enum Decay {
 
 #[test]
 fn every_damage_is_found_and_its_place_is_named() {
-    let file = match fixture::temp_file(1 << 20) {
+    let file = match fixture::zeroed_file(1 << 20) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -139,7 +139,7 @@ fn every_damage_is_found_and_its_place_is_named() {
 
 #[test]
 fn a_damaged_payload_is_named_by_its_key() {
-    let file = match fixture::temp_file(1 << 20) {
+    let file = match fixture::zeroed_file(1 << 20) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };

@@ -9,14 +9,14 @@ mod tool;
 
 use std::process::Command;
 
-use raw_block_core::conformance::fixture::{LoopDevice, temp_file, without_io_uring};
+use raw_block_core::conformance::fixture::{LoopDevice, without_io_uring, zeroed_file};
 use tool::{done, run, run_with_input};
 
 const NONE: [&str; 0] = [];
 
 #[test]
 fn where_io_uring_is_forbidden_posix_takes_its_place_and_says_so() {
-    let file = match temp_file(4 << 20) {
+    let file = match zeroed_file(4 << 20) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };

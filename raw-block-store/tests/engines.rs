@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{bytes, payload, put_all, store_on};
-use raw_block_core::conformance::fixture::{LoopDevice, temp_file, without_io_uring};
+use raw_block_core::conformance::fixture::{LoopDevice, without_io_uring, zeroed_file};
 use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, FormatOptions, Put, Store, open_device};
 
@@ -65,7 +65,7 @@ fn mix(path: &Path) {
 
 #[test]
 fn what_one_engine_wrote_to_a_file_every_other_reads() {
-    mix(temp_file(LEN).unwrap().path());
+    mix(zeroed_file(LEN).unwrap().path());
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn what_one_engine_wrote_to_a_block_device_every_other_reads() {
 
 #[test]
 fn a_batch_of_puts_is_one_submission_on_the_ring_and_so_is_a_batch_of_gets() {
-    let file = temp_file(LEN).unwrap();
+    let file = zeroed_file(LEN).unwrap();
     let device = open(file.path(), (Engine::Uring, Direct::Preferred));
     let store = store_on(&device, &FormatOptions::for_payloads(256 << 10));
     let value = bytes(1, 256 << 10);
@@ -97,7 +97,7 @@ fn a_batch_of_puts_is_one_submission_on_the_ring_and_so_is_a_batch_of_gets() {
 
 #[test]
 fn a_second_store_on_the_same_file_is_refused() {
-    let file = temp_file(LEN).unwrap();
+    let file = zeroed_file(LEN).unwrap();
     let _first = open(file.path(), (Engine::Uring, Direct::Preferred));
     for engine in [Engine::Posix, Engine::Uring] {
         let error = open_device(file.path(), engine, Direct::Preferred).map(drop).unwrap_err();
@@ -107,7 +107,7 @@ fn a_second_store_on_the_same_file_is_refused() {
 
 #[test]
 fn the_automatic_choice_is_the_ring_and_posix_where_that_is_forbidden() {
-    let file = temp_file(LEN).unwrap();
+    let file = zeroed_file(LEN).unwrap();
     let choice = || open(file.path(), (Engine::Auto, Direct::Preferred)).engine().to_owned();
     assert_eq!(choice(), "uring");
     for errno in [libc::EPERM, libc::ENOSYS] {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use common::faulty::{Fate, Faulty};
 use common::{payload, put_all, store};
-use raw_block_core::{Geometry, MemoryBackend, OpKind};
+use raw_block_core::{Geometry, IoBackend, MemoryBackend, OpKind};
 use raw_block_store::format::{Superblock, crc32c};
 use raw_block_store::{Error, FormatOptions, OpenOptions, Put, Store};
 
@@ -271,7 +271,39 @@ fn impossible_labels_and_blocks_are_said_to_be_unsuitable() {
     geometry.transfer_alignment = 8192;
     let device = Arc::new(MemoryBackend::with_geometry(geometry));
     assert!(matches!(Store::format(device.clone(), &options(4)), Err(Error::Unsuitable { .. })));
-    assert!(matches!(Store::open(device), Err(Error::NotAStore { .. })));
+    assert!(matches!(Store::open(device), Err(Error::UnusableStore { .. })));
+}
+
+#[test]
+fn an_impossible_number_of_slots_is_the_reason_given() {
+    for slots in [0, (1 << 32) + 1, u64::MAX] {
+        let refused = Store::format(Faulty::new(8 << 20).backend(), &options(slots));
+        let Err(Error::Unsuitable { reason, .. }) = refused else { panic!("{refused:?}") };
+        assert!(reason.contains("at least 1 slot and at most 4294967296"), "{reason}");
+    }
+    let refused = Store::format(Faulty::new(8 << 20).backend(), &options(1 << 20));
+    assert!(matches!(refused, Err(Error::Unsuitable { reason, .. }) if reason.contains("too few")));
+}
+
+#[test]
+fn to_format_is_advised_only_where_there_is_no_store() {
+    let device = Faulty::new(8 << 20).backend();
+    let advised = |device: &Arc<dyn IoBackend>| {
+        let error = Store::open(device.clone()).unwrap_err();
+        (matches!(error, Error::NotAStore { .. }), error.to_string().contains("format"))
+    };
+    assert_eq!(advised(&device), (true, true));
+    Store::format(device.clone(), &options(4)).unwrap();
+    let cells = [0, 4096, (8 << 20) - 4096];
+    // Damaged copies, then a device that became too short for the store.
+    let superblock = common::read(&device, 0, 4096);
+    for offset in cells {
+        common::flip(&device, offset + 64);
+    }
+    assert_eq!(advised(&device), (false, false));
+    let short = Faulty::new(4 << 20).backend();
+    common::write(&short, 0, &superblock);
+    assert_eq!(advised(&short), (false, false));
 }
 
 #[test]

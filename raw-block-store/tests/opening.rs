@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::{flip, memory, payload, slot_offset, store_on, write};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
+use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
 use raw_block_core::{Direct, ErrorKind};
 use raw_block_store::{
     Engine, Error, FormatOptions, Put, Store, open_device, open_device_read_only,
@@ -40,7 +40,7 @@ fn refused(path: &Path) -> (ErrorKind, String) {
 
 #[test]
 fn a_symbolic_link_stands_for_what_it_points_to_and_leads_nowhere_else() {
-    let file = match temp_file(LEN) {
+    let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -196,7 +196,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
         println!("\nit is open");
         thread::sleep(Duration::from_secs(600));
     }
-    let file = match temp_file(LEN) {
+    let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -225,7 +225,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
 
 #[test]
 fn a_program_that_is_started_meanwhile_gets_neither_the_device_nor_a_ring() {
-    let file = match temp_file(LEN) {
+    let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };

@@ -83,7 +83,7 @@ fn everything_is_found_and_nothing_but_reads_reaches_the_device() {
 
 #[test]
 fn a_device_that_was_opened_for_reading_is_not_opened_for_writing() {
-    let file = match fixture::temp_file(LEN as u64) {
+    let file = match fixture::zeroed_file(LEN as u64) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -99,7 +99,7 @@ fn a_device_that_was_opened_for_reading_is_not_opened_for_writing() {
 
 #[test]
 fn a_file_without_permission_to_write_is_read_by_several_at_once_and_written_by_none() {
-    let file = match fixture::temp_file(LEN as u64) {
+    let file = match fixture::zeroed_file(LEN as u64) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -143,7 +143,7 @@ fn a_store_with_features_that_only_writers_must_know_can_be_read() {
     superblock.encode(&mut image[..4096]).unwrap();
     let device = Faulty::holding(image);
     match Store::open(device.backend()) {
-        Err(Error::NotAStore { reason, .. }) => assert!(reason.contains("0x4"), "{reason}"),
+        Err(Error::UnusableStore { reason, .. }) => assert!(reason.contains("0x4"), "{reason}"),
         other => panic!("{other:?}"),
     }
     let store = Store::open_read_only(device.backend(), &OpenOptions::default()).unwrap();

@@ -149,7 +149,7 @@ fn one_good_copy_of_the_superblock_is_enough_and_repairs_the_others() {
 #[test]
 fn a_device_without_a_valid_superblock_is_no_store() {
     let reason = |device: &Arc<dyn IoBackend>| match Store::open(device.clone()) {
-        Err(Error::NotAStore { reason, .. }) => reason,
+        Err(Error::NotAStore { reason, .. } | Error::UnusableStore { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
     assert!(reason(&memory(1 << 20)).contains("there is no superblock"));
@@ -253,7 +253,7 @@ fn a_store_on_a_device_that_became_longer_opens_and_on_a_shorter_one_does_not() 
     write(&shorter, 0, &image[..32 << 20]);
     assert!(matches!(
         Store::open(shorter),
-        Err(Error::NotAStore { reason, .. }) if reason.contains("has only 33554432")
+        Err(Error::UnusableStore { reason, .. }) if reason.contains("has only 33554432")
     ));
 }
 

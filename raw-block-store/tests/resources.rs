@@ -8,12 +8,13 @@ mod common;
 use std::env;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use common::{bytes, payload};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{temp_file, without_threads};
+use raw_block_core::conformance::fixture::{without_threads, zeroed_file};
 use raw_block_core::{Direct, ErrorKind, MemoryBackend};
 use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
 
@@ -66,7 +67,7 @@ fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
 #[test]
 fn without_threads_those_who_need_a_checkpoint_take_it() {
     for engine in ENGINES {
-        let file = match temp_file(LEN) {
+        let file = match zeroed_file(LEN) {
             Ok(file) => file,
             Err(skipped) => return skipped.tell(),
         };
@@ -102,7 +103,7 @@ fn without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_so
     ) {
         return;
     }
-    let file = match temp_file(LEN) {
+    let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -224,4 +225,92 @@ fn fill(file: &File, left: u64) {
         len += 4096;
     }
     file.set_len(len.saturating_sub(left)).unwrap();
+}
+
+/// Mounts a file system of a few MiB; `false` where this system cannot.
+fn mount(kind: &str, directory: &Path, image: &Path) -> bool {
+    let done = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    if kind == "tmpfs" {
+        let mut mount = Command::new("mount");
+        return done(mount.args(["-t", "tmpfs", "-o", "size=6m", "none"]).arg(directory));
+    }
+    File::create(image).unwrap().set_len(16 << 20).unwrap();
+    let mut make = Command::new("/usr/sbin/mkfs.ext4");
+    done(make.args(["-q", "-F", "-m", "0"]).arg(image))
+        && done(Command::new("mount").args(["-o", "loop"]).args([image, directory]))
+}
+
+#[test]
+fn on_a_full_file_system_deleting_closing_and_opening_work() {
+    let alone = ["unshare", "--mount", "--propagation", "private", "--"];
+    // SAFETY: it only asks.
+    if unsafe { libc::geteuid() } != 0 {
+        return Skipped::because("only root mounts a file system").tell();
+    }
+    if ran_again("on_a_full_file_system_deleting_closing_and_opening_work", &alone) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["tmpfs", "ext4"] {
+        let directory = folder.path().join(kind);
+        std::fs::create_dir(&directory).unwrap();
+        if !mount(kind, &directory, &folder.path().join("image")) {
+            Skipped::because(format!("no {kind} can be mounted")).tell();
+            continue;
+        }
+        for engine in ENGINES {
+            for direct in [Direct::Preferred, Direct::Off] {
+                delete_close_and_open_when_full(&directory, engine, direct);
+            }
+        }
+        // The kernel may still be taking rings down.
+        assert!(Command::new("umount").arg("--lazy").arg(&directory).status().unwrap().success());
+    }
+}
+
+fn delete_close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
+    let (path, other) = (directory.join("sparse"), directory.join("other"));
+    File::create(&path).unwrap().set_len(LEN).unwrap();
+    let open = || Store::open(open_device(&path, engine, direct).unwrap()).unwrap();
+    let options = FormatOptions { force: false, ..format() };
+    Store::format(open_device(&path, engine, direct).unwrap(), &options).unwrap();
+    // Full before the store was written to at all.
+    fill(&File::create(&other).unwrap(), 0);
+    let store = open();
+    let refused = |store: &Store| {
+        let error = store.put(b"key", &bytes(0, PAYLOAD)).unwrap_err();
+        assert!(
+            matches!(&error, Error::Device { error, .. } if error.kind() == ErrorKind::NoSpace),
+            "{error}"
+        );
+    };
+    refused(&store);
+    store.close().unwrap();
+    std::fs::remove_file(&other).unwrap();
+    let store = open();
+    for key in 0..4 {
+        store.put(&[key], &bytes(key.into(), PAYLOAD)).unwrap();
+    }
+    store.flush().unwrap();
+    fill(&File::create(&other).unwrap(), 0);
+    // More deletions than the log has blocks, so that checkpoints are written as well.
+    for _ in 0..6 {
+        store.delete_many(&[b"missing"]).remove(0).unwrap();
+    }
+    assert!(store.delete_many(&[&[0]]).remove(0).unwrap());
+    refused(&store);
+    store.flush().unwrap();
+    drop(store);
+    let store = open();
+    assert!(store.delete_many(&[&[1]]).remove(0).unwrap());
+    store.close().unwrap();
+    let store = open();
+    for key in 0..4 {
+        let expected = (key > 1).then(|| bytes(key.into(), PAYLOAD));
+        assert_eq!(payload(&store, &[key]), expected);
+    }
+    std::fs::remove_file(&other).unwrap();
+    store.put(b"key", &bytes(9, PAYLOAD)).unwrap();
+    store.close().unwrap();
+    std::fs::remove_file(&path).unwrap();
 }

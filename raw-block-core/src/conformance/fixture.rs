@@ -49,12 +49,28 @@ impl TempFile {
 /// # Panics
 /// When the file cannot be filled.
 pub fn temp_file(len: u64) -> Result<TempFile, Skipped> {
+    filled_file(len, &pattern(len, 1 << 20))
+}
+
+/// A file like that of [`temp_file`], of zeroes: a store can be made in it.
+///
+/// # Errors
+/// Those of [`temp_file`].
+///
+/// # Panics
+/// As [`temp_file`].
+pub fn zeroed_file(len: u64) -> Result<TempFile, Skipped> {
+    filled_file(len, &vec![0; 1 << 20])
+}
+
+fn filled_file(len: u64, chunk: &[u8]) -> Result<TempFile, Skipped> {
     let mut file = disk_directories()
         .find_map(|directory| {
             tempfile::Builder::new().prefix("raw-block-").tempfile_in(directory).ok()
         })
         .ok_or_else(|| Skipped::because("no directory on a disk can be written to"))?;
-    fill(&mut file, len).unwrap_or_else(|error| panic!("fill {}: {error}", file.path().display()));
+    fill(&mut file, len, chunk)
+        .unwrap_or_else(|error| panic!("fill {}: {error}", file.path().display()));
     Ok(TempFile(file.into_temp_path()))
 }
 
@@ -67,8 +83,7 @@ fn disk_directories() -> impl Iterator<Item = PathBuf> {
         .filter(|path| statfs(path).is_ok_and(|answer| answer.filesystem_type() != TMPFS_MAGIC))
 }
 
-fn fill(file: &mut NamedTempFile, len: u64) -> io::Result<()> {
-    let chunk = pattern(len, 1 << 20);
+fn fill(file: &mut NamedTempFile, len: u64, chunk: &[u8]) -> io::Result<()> {
     let mut left = len;
     while left > 0 {
         let part = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));

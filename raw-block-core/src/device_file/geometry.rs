@@ -38,6 +38,7 @@ pub(super) fn of(file: &File, is_block_device: bool, direct: bool) -> Result<Geo
 fn of_file(file: &File) -> Result<Geometry, Error> {
     let capacity = file.metadata().map_err(|error| Error::os("ask for the size", error))?.len();
     let mut geometry = Geometry::new(capacity, MIN_LOGICAL_BLOCK)?;
+    geometry.regular_file = true;
     // By fallocate(2); a file system that lacks one of them says so when it is asked.
     geometry.discard = true;
     geometry.write_zeroes = true;

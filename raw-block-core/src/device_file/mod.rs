@@ -1,6 +1,7 @@
 //! A file or block device, opened carefully. Backends that do their transfers on a file descriptor
 //! start from here.
 
+mod cache;
 mod geometry;
 mod ranges;
 
@@ -27,7 +28,7 @@ pub enum Direct {
     /// Bypass the page cache where the file system can; [`DeviceFile::is_direct`] tells.
     #[default]
     Preferred,
-    /// Go through the page cache.
+    /// Go through the page cache. It is empty when the device has been opened.
     Off,
 }
 
@@ -36,6 +37,8 @@ pub enum Direct {
 /// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
 /// `flock(2)`, exclusively by those who write, together by those who only read. Both end with the process,
 /// however it ends. Nothing is written by opening, and a symbolic link stands for what it points to.
+/// Where transfers go through the page cache, opening writes back what the cache holds of the device and drops it: reads
+/// return what the medium holds, also after the kernel failed to write an earlier process's pages back.
 ///
 /// Its size is asked for once. If somebody else makes a file shorter later, reads behind its end fail,
 /// and writes there make it longer again, as the system does it.
@@ -129,6 +132,9 @@ impl DeviceFile {
             ));
         }
         lock(&file, read_only)?;
+        if !direct {
+            cache::drop_cached(&file, name)?;
+        }
         let mut geometry = geometry::of(&file, is_block_device, direct)?;
         geometry.read_only = read_only;
         Ok(Self { file, path: Arc::clone(name), direct, is_block_device, geometry })

@@ -72,8 +72,9 @@ fn advice(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::NotAStore { .. } => Some(
             "`rawblock dump PATH` shows what is left of a superblock; `rawblock format PATH --value-size \
-             SIZE` makes a store, and what is there is lost",
+             SIZE` makes a store",
         ),
+        StoreError::UnusableStore { .. } => Some("`rawblock dump PATH` shows its superblocks"),
         StoreError::AlreadyAStore { .. } => {
             Some("`rawblock format --force` overwrites it; `rawblock info PATH` tells what it is")
         }
