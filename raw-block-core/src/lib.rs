@@ -44,7 +44,7 @@ pub use dispatch::{
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use geometry::{Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
 pub use memory::MemoryBackend;
-pub use op::{Op, OpKind, WriteOptions};
+pub use op::{MAX_CALL_BYTES, Op, OpKind, WriteOptions};
 pub use stats::{Stats, StatsSnapshot};
 pub use transfer::{OwnedTransfer, ReadAt, Transfer, WriteAt, can_batch};
 
