@@ -57,8 +57,11 @@ impl InFlight {
             // there.
             libc::EINVAL if self.op.kind() == OpKind::Read && self.advanced => Verdict::EndOfDevice,
             // A file system that knows holes but no zeroes; a discard of a block device before Linux 6.12; all
-            // of them where completions are polled for. What is a true error comes back from the call.
-            libc::EOPNOTSUPP | libc::EINVAL if !self.op.kind().transfers() => Verdict::NeedsCall,
+            // of them where completions are polled for; a part of a block (EINVAL), or a page cache that the
+            // kernel cannot drop (EBUSY), on a block device. What is a true error comes back from the call.
+            libc::EOPNOTSUPP | libc::EINVAL | libc::EBUSY if !self.op.kind().transfers() => {
+                Verdict::NeedsCall
+            }
             errno => Verdict::Failed(errno),
         }
     }
