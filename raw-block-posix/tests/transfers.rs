@@ -1,11 +1,16 @@
 //! Transfers that a healthy device never sees, and what the counters say of the others.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::num::NonZero;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, Error, ErrorKind, ReadAt, WriteAt};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use tempfile::NamedTempFile;
@@ -121,4 +126,41 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
     assert_eq!(found.len(), LEN);
     assert!(found[512..101 * 512].iter().all(|&byte| byte == 0));
     assert_eq!((found[511], found[101 * 512]), (9, 9));
+}
+
+/// Memory of memfd_secret(2), which the kernel pins for no transfer.
+fn secret_memory(len: usize) -> nix::Result<&'static mut [u8]> {
+    // SAFETY: this call takes one number, and opens a file.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, 0) };
+    let fd = Errno::result(fd).and_then(|fd| i32::try_from(fd).map_err(|_| Errno::EBADF))?;
+    // SAFETY: the file was opened just now, and nothing else closes it.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    file.set_len(len as u64).map_err(|_| Errno::ENOMEM)?;
+    let (access, len) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, NonZero::new(len).unwrap());
+    // SAFETY: a new mapping of a file that nothing else uses, at an address that the kernel picks.
+    let start = unsafe { mmap(None, len, access, MapFlags::MAP_SHARED, &file, 0) }?;
+    // SAFETY: the mapping is as long, zeroed, named by nothing else, and never unmapped.
+    Ok(unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), len.get()) })
+}
+
+#[test]
+fn memory_that_the_kernel_cannot_pin_is_copied() {
+    let memory = match secret_memory(2 * LEN) {
+        Ok(memory) => memory,
+        Err(errno) => {
+            let _ = writeln!(io::stderr(), "skipped: no memory is kept secret: {errno}");
+            return;
+        }
+    };
+    for direct in [Direct::Preferred, Direct::Off] {
+        let file = file();
+        let device = open(file.path(), direct, 2);
+        let (written, found) = memory.split_at_mut(LEN);
+        written.fill(7);
+        device.write_buffers(&[WriteAt::new(0, &written[..LEN / 2])]).all().unwrap();
+        device.read_buffers(&mut [ReadAt::new(0, found)]).all().unwrap();
+        let halves = found.split_at(LEN / 2);
+        assert!(halves.0.iter().all(|&byte| byte == 7), "{direct:?}");
+        assert!(halves.1.iter().all(|&byte| byte == 9), "{direct:?}");
+    }
 }
