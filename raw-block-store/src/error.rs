@@ -56,7 +56,7 @@ pub enum Error {
         /// Which rule it breaks.
         damage: Damage,
     },
-    /// The device does not fit what the store, or the caller, wants of it.
+    /// The device does not fit what the store, or the caller, wants of it. A store may be on it.
     #[error("{device} cannot hold this store: {reason}")]
     Unsuitable {
         /// Path or name of the device.

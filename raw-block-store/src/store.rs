@@ -134,8 +134,9 @@ impl Store {
     /// Nothing is written before everything was checked; then the store is durably marked as open.
     ///
     /// # Errors
-    /// - [`Error::NotAStore`] when there is none, or none that this software and this device can
-    ///   handle.
+    /// - [`Error::NotAStore`] when there is none, or none that this software can handle.
+    /// - [`Error::Unsuitable`] when the device is shorter than the store, or its transfers are multiples of
+    ///   more than the store's blocks.
     /// - [`Error::Busy`] when a store on this backend is open already.
     /// - [`Error::CheckpointLost`] when its newest checkpoint cannot be believed, [`Error::Damaged`] when
     ///   both cannot, [`Error::NewestLost`] when it was not closed in order and something cannot be read that
@@ -173,6 +174,7 @@ impl Store {
         let mut superblocks = match Superblocks::find(&device)? {
             Found::Store(found) => *found,
             Found::Unusable(reason) => return Err(Error::NotAStore { device: name, reason }),
+            Found::Unsuitable(reason) => return Err(Error::Unsuitable { device: name, reason }),
             Found::Nothing => {
                 let reason = "there is no superblock; format the device to make a store".into();
                 return Err(Error::NotAStore { device: name, reason });
@@ -372,7 +374,9 @@ fn spare(device: &str, found: &Found, occupied: &[Signature]) -> Result<(), Erro
                 Err(Error::Occupied { device, what, offset })
             });
         }
-        Found::Unusable(reason) => format!("which cannot be opened, because {reason}"),
+        Found::Unusable(reason) | Found::Unsuitable(reason) => {
+            format!("which cannot be opened, because {reason}")
+        }
         Found::Store(found) => format!("labelled {:?}", found.current().label()),
     };
     Err(Error::AlreadyAStore { device, which })

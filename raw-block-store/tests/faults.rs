@@ -271,7 +271,7 @@ fn impossible_labels_and_blocks_are_said_to_be_unsuitable() {
     geometry.transfer_alignment = 8192;
     let device = Arc::new(MemoryBackend::with_geometry(geometry));
     assert!(matches!(Store::format(device.clone(), &options(4)), Err(Error::Unsuitable { .. })));
-    assert!(matches!(Store::open(device), Err(Error::NotAStore { .. })));
+    assert!(matches!(Store::open(device), Err(Error::Unsuitable { .. })));
 }
 
 #[test]

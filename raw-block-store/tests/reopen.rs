@@ -253,7 +253,7 @@ fn a_store_on_a_device_that_became_longer_opens_and_on_a_shorter_one_does_not() 
     write(&shorter, 0, &image[..32 << 20]);
     assert!(matches!(
         Store::open(shorter),
-        Err(Error::NotAStore { reason, .. }) if reason.contains("has only 33554432")
+        Err(Error::Unsuitable { reason, .. }) if reason.contains("has only 33554432")
     ));
 }
 
