@@ -15,7 +15,7 @@ pub const MIN_LOGICAL_BLOCK: u32 = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Geometry {
-    /// Usable size in bytes, a multiple of `logical_block`.
+    /// Usable size in bytes, a multiple of `transfer_alignment`.
     pub capacity: u64,
     /// The device's smallest addressable unit (LBA) in bytes: a power of two.
     ///
@@ -23,7 +23,8 @@ pub struct Geometry {
     /// blocks, also on a device that writes more than one block atomically: its transfers are merged
     /// with others and split into commands.
     pub logical_block: u32,
-    /// Offsets, lengths and segment lengths are multiples of this many bytes: a power of two.
+    /// Offsets, lengths and segment lengths are multiples of this many bytes: 1 where the page cache is
+    /// between, otherwise a power of two of at least `logical_block`.
     pub transfer_alignment: u32,
     /// Memory addresses of segments are multiples of this many bytes: a power of two.
     pub memory_alignment: u32,

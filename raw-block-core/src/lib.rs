@@ -45,7 +45,7 @@ pub use error::{Error, ErrorClass, ErrorKind};
 pub use flush_state::FlushState;
 pub use geometry::{Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
 pub use memory::MemoryBackend;
-pub use op::{Op, OpKind, WriteOptions};
+pub use op::{MAX_CALL_BYTES, Op, OpKind, WriteOptions};
 pub use stats::{Stats, StatsSnapshot};
 pub use transfer::{OwnedTransfer, ReadAt, Transfer, WriteAt, can_batch};
 

@@ -7,6 +7,12 @@ use std::sync::Arc;
 
 use crate::{AlignedBuf, Completion, Error, ErrorClass, ErrorKind};
 
+/// The most bytes that one system call should be asked to move.
+///
+/// The kernel moves at most 2 GiB less a page (`read(2)`), and leaves the rest to the next call. With blocks
+/// above 4 KiB that is no multiple of the block, and `O_DIRECT` refuses it. This limit is a multiple of any block.
+pub const MAX_CALL_BYTES: usize = 1 << 30;
+
 /// What an op does: the whole set, which every backend knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpKind {
@@ -194,6 +200,15 @@ impl Op {
         }
     }
 
+    /// The segments for the next system call: at most `max_segments`, together at most [`MAX_CALL_BYTES`] long.
+    ///
+    /// The call ends between two segments, and so between two blocks. If the first segment alone is longer, it is
+    /// the only one, and the caller cuts it at [`MAX_CALL_BYTES`].
+    #[must_use]
+    pub fn iovecs_for_call(&self, max_segments: usize) -> &[libc::iovec] {
+        fitting(self.iovecs(), max_segments)
+    }
+
     /// The memory that a write takes its bytes from; empty for any other kind.
     #[must_use]
     pub fn source(&self) -> &[IoSlice<'_>] {
@@ -250,24 +265,31 @@ impl Op {
         Completion { op: self, result: Ok(()) }
     }
 
-    /// Gives the op back as failed; the error gets the op's kind, offset and length.
+    /// The error of an op that never began, or has ended, with the op's kind, offset and length.
     ///
-    /// For an op that never began, or has ended. The class of the error follows from `source`:
-    /// [`Unknown`](ErrorClass::Unknown) if the device did not answer a write in time (`ETIMEDOUT`) or the path to it
-    /// was lost (`ENOLINK`), because the device may still carry out what it has received. The error of a flush is
-    /// never of class [`NotStarted`](ErrorClass::NotStarted): the kernel may have reported, and forgotten, that earlier
-    /// writes failed. A backend that knows better says so by [`fail_with`](Self::fail_with).
+    /// Its class follows from `source`: [`Unknown`](ErrorClass::Unknown) if the device did not answer a write in time
+    /// (`ETIMEDOUT`) or the path to it was lost (`ENOLINK`), because the device may still carry out what it has
+    /// received. The error of a flush is never of class [`NotStarted`](ErrorClass::NotStarted): the kernel may have
+    /// reported, and forgotten, that earlier writes failed. A backend that knows better says so by
+    /// [`Error::with_class`].
+    #[must_use]
+    pub fn error(&self, source: std::io::Error) -> Error {
+        let unanswered = matches!(source.raw_os_error(), Some(libc::ETIMEDOUT | libc::ENOLINK));
+        let error = Error::os(self.kind.name(), source).at(self.offset, self.len);
+        if self.kind.modifies() && unanswered {
+            error.with_class(ErrorClass::Unknown)
+        } else if self.kind == OpKind::Flush && error.class() == ErrorClass::NotStarted {
+            error.with_class(ErrorClass::Failed)
+        } else {
+            error
+        }
+    }
+
+    /// Gives the op back as failed with the [error](Self::error) that `source` makes.
     #[must_use]
     pub fn fail(self, source: std::io::Error) -> Completion {
-        let unanswered = matches!(source.raw_os_error(), Some(libc::ETIMEDOUT | libc::ENOLINK));
-        let mut error = Error::os(self.kind.name(), source).at(self.offset, self.len);
-        if self.kind == OpKind::Flush && error.class() == ErrorClass::NotStarted {
-            error = error.with_class(ErrorClass::Failed);
-        }
-        if self.kind.modifies() && unanswered {
-            error = error.with_class(ErrorClass::Unknown);
-        }
-        Completion { op: self, result: Err(error) }
+        let error = self.error(source);
+        self.fail_with(error)
     }
 
     /// Gives the op back as failed with this error, which names the place itself.
@@ -291,6 +313,16 @@ impl Op {
     }
 }
 
+/// The first of `segments` that one system call takes.
+fn fitting(segments: &[libc::iovec], max_segments: usize) -> &[libc::iovec] {
+    let mut left = MAX_CALL_BYTES;
+    let fits = |segment: &&libc::iovec| {
+        left.checked_sub(segment.iov_len).map(|rest| left = rest).is_some()
+    };
+    let count = segments.iter().take(max_segments).take_while(fits).count();
+    &segments[..count.max(1).min(segments.len())]
+}
+
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Op")
@@ -299,5 +331,39 @@ impl fmt::Debug for Op {
             .field("len", &self.len)
             .field("segments", &self.segment_count)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many segments of these lengths one call takes.
+    fn count(lens: &[usize], max_segments: usize) -> usize {
+        let segment = |&iov_len: &usize| libc::iovec { iov_base: std::ptr::null_mut(), iov_len };
+        let segments: Vec<_> = lens.iter().map(segment).collect();
+        fitting(&segments, max_segments).len()
+    }
+
+    #[test]
+    fn a_call_takes_no_more_segments_than_it_may() {
+        assert_eq!(count(&[], 8), 0);
+        assert_eq!(count(&[512; 20], 8), 8);
+        assert_eq!(count(&[512; 8], 8), 8);
+        assert_eq!(count(&[512; 3], 8), 3);
+    }
+
+    #[test]
+    fn a_call_ends_between_two_segments_below_the_kernels_limit() {
+        assert_eq!(count(&[3 << 20; 1024], 1024), 341);
+        assert_eq!(count(&[MAX_CALL_BYTES - 512, 512, 512], 8), 2);
+        assert_eq!(count(&[MAX_CALL_BYTES, 512], 8), 1);
+        assert_eq!(count(&[512, MAX_CALL_BYTES], 8), 1);
+    }
+
+    #[test]
+    fn a_segment_longer_than_a_call_is_taken_alone() {
+        assert_eq!(count(&[MAX_CALL_BYTES + 512, 512], 8), 1);
+        assert_eq!(count(&[usize::MAX, usize::MAX], 8), 1);
     }
 }

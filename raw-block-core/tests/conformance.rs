@@ -29,6 +29,9 @@ conformance_suite!(memory_stricter_than_transfers, || {
 conformance_suite!(transfers_stricter_than_blocks, || {
     memory(512, |shape| shape.transfer_alignment = 4096)
 });
+conformance_suite!(any_byte_range, || {
+    memory(512, |shape| (shape.transfer_alignment, shape.memory_alignment) = (1, 1))
+});
 conformance_suite!(one_block_per_command, || memory(512, |shape| shape.max_transfer = 512));
 conformance_suite!(one_segment_per_command, || memory(4096, |shape| shape.max_segments = 1));
 conformance_suite!(nothing_but_reads_and_writes, || {

@@ -328,6 +328,7 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
 
     fn start(&mut self) {
         if self.ring.is_usable_here() {
+            self.wake();
             self.issue(None);
             self.ring.hand_over();
         }

@@ -45,8 +45,9 @@
 //!   [`Unsupported`](raw_block_core::ErrorKind::Unsupported).
 //! - A discard is the ioctl `BLKDISCARD` on a block device, wherever that has the operation, and a hole
 //!   in a file.
-//! - From Linux 6.1 on, and on file systems that tell (`STATX_DIOALIGN`), the alignment of direct
-//!   transfers is what the device wants; before, files are used in blocks of 4096 bytes.
+//! - From Linux 6.1 on, and on file systems that report it (`STATX_DIOALIGN`), the alignment of direct
+//!   transfers is that of the device; before, files are used in blocks of 4096 bytes. Without `O_DIRECT`
+//!   any byte range can be transferred.
 //! - A flush is `fdatasync`. It leaves out nothing that matters: no op changes the size of the device,
 //!   and blocks that a file system allocated for a write are part of what it makes durable.
 #![forbid(unsafe_code)]

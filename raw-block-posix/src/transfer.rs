@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc::off_t;
 use nix::sys::uio::{pread, preadv, pwrite, pwritev};
-use raw_block_core::{Completion, DeviceFile, Op, OpKind};
+use raw_block_core::{Completion, DeviceFile, ErrorClass, MAX_CALL_BYTES, Op, OpKind};
 
 /// The most memory segments of one system call. The kernel takes 1024, but a list of them is made on the
 /// stack; the rest of a longer op follows.
@@ -15,7 +15,6 @@ const MAX_SEGMENTS: usize = 128;
 /// How often an op is issued again after `EAGAIN`, and how long it pauses before each time.
 const AGAIN_LIMIT: u32 = 50;
 const AGAIN_PAUSE: Duration = Duration::from_millis(1);
-
 /// What carrying out ops took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effort {
@@ -34,20 +33,22 @@ impl Effort {
 
 /// Carries out an op from its beginning to its end.
 pub(crate) fn carry_out(device: &DeviceFile, op: Op) -> (Completion, Effort) {
-    let alignment = u64::from(device.geometry().transfer_alignment);
+    // If the size cannot be asked for, the error of the transfer stands.
+    let len = || device.current_len().unwrap_or(u64::MAX);
     match op.kind() {
-        OpKind::Read => move_all(op, alignment, |op| read_some(device, op)),
-        OpKind::Write => move_all(op, alignment, |op| write_some(device, op)),
+        OpKind::Read => move_all(op, len, |op| read_some(device, op)),
+        OpKind::Write => move_all(op, len, |op| write_some(device, op)),
         OpKind::Flush => call(op, |_| device.sync_data()),
         OpKind::Discard => call(op, |op| device.discard(op.offset(), op.len())),
         OpKind::WriteZeroes => call(op, |op| device.write_zeroes(op.offset(), op.len())),
     }
 }
 
-/// Moves every byte of a read or write, with as many calls of `move_some` as it takes.
+/// Moves every byte of a read or write, with as many calls of `move_some` as it takes. `device_len` asks how
+/// long the device is now.
 fn move_all(
     mut op: Op,
-    alignment: u64,
+    device_len: impl Fn() -> u64,
     mut move_some: impl FnMut(&mut Op) -> nix::Result<usize>,
 ) -> (Completion, Effort) {
     let mut effort = Effort::default();
@@ -55,7 +56,8 @@ fn move_all(
     loop {
         effort.calls += 1;
         match move_some(&mut op) {
-            Ok(0) => return (op.fail_at_end(), effort),
+            Ok(0) if op.kind() == OpKind::Read => return (op.fail_at_end(), effort),
+            Ok(0) => return (fail(op, io::ErrorKind::WriteZero.into()), effort),
             Ok(moved) => {
                 op.advance(moved as u64);
                 if op.is_empty() {
@@ -67,14 +69,13 @@ fn move_all(
                 refusals += 1;
                 thread::sleep(AGAIN_PAUSE);
             }
-            // A direct read cannot go on inside a block, and only the end of the device makes one stop
-            // there.
+            // A direct read stops inside a block at the end of the device, and cannot go on there.
             Err(Errno::EINVAL)
-                if op.kind() == OpKind::Read && !op.offset().is_multiple_of(alignment) =>
+                if op.kind() == OpKind::Read && op.offset() + op.len() > device_len() =>
             {
                 return (op.fail_at_end(), effort);
             }
-            Err(errno) => return (op.fail(errno.into()), effort),
+            Err(errno) => return (fail(op, errno.into()), effort),
         }
         effort.repeats += 1;
     }
@@ -82,12 +83,13 @@ fn move_all(
 
 fn read_some(device: &DeviceFile, op: &mut Op) -> nix::Result<usize> {
     let offset = signed(op.offset())?;
-    let count = op.iovecs().len().min(MAX_SEGMENTS);
+    let count = op.iovecs_for_call(MAX_SEGMENTS).len();
     let mut segments = op.destination();
     if count == 1
         && let Some(one) = segments.next()
     {
-        return pread(device, one, offset);
+        let len = one.len().min(MAX_CALL_BYTES);
+        return pread(device, &mut one[..len], offset);
     }
     let mut list: [_; MAX_SEGMENTS] =
         std::array::from_fn(|_| IoSliceMut::new(segments.next().unwrap_or_default()));
@@ -96,9 +98,10 @@ fn read_some(device: &DeviceFile, op: &mut Op) -> nix::Result<usize> {
 
 fn write_some(device: &DeviceFile, op: &Op) -> nix::Result<usize> {
     let offset = signed(op.offset())?;
-    match op.source() {
-        [one] => pwrite(device, one, offset),
-        many => pwritev(device, &many[..many.len().min(MAX_SEGMENTS)], offset),
+    let count = op.iovecs_for_call(MAX_SEGMENTS).len();
+    match &op.source()[..count] {
+        [one] => pwrite(device, &one[..one.len().min(MAX_CALL_BYTES)], offset),
+        many => pwritev(device, many, offset),
     }
 }
 
@@ -110,9 +113,17 @@ fn call(op: Op, mut attempt: impl FnMut(&Op) -> io::Result<()>) -> (Completion, 
         match attempt(&op) {
             Ok(()) => return (op.complete(), effort),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => effort.repeats += 1,
-            Err(error) => return (op.fail(error), effort),
+            Err(error) => return (fail(op, error), effort),
         }
     }
+}
+
+/// Gives an op back as failed. The call has returned, so the op has ended; a part of it may have taken effect,
+/// whatever the error is.
+fn fail(op: Op, error: io::Error) -> Completion {
+    let error = op.error(error);
+    let unknown = error.class() == ErrorClass::Unknown;
+    op.fail_with(if unknown { error } else { error.with_class(ErrorClass::Failed) })
 }
 
 /// An offset as the system calls take it.

@@ -15,9 +15,9 @@ fn file(direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
-fn loop_device(sector_size: u32, threads: usize) -> Result<Subject, Skipped> {
+fn loop_device(sector_size: u32, direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let device = fixture::LoopDevice::attach(CAPACITY, sector_size)?;
-    let options = PosixOptions { direct: Direct::Required, threads };
+    let options = PosixOptions { direct, threads };
     let backend =
         PosixBackend::open(device.path(), &options).unwrap_or_else(|error| panic!("{error}"));
     Ok(Subject::new(Arc::new(backend)).keeping(device))
@@ -28,5 +28,6 @@ conformance_suite!(direct_two_threads, || file(Direct::Required, 2));
 conformance_suite!(direct_many_threads, || file(Direct::Required, 32));
 conformance_suite!(page_cache_one_thread, || file(Direct::Off, 1));
 conformance_suite!(page_cache_many_threads, || file(Direct::Off, 8));
-conformance_suite!(loop_device_512, || loop_device(512, 8));
-conformance_suite!(loop_device_4096, || loop_device(4096, 8));
+conformance_suite!(loop_device_512, || loop_device(512, Direct::Required, 8));
+conformance_suite!(loop_device_4096, || loop_device(4096, Direct::Required, 8));
+conformance_suite!(loop_device_through_the_page_cache, || loop_device(4096, Direct::Off, 8));

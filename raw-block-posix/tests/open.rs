@@ -153,6 +153,42 @@ fn without_o_direct_a_file_is_refused_or_used_through_the_page_cache() {
 }
 
 #[test]
+fn a_write_protected_device_can_only_be_read() {
+    let device = match fixture::LoopDevice::attach_write_protected(1 << 20) {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    assert_eq!(refused(device.path(), "write-protected"), ErrorKind::PermissionDenied);
+    let options = PosixOptions::default();
+    let reader =
+        Dispatcher::new(Arc::new(PosixBackend::open_read_only(device.path(), &options).unwrap()));
+    let mut found = [0; 512];
+    reader.unwrap().read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+}
+
+#[test]
+fn a_file_of_hugetlbfs_is_refused_in_words() {
+    let Some(path) = passed_on() else {
+        if !is_root() {
+            return skip("only root mounts hugetlbfs");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_str().unwrap();
+        return run_again("a_file_of_hugetlbfs_is_refused_in_words", path, |command| {
+            prefixed("unshare", &["--mount", "--propagation", "private", "--"], &command)
+        });
+    };
+    let mount = Command::new("mount").args(["-t", "hugetlbfs", "none"]).arg(&path).output();
+    match mount {
+        Ok(output) if output.status.success() => {}
+        refused => return skip(&format!("no hugetlbfs can be mounted: {refused:?}")),
+    }
+    let path = Path::new(&path).join("file");
+    File::create(&path).unwrap().set_len(2 << 20).unwrap();
+    assert_eq!(refused(&path, "hugetlbfs"), ErrorKind::Unsupported);
+}
+
+#[test]
 fn what_was_granted_can_be_asked() {
     let Ok(file) = fixture::temp_file(1 << 20) else {
         return skip("no directory on a disk can be written to");

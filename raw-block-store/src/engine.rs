@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 #[cfg(not(all(feature = "posix", feature = "uring", feature = "nvme")))]
 use raw_block_core::ErrorKind;
-use raw_block_core::{Direct, Error as DeviceError, IoBackend};
+use raw_block_core::{Direct, Dispatcher, Error as DeviceError, IoBackend};
+
+use crate::superblocks::needs_smaller_transfers;
 
 /// How the device is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,6 +31,9 @@ pub enum Engine {
 ///
 /// `Engine::Auto` takes passthrough for a character device; otherwise io_uring, or POSIX where io_uring is refused,
 /// and logs that it did. Which engines there are is decided by the features `posix`, `uring` and `nvme` of this crate.
+///
+/// With [`Direct::Preferred`], a store whose blocks are smaller than the device's direct transfers, such as a copy
+/// from a device with smaller blocks, is opened through the page cache, with a warning.
 ///
 /// A write to a file beyond the process's limit for file sizes (`RLIMIT_FSIZE`) raises `SIGXFSZ`, which ends a process
 /// that neither blocks nor ignores it. Block it, and the write fails with `EFBIG`.
@@ -66,6 +71,29 @@ pub fn open_device_read_only(
 }
 
 fn open(
+    path: &Path,
+    engine: Engine,
+    direct: Direct,
+    read_only: bool,
+) -> Result<Arc<dyn IoBackend>, DeviceError> {
+    let backend = open_with(path, engine, direct, read_only)?;
+    // A character device has no page cache.
+    if direct != Direct::Preferred || is_character_device(path) {
+        return Ok(backend);
+    }
+    if !needs_smaller_transfers(&Dispatcher::read_only(Arc::clone(&backend))?) {
+        return Ok(backend);
+    }
+    tracing::warn!(
+        device = backend.device(),
+        alignment = backend.geometry().transfer_alignment,
+        "the blocks of the store are smaller than direct transfers can be: it is used through the page cache"
+    );
+    drop(backend);
+    open_with(path, engine, Direct::Off, read_only)
+}
+
+fn open_with(
     path: &Path,
     engine: Engine,
     direct: Direct,

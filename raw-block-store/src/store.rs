@@ -386,7 +386,9 @@ fn spare(device: &str, found: &Found, occupied: &[Signature]) -> Result<(), Erro
                 Err(Error::Occupied { device, what, offset })
             });
         }
-        Found::Unusable(reason) => format!("which cannot be opened, because {reason}"),
+        Found::Unusable(reason) => {
+            format!("which cannot be opened, because {reason}")
+        }
         Found::Store(found) => format!("labelled {:?}", found.current().label()),
     };
     Err(Error::AlreadyAStore { device, which })

@@ -1,6 +1,6 @@
 //! The copies of the superblock on the device.
 
-use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, Dispatcher, MIN_LOGICAL_BLOCK, ReadAt, WriteAt};
 
 use crate::Error;
 use crate::error::Doing;
@@ -22,12 +22,16 @@ pub(crate) struct Superblocks {
     all_valid: bool,
 }
 
+/// What to do about blocks that are too large.
+const OPEN_BUFFERED: &str = "open it through the page cache (`Direct::Off`), or copy the store to a device with \
+                             smaller blocks";
+
 /// What the superblocks of a device say.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// There are none.
     Nothing,
-    /// There are some, and this software, or this device, cannot do with them: the reason.
+    /// There are some, and this software, or this device as it is opened, cannot use them: the reason.
     Unusable(String),
     /// There is a store.
     Store(Box<Superblocks>),
@@ -45,8 +49,10 @@ impl Superblocks {
         let capacity = device.geometry().capacity;
         let alignment = device.geometry().transfer_alignment;
         if alignment as usize > SUPERBLOCK_CELL_LEN {
-            let reason = format!("blocks of {alignment} bytes are too large for its superblock");
-            return Ok(Found::Unusable(reason));
+            return Ok(Found::Unusable(format!(
+                "transfers in multiples of {alignment} bytes are too large for its superblock of \
+                 {SUPERBLOCK_CELL_LEN}: {OPEN_BUFFERED}"
+            )));
         }
         let Some(offsets) = superblock_offsets(capacity) else { return Ok(Found::Nothing) };
         let mut cells = read_cells(device, offsets)?;
@@ -64,13 +70,14 @@ impl Superblocks {
         let needed = last + SUPERBLOCK_CELL_LEN as u64;
         if needed > capacity {
             return Ok(Found::Unusable(format!(
-                "it takes {needed} bytes, and the device has only {capacity}"
+                "it takes {needed} bytes, and the device has only {capacity}: make the device as long as it was"
             )));
         }
         if !newest.block_size.get().is_multiple_of(alignment) {
             let block_size = newest.block_size;
             return Ok(Found::Unusable(format!(
-                "its blocks of {block_size} bytes are smaller than the device's {alignment}"
+                "its blocks of {block_size} bytes are smaller than the {alignment} of which transfers are \
+                 multiples here: {OPEN_BUFFERED}"
             )));
         }
         let mut order: Vec<_> = offsets_of(last).into_iter().zip(&copies.copies).collect();
@@ -142,6 +149,23 @@ impl Superblocks {
         }
         if written < enough { failed.doing(DOING) } else { Ok(()) }
     }
+}
+
+/// Whether the device begins with a store whose blocks are too small for it.
+///
+/// What cannot be read is left to the opening of the store to report.
+pub(crate) fn needs_smaller_transfers(device: &Dispatcher) -> bool {
+    let alignment = device.geometry().transfer_alignment;
+    let read = || {
+        let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).ok()?;
+        let len = SUPERBLOCK_CELL_LEN.next_multiple_of(alignment as usize) as u64;
+        device.read_buffers(&mut [ReadAt::new(0, &mut cell).padded_to(len)]).all().ok()?;
+        Some(Superblock::read(&cell).ok()?.block_size.get())
+    };
+    let fits = |block_size: u32| {
+        block_size.is_multiple_of(alignment) && alignment as usize <= SUPERBLOCK_CELL_LEN
+    };
+    alignment > MIN_LOGICAL_BLOCK && read().is_some_and(|block_size| !fits(block_size))
 }
 
 fn offsets_of(last: u64) -> [u64; SUPERBLOCK_COPIES] {

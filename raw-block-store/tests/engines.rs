@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{bytes, payload, put_all, store_on};
 use raw_block_core::conformance::fixture::{LoopDevice, without_io_uring, zeroed_file};
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, FormatOptions, Put, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, Put, Store, open_device};
 
 const LEN: u64 = 32 << 20;
 
@@ -75,6 +75,32 @@ fn what_one_engine_wrote_to_a_block_device_every_other_reads() {
             Ok(device) => mix(device.path()),
             Err(skipped) => return println!("skipped: {skipped}"),
         }
+    }
+}
+
+#[test]
+fn a_store_of_smaller_blocks_than_the_device_is_opened_buffered() {
+    let device = match LoopDevice::attach(LEN, 4096) {
+        Ok(device) => device,
+        Err(skipped) => return println!("skipped: {skipped}"),
+    };
+    let options = FormatOptions { block_size: Some(512), ..FormatOptions::for_payloads(4096) };
+    let store = store_on(&open(device.path(), (Engine::Posix, Direct::Off)), &options);
+    put_all(&store, &[Put::new(b"key", b"value")]);
+    store.close().unwrap();
+
+    for engine in [Engine::Posix, Engine::Uring] {
+        let direct = open(device.path(), (engine, Direct::Required));
+        let refused = Store::open(direct).map(drop).unwrap_err();
+        assert!(matches!(refused, Error::UnusableStore { .. }), "{refused}");
+        let text = refused.to_string();
+        assert!(text.contains("512") && text.contains("Direct::Off"), "{text}");
+        assert!(!text.contains("format"), "{text}");
+
+        let store = Store::open(open(device.path(), (engine, Direct::Preferred))).unwrap();
+        assert_eq!(payload(&store, b"key").unwrap(), b"value");
+        put_all(&store, &[Put::new(b"key", b"value")]);
+        store.close().unwrap();
     }
 }
 

@@ -1,16 +1,14 @@
 //! From an op to a submission entry.
 
 use io_uring::{opcode, squeue, types};
-use raw_block_core::{Op, OpKind};
+use raw_block_core::{MAX_CALL_BYTES, Op, OpKind};
 
 use crate::regions::Lookup;
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
-/// One entry moves at most this many bytes, well below the kernel's own limit for one transfer of
-/// 2 GiB less a page (`read(2)`). The rest of a longer op follows.
-const MAX_BYTES: usize = 1 << 30;
-/// One entry takes at most this many segments: `UIO_MAXIOV` of `linux/uio.h`. The rest follows.
+/// One entry takes at most this many segments, `UIO_MAXIOV` of `linux/uio.h`, and [`MAX_CALL_BYTES`]. The rest of a
+/// longer op follows.
 const MAX_SEGMENTS: usize = 1024;
 
 /// Discards a range of a block device, from Linux 6.12 on: `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h`,
@@ -42,7 +40,10 @@ pub(crate) fn of(
     };
     match (op.kind(), segments) {
         (OpKind::Read | OpKind::Write, [segment]) => one_segment(op, segment, region),
-        (OpKind::Read | OpKind::Write, segments) => many_segments(op, segments, region),
+        (OpKind::Read | OpKind::Write, _) => match op.iovecs_for_call(MAX_SEGMENTS) {
+            [segment] => one_segment(op, segment, region),
+            segments => many_segments(op, segments, region),
+        },
         // Data and whatever is needed to find them again: the size of the device never changes here.
         (OpKind::Flush, _) => opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(),
         (OpKind::Discard, _) if is_block_device => discard(op),
@@ -54,7 +55,7 @@ pub(crate) fn of(
 fn one_segment(op: &Op, segment: &libc::iovec, region: Option<u16>) -> squeue::Entry {
     let (at, memory) = (op.offset(), segment.iov_base.cast::<u8>());
     #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
-    let len = segment.iov_len.min(MAX_BYTES) as u32;
+    let len = segment.iov_len.min(MAX_CALL_BYTES) as u32;
     match (op.kind(), region) {
         (OpKind::Read, Some(region)) => {
             opcode::ReadFixed::new(DEVICE, memory, len, region).offset(at).build()
@@ -70,7 +71,7 @@ fn one_segment(op: &Op, segment: &libc::iovec, region: Option<u16>) -> squeue::E
 fn many_segments(op: &Op, segments: &[libc::iovec], region: Option<u16>) -> squeue::Entry {
     let (at, list) = (op.offset(), segments.as_ptr());
     #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
-    let count = segments.len().min(MAX_SEGMENTS) as u32;
+    let count = segments.len() as u32;
     match (op.kind(), region) {
         (OpKind::Read, Some(region)) => {
             opcode::ReadvFixed::new(DEVICE, list, count, region).offset(at).build()

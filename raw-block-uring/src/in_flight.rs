@@ -1,8 +1,6 @@
 //! An op that a ring has, and what a completion means for it.
 
-use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::io;
 use std::thread::{self, ThreadId};
 
 use raw_block_core::{Completion, DeviceFile, Error, ErrorClass, Op, OpKind};
@@ -89,8 +87,9 @@ impl InFlight {
                 Verdict::Ended(End::OfDevice)
             }
             // A file system that knows holes but no zeroes; a discard of a block device before Linux 6.12; all
-            // of them where completions are polled for. What is a true error comes back from the call.
-            libc::EOPNOTSUPP | libc::EINVAL if !self.op.kind().transfers() => {
+            // of them where completions are polled for; a part of a block (EINVAL), or a page cache that the
+            // kernel cannot drop (EBUSY), on a block device. What is a true error comes back from the call.
+            libc::EOPNOTSUPP | libc::EINVAL | libc::EBUSY if !self.op.kind().transfers() => {
                 Verdict::NeedsCall(errno)
             }
             errno => Verdict::Ended(End::Failed(errno)),
@@ -101,9 +100,7 @@ impl InFlight {
 
     /// Whether what is left begins at or past the present end of the device.
     fn is_at_end(&self, file: &DeviceFile) -> bool {
-        let file = file.as_fd().try_clone_to_owned().map(File::from);
-        let end = file.and_then(|mut file| file.seek(SeekFrom::End(0)));
-        end.is_ok_and(|end| self.op.offset() >= end)
+        file.current_len().is_ok_and(|end| self.op.offset() >= end)
     }
 
     /// Gives the op back.
@@ -112,7 +109,7 @@ impl InFlight {
             End::Done => self.op.complete(),
             End::OfDevice => self.op.fail_at_end(),
             End::Failed(errno) => {
-                let error = Error::os(self.op.kind().name(), io::Error::from_raw_os_error(errno));
+                let error = self.op.error(io::Error::from_raw_os_error(errno));
                 self.fail(error)
             }
         }
@@ -120,13 +117,13 @@ impl InFlight {
 
     /// Gives the op back as one that the kernel has not got.
     pub(crate) fn lose(self, error: io::Error) -> Completion {
-        let error = Error::os(self.op.kind().name(), error).with_class(ErrorClass::NotStarted);
+        let error = self.op.error(error).with_class(ErrorClass::NotStarted);
         self.fail(error)
     }
 
     fn fail(self, error: Error) -> Completion {
-        let error = error.at(self.op.offset(), self.op.len());
-        let error = if self.started { error.with_class(ErrorClass::Failed) } else { error };
+        let is_partial = self.started && error.class() == ErrorClass::NotStarted;
+        let error = if is_partial { error.with_class(ErrorClass::Failed) } else { error };
         self.op.fail_with(error)
     }
 }

@@ -20,9 +20,9 @@ fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
-fn on_a_loop_device(sector_size: u32) -> Result<Subject, Skipped> {
+fn on_a_loop_device(sector_size: u32, direct: Direct) -> Result<Subject, Skipped> {
     let device = LoopDevice::attach(LEN, sector_size)?;
-    let options = UringOptions { direct: Direct::Required, ..UringOptions::default() };
+    let options = UringOptions { direct, ..UringOptions::default() };
     let backend = UringBackend::open(device.path(), &options).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(device))
 }
@@ -41,6 +41,9 @@ raw_block_core::conformance_suite!(queues_of_one_thread, || {
     on_a_file(Direct::Required).map(Subject::with_local_queues)
 });
 raw_block_core::conformance_suite!(file_through_the_page_cache, || on_a_file(Direct::Off));
-raw_block_core::conformance_suite!(loop_device_512, || on_a_loop_device(512));
-raw_block_core::conformance_suite!(loop_device_4096, || on_a_loop_device(4096));
+raw_block_core::conformance_suite!(loop_device_512, || on_a_loop_device(512, Direct::Required));
+raw_block_core::conformance_suite!(loop_device_4096, || on_a_loop_device(4096, Direct::Required));
+raw_block_core::conformance_suite!(loop_device_through_the_page_cache, || {
+    on_a_loop_device(4096, Direct::Off)
+});
 raw_block_core::conformance_suite!(file_with_kernel_polling, with_kernel_polling);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use raw_block_core::conformance::fixture::LoopDevice;
-use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
 use raw_block_uring::{UringBackend, UringOptions};
 
 const MIB: u64 = 1 << 20;
@@ -34,4 +34,26 @@ fn a_block_device_sees_a_discard_and_no_write() {
     device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer[..1 << 20].iter().all(|&byte| byte == 9));
     assert!(buffer[2 << 20..].iter().all(|&byte| byte == 9));
+}
+
+#[test]
+fn zeroes_replace_what_is_dirty_in_the_page_cache() {
+    let loop_device = match LoopDevice::attach(16 * MIB, 4096) {
+        Ok(attached) => attached,
+        Err(skipped) => return skipped.tell(),
+    };
+    let options = UringOptions { direct: Direct::Off, ..UringOptions::default() };
+    let backend = UringBackend::open(loop_device.path(), &options).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let mut bytes = vec![9; 1 << 20];
+    device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
+    // Whole blocks, parts of two, and a part of one.
+    for (offset, len) in [(4096, 8192), (65_000, 10_000), (100_001, 5)] {
+        device.write_zeroes(offset as u64, len as u64).unwrap();
+        bytes[offset..offset + len].fill(0);
+        device.discard(512 << 10, 4096).unwrap();
+        let mut found = vec![1; 512 << 10];
+        device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+        assert!(found == bytes[..512 << 10], "zeroes of {len} bytes at {offset}");
+    }
 }

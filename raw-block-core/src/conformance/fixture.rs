@@ -112,11 +112,26 @@ impl LoopDevice {
     /// # Panics
     /// As [`temp_file`].
     pub fn attach(len: u64, sector_size: u32) -> Result<Self, Skipped> {
+        Self::attach_with(len, sector_size, &[])
+    }
+
+    /// A loop device as from [`attach`](Self::attach), in sectors of 512 bytes, that takes no writes.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    ///
+    /// # Panics
+    /// As [`temp_file`].
+    pub fn attach_write_protected(len: u64) -> Result<Self, Skipped> {
+        Self::attach_with(len, 512, &["--read-only"])
+    }
+
+    fn attach_with(len: u64, sector_size: u32, options: &[&str]) -> Result<Self, Skipped> {
         let file = temp_file(len)?;
         let mut refused = Skipped::because("no loop device was free");
         for direct in ["on", "off"] {
             for _ in 0..ATTEMPTS {
-                match attach(&file, sector_size, direct)? {
+                match attach(&file, sector_size, direct, options)? {
                     Ok(path) => return Ok(Self { path, _file: file }),
                     Err(reason) if reason.contains("busy") => refused = Skipped::because(reason),
                     Err(reason) => {
@@ -176,10 +191,12 @@ fn attach(
     file: &TempFile,
     sector_size: u32,
     direct: &str,
+    options: &[&str],
 ) -> Result<Result<PathBuf, String>, Skipped> {
     let output = Command::new("losetup")
         .args(["--find", "--show", &format!("--sector-size={sector_size}")])
         .arg(format!("--direct-io={direct}"))
+        .args(options)
         .arg(file.path())
         .output()
         .map_err(|error| Skipped::because(format!("the program losetup does not run: {error}")))?;

@@ -77,12 +77,13 @@ impl Subject {
     /// When the device is smaller than [`MIN_CAPACITY`] or [`MIN_BLOCKS`].
     #[must_use]
     pub fn new(backend: Arc<dyn IoBackend>) -> Self {
-        let Geometry { capacity, transfer_alignment, .. } = *backend.geometry();
+        let subject = Self { backend, local: false, kept: Mutex::default() };
+        let (capacity, block) = (subject.geometry().capacity, subject.block());
         assert!(
-            capacity >= MIN_CAPACITY.max(MIN_BLOCKS * u64::from(transfer_alignment)),
-            "a device of {capacity} bytes in blocks of {transfer_alignment} is too small"
+            capacity >= MIN_CAPACITY.max(MIN_BLOCKS * block as u64),
+            "a device of {capacity} bytes in blocks of {block} is too small"
         );
-        Self { backend, local: false, kept: Mutex::default() }
+        subject
     }
 
     /// The same subject; what is tried on a queue by itself is tried on one of a single thread.
@@ -102,8 +103,15 @@ impl Subject {
         self.backend.geometry()
     }
 
-    /// The smallest transfer, in bytes.
+    /// The unit of most transfers of the suite, in bytes: a logical block, or what the device demands
+    /// if that is more.
     fn block(&self) -> usize {
+        let Geometry { logical_block, transfer_alignment, .. } = *self.geometry();
+        logical_block.max(transfer_alignment) as usize
+    }
+
+    /// Offsets and lengths that the device takes are multiples of this many bytes.
+    fn alignment(&self) -> usize {
         self.geometry().transfer_alignment as usize
     }
 

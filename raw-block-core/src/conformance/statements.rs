@@ -121,6 +121,7 @@ statements! { $
         overlapping_reads_are_served
         a_flush_follows_writes
         erasing_obeys_the_rules_of_a_transfer
+        ranges_of_one_unit_of_alignment_are_served
     }
     borrowing staging {
         aligned_transfers_are_not_copied

@@ -1,48 +1,49 @@
-//! What the kernel tells about an open file or block device.
+//! What the kernel reports about an open file or block device.
 
 use std::fs::{self, File};
-use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
-use crate::{Error, Geometry, MIN_LOGICAL_BLOCK};
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
-/// Alignment in bytes that any file system accepts for direct transfers, where the kernel does not
-/// tell (before 6.1, or on a file system that does not implement `STATX_DIOALIGN`).
-const SAFE_FILE_ALIGNMENT: u32 = 4096;
+use super::alignment;
+use crate::{Error, ErrorKind, Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
 
 mod ioctl {
-    // `linux/fs.h`: BLKSSZGET is _IO(0x12, 104) and fills an int; BLKGETSIZE64 is _IOR(0x12, 114).
+    // `linux/fs.h`: BLKSSZGET is _IO(0x12, 104) and BLKROGET _IO(0x12, 94), which fill an int;
+    // BLKGETSIZE64 is _IOR(0x12, 114).
     nix::ioctl_read_bad!(logical_block_size, nix::request_code_none!(0x12, 104), i32);
+    nix::ioctl_read_bad!(is_write_protected, nix::request_code_none!(0x12, 94), i32);
     nix::ioctl_read!(size_in_bytes, 0x12, 114, u64);
 }
 
 pub(super) fn of(file: &File, is_block_device: bool, direct: bool) -> Result<Geometry, Error> {
     let mut geometry = if is_block_device { of_block_device(file)? } else { of_file(file)? };
-    if !direct {
-        geometry.memory_alignment = 1;
-    } else if let Some((memory, offset)) = direct_alignment(file) {
-        geometry.memory_alignment = memory;
-        geometry.transfer_alignment = offset.max(geometry.logical_block);
-        geometry.capacity -= geometry.capacity % u64::from(geometry.transfer_alignment);
-    } else if !is_block_device {
-        geometry.memory_alignment = SAFE_FILE_ALIGNMENT;
-        geometry.transfer_alignment = SAFE_FILE_ALIGNMENT;
-        geometry.capacity -= geometry.capacity % u64::from(SAFE_FILE_ALIGNMENT);
+    if direct {
+        alignment::set(&mut geometry, file, is_block_device)?;
+    } else {
+        // The page cache takes any byte range, also the last bytes of a file.
+        (geometry.memory_alignment, geometry.transfer_alignment) = (1, 1);
+        if !is_block_device {
+            geometry.capacity = len_of_file(file)?.min(MAX_CAPACITY);
+        }
     }
     // Checks the capacity that is left.
-    Geometry::new(geometry.capacity, geometry.transfer_alignment)?;
+    Geometry::new(geometry.capacity, geometry.transfer_alignment.max(geometry.logical_block))?;
     Ok(geometry)
 }
 
 fn of_file(file: &File) -> Result<Geometry, Error> {
-    let capacity = file.metadata().map_err(|error| Error::os("ask for the size", error))?.len();
-    let mut geometry = Geometry::new(capacity, MIN_LOGICAL_BLOCK)?;
+    let mut geometry = Geometry::new(len_of_file(file)?, MIN_LOGICAL_BLOCK)?;
     geometry.regular_file = true;
     // By fallocate(2); a file system that lacks one of them says so when it is asked.
     geometry.discard = true;
     geometry.write_zeroes = true;
     Ok(geometry)
+}
+
+fn len_of_file(file: &File) -> Result<u64, Error> {
+    Ok(file.metadata().map_err(|error| Error::os("ask for the size", error))?.len())
 }
 
 fn of_block_device(file: &File) -> Result<Geometry, Error> {
@@ -69,25 +70,40 @@ fn of_block_device(file: &File) -> Result<Geometry, Error> {
     Ok(geometry)
 }
 
-/// Memory and offset alignment in bytes for direct transfers, as `statx(2)` tells them.
-fn direct_alignment(file: &File) -> Option<(u32, u32)> {
-    let mut answer = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is an empty C string, which with AT_EMPTY_PATH means the descriptor itself, and
-    // `answer` has room for what statx writes.
-    let failed = unsafe {
-        libc::statx(
-            file.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            libc::STATX_DIOALIGN,
-            answer.as_mut_ptr(),
+/// Refuses what can be opened for writing and then takes no writes.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`] for a write-protected device, [`ErrorKind::Unsupported`] for a
+/// host-managed zoned device or a file of hugetlbfs.
+pub(super) fn check_takes_writes(file: &File, is_block_device: bool) -> Result<(), Error> {
+    let (kind, rule) = if is_block_device {
+        let mut protected = 0;
+        // SAFETY: this ioctl writes one int to the address, which is that of an int.
+        unsafe { ioctl::is_write_protected(file.as_raw_fd(), &raw mut protected) }
+            .map_err(|errno| Error::os("ask for write protection", errno.into()))?;
+        if protected != 0 {
+            (
+                ErrorKind::PermissionDenied,
+                "the device is write-protected: lift that (`blockdev --setrw`), or open it read-only",
+            )
+        } else if QueueLimits::of(file).is_host_managed() {
+            (
+                ErrorKind::Unsupported,
+                "it is a host-managed zoned device, which takes writes only at the write pointer of a \
+                 zone: use a device without zones, or one whose zones are host-aware",
+            )
+        } else {
+            return Ok(());
+        }
+    } else if fstatfs(file).is_ok_and(|answer| answer.filesystem_type() == HUGETLBFS_MAGIC) {
+        (
+            ErrorKind::Unsupported,
+            "files of hugetlbfs can be mapped, and not written to: use a file of another file system",
         )
+    } else {
+        return Ok(());
     };
-    // SAFETY: every field is an integer, so the zeroes it started with are a value already.
-    let answer = unsafe { answer.assume_init() };
-    let told = failed == 0 && answer.stx_mask & libc::STATX_DIOALIGN != 0;
-    (told && answer.stx_dio_offset_align > 0)
-        .then_some((answer.stx_dio_mem_align.max(1), answer.stx_dio_offset_align))
+    Err(Error::new(kind, "open", rule))
 }
 
 /// The limits of a block device's request queue in sysfs.
@@ -103,6 +119,10 @@ impl QueueLimits {
         Self(format!("{device}/{}queue", if partition { "../" } else { "" }))
     }
 
+    fn is_host_managed(&self) -> bool {
+        self.text("zoned").is_some_and(|model| model == "host-managed")
+    }
+
     fn text(&self, name: &str) -> Option<String> {
         let text = fs::read_to_string(format!("{}/{name}", self.0)).ok()?;
         Some(text.trim().to_owned())
@@ -110,5 +130,21 @@ impl QueueLimits {
 
     fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zoned_device_is_host_managed_only_if_sysfs_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = QueueLimits(directory.path().display().to_string());
+        assert!(!limits.is_host_managed(), "without sysfs");
+        for (model, expected) in [("none", false), ("host-aware", false), ("host-managed", true)] {
+            fs::write(directory.path().join("zoned"), format!("{model}\n")).unwrap();
+            assert_eq!(limits.is_host_managed(), expected, "{model}");
+        }
     }
 }

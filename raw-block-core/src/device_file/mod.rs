@@ -1,12 +1,13 @@
 //! A file or block device, opened carefully. Backends that do their transfers on a file descriptor
 //! start from here.
 
+mod alignment;
 mod cache;
 mod geometry;
 mod ranges;
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -28,7 +29,8 @@ pub enum Direct {
     /// Bypass the page cache where the file system can; [`DeviceFile::is_direct`] tells.
     #[default]
     Preferred,
-    /// Go through the page cache. It is empty when the device has been opened.
+    /// Go through the page cache, which takes any byte range and any memory. It is empty when the device has been
+    /// opened.
     Off,
 }
 
@@ -58,17 +60,19 @@ impl DeviceFile {
     /// closed is held a moment longer.
     ///
     /// # Errors
-    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says.
+    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says; the latter also
+    ///   for a write-protected block device.
     /// - [`ErrorKind::Busy`]: another process, a mount or another store in this process holds it.
-    /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, or the file
-    ///   system has no `O_DIRECT` and that was required.
+    /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, it is a
+    ///   host-managed zoned device or a file of hugetlbfs, or the file system has no `O_DIRECT` and that
+    ///   was required.
     /// - [`ErrorKind::InvalidInput`]: it is smaller than one logical block.
     pub fn open(path: impl AsRef<Path>, direct: Direct) -> Result<Self, Error> {
         Self::open_for(path.as_ref(), direct, false)
     }
 
-    /// Opens the device at `path` for reading alone, which takes no permission to write, and keeps writers
-    /// out for as long. Files can be read by several at a time.
+    /// Opens the device at `path` read-only, which takes no permission to write, and keeps writers out for as
+    /// long. Files can be read by several at a time. A device that takes no writes can be opened this way.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -132,6 +136,9 @@ impl DeviceFile {
             ));
         }
         lock(&file, read_only)?;
+        if !read_only {
+            geometry::check_takes_writes(&file, is_block_device)?;
+        }
         if !direct {
             cache::drop_cached(&file, name)?;
         }
@@ -169,14 +176,15 @@ impl DeviceFile {
     ///
     /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`: the
     /// kernel makes such a hole by writing zeroes, and refuses it where the device has no command for
-    /// that. In a file it is a hole.
+    /// that. Of a range that begins or ends inside a logical block, the blocks in between are discarded.
+    /// In a file it is a hole.
     ///
     /// # Errors
     /// Those of the system: `EOPNOTSUPP` where the device or the file system has no such operation,
     /// `EINTR` when a signal came first; then it can be called again.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         if self.is_block_device {
-            ranges::discard_in_block_device(&self.file, offset, len)
+            ranges::discard_in_block_device(&self.file, self.block(), offset, len)
         } else {
             ranges::punch_hole(&self.file, offset, len)
         }
@@ -184,13 +192,36 @@ impl DeviceFile {
 }
 
 impl DeviceFile {
-    /// Makes `len` bytes from byte `offset` on read as zeroes, without transferring them: for backends, to
-    /// carry out an [`OpKind::WriteZeroes`](crate::OpKind::WriteZeroes).
+    /// Makes `len` bytes from byte `offset` on read as zeroes, for backends, to carry out an
+    /// [`OpKind::WriteZeroes`](crate::OpKind::WriteZeroes).
+    ///
+    /// Nothing is transferred, but for the parts of logical blocks at the ends of the range, and for a block
+    /// device whose page cache the kernel cannot drop (`EBUSY`).
     ///
     /// # Errors
     /// As [`discard`](Self::discard).
     pub fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        ranges::zero(&self.file, offset, len)
+        if self.is_block_device {
+            ranges::zero_block_device(&self.file, self.block(), offset, len)
+        } else {
+            ranges::zero_file(&self.file, offset, len)
+        }
+    }
+
+    /// Asks the system for the size of the device in bytes as it is now.
+    ///
+    /// It differs from the capacity in [`geometry`](Self::geometry) if the device was made shorter or longer
+    /// since it was opened.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn current_len(&self) -> io::Result<u64> {
+        // Of a block device `stat` reports no size. Transfers do not use the position that this changes.
+        (&self.file).seek(SeekFrom::End(0))
+    }
+
+    fn block(&self) -> u64 {
+        self.geometry.logical_block.into()
     }
 
     /// Makes durable what was written: for backends, to carry out an [`OpKind::Flush`](crate::OpKind::Flush).

@@ -2,27 +2,36 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use nix::errno::Errno::{EAGAIN, EINTR, EINVAL, EIO};
+use nix::errno::Errno::{EAGAIN, EINTR, EINVAL, EIO, ENOLINK, ETIMEDOUT};
 use raw_block_core::{
     AlignedBuf, Dispatcher, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, ReadAt,
-    Stats,
+    Stats, WriteAt,
 };
 
 use super::*;
 
-/// What the system answers, one call after the other.
-type Answers = VecDeque<nix::Result<usize>>;
+/// How long the device was when it was opened.
+const LEN: u64 = 1 << 20;
+
+/// The answers of the system.
+#[derive(Default)]
+struct Script {
+    /// To one call after the other.
+    answers: VecDeque<nix::Result<usize>>,
+    /// When it is asked how long the device is.
+    len: u64,
+}
 
 /// A device whose system calls answer what a test says.
 struct Scripted {
     geometry: Geometry,
     stats: Stats,
     flush_state: FlushState,
-    answers: Arc<Mutex<Answers>>,
+    script: Arc<Mutex<Script>>,
 }
 
 struct ScriptedQueue {
-    answers: Arc<Mutex<Answers>>,
+    script: Arc<Mutex<Script>>,
     ops: Vec<Op>,
 }
 
@@ -48,7 +57,7 @@ impl IoBackend for Scripted {
     }
 
     fn open_queue(&self, _depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        Ok(Box::new(ScriptedQueue { answers: Arc::clone(&self.answers), ops: Vec::new() }))
+        Ok(Box::new(ScriptedQueue { script: Arc::clone(&self.script), ops: Vec::new() }))
     }
 }
 
@@ -69,32 +78,61 @@ impl IoQueue for ScriptedQueue {
 
     fn reap(&mut self, _min: usize, _deadline: Option<Instant>, done: &mut Vec<Completion>) {
         for op in self.ops.drain(..) {
-            let mut answers = self.answers.lock().unwrap();
-            let (completion, effort) = move_all(op, 512, |op| {
-                assert!(!op.is_empty(), "nothing is left to ask for");
-                answers.pop_front().unwrap()
-            });
+            let script = || self.script.lock().unwrap();
+            let (completion, effort) = move_all(
+                op,
+                || script().len,
+                |op| {
+                    assert!(!op.is_empty(), "nothing is left to ask for");
+                    script().answers.pop_front().unwrap()
+                },
+            );
             assert_eq!(effort.calls, effort.repeats + 1, "each call but the first is a repeat");
             done.push(completion);
         }
     }
 }
 
-/// Reads 4096 bytes from a device that answers like this; all answers have to be asked for.
-fn read(answers: impl IntoIterator<Item = nix::Result<usize>>) -> Result<(), Error> {
-    let answers = Arc::new(Mutex::new(answers.into_iter().collect()));
-    let geometry = Geometry::new(1 << 20, 512).unwrap();
+/// Does a transfer on a device with these answers, all of which must be used, and this length by then. Returns
+/// also how each call reached the memory.
+fn scripted(
+    answers: impl IntoIterator<Item = nix::Result<usize>>,
+    len: u64,
+    transfer: impl FnOnce(&Dispatcher) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let script = Script { answers: answers.into_iter().collect(), len };
+    let script = Arc::new(Mutex::new(script));
+    let geometry = Geometry::new(LEN, 512).unwrap();
     let backend = Scripted {
         geometry,
         stats: Stats::new(),
         flush_state: FlushState::new(),
-        answers: Arc::clone(&answers),
+        script: Arc::clone(&script),
     };
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
-    let mut buffer = AlignedBuf::zeroed(4096).unwrap();
-    let result = device.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all();
-    assert!(answers.lock().unwrap().is_empty(), "not all answers were asked for");
+    let result = transfer(&Dispatcher::new(Arc::new(backend)).unwrap());
+    let script = std::mem::take(&mut *script.lock().unwrap());
+    assert!(script.answers.is_empty(), "not all answers were asked for");
     result
+}
+
+fn read_block(device: &Dispatcher) -> Result<(), Error> {
+    let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+    device.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all()
+}
+
+fn write_block(device: &Dispatcher) -> Result<(), Error> {
+    let buffer = AlignedBuf::zeroed(4096).unwrap();
+    device.write_buffers(&[WriteAt::new(8192, &buffer)]).all()
+}
+
+/// Reads 4096 bytes from byte 8192 on.
+fn read(answers: impl IntoIterator<Item = nix::Result<usize>>) -> Result<(), Error> {
+    scripted(answers, LEN, read_block)
+}
+
+/// Writes 4096 bytes from byte 8192 on.
+fn write(answers: impl IntoIterator<Item = nix::Result<usize>>) -> Result<(), Error> {
+    scripted(answers, LEN, write_block)
 }
 
 #[test]
@@ -124,12 +162,39 @@ fn no_progress_is_the_end_of_the_device() {
 }
 
 #[test]
+fn a_write_without_progress_fails_and_does_not_go_on_forever() {
+    assert_eq!(write([Ok(512), Ok(0)]).unwrap_err().kind(), ErrorKind::Io);
+}
+
+#[test]
 fn a_read_that_cannot_go_on_inside_a_block_is_at_the_end_of_the_device() {
-    let error = read([Ok(100), Err(EINVAL)]).unwrap_err();
+    let shorter = 8192 + 100;
+    let error = scripted([Ok(100), Err(EINVAL)], shorter, read_block).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::EndOfDevice);
     assert_eq!(error.place(), Some((8292, 3996)));
-    let error = read([Ok(512), Err(EINVAL)]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Io);
+}
+
+#[test]
+fn an_invalid_read_of_a_device_that_is_long_enough_is_no_end() {
+    for answers in [vec![Err(EINVAL)], vec![Ok(100), Err(EINVAL)], vec![Ok(512), Err(EINVAL)]] {
+        let error = read(answers).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("Invalid argument"), "{error}");
+    }
+}
+
+#[test]
+fn only_a_device_that_did_not_answer_leaves_a_write_unknown() {
+    for errno in [EIO, EINVAL] {
+        assert_eq!(write([Err(errno)]).unwrap_err().class(), ErrorClass::Failed, "{errno}");
+    }
+    // A part is written, whatever becomes of the rest.
+    let busy = std::iter::once(Ok(512)).chain([Err(EAGAIN); AGAIN_LIMIT as usize + 1]);
+    assert_eq!(write(busy).unwrap_err().class(), ErrorClass::Failed);
+    for errno in [ETIMEDOUT, ENOLINK] {
+        assert_eq!(write([Err(errno)]).unwrap_err().class(), ErrorClass::Unknown, "{errno}");
+        assert_eq!(read([Err(errno)]).unwrap_err().class(), ErrorClass::Failed, "{errno}");
+    }
 }
 
 #[test]

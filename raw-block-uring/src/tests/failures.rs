@@ -195,10 +195,12 @@ fn an_error_of_one_transfer_leaves_its_neighbours_alone() {
 fn zeroes_that_the_ring_cannot_write_are_written_without_it() {
     let stage = Stage::new();
     stage.write();
-    stage.script(&[], &[OnResult::Replace(-libc::EOPNOTSUPP)]);
-    stage.device.write_zeroes(0, 8192).unwrap();
-    assert_eq!(stage.script.lock().unwrap().taken, 1);
-    assert_eq!(stage.written(), WRITES - 1);
+    for (errno, at) in [(libc::EOPNOTSUPP, 0), (libc::EINVAL, 1), (libc::EBUSY, 2)] {
+        stage.script(&[], &[OnResult::Replace(-errno)]);
+        stage.device.write_zeroes(at * 8192, 8192).unwrap();
+        assert_eq!(stage.script.lock().unwrap().taken, 1);
+    }
+    assert_eq!(stage.written(), WRITES - 3);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use crate::{
     WriteAt, WriteOptions,
 };
 
-/// Offset and total length of transfers that break a rule, and what is said about them.
+/// Offset and total length of transfers that break a rule, and the kind of the error.
 fn offenders(subject: &Subject) -> Vec<(u64, u64, ErrorKind)> {
-    let (block, end) = (subject.block() as u64, subject.at(subject.blocks()));
-    vec![
+    let (block, end) = (subject.block() as u64, subject.geometry().capacity);
+    let mut offenders = vec![
         (block, 0, ErrorKind::InvalidInput),
         (block + 1, block, ErrorKind::Misaligned),
         (block / 2, block, ErrorKind::Misaligned),
@@ -23,14 +23,19 @@ fn offenders(subject: &Subject) -> Vec<(u64, u64, ErrorKind)> {
         (block, u64::MAX - block + 1, ErrorKind::OutOfRange),
         (u64::MAX, block, ErrorKind::Misaligned),
         (0, u64::MAX, ErrorKind::Misaligned),
-    ]
+    ];
+    if subject.alignment() == 1 {
+        offenders.retain(|&(.., kind)| kind != ErrorKind::Misaligned);
+    }
+    offenders
 }
 
 pub(crate) fn the_geometry_can_be_worked_with(subject: &Subject) {
     let geometry = *subject.geometry();
     let Geometry { logical_block, transfer_alignment, memory_alignment, .. } = geometry;
     assert!(logical_block.is_power_of_two() && logical_block >= MIN_LOGICAL_BLOCK);
-    assert!(transfer_alignment.is_power_of_two() && transfer_alignment >= logical_block);
+    assert!(transfer_alignment == 1 || transfer_alignment >= logical_block);
+    assert!(transfer_alignment.is_power_of_two());
     assert!(memory_alignment.is_power_of_two() && memory_alignment as usize <= BUFFER_ALIGNMENT);
     assert!(geometry.capacity.is_multiple_of(u64::from(transfer_alignment)));
     assert!(geometry.max_transfer >= u64::from(transfer_alignment));
@@ -220,6 +225,41 @@ pub(crate) fn a_flush_follows_writes(subject: &Subject) {
     device.flush().unwrap();
     device.flush().unwrap();
     assert_holds(&device, 0, &bytes, "after a flush");
+}
+
+pub(crate) fn ranges_of_one_unit_of_alignment_are_served(subject: &Subject) {
+    let device = subject.dispatcher();
+    let (unit, at) = (subject.alignment(), |number: usize| (number * subject.alignment()) as u64);
+    let (first, last) = (at(1025), subject.geometry().capacity - at(5));
+    let geometry = subject.geometry();
+    for from in [first, last] {
+        let mut bytes = pattern(209, 5 * unit);
+        fill(&device, from, &vec![0xFF; 5 * unit]);
+        let units = [0, 1, 2, 3, 4]
+            .map(|number| WriteAt::new(from + at(number), &bytes[number * unit..][..unit]));
+        device.write_buffers(&units).all().unwrap();
+        assert_holds(&device, from, &bytes, "units written");
+        for number in 0..5 {
+            let unit = &bytes[number * unit..][..unit];
+            assert_holds(&device, from + at(number), unit, "a unit");
+        }
+        let supported = |result: Result<(), Error>| match result {
+            Ok(()) => true,
+            // Some file systems report only in the attempt that they cannot.
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                false
+            }
+        };
+        if geometry.write_zeroes && supported(device.write_zeroes(from + at(1), at(1))) {
+            bytes[unit..2 * unit].fill(0);
+        }
+        assert_holds(&device, from, &bytes, "zeroes");
+        if geometry.discard && supported(device.discard(from + at(3), at(1))) {
+            assert_holds(&device, from, &bytes[..3 * unit], "before a discarded unit");
+            assert_holds(&device, from + at(4), &bytes[4 * unit..], "past a discarded unit");
+        }
+    }
 }
 
 pub(crate) fn erasing_obeys_the_rules_of_a_transfer(subject: &Subject) {

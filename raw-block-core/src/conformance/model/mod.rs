@@ -38,15 +38,15 @@ struct Transfer {
 impl Transfer {
     /// What the rules alone say about it.
     fn verdict(&self, subject: &Subject) -> Option<ErrorKind> {
-        let block = subject.block() as u64;
+        let unit = subject.alignment() as u64;
         let end = u128::from(self.offset) + u128::from(self.total_len);
         let too_long =
             self.payload_len > self.payload.len() || self.payload_len as u64 > self.total_len;
         if too_long || self.total_len == 0 {
             Some(ErrorKind::InvalidInput)
-        } else if !self.offset.is_multiple_of(block) || !self.total_len.is_multiple_of(block) {
+        } else if !self.offset.is_multiple_of(unit) || !self.total_len.is_multiple_of(unit) {
             Some(ErrorKind::Misaligned)
-        } else if end > u128::from(subject.at(subject.blocks())) {
+        } else if end > u128::from(subject.geometry().capacity) {
             Some(ErrorKind::OutOfRange)
         } else {
             None

@@ -71,8 +71,8 @@ pub(crate) fn complain(error: &Error) {
 fn advice(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::NotAStore { .. } => Some(
-            "`rawblock dump PATH` shows what is left of a superblock; `rawblock format PATH --value-size \
-             SIZE` makes a store",
+            "`rawblock dump PATH` shows what there is of a superblock; only if there is nothing to keep: \
+             `rawblock format PATH --value-size SIZE` makes a store, and what is there is lost",
         ),
         StoreError::UnusableStore { .. } => Some("`rawblock dump PATH` shows its superblocks"),
         StoreError::AlreadyAStore { .. } => {
