@@ -246,7 +246,8 @@ impl Store {
         })
     }
 
-    /// Makes durable every put and delete that was acknowledged before this call.
+    /// Makes durable every put and delete that was acknowledged before this call. Threads that wait for a
+    /// flush at the same time share one flush of the device.
     ///
     /// # Errors
     /// [`Error::Device`]; after a failed flush every later change is refused until the store is opened
