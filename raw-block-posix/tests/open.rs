@@ -198,9 +198,19 @@ fn what_was_granted_can_be_asked() {
     assert_eq!(through_cache.engine(), "posix");
     assert_eq!(through_cache.device(), file.path().to_str().unwrap());
     assert_eq!(through_cache.geometry().capacity, 1 << 20);
+    assert!(through_cache.geometry().regular_file);
     drop(through_cache);
     match open(file.path(), Direct::Required) {
         Ok(direct) => assert!(direct.is_direct()),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
     }
+}
+
+#[test]
+fn a_block_device_is_no_regular_file() {
+    let device = match fixture::LoopDevice::attach(1 << 20, 512) {
+        Ok(device) => device,
+        Err(skipped) => return skipped.tell(),
+    };
+    assert!(!open(device.path(), Direct::Preferred).unwrap().geometry().regular_file);
 }

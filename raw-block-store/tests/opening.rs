@@ -110,7 +110,7 @@ fn what_other_programs_made_is_recognised() {
     for (program, arguments, expected) in [
         ("mkfs.ext4", &["-q", "-F"][..], "ext2, ext3 or ext4"),
         ("mkswap", &[][..], "a swap area"),
-        ("mkfs.vfat", &[][..], "boot sector"),
+        ("mkfs.vfat", &[][..], "a file system (FAT)"),
         ("pvcreate", &["-q", "-y", "--config", "devices/scan=\"/dev\""][..], "LVM"),
     ] {
         wipe(device.path());
