@@ -65,7 +65,9 @@ impl RingDevice {
     ) -> Result<Self, Error> {
         let submissions = idle.map(Polling::start).transpose()?;
         let usage = Usage { submissions, ..Usage::default() };
-        let (ring, granted) = setup::ring::<Standard>(1, usage).map_err(|error| error.on(name))?;
+        let (mut ring, granted) =
+            setup::ring::<Standard>(1, usage).map_err(|error| error.on(name))?;
+        setup::try_out(&mut ring).map_err(|error| error.on(name))?;
         let mut probe = Probe::new();
         // A kernel that does not even answer has nothing that is asked for here.
         let _ = ring.submitter().register_probe(&mut probe);

@@ -199,7 +199,11 @@ pub fn without_threads<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     without_calls(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN, test)
 }
 
-fn without_calls<T: Send>(calls: &[i64], errno: i32, test: impl FnOnce() -> T + Send) -> T {
+/// Runs `test` in a thread in which the system calls with these numbers fail with `errno`.
+///
+/// # Panics
+/// As [`without_io_uring`].
+pub fn without_calls<T: Send>(calls: &[i64], errno: i32, test: impl FnOnce() -> T + Send) -> T {
     let restricted = || {
         let filter = SeccompFilter::new(
             calls.iter().map(|&call| (call, Vec::new())).collect::<BTreeMap<_, _>>(),
