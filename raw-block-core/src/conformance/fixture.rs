@@ -1,6 +1,7 @@
 //! What to test on: a temporary file, a loop device over one, a drive of the virtual machine, a thread that may
-//! not use io_uring; and the log of what a drive was told.
+//! not use io_uring; a process that is killed while it writes; and the log of what a drive was told.
 
+mod killed;
 mod nvme;
 mod write_log;
 
@@ -19,6 +20,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::Skipped;
 use super::bytes::pattern;
+pub use killed::KilledWriter;
 pub use nvme::{NvmeNamespace, read_fault, rounds, write_fault};
 pub use write_log::{LogEntry, WriteLog};
 
