@@ -223,7 +223,7 @@ fn request<W: Width>(builder: &mut Builder<W::Entry, W::Completion>, flag: Flag,
     };
 }
 
-/// Tells apart the ways in which the kernel refuses `call`, and what to do about each.
+/// Says why the kernel refuses `call`, and what to do about it.
 /// `disabled` says whether the administrator switched io_uring off.
 fn explain(error: io::Error, call: &str, usage: Usage, disabled: bool) -> Error {
     let (kind, advice) = match error.raw_os_error() {

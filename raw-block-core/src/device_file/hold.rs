@@ -193,7 +193,7 @@ mod tests {
 ";
 
     #[test]
-    fn holders_of_a_lock_are_told_from_waiters_and_other_files() {
+    fn waiters_and_holders_of_other_files_are_no_holders() {
         assert_eq!(lockers(LOCKS, 16_418_770).collect::<Vec<_>>(), [29482, 41]);
         assert_eq!(lockers(LOCKS, 16_418_771).collect::<Vec<_>>(), [42]);
         assert_eq!(lockers("nonsense\n1: FLOCK\n", 1).count(), 0);
@@ -207,6 +207,15 @@ mod tests {
         assert_eq!(among(&[41]), Holder::Running(Some(41)));
         assert_eq!(among(&[]), Holder::Ended(Some(29482)));
         assert_eq!(Holder::among(std::iter::empty(), |_| true), Holder::Ended(None));
+    }
+
+    #[test]
+    fn the_rule_names_the_holder_and_says_what_to_do() {
+        let ended = Holder::Ended(Some(7)).rule();
+        for words in ["process 7,", "after 60 s", "in flight", "end that child"] {
+            assert!(ended.contains(words), "{words}? {ended}");
+        }
+        assert!(Holder::Running(Some(7)).rule().contains("in process 7: close it"));
     }
 
     #[test]
