@@ -37,7 +37,7 @@
 
 pub use backend::{Completion, IoBackend, IoQueue};
 pub use buffer::{AlignedBuf, Arena, BUFFER_ALIGNMENT, BufferPool, Registration};
-pub use device_file::{DeviceFile, Direct};
+pub use device_file::{DeviceFile, Direct, lock_device};
 pub use dispatch::{
     BatchResult, Dispatcher, DispatcherOptions, Finished, MAX_BATCH, Refused, Ticket,
 };

@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     node: Node,
     block_device: Option<PathBuf>,
     /// Keeps others away.
-    _claim: Claim,
+    claim: Claim,
     pub(crate) controller: Controller,
     namespace: Namespace,
     handles: Vec<ReclaimUnitHandle>,
@@ -70,8 +70,8 @@ pub(crate) struct Shared {
     pub(crate) translator: Translator,
 }
 
-/// What is held so that nobody else uses the namespace.
-#[expect(dead_code, reason = "held, and not used")]
+/// What is held so that no other process uses the namespace. The rings keep it open until their last command has
+/// completed, so that after `SIGKILL` the next process waits for the commands in flight.
 enum Claim {
     /// The block device, exclusively.
     BlockDevice(DeviceFile),
@@ -83,7 +83,8 @@ impl NvmeBackend {
     /// Opens the namespace whose character device (`/dev/ngXnY`) is at `path`.
     ///
     /// Nothing is written by opening. The block device of the same namespace is held exclusively as long as there are
-    /// queues, so it cannot be mounted, partitions of it neither.
+    /// queues, so it cannot be mounted, partitions of it neither. After `SIGKILL` it is held until the last command of the
+    /// process has completed; opening waits for that as [`DeviceFile::open`] does.
     ///
     /// # Errors
     /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says.
@@ -115,7 +116,7 @@ impl NvmeBackend {
         if options.completion_polling {
             rings = rings.polling_completions()?;
         }
-        let rings = Arc::new(rings);
+        let rings = Arc::new(rings.holding(Claimed(Arc::clone(&shared))));
         if options.completion_polling {
             let polled = polling::check_kernel(&rings, &shared.translator);
             polled.map_err(|error| error.on(Arc::clone(&name)))?;
@@ -178,6 +179,18 @@ impl AsFd for Device {
     }
 }
 
+/// What is held, as the rings keep it.
+struct Claimed(Arc<Shared>);
+
+impl AsFd for Claimed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.0.claim {
+            Claim::BlockDevice(held) => held.as_fd(),
+            Claim::Lock(node) => node.as_fd(),
+        }
+    }
+}
+
 impl Shared {
     fn open(path: &Path, options: &NvmeOptions, read_only: bool) -> Result<Self, Error> {
         let node = Node::open(path, read_only)?;
@@ -188,7 +201,7 @@ impl Shared {
             namespace.check_writable(sibling.as_ref().is_some_and(Sibling::is_read_only))?;
         }
         let block_device = sibling.as_ref().and_then(Sibling::node);
-        let claim = claim(&node, sibling.as_ref(), options.force, read_only)?;
+        let claim = claim(&node, path, sibling.as_ref(), options.force, read_only)?;
         let kernel = sibling.as_ref().and_then(Sibling::limits);
         if options.completion_polling {
             polling::check_driver(kernel.as_ref())?;
@@ -211,16 +224,7 @@ impl Shared {
             timeout: options.timeout,
             placement_ids: handles.iter().map(|handle| handle.placement_id).collect(),
         };
-        Ok(Self {
-            node,
-            block_device,
-            _claim: claim,
-            controller,
-            namespace,
-            handles,
-            geometry,
-            translator,
-        })
+        Ok(Self { node, block_device, claim, controller, namespace, handles, geometry, translator })
     }
 }
 
@@ -262,7 +266,7 @@ impl Shared {
         Ok(Self {
             node: Node::of(file),
             block_device: None,
-            _claim: claim,
+            claim,
             controller,
             namespace,
             handles: Vec::new(),
@@ -279,10 +283,12 @@ impl Shared {
 /// Holds the block device of the namespace, or says why not.
 fn claim(
     node: &Node,
+    path: &Path,
     sibling: Option<&Sibling>,
     force: bool,
     read_only: bool,
 ) -> Result<Claim, Error> {
+    let lock = || node.lock(&path.display().to_string()).map(Claim::Lock);
     let hold = if read_only { DeviceFile::open_read_only } else { DeviceFile::open };
     let missing = match sibling.map(|sibling| (sibling.name(), sibling.node())) {
         Some((_, Some(path))) => match hold(path, Direct::Preferred) {
@@ -291,13 +297,13 @@ fn claim(
                 let rule = format!("its block device has to be held: {error}");
                 return Err(Error::new(error.kind(), "open", rule));
             }
-            Err(_) => return node.lock().map(Claim::Lock),
+            Err(_) => return lock(),
         },
         Some((name, None)) => format!("block device {name} has no node in /dev"),
         None => "block device is not to be found in /sys".to_owned(),
     };
     if force {
-        return node.lock().map(Claim::Lock);
+        return lock();
     }
     let rule = format!(
         "its {missing}, so that nothing keeps it from being mounted: make it visible here, or open with `force`"

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use raw_block_core::{Error, ErrorKind};
+use raw_block_core::{Error, ErrorKind, lock_device};
 
 use crate::command::Command;
 use crate::identify::{Controller, Namespace, Page, cns, command_set};
@@ -90,17 +90,10 @@ impl Node {
         &self.0
     }
 
-    /// Locks the node, which keeps out others of this library.
-    pub(crate) fn lock(&self) -> Result<File, Error> {
-        let locked = self.0.try_lock().map_err(io::Error::from);
-        locked.and_then(|()| self.0.try_clone()).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => Error::new(
-                ErrorKind::Busy,
-                "lock",
-                "it is open already, here or in another process: close it there first",
-            ),
-            _ => Error::os("lock", error),
-        })
+    /// Locks the node, which keeps out others of this library. `name` is that of the device in messages.
+    pub(crate) fn lock(&self, name: &str) -> Result<File, Error> {
+        lock_device(&self.0, false, name)?;
+        self.0.try_clone().map_err(|error| Error::os("lock", error))
     }
 
     /// The namespace's identifier.

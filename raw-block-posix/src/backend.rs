@@ -78,7 +78,7 @@ impl PosixBackend {
     ///   device is smaller than one block.
     /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says. It has to be
     ///   readable and writable.
-    /// - [`ErrorKind::Busy`]: it is mounted, or open elsewhere, and was still so after two seconds.
+    /// - [`ErrorKind::Busy`]: it is mounted, or open elsewhere, for as long as [`DeviceFile::open`] waits.
     /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, or the file
     ///   system has no `O_DIRECT` and [`Direct::Required`] asks for it.
     pub fn open(path: impl AsRef<Path>, options: &PosixOptions) -> Result<Self, Error> {

@@ -104,14 +104,13 @@ fn open_with(
         Engine::Uring => open_uring(path, direct, read_only),
         Engine::Nvme => open_nvme(path, read_only),
         Engine::Auto if is_character_device(path) => open_nvme(path, read_only),
-        Engine::Auto => match probe_uring() {
-            Ok(()) => open_uring(path, direct, read_only),
-            Err(error) if !cfg!(feature = "posix") => Err(error),
-            Err(error) => {
+        Engine::Auto => open_uring(path, direct, read_only).or_else(|refused| match probe_uring() {
+            Err(error) if cfg!(feature = "posix") => {
                 tracing::warn!(%error, "io_uring cannot be used: the posix engine takes its place");
                 open_posix(path, direct, read_only)
             }
-        },
+            _ => Err(refused),
+        }),
     }
 }
 

@@ -9,7 +9,9 @@ mod tool;
 
 use std::process::Command;
 
-use raw_block_core::conformance::fixture::{LoopDevice, without_io_uring, zeroed_file};
+use raw_block_core::conformance::fixture::{
+    LoopDevice, without_calls, without_io_uring, zeroed_file,
+};
 use tool::{done, run, run_with_input};
 
 const NONE: [&str; 0] = [];
@@ -31,6 +33,25 @@ fn where_io_uring_is_forbidden_posix_takes_its_place_and_says_so() {
         assert!(any.text().contains("posix"), "{}", any.text());
         assert_eq!(uring.status, 2);
         assert!(uring.stderr.contains(why), "{}", uring.stderr);
+    }
+}
+
+#[test]
+fn posix_takes_the_place_of_io_uring_that_is_half_allowed() {
+    let file = match zeroed_file(4 << 20) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    done("format", file.path(), ["--value-size=4KiB", "--engine=posix"]);
+    for (call, name) in [
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+        (libc::SYS_io_uring_register, "io_uring_register"),
+    ] {
+        let any = without_calls(&[call], libc::EPERM, || run("info", file.path(), NONE));
+        assert_eq!(any.status, 0, "{}", any.stderr);
+        assert!(any.stderr.contains("posix engine takes its place"), "{}", any.stderr);
+        assert!(any.stderr.contains(name) && any.stderr.contains("seccomp"), "{}", any.stderr);
+        assert!(any.text().contains("posix"), "{}", any.text());
     }
 }
 

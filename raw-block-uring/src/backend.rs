@@ -1,10 +1,7 @@
 //! The backend and its options.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,35 +46,6 @@ pub struct UringBackend {
     rings: Arc<RingDevice>,
 }
 
-/// The file of the rings: the device opened once more, without holding it exclusively.
-///
-/// The kernel takes a ring down in the background, and keeps its file open meanwhile. As that is not the file
-/// that holds the device, the device is free as soon as the backend and its queues are gone.
-enum RingFile {
-    Again(File),
-    /// Where there is no `/proc`, or it forbids that.
-    Same(Arc<DeviceFile>),
-}
-
-impl RingFile {
-    fn of(file: &Arc<DeviceFile>) -> Self {
-        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-        let direct = if file.is_direct() { libc::O_DIRECT } else { 0 };
-        let writes = !file.geometry().read_only;
-        let again = OpenOptions::new().read(true).write(writes).custom_flags(direct).open(path);
-        again.map_or_else(|_| Self::Same(Arc::clone(file)), Self::Again)
-    }
-}
-
-impl AsFd for RingFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Again(file) => file.as_fd(),
-            Self::Same(file) => file.as_fd(),
-        }
-    }
-}
-
 impl UringBackend {
     /// Opens the device at `path`.
     ///
@@ -102,8 +70,7 @@ impl UringBackend {
 
     fn on(file: DeviceFile, options: &UringOptions) -> Result<Self, Error> {
         let file = Arc::new(file);
-        let ring_file = RingFile::of(&file);
-        let mut rings = RingDevice::new(ring_file, file.path(), options.kernel_polling)?;
+        let mut rings = RingDevice::new(Arc::clone(&file), file.path(), options.kernel_polling)?;
         if options.completion_polling {
             rings = rings.polling_completions()?;
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use io_uring::{Builder, IoUring};
+use io_uring::{Builder, IoUring, opcode};
 use raw_block_core::{Error, ErrorKind};
 
 use crate::width::{RawRing, Standard, Width};
@@ -143,14 +143,36 @@ impl Polling {
 
 const SET_UP: &str = "set up io_uring";
 
-/// Whether this process may use io_uring: makes a ring and lets it go.
+/// Whether this process may use io_uring: makes a ring, registers with it, and carries out an operation that does
+/// nothing. A seccomp profile may allow some of the system calls and refuse others.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] when the kernel has no io_uring, [`ErrorKind::PermissionDenied`] when a
 /// sysctl, a seccomp profile or a security module forbids it, [`ErrorKind::OutOfResources`] when
-/// lockable memory or the limit of processes is used up. The text says which, and what to do.
+/// lockable memory or the limit of processes is used up. The text names the system call that was refused, and says what
+/// to do.
 pub fn probe() -> Result<(), Error> {
-    ring::<Standard>(1, Usage::default()).map(drop)
+    try_out(&mut ring::<Standard>(1, Usage::default())?.0)
+}
+
+/// Calls what a ring is used through, each system call once. The ring is a new one.
+pub(crate) fn try_out(ring: &mut IoUring) -> Result<(), Error> {
+    // No file: it only reserves a place for one.
+    let registered =
+        ring.submitter().register_files(&[-1]).and_then(|()| ring.submitter().unregister_files());
+    registered.map_err(|error| explain(error, "io_uring_register", Usage::default(), false))?;
+    // SAFETY: an operation that does nothing names no memory.
+    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+    debug_assert!(pushed.is_ok(), "a new ring has an entry");
+    while let Err(error) = ring.submit_and_wait(1) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(explain(error, "io_uring_enter", Usage::default(), false));
+        }
+    }
+    match ring.completion().next().map_or(-libc::EIO, |completion| completion.result()) {
+        0.. => Ok(()),
+        error => Err(Error::os(SET_UP, io::Error::from_raw_os_error(-error))),
+    }
 }
 
 /// Makes a ring of `depth` submission entries and, as the kernel does it, twice as many completion
@@ -175,7 +197,7 @@ pub(crate) fn ring<W: Width>(
                 let wish = flags.iter().position(|flag| flag.is_wish());
                 match wish.filter(|_| error.raw_os_error() == Some(libc::EINVAL)) {
                     Some(newest) => _ = flags.remove(newest),
-                    None => return Err(explain(error, usage, is_disabled())),
+                    None => return Err(explain(error, "io_uring_setup", usage, is_disabled())),
                 }
             }
         }
@@ -198,9 +220,9 @@ fn request<W: Width>(builder: &mut Builder<W::Entry, W::Completion>, flag: Flag,
     };
 }
 
-/// Tells apart the ways in which io_uring is refused, and what to do about each.
-/// `disabled` says whether the administrator switched it off.
-fn explain(error: io::Error, usage: Usage, disabled: bool) -> Error {
+/// Says why the kernel refuses `call`, and what to do about it.
+/// `disabled` says whether the administrator switched io_uring off.
+fn explain(error: io::Error, call: &str, usage: Usage, disabled: bool) -> Error {
     let (kind, advice) = match error.raw_os_error() {
         Some(libc::ENOSYS) => (
             ErrorKind::Unsupported,
@@ -217,8 +239,8 @@ fn explain(error: io::Error, usage: Usage, disabled: bool) -> Error {
         ),
         Some(libc::EPERM | libc::EACCES) => (
             ErrorKind::PermissionDenied,
-            "a seccomp profile or security module forbids it, as containers do by default: allow the \
-             io_uring system calls, or use the posix backend",
+            "a seccomp profile or security module forbids it, as containers do by default: allow \
+             io_uring_setup, io_uring_enter and io_uring_register, or use the posix backend",
         ),
         Some(libc::ENOMEM) => (
             ErrorKind::OutOfResources,
@@ -229,9 +251,9 @@ fn explain(error: io::Error, usage: Usage, disabled: bool) -> Error {
             "the kernel can start no thread for this user: raise the limit of processes (RLIMIT_NPROC, the pids \
              cgroup), or open the device without polling for submissions",
         ),
-        _ => return Error::os(SET_UP, error),
+        _ => return Error::os(SET_UP, error).because(format!("{call} failed")),
     };
-    Error::new(kind, SET_UP, advice).caused_by(error)
+    Error::new(kind, SET_UP, format!("{call} is refused: {advice}")).caused_by(error)
 }
 
 /// Whether the administrator switched io_uring off: 1 for processes without the right group, 2 for all
@@ -245,7 +267,7 @@ mod tests {
     use super::*;
 
     fn explained(errno: i32, disabled: bool) -> Error {
-        explain(io::Error::from_raw_os_error(errno), Usage::default(), disabled)
+        explain(io::Error::from_raw_os_error(errno), "io_uring_setup", Usage::default(), disabled)
     }
 
     #[test]

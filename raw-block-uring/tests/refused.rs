@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use raw_block_core::conformance::fixture::{temp_file, without_io_uring};
+use raw_block_core::conformance::fixture::{temp_file, without_calls, without_io_uring};
 use raw_block_core::{Direct, ErrorKind};
 use raw_block_uring::{UringBackend, UringOptions, probe};
 
@@ -18,6 +18,35 @@ fn a_seccomp_profile_that_forbids_io_uring_is_named() {
     let text = error.to_string();
     assert!(text.contains("seccomp") && text.contains("posix backend"), "{text}");
     assert!(text.contains(file.path().to_str().unwrap()), "{text}");
+}
+
+#[test]
+fn each_system_call_that_is_refused_is_named_at_opening() {
+    let file = temp_file(1 << 20).unwrap();
+    let calls = [
+        (libc::SYS_io_uring_setup, "io_uring_setup is refused"),
+        (libc::SYS_io_uring_enter, "io_uring_enter is refused"),
+        (libc::SYS_io_uring_register, "io_uring_register is refused"),
+    ];
+    let kinds = [
+        (libc::EPERM, ErrorKind::PermissionDenied),
+        (libc::EACCES, ErrorKind::PermissionDenied),
+        (libc::ENOSYS, ErrorKind::Unsupported),
+    ];
+    for ((call, name), (errno, kind)) in
+        calls.into_iter().flat_map(|call| kinds.map(|kind| (call, kind)))
+    {
+        let errors = without_calls(&[call], errno, || {
+            let open = UringBackend::open(file.path(), &UringOptions::default());
+            [probe().unwrap_err(), open.unwrap_err()]
+        });
+        for error in errors {
+            assert_eq!(error.kind(), kind, "{error}");
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("seccomp"), "{text}");
+        }
+    }
+    probe().unwrap();
 }
 
 #[test]

@@ -14,7 +14,9 @@ use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
     OwnedTransfer, ReadAt, Ticket, WriteAt,
 };
-use raw_block_uring::{GrantedFlags, UringBackend, UringOptions};
+use raw_block_uring::{
+    GrantedFlags, Linux, Ring, RingDevice, Standard, UringBackend, UringOptions,
+};
 
 const LEN: u64 = 16 << 20;
 
@@ -240,6 +242,24 @@ fn the_device_is_free_as_soon_as_it_is_closed_by_another_thread_than_those_that_
     drop(backend);
     let other = fs::File::open(file.path()).unwrap();
     other.try_lock().unwrap();
+}
+
+#[test]
+fn a_file_stays_locked_when_ops_of_a_ring_are_leaked() {
+    for leaks in [false, true] {
+        let file = temp_file(4096).unwrap();
+        // Keeps the open file description, as the kernel does until the last op has completed.
+        let kept = fs::File::open(file.path()).unwrap();
+        kept.try_lock().unwrap();
+        let device = RingDevice::new(kept.try_clone().unwrap(), "test", None).unwrap();
+        let mut ring = Ring::<Standard, ()>::open(Arc::new(device), 1, Linux).unwrap();
+        if leaks {
+            ring.insert(()).unwrap();
+        }
+        drop(ring);
+        let other = fs::File::open(file.path()).unwrap();
+        assert_eq!(other.try_lock().is_err(), leaks, "leaks: {leaks}");
+    }
 }
 
 #[test]

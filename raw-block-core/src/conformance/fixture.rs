@@ -1,6 +1,7 @@
 //! What to test on: a temporary file, a loop device over one, a drive of the virtual machine, a thread that may
-//! not use io_uring; and the log of what a drive was told.
+//! not use io_uring; a process that is killed while it writes; and the log of what a drive was told.
 
+mod killed;
 mod nvme;
 mod secret;
 mod write_log;
@@ -20,6 +21,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::Skipped;
 use super::bytes::pattern;
+pub use killed::KilledWriter;
 pub use nvme::{NvmeNamespace, read_fault, rounds, write_fault};
 pub use secret::SecretMemory;
 pub use write_log::{LogEntry, WriteLog};
@@ -233,7 +235,11 @@ pub fn without_threads<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     without_calls(&[libc::SYS_clone, libc::SYS_clone3], libc::EAGAIN, test)
 }
 
-fn without_calls<T: Send>(calls: &[i64], errno: i32, test: impl FnOnce() -> T + Send) -> T {
+/// Runs `test` in a thread in which the system calls with these numbers fail with `errno`.
+///
+/// # Panics
+/// As [`without_io_uring`].
+pub fn without_calls<T: Send>(calls: &[i64], errno: i32, test: impl FnOnce() -> T + Send) -> T {
     let restricted = || {
         let filter = SeccompFilter::new(
             calls.iter().map(|&call| (call, Vec::new())).collect::<BTreeMap<_, _>>(),

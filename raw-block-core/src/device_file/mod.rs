@@ -4,6 +4,7 @@
 mod alignment;
 mod cache;
 mod geometry;
+mod hold;
 mod ranges;
 
 use std::fs::{File, OpenOptions};
@@ -12,14 +13,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
+use self::hold::{Holder, Refusal, while_held};
 use crate::{Error, ErrorKind, Geometry};
 
-/// How long opening waits for a device that somebody else is just closing.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-const LOCK_POLL: Duration = Duration::from_millis(10);
+pub use hold::lock_device;
 
 /// Whether transfers bypass the page cache (`O_DIRECT`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,8 +35,13 @@ pub enum Direct {
 /// An open regular file or block device, held against others.
 ///
 /// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
-/// `flock(2)`, exclusively by those who write, together by those who only read. Both end with the process,
-/// however it ends. Nothing is written by opening, and a symbolic link stands for what it points to.
+/// `flock(2)`, exclusively by those who write, together by those who only read. Nothing is written by opening, and a
+/// symbolic link stands for what it points to.
+///
+/// The open file description that holds the device is the one that does its I/O. The kernel closes it when the
+/// process has ended, however it ended, and its last request has completed: after `SIGKILL` no write of the
+/// process takes effect once another one has opened the device.
+///
 /// Where transfers go through the page cache, opening writes back what the cache holds of the device and drops it: reads
 /// return what the medium holds, also after the kernel failed to write an earlier process's pages back.
 ///
@@ -56,13 +59,16 @@ pub struct DeviceFile {
 impl DeviceFile {
     /// Opens the device at `path` for reading and writing, and asks it for its geometry.
     ///
-    /// A device that somebody else holds is tried again for two seconds, because one that is being
-    /// closed is held a moment longer.
+    /// A device that a running process holds is tried again for 2 seconds, because the process may be about to close
+    /// it. A device that an ended process holds is tried again for 60 seconds, with a warning after 2: the I/O of that
+    /// process is in flight. For that, a block device gets a shared `flock(2)` as well, which names its holder. Where
+    /// `/proc` is missing, every holder counts as running; in a PID namespace, a holder outside of it counts as ended.
     ///
     /// # Errors
     /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says; the latter also
     ///   for a write-protected block device.
-    /// - [`ErrorKind::Busy`]: another process, a mount or another store in this process holds it.
+    /// - [`ErrorKind::Busy`]: another process, a mount or another store in this process holds it, or I/O of an
+    ///   ended process is still in flight.
     /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, it is a
     ///   host-managed zoned device or a file of hugetlbfs, or the file system has no `O_DIRECT` and that
     ///   was required.
@@ -106,21 +112,21 @@ impl DeviceFile {
         }
         let exclusive = if is_block_device { libc::O_EXCL } else { 0 };
         let open = |flags| {
-            while_busy(|| {
-                let flags = exclusive | flags;
-                OpenOptions::new().read(true).write(!read_only).custom_flags(flags).open(path)
-            })
+            let flags = exclusive | flags;
+            let attempt =
+                || OpenOptions::new().read(true).write(!read_only).custom_flags(flags).open(path);
+            while_held(name, attempt, || Holder::of_block_device(path))
         };
-        let explain = |error| explain(error, read_only);
+        let explain = |refusal| explain(refusal, read_only);
         let (file, direct) = match direct {
             Direct::Off => (open(0).map_err(explain)?, false),
             Direct::Required | Direct::Preferred => match open(libc::O_DIRECT) {
                 Ok(file) => (file, true),
-                Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
-                    return Err(explain(error));
+                Err(refusal) if refusal.error.raw_os_error() != Some(libc::EINVAL) => {
+                    return Err(explain(refusal));
                 }
                 Err(_) if direct == Direct::Preferred => (open(0).map_err(explain)?, false),
-                Err(error) => {
+                Err(Refusal { error, .. }) => {
                     let advice =
                         "the file system has no O_DIRECT: use another one, or allow the page cache";
                     return Err(Error::new(ErrorKind::Unsupported, "open", advice).caused_by(error));
@@ -135,7 +141,11 @@ impl DeviceFile {
                 "the path was replaced while it was opened",
             ));
         }
-        lock(&file, read_only)?;
+        if is_block_device {
+            hold::name_holder(&file);
+        } else {
+            lock_device(&file, read_only, name)?;
+        }
         if !read_only {
             geometry::check_takes_writes(&file, is_block_device)?;
         }
@@ -242,45 +252,13 @@ impl AsFd for DeviceFile {
     }
 }
 
-/// Tries again while somebody else holds the device, for a bounded time.
-fn while_busy<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match attempt() {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock
-                ) && Instant::now() < deadline =>
-            {
-                thread::sleep(LOCK_POLL);
-            }
-            result => return result,
-        }
-    }
-}
-
-/// Locks the file for as long as it is open, here or, through a forked child, anywhere.
-fn lock(file: &File, shared: bool) -> Result<(), Error> {
-    let attempt = || {
-        let locked = if shared { file.try_lock_shared() } else { file.try_lock() };
-        locked.map_err(io::Error::from)
-    };
-    while_busy(attempt).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => Error::new(
-            ErrorKind::Busy,
-            "lock",
-            "it is open already, here or in another process: close it there first",
-        ),
-        _ => Error::os("lock", error),
-    })
-}
-
-fn explain(error: io::Error, read_only: bool) -> Error {
+fn explain(Refusal { error, holder }: Refusal, read_only: bool) -> Error {
     let errno = error.raw_os_error();
     let described = Error::os("open", error);
+    if let Some(holder) = holder {
+        return described.because(holder.rule());
+    }
     match errno {
-        Some(libc::EBUSY) => described.because("it is mounted, or another process holds it"),
         Some(libc::EACCES) if read_only => {
             described.because("this user may not read it: check its mode and group")
         }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use raw_block_core::conformance::fixture::{LoopDevice, TempFile, temp_file};
-use raw_block_core::{Direct, ErrorKind, IoBackend};
+use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, FormatOptions, Store, open_device};
 
 use journal::{Journal, MAX_PAYLOAD};
@@ -130,18 +130,9 @@ fn formatted(place: &Place) -> Result<Journal> {
     Ok(Journal::default())
 }
 
-/// Opens a device that may be held a while by what the kernel does for a process that is gone. The two seconds that
-/// opening waits are plenty, but for a machine that does much else.
+/// Opens a device; opening waits for the I/O of a process that was killed.
 fn open(path: &Path, way: Way) -> Result<Arc<dyn IoBackend>> {
-    let began = Instant::now();
-    loop {
-        match open_device(path, way.engine, way.direct) {
-            Err(error) if error.kind() == ErrorKind::Busy && began.elapsed() < PATIENCE => {
-                eprintln!("{error}; after {:.1} s, tried again", began.elapsed().as_secs_f64());
-            }
-            result => return result.context("open the device"),
-        }
-    }
+    open_device(path, way.engine, way.direct).context("open the device")
 }
 
 /// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.
