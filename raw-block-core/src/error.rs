@@ -46,8 +46,8 @@ pub enum ErrorKind {
     DeviceGone,
     /// The device or the kernel reports a failed transfer.
     Io,
-    /// An earlier flush failed, so what is durable is unknown: writes are refused until the device
-    /// is opened again.
+    /// An earlier flush failed, so what is durable is unknown, or an earlier write may still take effect:
+    /// writes are refused until the device is opened again.
     WritesStopped,
     /// The process was forked, and this is the child: it must open the device itself.
     Forked,

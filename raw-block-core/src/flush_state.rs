@@ -1,4 +1,4 @@
-//! The flushes of one open device: group commit, and writes that are stopped after a failed flush.
+//! The flushes of one open device: group commit, and whether writes are stopped.
 
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
@@ -14,14 +14,15 @@ use crate::{Error, ErrorClass, ErrorKind, OpKind, Stats, waiting};
 ///   flush only. Callers that arrive in the meantime wait for the next flush, which one of them performs
 ///   for all of them. A flush that was submitted before a call never serves that call.
 /// - **Whether writes are stopped.** After a failed flush it is unknown what is durable, so every
-///   dispatcher on the backend refuses writes and flushes from then on.
+///   dispatcher on the backend refuses writes and flushes from then on. A program that depends on a write
+///   whose outcome is unknown [stops them too](Self::stop_writes).
 #[derive(Default)]
 pub struct FlushState {
     state: Mutex<State>,
     /// Signalled when a flush has ended, and when a caller that was about to submit one gives up.
     changed: Condvar,
-    /// Set once a flush has failed. Not in `state`, so that a batch of writes checks it without a lock.
-    failed: OnceLock<FailedFlush>,
+    /// Set once writes are stopped. Not in `state`, so that a batch of writes checks it without a lock.
+    stopped: OnceLock<Stopped>,
 }
 
 /// Flushes are numbered from 1 in the order of their submission.
@@ -36,8 +37,9 @@ struct State {
     preparing: bool,
 }
 
-struct FailedFlush {
-    number: u64,
+struct Stopped {
+    /// The number of the flush that failed; none if a write stopped them.
+    flush: Option<u64>,
     error: Error,
 }
 
@@ -48,10 +50,19 @@ impl FlushState {
         Self::default()
     }
 
-    /// The error of the flush that stopped writes, once they are stopped.
+    /// The error of the flush or the write that stopped writes, once they are stopped.
     #[must_use]
     pub fn failure(&self) -> Option<&Error> {
-        self.failed.get().map(|failed| &failed.error)
+        self.stopped.get().map(|stopped| &stopped.error)
+    }
+
+    /// Stops writes because of `error`, which is that of a write whose outcome is
+    /// [unknown](ErrorClass::Unknown). For programs that could not go on without writing to its range.
+    ///
+    /// From then on every dispatcher on the backend refuses writes and flushes with
+    /// [`ErrorKind::WritesStopped`], until the device is opened again. What is in flight may still succeed.
+    pub fn stop_writes(&self, error: &Error) {
+        self.stop(None, error.clone());
     }
 
     /// Whether an operation of this kind may change the device.
@@ -59,10 +70,16 @@ impl FlushState {
     /// # Errors
     /// [`ErrorKind::WritesStopped`] once writes are stopped.
     pub(crate) fn check(&self, kind: OpKind) -> Result<(), Error> {
-        let Some(failure) = self.failure() else { return Ok(()) };
-        let rule = format!(
-            "an earlier flush failed ({failure}), so it is unknown what is durable: open the device again"
-        );
+        let Some(Stopped { flush, error }) = self.stopped.get() else { return Ok(()) };
+        let rule = if flush.is_some() {
+            format!(
+                "an earlier flush failed ({error}), so it is unknown what is durable: open the device again"
+            )
+        } else {
+            format!(
+                "an earlier write failed ({error}) and may still take effect: open the device again"
+            )
+        };
         Err(Error::new(ErrorKind::WritesStopped, kind.name(), rule))
     }
 
@@ -124,10 +141,10 @@ impl FlushState {
             if state.succeeded >= wanted {
                 return Err(Ok(()));
             }
-            if let Some(failed) = self.failed.get() {
-                let served = failed.number >= wanted;
+            if let Some(stopped) = self.stopped.get() {
+                let served = stopped.flush.is_some_and(|number| number >= wanted);
                 let refused = || self.check(OpKind::Flush);
-                return Err(if served { Err(failed.error.clone()) } else { refused() });
+                return Err(if served { Err(stopped.error.clone()) } else { refused() });
             }
             if proceed(&state) {
                 return Ok(state);
@@ -136,10 +153,16 @@ impl FlushState {
         }
     }
 
-    /// Stops writes.
-    pub(crate) fn stop(&self, number: u64, error: Error) {
-        tracing::error!(%error, "a flush failed: writes are refused from now on");
-        let _ = self.failed.set(FailedFlush { number, error });
+    /// Stops writes after flush number `flush`, or a write, failed.
+    fn stop(&self, flush: Option<u64>, error: Error) {
+        match flush {
+            Some(_) => tracing::error!(%error, "a flush failed: writes are refused from now on"),
+            None => tracing::error!(
+                %error,
+                "a write may still take effect: writes are refused from now on"
+            ),
+        }
+        let _ = self.stopped.set(Stopped { flush, error });
     }
 }
 
@@ -180,7 +203,7 @@ impl Drop for InFlight<'_> {
             && error.class() != ErrorClass::NotStarted
         {
             // Before the flush is seen to have ended.
-            self.flushes.stop(self.number, error);
+            self.flushes.stop(Some(self.number), error);
         }
         let mut state = waiting::lock(&self.flushes.state);
         state.in_flight = false;

@@ -214,6 +214,27 @@ fn dispatchers_on_one_backend_share_stopped_writes() {
 }
 
 #[test]
+fn writes_that_a_write_stopped_are_refused_for_that_reason() {
+    let (script, backend) = scripted(&[]);
+    let device = dispatcher(&backend, 4);
+    let lost = io::Error::from_raw_os_error(libc::EINTR);
+    let lost = Error::os("write", lost).with_class(ErrorClass::Unknown).at(4096, 512);
+    backend.flush_state().stop_writes(&lost);
+    for refused in [device.write_buffers(&writes(&blocks(1))).all(), device.flush()] {
+        let error = refused.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.class()),
+            (ErrorKind::WritesStopped, ErrorClass::NotStarted)
+        );
+        let why =
+            "an earlier write failed (write of 512 bytes at offset 4096: Interrupted system call";
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(error.to_string().contains("open the device again"), "{error}");
+    }
+    assert_eq!(script.flushes.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn a_failed_flush_fails_all_that_it_serves() {
     within_seconds(|| {
         let (script, backend) = scripted(&[End::Success, End::Failure]);

@@ -152,6 +152,16 @@ fn a_late_write_fails_and_takes_effect_over_newer_ones() {
 }
 
 #[test]
+fn a_late_write_that_another_fault_fails_is_still_unknown() {
+    for other in [Fault::fail(OpKind::Write, 5), Fault::fail_after(OpKind::Write, 5)] {
+        let (simulated, device) = numbered();
+        simulated.inject(other);
+        simulated.inject(Fault::late_write(1));
+        assert_eq!(write(&device, 3, 77).unwrap_err().class(), ErrorClass::Unknown);
+    }
+}
+
+#[test]
 fn the_end_of_a_device_decides_what_a_late_write_does() {
     let (simulated, device) = numbered();
     device.flush().unwrap();

@@ -372,7 +372,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened for reading
-    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on the backend.
+    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on the backend, or
+    /// [writes were stopped](crate::FlushState::stop_writes).
     pub fn check_accepted(&self, kind: OpKind) -> Result<(), Error> {
         let accepted = if kind == OpKind::Read {
             Ok(())

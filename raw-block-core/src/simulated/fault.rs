@@ -184,9 +184,12 @@ pub(super) fn error(hits: &[Hit], op: &Op) -> Option<Error> {
         let source = io::Error::from_raw_os_error(errno);
         Error::os(op.kind().name(), source).at(op.offset(), op.len())
     };
+    // Whatever else fails it, an op that may take effect later says so.
+    if late(hits).is_some() {
+        return Some(error(libc::EINTR).with_class(ErrorClass::Unknown));
+    }
     hits.iter().find_map(|hit| match hit.effect {
         Effect::Fail(errno) | Effect::FailAfter(errno) => Some(error(errno)),
-        Effect::Late(_) => Some(error(libc::EINTR).with_class(ErrorClass::Unknown)),
         _ => None,
     })
 }

@@ -77,9 +77,8 @@ pub(crate) fn two_dispatchers_share_stopped_writes(subject: &Subject) {
     let [one, other] = [subject.dispatcher(), subject.dispatcher_with(2, 2)];
     let bytes = pattern(520, subject.block());
     fill(&one, 0, &bytes);
-    // As a flush of the first one that fails.
-    let failure = Error::new(ErrorKind::Io, "flush", "as the suite says");
-    subject.backend.flush_state().stop(1, failure);
+    let failure = Error::new(ErrorKind::Io, "write", "as the suite says");
+    subject.backend.flush_state().stop_writes(&failure);
     for device in [&one, &other, &subject.dispatcher()] {
         let refused = [
             device.write_buffers(&[WriteAt::new(0, &bytes)]).all(),
