@@ -30,6 +30,7 @@ mod get;
 mod hash;
 mod index;
 mod layout;
+mod limited_log;
 mod options;
 mod pace;
 mod pin;

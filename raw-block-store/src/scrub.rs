@@ -13,15 +13,13 @@ use crate::format::{
 };
 use crate::index::Located;
 use crate::layout::buffer_len;
+use crate::limited_log::{log_count, log_first};
 use crate::space::{LogInUse, Space};
 use crate::walk::Escaped;
 use crate::{Error, Progress, Store};
 
 /// Bytes of the delete log that are read at once.
 const PIECE: usize = 8 << 20;
-
-/// Findings that one scrub logs one by one; a device that is damaged throughout has one for each object.
-const LOGGED_FINDINGS: usize = 10;
 
 /// What [`Store::scrub`] found.
 #[derive(Clone, Debug, Default)]
@@ -110,22 +108,17 @@ impl Store {
             },
             &mut progress,
         );
-        let findings = report.findings.len();
-        if findings > LOGGED_FINDINGS {
-            let device = self.shared.device.backend().device();
-            let logged = LOGGED_FINDINGS;
-            tracing::warn!(device, findings, logged, "the scrub found more damages than it logged");
-        }
+        log_count(report.findings.len(), self.shared.device.backend().device(), "the scrub");
         report.complete = complete?;
         Ok(report)
     }
 
     /// Adds a finding to the report, and logs it if it is among the first.
     fn note(&self, report: &mut ScrubReport, finding: Finding) {
-        if report.findings.len() < LOGGED_FINDINGS {
-            let device = self.shared.device.backend().device();
+        let device = self.shared.device.backend().device();
+        log_first(report.findings.len(), || {
             tracing::warn!(device, %finding, "the scrub found a damage");
-        }
+        });
         report.findings.push(finding);
     }
 

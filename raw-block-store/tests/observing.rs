@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use common::faulty::{Fate, Faulty};
 use common::{flip, memory, put_all, slot_offset, superblock};
-use raw_block_core::{IoBackend, OpKind};
+use raw_block_core::{IoBackend, Op, OpKind};
 use raw_block_store::{EvictionPolicy, FormatOptions, Get, OpenOptions, Progress, Put, Store};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -227,6 +227,53 @@ fn a_scrub_logs_its_first_findings_and_counts_the_others() {
     (9..32).for_each(|slot| flip(&device, slot_offset(&device, slot) + 4096));
     let more = "WARN: the scrub found more damages than it logged\n";
     assert_eq!(scrub(), (33, one.repeat(10) + more));
+}
+
+#[test]
+fn a_recovery_logs_its_first_damages_and_counts_the_others() {
+    let device = Faulty::new(1 << 20);
+    let options = FormatOptions {
+        slot_count: Some(32),
+        delete_log_blocks: Some(16),
+        ..FormatOptions::for_payloads(4096)
+    };
+    Store::format(device.backend(), &options).unwrap();
+    let store = Store::open_with(device.backend(), &without_thread()).unwrap();
+    for key in (0..12).chain(0..12) {
+        store.put(&[key], &[key; 4096]).unwrap();
+    }
+    for _ in 0..12 {
+        assert!(!store.delete_many(&[b"absent"]).remove(0).unwrap());
+    }
+    drop(store);
+    let layout = superblock(&device.backend());
+    let (log, slots) = (layout.delete_log_offset.get(), layout.slots_offset.get());
+    let recovery = |fate: fn(&Op, u64, u64) -> Fate| {
+        device.rule(move |op| fate(op, log, slots));
+        let options = OpenOptions { accept_older_states: true, ..without_thread() };
+        Log::of(|| drop(Store::open_read_only(device.backend(), &options).unwrap()))
+    };
+    let more = "WARN: the recovery found more damages than it logged\n";
+    let logged = |log: &str, line| log.matches(line).count();
+
+    let unread = recovery(|op, _, slots| {
+        let header = op.offset() >= slots && op.len() <= 4096;
+        if header { Fate::Failed } else { Fate::Done }
+    });
+    assert_eq!(logged(&unread, "ERROR: what cannot be read is left out: an older object"), 10);
+    assert!(unread.contains(more), "{unread}");
+
+    let unread = recovery(|op, _, slots| {
+        let object = op.offset() >= slots && op.len() > 4096;
+        if object { Fate::Failed } else { Fate::Done }
+    });
+    assert_eq!(logged(&unread, "WARN: an object that cannot be read has an older one"), 10);
+    assert!(unread.contains(more), "{unread}");
+
+    (0..12).for_each(|block| flip(&device.backend(), log + block * 4096 + 100));
+    let damaged = recovery(|_, _, _| Fate::Done);
+    assert_eq!(logged(&damaged, "WARN: a block of the delete log is left out"), 10);
+    assert!(damaged.contains(more), "{damaged}");
 }
 
 #[test]

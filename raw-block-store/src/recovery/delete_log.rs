@@ -10,6 +10,7 @@ use crate::error::Doing;
 use crate::format::{Damage, DeleteLogBlock, Superblock};
 use crate::index::KeyHash;
 use crate::layout::buffer_len;
+use crate::limited_log::log_first;
 
 /// What the delete log says.
 pub(super) struct Log {
@@ -24,11 +25,13 @@ pub(super) struct Log {
 }
 
 /// Reads all of it; what `covered` is at or above of is left out. With `accept_older` a block that cannot be read is, too.
+/// Counts what is left out in `damages`.
 pub(super) fn read(
     device: &Dispatcher,
     store: &Superblock,
     covered: u64,
     accept_older: bool,
+    damages: &mut usize,
 ) -> Result<Log, Error> {
     const DOING: &str = "read the delete log";
     let block_size = store.block_size.get() as usize;
@@ -50,7 +53,7 @@ pub(super) fn read(
         let results = device.read_buffers(&mut reads);
         for (block, result) in piece[..len].chunks_exact(block_size).zip(results) {
             let at = store.delete_log_offset.get() + index * block_size as u64;
-            if !is_readable(result, "a block of the delete log", at, accept_older)? {
+            if !is_readable(result, "a block of the delete log", at, accept_older, damages)? {
                 log.unreadable = true;
                 index += 1;
                 continue;
@@ -73,7 +76,15 @@ pub(super) fn read(
                 // acknowledged. Or it has decayed since, which looks the same.
                 Err(damage) => {
                     let device = device.backend().device();
-                    tracing::warn!(device, index, %damage, "a block of the delete log is left out");
+                    log_first(*damages, || {
+                        tracing::warn!(
+                            device,
+                            index,
+                            %damage,
+                            "a block of the delete log is left out"
+                        );
+                    });
+                    *damages += 1;
                 }
             }
             index += 1;

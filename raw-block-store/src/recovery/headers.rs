@@ -22,6 +22,8 @@ pub(super) struct Headers<'a> {
     pub(super) unreadable: bool,
     /// Objects that the checkpoint names, and in whose slots neither they are nor anything newer.
     pub(super) lost: Vec<ObjectEntry>,
+    /// Counts what is left out.
+    damages: &'a mut usize,
 }
 
 impl<'a> Headers<'a> {
@@ -29,12 +31,14 @@ impl<'a> Headers<'a> {
         device: &'a Dispatcher,
         store: &'a Superblock,
         options: &'a OpenOptions,
+        damages: &'a mut usize,
     ) -> Result<Self, Error> {
         let blocks = AlignedBuf::zeroed(buffer_len(store, store.slot_count.get(), PIECE))
             .doing("read slot headers")?;
         let (entries, lost) = (Vec::new(), Vec::new());
+        let (first, unreadable) = (0, false);
         let headers =
-            Self { device, store, blocks, entries, first: 0, options, unreadable: false, lost };
+            Self { device, store, blocks, entries, first, options, unreadable, lost, damages };
         headers.tell();
         Ok(headers)
     }
@@ -67,7 +71,8 @@ impl<'a> Headers<'a> {
         &mut self,
         visit: &mut impl FnMut(Located, &ObjectEntry, u64),
     ) -> Result<(), Error> {
-        let Self { device, store, blocks, entries, first, options, unreadable, lost } = self;
+        let Self { device, store, blocks, entries, first, options, unreadable, lost, damages } =
+            self;
         if entries.is_empty() {
             return Ok(());
         }
@@ -81,8 +86,8 @@ impl<'a> Headers<'a> {
         let slots = (*first..).zip(blocks.chunks_exact(block_size)).zip(entries.iter());
         for (((slot, block), named), result) in slots.zip(results) {
             let at = slot_offset(store, slot);
-            let readable =
-                is_readable(result, "the header of a slot", at, options.accept_older_states)?;
+            let accept_older = options.accept_older_states;
+            let readable = is_readable(result, "the header of a slot", at, accept_older, damages)?;
             *unreadable |= !readable;
             let header = readable.then(|| SlotHeader::read(block, store, slot).ok()).flatten();
             let found = header.map(|view| (view.header.entry, view.header.checkpoint.get()));

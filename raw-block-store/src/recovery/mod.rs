@@ -13,6 +13,7 @@ use crate::fault::Fault;
 use crate::format::{ObjectEntry, SlotHeader, Superblock, records_per_block};
 use crate::index::{Index, KeyHash, Located};
 use crate::layout::slot_offset;
+use crate::limited_log::{log_count, log_first};
 use crate::{Error, OpenOptions};
 use delete_log::Log;
 use headers::Headers;
@@ -153,13 +154,14 @@ fn replay(
         checkpoint = checkpoint.committed.number,
         "a store that was not closed in order is recovered"
     );
-    let mut headers = Headers::new(device, store, options)?;
-    let log = delete_log::read(device, store, covered, accept_older)?;
+    let mut left_out = 0;
+    let log = delete_log::read(device, store, covered, accept_older, &mut left_out)?;
     let Log { deleted, mut next_sequence, mut mentioned, mut unreadable } = log;
     next_sequence = next_sequence.max(checkpoint.next_sequence);
     mentioned = mentioned.max(checkpoint.committed.number);
 
     let index = Index::new(store.slot_count.get())?;
+    let mut headers = Headers::new(device, store, options, &mut left_out)?;
     // All objects of the keys that several slots claim.
     let mut contested: HashMap<KeyHash, Vec<Located>> = HashMap::new();
     let mut visit = |found: Located, named: &ObjectEntry, checkpoint: u64| {
@@ -199,13 +201,14 @@ fn replay(
         claimants.sort_by_key(|claimant| std::cmp::Reverse(claimant.entry.sequence.get()));
         for claimant in claimants {
             if Fault::ClaimantsUnverified.is_on()
-                || verify(device, store, claimant.slot, &claimant.entry, accept_older)?
+                || verify(device, store, &claimant, accept_older, &mut left_out)?
             {
                 index.publish(claimant.slot, claimant.entry);
                 break;
             }
         }
     }
+    log_count(left_out, device.backend().device(), "the recovery");
     let has_newer = |lost: &ObjectEntry| {
         let deleted =
             deleted.get(&lost.key_hash).is_some_and(|&deleted| deleted > lost.sequence.get());
@@ -228,23 +231,27 @@ fn above_all_since(covered: u64, store: &Superblock) -> u64 {
 fn verify(
     device: &Dispatcher,
     store: &Superblock,
-    slot: u64,
-    entry: &ObjectEntry,
+    object: &Located,
     accept_older: bool,
+    damages: &mut usize,
 ) -> Result<bool, Error> {
     const DOING: &str = "verify an object";
+    let Located { slot, entry } = object;
     let block_size = store.block_size.get() as usize;
     let mut object = AlignedBuf::zeroed(entry.slot_len(store.block_size.get())).doing(DOING)?;
-    let read = ReadAt::new(slot_offset(store, slot), &mut object);
+    let read = ReadAt::new(slot_offset(store, *slot), &mut object);
     match device.read_buffers(&mut [read]).all() {
         Err(error) if error.kind() == ErrorKind::Io => {
-            tracing::warn!(%error, "an object that cannot be read has an older one of its key beside it");
+            log_first(*damages, || {
+                tracing::warn!(%error, "an object that cannot be read has an older one of its key beside it");
+            });
+            *damages += 1;
             return Ok(!accept_older);
         }
         result => result.doing(DOING)?,
     }
     let (header, behind) = object.split_at(block_size);
-    let Ok(view) = SlotHeader::read(header, store, slot) else { return Ok(false) };
+    let Ok(view) = SlotHeader::read(header, store, *slot) else { return Ok(false) };
     Ok(view.header.entry == *entry && view.header.verify_payload(view.payload(behind)).is_ok())
 }
 
@@ -255,11 +262,15 @@ fn is_readable(
     what: &'static str,
     offset: u64,
     accept_older: bool,
+    damages: &mut usize,
 ) -> Result<bool, Error> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::Io && accept_older => {
-            tracing::error!(%error, what, "what cannot be read is left out: an older object may be back");
+            log_first(*damages, || {
+                tracing::error!(%error, what, "what cannot be read is left out: an older object may be back");
+            });
+            *damages += 1;
             Ok(false)
         }
         Err(error) if error.kind() == ErrorKind::Io => {
