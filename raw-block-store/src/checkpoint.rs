@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, ReadAt, WriteAt};
 
-use crate::Error;
 use crate::error::Doing;
 use crate::fault::{self, Fault};
 use crate::format::{
@@ -13,6 +12,7 @@ use crate::format::{
 };
 use crate::index::Index;
 use crate::layout::buffer_len;
+use crate::{Error, fixed};
 
 /// Bytes of a container that are written or read at once: what others wait for behind it is not long.
 const PIECE: usize = 256 << 10;
@@ -91,7 +91,7 @@ pub(crate) fn write(
     if committed.last_number > committed.number && !Fault::FailedHeaderKept.is_on() {
         // An earlier attempt failed, and its header may be there all the same: out with it, before the
         // body that it names goes.
-        device.write_buffers(&[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;
+        fixed::write(device, &[WriteAt::new(offset, &piece[..block_size])]).all().doing(DOING)?;
         others.make_durable().doing(DOING)?;
     }
     committed.last_number += 1;
@@ -122,7 +122,7 @@ pub(crate) fn write(
         }
         let at = offset + (1 + first_block) * block_size as u64;
         let began = Instant::now();
-        device.write_buffers(&[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
+        fixed::write(device, &[WriteAt::new(at, &piece[..filled])]).all().doing(DOING)?;
         let took = began.elapsed();
         unflushed += filled;
         if next_block < blocks {
@@ -144,7 +144,7 @@ pub(crate) fn write(
     header.live_count = live.into();
     let block = &mut piece[..block_size];
     header.encode(block, store)?;
-    device.write_buffers(&[WriteAt::new(offset, block)]).all().doing(DOING)?;
+    fixed::write(device, &[WriteAt::new(offset, block)]).all().doing(DOING)?;
     if !Fault::CheckpointHeaderNotFlushed.is_on() {
         others.make_durable().doing(DOING)?;
     }

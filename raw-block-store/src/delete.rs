@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::format::{DeleteLogBlock, DeleteRecord};
 use crate::shared::Deleting;
 use crate::space::LogPlace;
-use crate::{Error, Store};
+use crate::{Error, Store, fixed};
 
 impl Store {
     /// Deletes a batch of keys, with one submission to the device as far as the delete log has room.
@@ -73,7 +73,7 @@ impl Store {
             let log = self.shared.layout.delete_log_offset.get();
             writes.push(WriteAt::new(log + index * block_size as u64, block));
         }
-        let written = self.shared.device.write_buffers(&writes);
+        let written = fixed::write(&self.shared.device, &writes);
 
         let mut results = Vec::with_capacity(keys.len());
         for (result, records) in written.into_iter().zip(records.chunks(per_block)) {

@@ -97,8 +97,9 @@ pub enum Error {
     },
     /// No slot is free, none becomes free, and nothing may be evicted.
     #[error(
-        "the store is full: of {slots} slots {live} hold live objects, {pinned} are pinned; delete some \
-         objects, drop some pins, or open the store with an eviction policy"
+        "the store is full: of {slots} slots {live} hold live objects, {pinned} are pinned, {quarantined} \
+         are quarantined until the device is opened again; delete some objects, drop some pins, or open \
+         the store with an eviction policy"
     )]
     Full {
         /// How many slots there are.
@@ -107,6 +108,8 @@ pub enum Error {
         live: u64,
         /// How many are pinned.
         pinned: u64,
+        /// How many are quarantined, because the outcome of a write to them is unknown.
+        quarantined: u64,
     },
     /// The newest checkpoint cannot be believed.
     #[error(

@@ -35,11 +35,13 @@ pub enum Fault {
     UnnamedHeadersAccepted,
     OpenNotMarked,
     RecoveryNotCheckpointed,
+    UnknownSlotReused,
+    UnknownOverwritten,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::PayloadUnchecked,
         Self::ChecksumsUnchecked,
         Self::OtherSlotsAccepted,
@@ -67,6 +69,8 @@ impl Fault {
         Self::UnnamedHeadersAccepted,
         Self::OpenNotMarked,
         Self::RecoveryNotCheckpointed,
+        Self::UnknownSlotReused,
+        Self::UnknownOverwritten,
     ];
 
     /// Switches this fault on for the whole process, and any other off.

@@ -26,6 +26,7 @@ mod eviction;
     expect(dead_code, unreachable_pub, reason = "nothing can switch them on")
 )]
 mod fault;
+mod fixed;
 mod get;
 mod hash;
 mod index;

@@ -4,9 +4,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Instant;
 
-use raw_block_core::WriteAt;
+use raw_block_core::{ErrorClass, WriteAt};
 
 use crate::error::Doing;
+use crate::fault::Fault;
 use crate::format::{ObjectEntry, SlotFields, SlotHeader};
 use crate::index::Located;
 use crate::options::key_limit;
@@ -88,6 +89,9 @@ impl Store {
     /// that had its key, for every get that begins afterwards; it is durable after the next
     /// [`flush`](Self::flush). One that failed leaves the older object in place, and after a crash may
     /// turn out to have happened, whole. If a key appears twice in the batch, the later one wins.
+    ///
+    /// A slot whose write failed with [`ErrorClass::Unknown`](raw_block_core::ErrorClass::Unknown) is
+    /// quarantined: it is not written again before the device is opened again.
     ///
     /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when the
     /// object does not fit, [`Error::Full`] when no slot is free, [`Error::Device`] when the device
@@ -183,14 +187,18 @@ impl Store {
         for (((result, &index), &place), entry) in
             written.into_iter().zip(batch).zip(places).zip(entries)
         {
-            match result.doing("put an object") {
+            match result {
                 Ok(()) => {
                     self.unverified.remove(place.slot);
                     put.push(Located { slot: place.slot, entry });
                 }
                 Err(error) => {
-                    results[index] = Err(error);
-                    retired.push(place);
+                    if error.class() == ErrorClass::Unknown && !Fault::UnknownSlotReused.is_on() {
+                        self.shared.quarantine(&error);
+                    } else {
+                        retired.push(place);
+                    }
+                    results[index] = Err(error).doing("put an object");
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What the calls of a store and its checkpoint thread share.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use raw_block_core::{Dispatcher, ErrorKind, OpKind, waiting};
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     over: Condvar,
     /// Held while a checkpoint is taken.
     committed: Mutex<Committed>,
+    /// The error of the first put whose outcome is unknown.
+    unknown: OnceLock<raw_block_core::Error>,
     pub(crate) pace: Pace,
     /// The process that opened the store: a forked child has neither its threads nor its device.
     process: u32,
@@ -65,6 +67,7 @@ impl Shared {
             space: Mutex::new(Waited { space, waiting: 0 }),
             over: Condvar::new(),
             committed: Mutex::new(committed),
+            unknown: OnceLock::new(),
             pace: Pace::default(),
             process: std::process::id(),
         }
@@ -249,6 +252,7 @@ impl Shared {
                             slots: self.layout.slot_count.get(),
                             live: self.index.len(),
                             pinned: guard.space.pinned_slots(),
+                            quarantined: guard.space.quarantined_slots(),
                         });
                     }
                 }
@@ -275,6 +279,15 @@ impl Shared {
             self.counters.evictions.add(evicted);
         }
         self.lock().space.free_slots() > 0
+    }
+
+    /// Quarantines a slot that was taken for a put which failed with this error: the device may still carry
+    /// the write out.
+    pub(crate) fn quarantine(&self, error: &raw_block_core::Error) {
+        self.lock().space.quarantine();
+        if self.unknown.set(error.clone()).is_ok() {
+            tracing::warn!(%error, "a put may still take effect: its slot is quarantined");
+        }
     }
 
     /// Takes sequences and log blocks for up to `records` deletions. Waits for a checkpoint if no block is
@@ -359,6 +372,17 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Waited> {
         waiting::lock(&self.space)
+    }
+}
+
+impl Drop for Shared {
+    /// A store that is opened next on the same backend does not know the quarantined slots.
+    fn drop(&mut self) {
+        if let Some(error) = self.unknown.get()
+            && !self.is_inherited()
+        {
+            self.device.backend().flush_state().stop_writes(error);
+        }
     }
 }
 

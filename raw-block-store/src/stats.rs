@@ -19,6 +19,9 @@ pub struct StoreStats {
     pub free_slots: u64,
     /// Slots that were given up, and wait for a checkpoint, a flush, gets under way or pins.
     pub waiting_slots: u64,
+    /// Slots that are quarantined: the outcome of a write to them is unknown, so they are not written again
+    /// before the device is opened again.
+    pub quarantined_slots: u64,
     /// Slots that are pinned.
     pub pinned_slots: u64,
     /// Changes that the committed checkpoint does not speak for.

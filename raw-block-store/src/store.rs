@@ -305,6 +305,7 @@ impl Store {
             live_slots,
             free_slots: space.free_slots(),
             waiting_slots: space.waiting_slots(),
+            quarantined_slots: space.quarantined_slots(),
             pinned_slots: space.pinned_slots(),
             uncovered_changes: space.uncovered_sequences(),
             puts: puts.get(),

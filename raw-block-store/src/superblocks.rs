@@ -2,11 +2,11 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, MIN_LOGICAL_BLOCK, ReadAt, WriteAt};
 
-use crate::Error;
 use crate::error::Doing;
 use crate::format::{
     Damage, SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock, SuperblockState, superblock_offsets,
 };
+use crate::{Error, fixed};
 
 /// How many copies have to be written for a change of the superblock to count. With one that fails, the
 /// others still outvote what is left in it.
@@ -138,7 +138,7 @@ impl Superblocks {
         let mut written = 0;
         let mut failed = Ok(());
         for offset in self.write_order {
-            match device.write_buffers(&[WriteAt::new(offset, cell)]).all() {
+            match fixed::write(device, &[WriteAt::new(offset, cell)]).all() {
                 Ok(()) => written += 1,
                 Err(error) => {
                     tracing::warn!(%error, "a copy of the superblock cannot be written");

@@ -2,8 +2,8 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, WriteAt};
 
-use crate::Error;
 use crate::error::Doing;
+use crate::{Error, fixed};
 
 /// Length in bytes of one write.
 const CHUNK_LEN: u64 = 1 << 20;
@@ -35,7 +35,7 @@ pub(crate) fn write(
             writes.push(WriteAt::new(offset + done, &zeroes[..part_len]));
             done += part;
         }
-        device.write_buffers(&writes).all().doing(doing)?;
+        fixed::write(device, &writes).all().doing(doing)?;
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ fn without_a_policy_a_full_store_says_what_fills_it() {
     put(&store, 0..4);
     let _pin = store.pin(&0_u32.to_le_bytes()).unwrap();
     let refused = store.put(b"one more", b"").unwrap_err();
-    assert!(matches!(refused, Error::Full { slots: 4, live: 4, pinned: 1 }), "{refused}");
+    assert!(matches!(refused, Error::Full { slots: 4, live: 4, pinned: 1, .. }), "{refused}");
     assert!(store.delete_many(&[&1_u32.to_le_bytes()]).remove(0).unwrap());
     store.put(b"one more", b"").unwrap();
 }

@@ -8,6 +8,8 @@
 //! 2. a flush is over that was submitted after its object was replaced or deleted: until then the
 //!    replacement may be lost, and this object is what is left (an evicted object needs none);
 //! 3. every get is over that began before, and every pin is gone.
+//!
+//! A slot with a write whose outcome is unknown is quarantined: it never becomes free.
 
 mod free;
 mod log_ring;
@@ -100,6 +102,8 @@ pub(crate) struct Space {
     /// Given up, covered and flushed; gets that began before are under way.
     unread: VecDeque<Retired>,
     pins: HashMap<u64, Pinned>,
+    /// How many slots are quarantined.
+    quarantined: u64,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +138,7 @@ impl Space {
             unflushed: VecDeque::new(),
             unread: VecDeque::new(),
             pins: HashMap::new(),
+            quarantined: 0,
         }
     }
 
@@ -161,6 +166,11 @@ impl Space {
     /// How many slots were evicted and wait for a checkpoint.
     pub(crate) fn evicted_slots(&self) -> u64 {
         self.evicted
+    }
+
+    /// How many slots are quarantined.
+    pub(crate) fn quarantined_slots(&self) -> u64 {
+        self.quarantined
     }
 
     /// How many slots are pinned.
@@ -248,6 +258,11 @@ impl Space {
                 self.covered_now(retired);
             }
         }
+    }
+
+    /// Quarantines a slot that was taken for a put.
+    pub(crate) fn quarantine(&mut self) {
+        self.quarantined += 1;
     }
 
     /// Call before a flush is submitted; what it returns goes to [`end_flush`](Self::end_flush).

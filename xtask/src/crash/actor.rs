@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, anyhow};
-use raw_block_core::OpKind;
 use raw_block_core::simulated::{Fault, SimulatedDevice};
+use raw_block_core::{ErrorClass, OpKind};
 use raw_block_store::format::Superblock;
 use raw_block_store::{Error, Get, Pin, Put, Store};
 
@@ -124,8 +124,8 @@ impl Actor<'_> {
         self.look_at_pin()
     }
 
-    /// Something that a device does now and then: a write or a flush that fails, with or without effect, or,
-    /// in some lives, a read that finds something else.
+    /// Something that a device does now and then: a write or a flush that fails, with or without effect, a
+    /// write that fails and takes effect later, or, in some lives, a read that finds something else.
     fn misfortune(&mut self) {
         let nth = self.random.u64(1..6);
         let (what, fault) = if self.book().misreads && self.random.bool() {
@@ -134,8 +134,12 @@ impl Actor<'_> {
             let is_flush = self.random.u8(..8) == 0;
             let (what, kind) =
                 if is_flush { ("flush", OpKind::Flush) } else { ("write", OpKind::Write) };
-            let lands = self.random.bool();
-            (what, if lands { Fault::fail_after(kind, EIO) } else { Fault::fail(kind, EIO) })
+            let fault = match self.random.u8(..if is_flush { 2 } else { 3 }) {
+                0 => Fault::fail(kind, EIO),
+                1 => Fault::fail_after(kind, EIO),
+                _ => Fault::late_write(self.random.u64(1..60)),
+            };
+            (what, fault)
         };
         self.note(|| format!("the {what} number {nth} from here will go wrong: {fault:?}"));
         self.scene.device.inject(fault.nth(nth));
@@ -188,6 +192,11 @@ impl Actor<'_> {
         for ((key, begun, value, ..), result) in batch.iter().zip(results) {
             self.note(|| format!("put key {key} #{value}: {result:?}"));
             self.end(*key, *begun, result.is_ok());
+            if let Err(Error::Device { error, .. }) = result
+                && error.class() == ErrorClass::Unknown
+            {
+                self.book().keys[*key].outcome_is_unknown(*begun);
+            }
         }
     }
 
@@ -301,10 +310,11 @@ impl Scene<'_> {
 /// Checks that no slot is lost, while nothing is under way.
 pub(super) fn check_counts(store: &Store) -> Result<()> {
     let stats = store.stats();
-    if stats.live_slots + stats.free_slots + stats.waiting_slots == stats.slots {
+    let waiting = stats.waiting_slots + stats.quarantined_slots;
+    if stats.live_slots + stats.free_slots + waiting == stats.slots {
         return Ok(());
     }
-    Err(anyhow!("free, live and waiting slots are not all: {stats:?}"))
+    Err(anyhow!("free, live, waiting and quarantined slots are not all: {stats:?}"))
 }
 
 pub(super) fn name(key: usize) -> [u8; 8] {

@@ -21,6 +21,8 @@ pub(super) enum Crash {
     PowerCut,
     /// Only the process was gone: everything that it had done is there.
     Kill,
+    /// The same, and the outcome of a put was unknown: the device may have carried out a part of it.
+    KillDuringPut,
 }
 
 /// The payload of an object; about every second one is in its header block.
@@ -54,6 +56,8 @@ struct Change {
     begun: u64,
     over: Option<u64>,
     acknowledged: bool,
+    /// Whether it failed and may still have taken effect later.
+    outcome_unknown: bool,
     /// Whether a flush that began after it was acknowledged succeeded.
     durable: bool,
     /// When those changes began that were at the same time, and turned out to be later.
@@ -83,6 +87,7 @@ impl History {
             begun: now,
             over: None,
             acknowledged: false,
+            outcome_unknown: false,
             durable: false,
             later: Vec::new(),
         };
@@ -95,6 +100,19 @@ impl History {
             change.over = Some(now);
             change.acknowledged = acknowledged;
         }
+    }
+
+    /// The change that began at `begun` failed, and may take effect until the device is opened again.
+    pub(super) fn outcome_is_unknown(&mut self, begun: u64) {
+        let change = self.changes.iter_mut().find(|change| change.begun == begun);
+        if let Some(change) = change {
+            change.outcome_unknown = true;
+        }
+    }
+
+    /// Whether a change of this key failed and may have taken effect later.
+    pub(super) fn has_unknown_outcome(&self) -> bool {
+        self.changes.iter().any(|change| change.outcome_unknown)
     }
 
     /// Whether nothing changed this key since a moment, and nothing was about to.
@@ -151,14 +169,19 @@ impl History {
     ) -> Result<(), String> {
         let is_safe = |change: &Change| match crash {
             Crash::PowerCut => change.durable,
-            Crash::Kill => change.acknowledged,
+            Crash::Kill | Crash::KillDuringPut => change.acknowledged,
         };
         let may_be_left = |change: &Change| !self.is_replaced(change, is_safe);
-        let may_be_torn =
-            |change: &Change| change.value.is_some() && !change.durable && may_be_left(change);
+        let may_be_torn = |change: &Change| {
+            let may_be_in_part = match crash {
+                Crash::PowerCut => !change.durable,
+                Crash::Kill | Crash::KillDuringPut => change.outcome_unknown,
+            };
+            change.value.is_some() && may_be_in_part && may_be_left(change)
+        };
         let still_torn = self.torn && may_be_left(&self.changes[0]);
         // The slot of an object that was evicted may have been torn by another: the caller counts these.
-        let tears = crash == Crash::PowerCut;
+        let tears = crash != Crash::Kill;
         let torn = still_torn || tears && (self.evicts || self.changes.iter().any(may_be_torn));
         self.check(found, may_be_left, torn, " after a crash")?;
         let value = match found {
@@ -210,6 +233,7 @@ impl Change {
             begun: now,
             over: Some(now),
             acknowledged: true,
+            outcome_unknown: false,
             durable: true,
             later: Vec::new(),
         }
@@ -310,6 +334,23 @@ mod tests {
         assert!(after(Found::Whole(None), Crash::PowerCut));
         assert!(!after(Found::Whole(None), Crash::Kill));
         assert!(after(Found::Whole(Some(1)), Crash::Kill));
+    }
+
+    #[test]
+    fn a_kill_tears_only_puts_with_an_unknown_outcome() {
+        let mut history = History::new(false);
+        history.begin(Some(1), 1);
+        history.end(1, 2, false);
+        let after = |history: &History| {
+            history.clone().check_after_crash(Found::Damaged, Crash::KillDuringPut, 9).is_ok()
+        };
+        assert!(!after(&history), "the unknown one was of another key");
+        history.outcome_is_unknown(1);
+        assert!(history.has_unknown_outcome());
+        assert!(after(&history));
+        history.begin(Some(2), 3);
+        history.end(3, 4, true);
+        assert!(!after(&history), "something newer was acknowledged");
     }
 
     #[test]

@@ -203,6 +203,11 @@ impl Teller {
         // From now on, a life that ends without more is one that was killed.
         let crashed = self.crashed.replace(Crash::Kill);
         let mut book = self.book();
+        let was_putting = book.keys.iter().any(History::has_unknown_outcome);
+        let crashed = match crashed {
+            Some(Crash::Kill) if was_putting => Some(Crash::KillDuringPut),
+            crashed => crashed,
+        };
         // Every slot that is torn is one that was being filled.
         let mut tearable: usize = book.keys.iter().map(History::tearable).sum();
         for (key, value) in found.into_iter().enumerate() {
