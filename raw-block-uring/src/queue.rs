@@ -147,7 +147,8 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
             let idle = self.ring.in_use() == 0;
             let enough = want == 0 && (entered || min > 0);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if idle || self.ring.is_handed_over() && (enough || late) {
+            // The polling thread may have carried out the last entries before they were counted as handed over.
+            if self.ring.is_handed_over() && (idle || enough || late) {
                 return;
             }
             self.ring.enter(want, deadline);

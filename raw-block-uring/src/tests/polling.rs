@@ -39,6 +39,20 @@ fn an_awake_polling_thread_is_not_called() {
 }
 
 #[test]
+fn entries_completed_before_a_system_call_are_counted() {
+    let stage = Stage::with(Some(Duration::from_secs(60)));
+    stage.script.lock().unwrap().pause = Duration::from_millis(5);
+    for round in 1..=10 {
+        let batch = (0..2)
+            .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
+            .collect();
+        let finished = stage.device.batched_read(batch).unwrap().wait();
+        assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
+        assert_eq!(stage.device.stats().commands, 2 * round);
+    }
+}
+
+#[test]
 fn an_entry_is_handed_over_once_the_thread_is_awake() {
     let file = temp_file(BLOCK as u64).unwrap();
     let kernel = Scripted::default();

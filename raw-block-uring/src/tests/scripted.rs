@@ -5,6 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
@@ -45,6 +46,8 @@ pub(super) struct Script {
     pub(super) random: Option<u64>,
     /// Every system call fails with this.
     pub(super) fails_for_ever: Option<i32>,
+    /// How long the thread that uses a ring pauses before each entry and after each completion.
+    pub(super) pause: Duration,
     /// How many entries the kernel took.
     pub(super) taken: usize,
     /// How often it was called, or would have been.
@@ -123,10 +126,12 @@ impl Kernel for Scripted {
     }
 
     fn free_entries(&mut self, free: usize) -> usize {
+        thread::sleep(self.0.lock().unwrap().pause);
         self.0.lock().unwrap().next_free_entries(free)
     }
 
     fn result(&mut self, result: i32) -> i32 {
+        thread::sleep(self.0.lock().unwrap().pause);
         match self.0.lock().unwrap().next_result(result) {
             OnResult::Replace(result) => result,
             OnResult::Keep => result,
