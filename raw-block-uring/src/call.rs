@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use raw_block_core::{DeviceFile, Op, OpKind};
+use raw_block_core::{DeviceFile, MAX_CALL_BYTES, Op, OpKind};
 
 /// The most segments of one call: `UIO_MAXIOV` of `linux/uio.h`.
 const MAX_SEGMENTS: usize = 1024;
@@ -21,9 +21,16 @@ pub(crate) fn carry_out(file: &DeviceFile, op: &Op) -> i32 {
 }
 
 fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
-    let segments = op.iovecs();
+    let one;
+    let segments = match op.iovecs_for_call(MAX_SEGMENTS) {
+        [segment] => {
+            one = cut(*segment);
+            std::slice::from_ref(&one)
+        }
+        segments => segments,
+    };
     #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
-    let count = segments.len().min(MAX_SEGMENTS) as i32;
+    let count = segments.len() as i32;
     let (fd, list) = (file.as_fd().as_raw_fd(), segments.as_ptr());
     let at = libc::off_t::try_from(op.offset())
         .map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
@@ -35,10 +42,27 @@ fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
         // SAFETY: the list has `count` segments, and names memory that nothing writes to while the op lives.
         unsafe { libc::pwritev(fd, list, count, at) }
     };
-    // The kernel moves less than 2 GiB in one call (`read(2)`).
+    // At most `MAX_CALL_BYTES`.
     if moved < 0 {
         Err(io::Error::last_os_error())
     } else {
         Ok(moved.try_into().unwrap_or(i32::MAX))
+    }
+}
+
+/// As much of a segment as one call moves.
+fn cut(segment: libc::iovec) -> libc::iovec {
+    libc::iovec { iov_len: segment.iov_len.min(MAX_CALL_BYTES), ..segment }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_ends_at_a_multiple_of_any_block() {
+        let segment = |iov_len| libc::iovec { iov_base: std::ptr::null_mut(), iov_len };
+        assert_eq!(cut(segment(4096)).iov_len, 4096);
+        assert_eq!(cut(segment((1 << 31) + 65_536)).iov_len, MAX_CALL_BYTES);
     }
 }
