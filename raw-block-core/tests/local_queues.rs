@@ -102,7 +102,7 @@ fn on_other_threads(count: usize, work: impl Fn() + Sync) {
     }
 }
 
-/// Runs `work` on threads of its own, one after the other, and `then` while all of them live.
+/// Runs `work` on its own threads, sequentially, and `then` while all of them live.
 fn while_threads_live(count: usize, work: impl Fn() + Sync, then: impl FnOnce()) {
     let (end, barrier) = (Barrier::new(count + 1), Barrier::new(2));
     thread::scope(|scope| {
@@ -233,7 +233,7 @@ fn a_thread_that_ends_closes_its_queues() {
         write(&other).unwrap();
     });
     for counts in [counts_of_one, counts_of_other] {
-        assert_eq!(opened(&counts), (300, 0), "each has a queue of its own");
+        assert_eq!(opened(&counts), (300, 0), "each has its own queue");
         assert_eq!(counts.open.load(Ordering::SeqCst), 0);
         assert_eq!(counts.closed_elsewhere.load(Ordering::SeqCst), 0);
     }

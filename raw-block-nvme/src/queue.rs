@@ -77,7 +77,7 @@ impl<K: Kernel> NvmeQueue<K> {
         Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), resting, shared }
     }
 
-    /// Issues what waits, while there is room in the ring. Returns whether anything was issued. A part of an op that has
+    /// Issues what waits, while there is space in the ring. Returns whether anything was issued. A part of an op that has
     /// failed is not issued: with the last one the op ends, and goes to `done`. Without `done` the part waits.
     fn issue(&mut self, mut done: Option<&mut Vec<Completion>>) -> bool {
         let mut issued = false;

@@ -224,7 +224,7 @@ fn only_a_value_that_is_there_makes_or_shortens_a_file() {
     assert_eq!(fs::read(&path).unwrap(), b"value");
 }
 
-/// Runs a command that may make no file longer than `limit` blocks of 512 bytes, nor write behind them.
+/// Runs a command that may make no file longer than `limit` blocks of 512 bytes, nor write past them.
 fn run_limited(limit: u32, limited: &Command, input: &[u8]) -> Ran {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" \"$@\"")]);

@@ -17,7 +17,7 @@ use raw_block_uring::{Linux, Lookup, Ring, RingDevice, Standard, UringBackend, U
 
 const LEN: u64 = 1 << 20;
 const BLOCK: usize = 4096;
-/// Where the child writes: no two places are neighbours, so that each write is an op of its own.
+/// Where the child writes: no two places are neighbours, so that each write is a separate op.
 const OFFSETS: [u64; 8] =
     [0, 0x4000, 0x8000, 0xc000, 0x1_0000, 0x1_4000, 0x1_8000, LEN - BLOCK as u64];
 const WRITTEN: u8 = 0xd1;
@@ -94,7 +94,7 @@ fn a_block_device_is_held_until_writes_of_a_killed_process_land() {
         .unwrap_or_else(|skipped| skipped.tell());
 }
 
-/// A file beside that at `path`.
+/// A file in the directory of that at `path`.
 fn second(path: &Path) -> PathBuf {
     path.with_extension("second")
 }

@@ -52,7 +52,7 @@ fn memory_is_unpinned_when_its_registration_ends() {
             device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
         };
         write(0);
-        // On a thread of its own, whose queue goes with it.
+        // On its own thread, whose queue is closed at its end.
         thread::scope(|scope| scope.spawn(|| write(4 << 20)).join().unwrap());
         assert!(pinned() > 0, "it is registered");
         // Before Linux 6.12 the queue of this thread pins it a second time.

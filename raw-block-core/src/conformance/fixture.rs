@@ -1,5 +1,5 @@
 //! What to test on: a temporary file, a loop device over one, a drive of the virtual machine, a thread that may
-//! not use io_uring; a process that is killed while it writes; and the log of what a drive was told.
+//! not use io_uring; a process that is killed while it writes; and the log of a drive's requests.
 
 mod killed;
 mod nvme;

@@ -51,7 +51,7 @@ pub(super) fn set(
 fn reported(file: &File) -> Option<(u32, u32)> {
     let mut answer = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is an empty C string, which with AT_EMPTY_PATH means the descriptor itself, and
-    // `answer` has room for what statx writes.
+    // `answer` has space for what statx writes.
     let failed = unsafe {
         libc::statx(
             file.as_raw_fd(),

@@ -28,7 +28,7 @@ const MAX_STAGING: usize = 64 << 20;
 /// Staging memory that a batch keeps for the next one, in bytes.
 const KEPT_STAGING: usize = 4 << 20;
 /// The number of transfers for which a batch keeps its lists allocated. They take about 350 bytes for each
-/// transfer: less than 2 MiB in all. A longer batch allocates them anew, which costs little beside its I/O.
+/// transfer: less than 2 MiB in all. A longer batch allocates them anew, which costs little compared with its I/O.
 const KEPT_TRANSFERS: usize = 4096;
 
 /// One op of the current wave.

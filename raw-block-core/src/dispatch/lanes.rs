@@ -145,7 +145,7 @@ impl Lanes {
     }
 }
 
-/// The pools in which a thread has lanes of its own. When the thread ends it closes them.
+/// The pools in which a thread has its own lanes. When the thread ends it closes them.
 struct Used(RefCell<Vec<Weak<Lanes>>>);
 
 thread_local! {

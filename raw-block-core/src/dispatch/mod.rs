@@ -33,7 +33,7 @@ pub const MAX_BATCH: usize = 1 << 24;
 pub struct DispatcherOptions {
     /// The depth asked for each queue, in ops.
     pub queue_depth: usize,
-    /// The most queues that are open at once: the most batches under way. At least 2 for tickets. A thread that
+    /// The most queues that are open at once: the most batches in flight. At least 2 for tickets. A thread that
     /// calls the dispatcher from within [`Dispatcher::read_buffers_with`] may open one beyond.
     pub max_queues: usize,
 }

@@ -108,7 +108,7 @@ fn text_of(mut file: File) -> Result<String> {
 
 /// What failed in a process that did not end well.
 fn failures(tests: &[&str], end: What, stdout: &str, stderr: &str) -> Vec<Failure> {
-    // Once each: a test that runs in a process of its own has two results.
+    // Once each: a test that runs in its own process has two results.
     let results: BTreeMap<_, _> = stdout.lines().filter_map(result).collect();
     let failed = results.iter().filter(|&(_, &failed)| failed);
     let failure = |(&name, _)| {

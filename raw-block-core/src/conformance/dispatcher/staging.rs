@@ -165,7 +165,7 @@ pub(crate) fn memory_that_cannot_be_pinned_serves(subject: &Subject) {
     assert_eq!(calls, 4);
     assert_same(&memory, &bytes[part(3)], "a neighbour in other memory");
     assert_same(&secret[..len - 5], &bytes[..len - 5], "read part by part");
-    assert_eq!(secret[len - 5..], [0xEE; 5], "the bytes behind the payload");
+    assert_eq!(secret[len - 5..], [0xEE; 5], "the bytes after the payload");
 }
 
 pub(crate) fn several_segments_of_any_length_make_one_transfer(subject: &Subject) {

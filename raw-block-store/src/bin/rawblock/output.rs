@@ -95,7 +95,7 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     is_io_error(error, ErrorKind::BrokenPipe)
 }
 
-/// Whether the operating system's error behind this one is of that kind.
+/// Whether the operating system's error that caused this one is of that kind.
 fn is_io_error(error: &Error, kind: ErrorKind) -> bool {
     let os_error = error.chain().find_map(|cause| match cause.downcast_ref() {
         Some(StoreError::Device { error, .. }) => error.os_error(),
