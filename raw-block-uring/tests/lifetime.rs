@@ -20,7 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use busy::{
-    Alone, Busy, PanicsWhenReaped, batch, heap, is_mapped, offsets, panic_with_reads_in_flight,
+    Alone, Busy, PATIENCE, PanicsWhenReaped, batch, heap, is_mapped, offsets,
+    panic_with_reads_in_flight, touched,
 };
 use io_uring::{IoUring, opcode, types};
 use quarantine::{Damage, Quarantine};
@@ -28,8 +29,6 @@ use raw_block_core::{BufferPool, Dispatcher, Finished, ReadAt};
 
 #[global_allocator]
 static ALLOCATOR: Quarantine = Quarantine;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The file has no zeroes to speak of, and the buffers had nothing else.
 fn assert_read(finished: &[Finished]) {
@@ -61,21 +60,12 @@ fn a_forgotten_ticket_never_frees_its_memory() {
         // writing to them, which a volatile read allows for.
         words.filter(|word| unsafe { word.read_volatile() } != 0).count()
     };
-    // The rest of a short read is asked for by whoever waits for it, so not all have to become full: it
-    // ends when nothing arrives any more.
-    let first = filled();
-    let mut last = first;
-    loop {
-        thread::sleep(Duration::from_millis(250));
-        match filled() {
-            now if now == last => break,
-            now => last = now,
-        }
+    // Only the thread that waits for a short read asks for the rest of it, so not all buffers have to become full.
+    let (first, end) = (filled(), Instant::now() + PATIENCE);
+    while first < addresses.len() && filled() == first {
+        assert!(Instant::now() < end, "nothing arrives after the {first} reads of before");
+        thread::sleep(Duration::from_millis(1));
     }
-    assert!(
-        last > first || first == addresses.len(),
-        "{first} reads were over when the ticket was forgotten, and {last} later"
-    );
     assert!(!addresses.iter().any(|&address| quarantine::keeps(address)), "never freed");
 }
 
@@ -186,7 +176,7 @@ fn an_arena_stays_mapped_while_the_kernel_writes_to_it() {
     });
     assert!(unmapped, "an arena that nothing uses stays mapped");
 
-    let (ticket, addresses) = busy.reads_under_way_into(lent);
+    let (ticket, addresses) = busy.reads_under_way_into(|| touched(lent()));
     assert!(addresses.iter().all(|&address| is_mapped(address)));
     busy.close();
     assert!(addresses.iter().all(|&address| is_mapped(address)));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
@@ -26,9 +26,9 @@ pub(crate) const OPTIONS: DispatcherOptions =
 
 /// The file that is read again and again, in bytes.
 const FILE: u64 = 16 << 20;
-/// How often reads are started until most of them are seen in flight: another program may keep this one
-/// from looking until they are over.
-const ATTEMPTS: usize = 10;
+/// For how long reads are started again until most of them are seen in flight. On a busy machine this thread may get a
+/// processor only after they have completed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One test at a time, so that damage is found by the test that did it. When this is dropped, nothing that
 /// was freed may have been written to.
@@ -96,7 +96,8 @@ impl Busy {
         make: impl Fn() -> Vec<AlignedBuf>,
     ) -> (Ticket, Vec<usize>) {
         let device = self.device.as_ref().expect("it is open");
-        for _ in 0..ATTEMPTS {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
             let buffers = make();
             let addresses = buffers.iter().map(|one| one.as_ptr().expose_provenance()).collect();
             let before = device.stats().read_bytes;
@@ -107,13 +108,20 @@ impl Busy {
                 return (ticket, addresses);
             }
         }
-        panic!("{READS} reads were over each time before they could be seen in flight");
+        panic!("{READS} reads had completed each time before they could be seen in flight");
     }
 }
 
 /// Buffers from the heap, for all reads.
 pub(crate) fn heap() -> Vec<AlignedBuf> {
-    (0..READS).map(|_| AlignedBuf::zeroed(READ).unwrap()).collect()
+    touched((0..READS).map(|_| AlignedBuf::zeroed(READ).unwrap()).collect())
+}
+
+/// Buffers whose pages exist. Otherwise the kernel makes them while it starts the reads, which takes longer than the
+/// reads.
+pub(crate) fn touched(mut buffers: Vec<AlignedBuf>) -> Vec<AlignedBuf> {
+    buffers.iter_mut().for_each(|buffer| buffer.fill(0));
+    buffers
 }
 
 /// Where each read begins.
@@ -185,7 +193,8 @@ impl IoQueue for Queue {
 
 /// Runs what a [`PanicsWhenReaped`] ends, until reads were in flight when it did.
 pub(crate) fn panic_with_reads_in_flight(run: impl Fn()) {
-    for _ in 0..ATTEMPTS {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
         let reason: Box<dyn Any + Send> =
             catch_unwind(AssertUnwindSafe(&run)).expect_err("the backend panics");
         match reason.downcast::<InFlight>() {
@@ -194,7 +203,7 @@ pub(crate) fn panic_with_reads_in_flight(run: impl Fn()) {
             Err(reason) => resume_unwind(reason),
         }
     }
-    panic!("most of {READS} reads were over each time before the backend panicked");
+    panic!("most of {READS} reads had completed each time before the backend panicked");
 }
 
 /// Whether this process has a page at `address`, which is the beginning of one.
