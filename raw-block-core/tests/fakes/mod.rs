@@ -276,7 +276,7 @@ pub(crate) fn first_queue<B: Behaviour + 'static>(
 pub(crate) fn within_seconds<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
     let (send, receive) = mpsc::channel();
     let worker = thread::spawn(move || send.send(test()));
-    match receive.recv_timeout(Duration::from_secs(20)) {
+    match receive.recv_timeout(Duration::from_secs(120)) {
         Ok(result) => result,
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         Err(mpsc::RecvTimeoutError::Disconnected) => {
