@@ -174,8 +174,12 @@ fn all_at_once(slots: u64, eviction: EvictionPolicy) {
         let mut threads = Vec::new();
         threads.extend((0..WRITERS).map(|writer| scope.spawn(move || world.change(writer))));
         threads.extend((0..READERS).map(|reader| scope.spawn(move || world.look(reader))));
-        let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(1));
-        while Instant::now() < end && threads.iter().all(|thread| !thread.is_finished()) {
+        let began = Instant::now();
+        let goes_on = || {
+            let limit = if evicts && store.stats().evictions == 0 { 60 } else { 1 };
+            began.elapsed() < Duration::from_secs(seconds.unwrap_or(limit))
+        };
+        while goes_on() && threads.iter().all(|thread| !thread.is_finished()) {
             store.checkpoint().unwrap();
             thread::sleep(Duration::from_millis(2));
         }

@@ -189,8 +189,11 @@ fn what_is_replaced_while_a_scrub_reads_it_is_no_damage() {
     device.inject(Fault::hold(OpKind::Read).within(slots));
     let report = thread::scope(|scope| {
         let scrub = scope.spawn(|| store.scrub(|_| ControlFlow::Continue(())).unwrap());
-        thread::sleep(Duration::from_millis(50));
-        assert!(!scrub.is_finished(), "it waits for the device");
+        // It reads objects by tickets.
+        while store.device().stats().tickets_out == 0 {
+            assert!(!scrub.is_finished(), "it waits for the device");
+            thread::sleep(Duration::from_millis(1));
+        }
         // Into the free slots, and others then into those that became free.
         for keys in [[0, 1, 2, 3], [100, 101, 102, 103]] {
             let value = bytes(7, PAYLOAD);
