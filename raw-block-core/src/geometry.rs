@@ -44,7 +44,7 @@ pub struct Geometry {
     pub discard: bool,
     /// Whether [`OpKind::WriteZeroes`] is supported.
     pub write_zeroes: bool,
-    /// Whether the device was opened for reading alone: then nothing but [`OpKind::Read`] is supported.
+    /// Whether the device was opened read-only: then nothing but [`OpKind::Read`] is supported.
     pub read_only: bool,
     /// Whether it is a regular file: then its content may be of any kind, and the file system may have no space left
     /// for the bytes that were never written.

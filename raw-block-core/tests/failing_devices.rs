@@ -13,7 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fakes::{
-    Behaviour, Gate, Honest, blocks, device, first_queue, kinds, owned, within_seconds, writes,
+    Behaviour, Failing, Gate, Honest, blocks, device, first_queue, kinds, os_error, owned,
+    within_seconds, writes,
 };
 use raw_block_core::{
     AlignedBuf, Completion, Dispatcher, Error, ErrorKind, IoQueue, Op, OpKind, OwnedTransfer,
@@ -24,45 +25,7 @@ use raw_block_core::{
 const LEN: usize = 32 << 10;
 const EIO: i32 = 5;
 
-/// Fails whatever touches certain bytes, and notes which ranges it was asked for.
-struct BadBlocks {
-    bad: Vec<u64>,
-    asked: Arc<Mutex<Vec<Range<u64>>>>,
-    failed: Vec<Completion>,
-}
-
-impl Behaviour for BadBlocks {
-    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-        let mut good = VecDeque::new();
-        for op in ops.drain(..) {
-            let range = op.offset()..op.offset() + op.len();
-            self.asked.lock().unwrap().push(range.clone());
-            if self.bad.iter().any(|at| range.contains(at)) {
-                self.failed.push(op.fail(io::Error::from_raw_os_error(EIO)));
-            } else {
-                good.push_back(op);
-            }
-        }
-        honest.submit(&mut good);
-        assert!(good.is_empty(), "these tests submit less than a queue holds");
-    }
-
-    fn reap(
-        &mut self,
-        honest: &mut dyn IoQueue,
-        min: usize,
-        deadline: Option<Instant>,
-        done: &mut Vec<Completion>,
-    ) {
-        done.append(&mut self.failed);
-        honest.reap(min, deadline, done);
-    }
-
-    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
-        honest.in_flight() + self.failed.len()
-    }
-}
-
+/// The ranges that a device was asked for.
 type Asked = Arc<Mutex<Vec<Range<u64>>>>;
 
 /// A device with a bad byte in the middle of each of these transfers.
@@ -72,7 +35,12 @@ fn bad_transfers(numbers: &[u64]) -> (Dispatcher, Asked) {
     let shared = Arc::clone(&asked);
     let device = device(move |_| {
         let (bad, asked) = (bad.clone(), Arc::clone(&shared));
-        Ok(Box::new(BadBlocks { bad, asked, failed: Vec::new() }))
+        Ok(Box::new(Failing::new(move |op| {
+            let range = op.offset()..op.offset() + op.len();
+            let is_bad = bad.iter().any(|at| range.contains(at));
+            asked.lock().unwrap().push(range);
+            is_bad.then(|| os_error(op, EIO))
+        })))
     });
     (device, asked)
 }
@@ -194,38 +162,11 @@ fn a_bad_block_fails_its_own_part_of_a_ticket() {
     });
 }
 
-/// Fails flushes.
-struct FailingFlush(Vec<Completion>);
-
-impl Behaviour for FailingFlush {
-    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-        let (flushes, mut others): (VecDeque<_>, VecDeque<_>) =
-            ops.drain(..).partition(|op| op.kind() == OpKind::Flush);
-        let failed = |op: Op| op.fail(io::Error::from_raw_os_error(EIO));
-        self.0.extend(flushes.into_iter().map(failed));
-        honest.submit(&mut others);
-    }
-
-    fn reap(
-        &mut self,
-        honest: &mut dyn IoQueue,
-        min: usize,
-        deadline: Option<Instant>,
-        done: &mut Vec<Completion>,
-    ) {
-        done.append(&mut self.0);
-        honest.reap(min, deadline, done);
-    }
-
-    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
-        honest.in_flight() + self.0.len()
-    }
-}
-
 #[test]
 fn a_failed_flush_stops_writes_and_not_reads() {
     within_seconds(|| {
-        let device = device(|_| Ok(Box::new(FailingFlush(Vec::new()))));
+        let fails = |op: &Op| (op.kind() == OpKind::Flush).then(|| os_error(op, EIO));
+        let device = device(move |_| Ok(Box::new(Failing::new(fails))));
         let bytes = [7; 512];
         device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
         assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::Io);

@@ -12,7 +12,10 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use fakes::{Behaviour, Gate, backend, blocks, dispatcher, kinds, owned, within_seconds, writes};
+use fakes::{
+    Behaviour, Failing, Gate, backend, blocks, dispatcher, kinds, os_error, owned, within_seconds,
+    writes,
+};
 use libc::EIO;
 use raw_block_core::{
     Completion, Dispatcher, Error, ErrorClass, ErrorKind, IoBackend, IoQueue, Op, OpKind, ReadAt,
@@ -274,30 +277,8 @@ fn a_flush_that_was_not_started_fails_its_own_caller_alone() {
 
 #[test]
 fn a_flush_that_the_system_reports_as_failed_was_started() {
-    struct OutOfMemory(Vec<Completion>);
-
-    impl Behaviour for OutOfMemory {
-        fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-            let error = || io::Error::from_raw_os_error(libc::ENOMEM);
-            self.0.extend(ops.drain(..).map(|op| op.fail(error())));
-        }
-
-        fn reap(
-            &mut self,
-            _: &mut dyn IoQueue,
-            _: usize,
-            _: Option<Instant>,
-            done: &mut Vec<Completion>,
-        ) {
-            done.append(&mut self.0);
-        }
-
-        fn in_flight(&self, _: &dyn IoQueue) -> usize {
-            self.0.len()
-        }
-    }
-
-    let device = dispatcher(&backend(|_| Ok(Box::new(OutOfMemory(Vec::new())))), 4);
+    let fails = |op: &Op| Some(os_error(op, libc::ENOMEM));
+    let device = dispatcher(&backend(move |_| Ok(Box::new(Failing::new(fails)))), 4);
     let error = device.flush().unwrap_err();
     assert_eq!((error.kind(), error.class()), (ErrorKind::OutOfResources, ErrorClass::Failed));
     assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::WritesStopped);

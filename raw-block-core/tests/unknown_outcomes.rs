@@ -5,15 +5,15 @@
 mod fakes;
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use fakes::{Behaviour, blocks, device, first_queue, owned, within_seconds, writes};
+use fakes::{
+    Behaviour, Failing, blocks, device, first_queue, os_error, owned, within_seconds, writes,
+};
 use raw_block_core::simulated::{Fault, SimulatedDevice};
 use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, IoQueue, Op,
-    OwnedTransfer, ReadAt, WriteAt,
+    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, IoQueue, Op, OwnedTransfer,
+    ReadAt, WriteAt,
 };
 
 const BLOCK: u64 = 512;
@@ -21,43 +21,16 @@ const BLOCK: u64 = 512;
 /// Offset and length of each op that a queue was asked for.
 type Asked = Arc<Mutex<Vec<(u64, u64)>>>;
 
-/// Fails every op with an error of this class.
-struct Failing {
-    class: ErrorClass,
-    asked: Asked,
-    failed: Vec<Completion>,
-}
-
-impl Behaviour for Failing {
-    fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-        for op in ops.drain(..) {
-            self.asked.lock().unwrap().push((op.offset(), op.len()));
-            let error = Error::os(op.kind().name(), io::Error::from_raw_os_error(5));
-            let error = error.at(op.offset(), op.len()).with_class(self.class);
-            self.failed.push(op.fail_with(error));
-        }
-    }
-
-    fn reap(
-        &mut self,
-        _: &mut dyn IoQueue,
-        _: usize,
-        _: Option<Instant>,
-        done: &mut Vec<Completion>,
-    ) {
-        done.append(&mut self.failed);
-    }
-
-    fn in_flight(&self, _: &dyn IoQueue) -> usize {
-        self.failed.len()
-    }
-}
-
+/// A device that fails every op with an error of this class.
 fn failing(class: ErrorClass) -> (Dispatcher, Asked) {
     let asked = Asked::default();
     let shared = Arc::clone(&asked);
     let device = device(move |_| {
-        Ok(Box::new(Failing { class, asked: Arc::clone(&shared), failed: Vec::new() }))
+        let asked = Arc::clone(&shared);
+        Ok(Box::new(Failing::new(move |op: &Op| {
+            asked.lock().unwrap().push((op.offset(), op.len()));
+            Some(os_error(op, 5).with_class(class))
+        })))
     });
     (device, asked)
 }

@@ -4,17 +4,11 @@
 
 mod fakes;
 
-use std::collections::VecDeque;
-use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
-use fakes::{Behaviour, device, within_seconds};
-use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, Error, ErrorClass, IoQueue, Op, OwnedTransfer, ReadAt,
-    WriteAt,
-};
+use fakes::{Failing, device, os_error, within_seconds};
+use raw_block_core::{AlignedBuf, Dispatcher, ErrorClass, Op, OwnedTransfer, ReadAt, WriteAt};
 
 const EFAULT: i32 = 14;
 const BLOCK: usize = 512;
@@ -43,50 +37,16 @@ impl Secret {
     }
 }
 
-/// Fails ops with `EFAULT` that name secret memory.
-struct Pinning {
-    secret: Secret,
-    failed: Vec<Completion>,
-}
-
-impl Behaviour for Pinning {
-    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-        let mut good = VecDeque::new();
-        for op in ops.drain(..) {
-            match self.secret.refuses(&op) {
-                None => good.push_back(op),
-                Some(class) => {
-                    let source = io::Error::from_raw_os_error(EFAULT);
-                    let error = Error::os(op.kind().name(), source).at(op.offset(), op.len());
-                    self.failed.push(op.fail_with(error.with_class(class)));
-                }
-            }
-        }
-        honest.submit(&mut good);
-        assert!(good.is_empty(), "these tests submit less than a queue holds");
-    }
-
-    fn reap(
-        &mut self,
-        honest: &mut dyn IoQueue,
-        min: usize,
-        deadline: Option<Instant>,
-        done: &mut Vec<Completion>,
-    ) {
-        done.append(&mut self.failed);
-        honest.reap(min, deadline, done);
-    }
-
-    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
-        honest.in_flight() + self.failed.len()
-    }
-}
-
+/// A device that fails ops with `EFAULT` that name secret memory.
 fn pinning(class: ErrorClass) -> (Dispatcher, Secret) {
     let secret = Secret::new(class);
     let shared = secret.clone();
-    let device =
-        device(move |_| Ok(Box::new(Pinning { secret: shared.clone(), failed: Vec::new() })));
+    let device = device(move |_| {
+        let secret = shared.clone();
+        let error =
+            move |op: &Op| secret.refuses(op).map(|class| os_error(op, EFAULT).with_class(class));
+        Ok(Box::new(Failing::new(error)))
+    });
     (device, secret)
 }
 
@@ -171,34 +131,10 @@ fn a_ticket_over_unpinnable_memory_is_copied() {
     });
 }
 
-/// Fails every op with `EFAULT`.
-struct Refusing(Vec<Completion>);
-
-impl Behaviour for Refusing {
-    fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
-        let fail = |op: Op| op.fail(io::Error::from_raw_os_error(EFAULT));
-        self.0.extend(ops.drain(..).map(fail));
-    }
-
-    fn reap(
-        &mut self,
-        _: &mut dyn IoQueue,
-        _: usize,
-        _: Option<Instant>,
-        done: &mut Vec<Completion>,
-    ) {
-        done.append(&mut self.0);
-    }
-
-    fn in_flight(&self, _: &dyn IoQueue) -> usize {
-        self.0.len()
-    }
-}
-
 #[test]
 fn a_transfer_that_was_copied_is_not_copied_again() {
     within_seconds(|| {
-        let device = device(|_| Ok(Box::new(Refusing(Vec::new()))));
+        let device = device(|_| Ok(Box::new(Failing::new(|op: &Op| Some(os_error(op, EFAULT))))));
         let bytes = buffer(1);
         let batch = [0, 1, 5].map(|number| WriteAt::new(place(number), &bytes));
         for (number, result) in [0, 1, 5].into_iter().zip(&*device.write_buffers(&batch)) {

@@ -85,7 +85,7 @@ impl PosixBackend {
         Self::open_with(path.as_ref(), options, |path, direct| DeviceFile::open(path, direct))
     }
 
-    /// Opens the regular file or block device at `path` for reading alone, which takes no permission to
+    /// Opens the regular file or block device at `path` read-only, which takes no permission to
     /// write. See [`DeviceFile::open_read_only`].
     ///
     /// # Errors

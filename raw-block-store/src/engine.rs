@@ -57,7 +57,7 @@ pub fn open_device(
     open(path.as_ref(), engine, direct, false)
 }
 
-/// Opens the device at `path` for reading alone, which takes no permission to write: for
+/// Opens the device at `path` read-only, which takes no permission to write: for
 /// [`Store::open_read_only`](crate::Store::open_read_only). Writers are kept out for as long.
 ///
 /// # Errors

@@ -161,7 +161,7 @@ impl Store {
         Self::open_on(claim, device, options)
     }
 
-    /// Opens the store on a device for reading alone, also one that was opened by
+    /// Opens the store on a device read-only, also one that was opened by
     /// [`open_device_read_only`](crate::open_device_read_only).
     ///
     /// Nothing is written, now or later, and nothing is flushed: the device is left as it is. Gets, lists

@@ -1,4 +1,4 @@
-//! A store opened for reading alone: everything is found, and nothing is touched.
+//! A store opened read-only: everything is found, and nothing is touched.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -40,7 +40,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T, Error>) {
     match result {
         Err(Error::Device { error, .. }) => {
             assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
-            assert!(error.to_string().contains("for reading alone"), "{error}");
+            assert!(error.to_string().contains("read-only"), "{error}");
         }
         other => panic!("{other:?}"),
     }

@@ -59,7 +59,7 @@ impl UringBackend {
         Self::on(DeviceFile::open(path, options.direct)?, options)
     }
 
-    /// Opens the device at `path` for reading alone, which takes no permission to write. See
+    /// Opens the device at `path` read-only, which takes no permission to write. See
     /// [`DeviceFile::open_read_only`].
     ///
     /// # Errors

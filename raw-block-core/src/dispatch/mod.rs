@@ -378,7 +378,7 @@ impl Dispatcher {
         let accepted = if kind == OpKind::Read {
             Ok(())
         } else if self.read_only {
-            let rule = "it was opened for reading alone";
+            let rule = "it was opened read-only";
             Err(Error::new(ErrorKind::PermissionDenied, kind.name(), rule))
         } else {
             self.pool.backend.flush_state().check(kind)

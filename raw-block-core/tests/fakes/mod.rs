@@ -51,6 +51,52 @@ pub(crate) trait Behaviour: Send {
 pub(crate) struct Honest;
 impl Behaviour for Honest {}
 
+/// Fails the ops for which `error` returns an error, and hands the others on.
+pub(crate) struct Failing<F> {
+    error: F,
+    failed: Vec<Completion>,
+}
+
+impl<F: FnMut(&Op) -> Option<Error> + Send> Failing<F> {
+    pub(crate) fn new(error: F) -> Self {
+        Self { error, failed: Vec::new() }
+    }
+}
+
+impl<F: FnMut(&Op) -> Option<Error> + Send> Behaviour for Failing<F> {
+    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
+        let mut good = VecDeque::new();
+        for op in ops.drain(..) {
+            match (self.error)(&op) {
+                Some(error) => self.failed.push(op.fail_with(error)),
+                None => good.push_back(op),
+            }
+        }
+        honest.submit(&mut good);
+        assert!(good.is_empty(), "these tests submit less than a queue holds");
+    }
+
+    fn reap(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        min: usize,
+        deadline: Option<Instant>,
+        done: &mut Vec<Completion>,
+    ) {
+        done.append(&mut self.failed);
+        honest.reap(min, deadline, done);
+    }
+
+    fn in_flight(&self, honest: &dyn IoQueue) -> usize {
+        honest.in_flight() + self.failed.len()
+    }
+}
+
+/// The error that this number of the operating system makes of an op.
+pub(crate) fn os_error(op: &Op, errno: i32) -> Error {
+    op.error(std::io::Error::from_raw_os_error(errno))
+}
+
 /// Closed, nothing is carried out.
 #[derive(Default)]
 pub(crate) struct Gate {

@@ -181,7 +181,7 @@ impl Teller {
         let store = Store::open_read_only(self.device.backend(), &OpenOptions::default())?;
         let found = self.find_all(&store)?;
         if self.device.ops_so_far() > before {
-            return Err(anyhow!("opening for reading alone wrote or flushed"));
+            return Err(anyhow!("opening read-only wrote or flushed"));
         }
         Ok(found)
     }
