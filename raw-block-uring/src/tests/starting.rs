@@ -84,6 +84,8 @@ fn a_ticket_whose_ring_breaks_on_the_way_comes_to_an_end() {
         let failed = all.iter().filter_map(|finished| finished.result.as_ref().err());
         assert!(failed.into_iter().all(|error| error.kind() == ErrorKind::Io), "{calls}");
         drop(all);
+        // A fast device may have needed fewer system calls.
+        script.lock().unwrap().enters.clear();
         let all = try_to_the_end(start(&device, 40), || {});
         assert!(all.into_iter().all(|finished| finished.result.is_ok()), "with a new ring");
     }
