@@ -30,8 +30,8 @@ test runs once. The tests of a program are put in random order and cut into batc
 process; several processes run at a time, and the tests of each run in parallel. A process that takes too long is \
 killed, with its children; the loop devices that it had attached stay.
 
-At the end, each test that failed is listed with how often it failed and what it printed the first time. The exit \
-status is 1 if any test failed. A seed gives the same batches in the same order each time, but not the same timing.
+What a test that fails prints is shown at once. At the end, each test that failed is listed with how often it did. The \
+exit status is 1 if any test failed. A seed gives the same batches in the same order each time, but not the same timing.
 
 Doctests are left out, also those that must not compile: they are run by `cargo test`.";
 
@@ -106,9 +106,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let Some(batch) = lock(&schedule).next() else { break };
             let failures = batch::run(&batch, limits)?;
             for failure in &failures {
-                println!("round {}, {}: {failure}", batch.round, batch.program.name);
+                let (round, program) = (batch.round, &batch.program.name);
+                println!("\n---- round {round}, {program}: {failure}\n{}", failure.output);
             }
-            lock(&tally).add(&batch, failures);
+            lock(&tally).add(&batch, &failures);
         }
         Ok(())
     };

@@ -11,27 +11,20 @@ use super::schedule::Batch;
 pub(super) struct Tally {
     /// Runs by program and test; a process counts as a run of its program without a test.
     runs: BTreeMap<(String, Option<String>), u64>,
-    failed: BTreeMap<(String, What), Failed>,
-}
-
-#[derive(Debug)]
-struct Failed {
-    times: u64,
-    first_round: u64,
-    first_output: String,
+    /// How many times each program and test failed.
+    failed: BTreeMap<(String, What), u64>,
 }
 
 impl Tally {
     /// Adds a process that has ended.
-    pub(super) fn add(&mut self, batch: &Batch<'_>, failures: Vec<Failure>) {
+    pub(super) fn add(&mut self, batch: &Batch<'_>, failures: &[Failure]) {
         let program = &batch.program.name;
         let tests = batch.tests.iter().map(|&test| Some(test.to_owned()));
         for test in tests.chain([None]) {
             *self.runs.entry((program.clone(), test)).or_default() += 1;
         }
-        for Failure { what, output } in failures {
-            let new = Failed { times: 0, first_round: batch.round, first_output: output };
-            self.failed.entry((program.clone(), what)).or_insert(new).times += 1;
+        for Failure { what, .. } in failures {
+            *self.failed.entry((program.clone(), what.clone())).or_default() += 1;
         }
     }
 
@@ -49,14 +42,11 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all: Vec<_> = self.failed.iter().collect();
-        all.sort_by_key(|(_, failed)| std::cmp::Reverse(failed.times));
-        for ((program, what), Failed { first_round, first_output, .. }) in &all {
-            writeln!(f, "\n---- {program}: {what}, in round {first_round}\n{first_output}")?;
-        }
+        all.sort_by_key(|&(_, times)| std::cmp::Reverse(times));
         if !all.is_empty() {
             writeln!(f, "\nfailed:")?;
         }
-        for ((program, what), Failed { times, .. }) in &all {
+        for ((program, what), times) in &all {
             let test = if let What::Test(name) = what { Some(name.clone()) } else { None };
             let runs = self.runs.get(&(program.clone(), test)).copied().unwrap_or_default();
             writeln!(f, "{times} of {runs} times  {program}: {what}")?;
@@ -71,22 +61,20 @@ mod tests {
     use crate::programs::Program;
 
     #[test]
-    fn it_is_counted_how_often_each_failed_with_its_first_output() {
+    fn it_is_counted_how_often_each_failed() {
         let program = Program::named("package.program");
         let mut tally = Tally::default();
         assert_eq!((tally.to_string().as_str(), tally.failed()), ("", 0));
-        let failure =
-            |what: &What, output: &str| Failure { what: what.clone(), output: output.into() };
+        let failure = |what: &What| Failure { what: what.clone(), output: String::new() };
         let (two, hung) = (What::Test("two".to_owned()), What::Hung);
         let batch =
             |tests: &[&'static str], round| Batch { program: &program, tests: tests.into(), round };
-        tally.add(&batch(&["one", "two"], 1), vec![]);
-        tally.add(&batch(&["two"], 2), vec![failure(&two, "first")]);
-        tally.add(&batch(&["one"], 2), vec![failure(&hung, "no result")]);
-        tally.add(&batch(&["two", "one"], 3), vec![failure(&two, "second")]);
+        tally.add(&batch(&["one", "two"], 1), &[]);
+        tally.add(&batch(&["two"], 2), &[failure(&two)]);
+        tally.add(&batch(&["one"], 2), &[failure(&hung)]);
+        tally.add(&batch(&["two", "one"], 3), &[failure(&two)]);
         assert_eq!((tally.runs(), tally.failed()), (6, 2));
-        let report = "\n---- package.program: two, in round 2\nfirst\n\
-            \n---- package.program: the process hung, in round 2\nno result\n\
+        let report = "\
             \nfailed:\n\
             2 of 3 times  package.program: two\n\
             1 of 4 times  package.program: the process hung\n";
