@@ -41,6 +41,8 @@ mod read_ahead;
 mod recovery;
 mod scratch;
 mod scrub;
+#[doc(hidden)]
+pub mod segments;
 mod shared;
 mod signature;
 mod slot_buffers;

@@ -1,0 +1,5 @@
+//! The store on segments. It is built beside the store on slots of one size, and takes its place.
+
+#![allow(dead_code, reason = "its parts are not joined yet")]
+
+pub mod mutant;
