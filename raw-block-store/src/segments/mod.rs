@@ -2,4 +2,6 @@
 
 #![allow(dead_code, reason = "its parts are not joined yet")]
 
+mod format;
 pub mod mutant;
+mod state;

@@ -25,6 +25,14 @@ macro_rules! mutants {
 mutants! {
     /// A get believes a payload whose checksum differs.
     PayloadUnchecked,
+    /// Of two puts of a key the one that completes last wins.
+    LastToCompleteWins,
+    /// The index forgets at once that a key was deleted.
+    GoneForgotten,
+    /// A delete that completes late removes a newer put.
+    DeleteRemovesNewerPut,
+    /// A copy replaces whatever the index shows of its key.
+    CopyReplacesAnything,
 }
 
 impl Mutant {

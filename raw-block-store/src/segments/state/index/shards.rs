@@ -1,0 +1,235 @@
+//! The shards of the index, whose number grows one by one.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+use super::directory::Directory;
+use super::entries::{Entries, Location};
+use super::located::KeyHash;
+use super::shard::Shard;
+
+/// Shards at the beginning, a power of two.
+const FIRST_SHARDS: u32 = 64;
+/// Shards that are allocated at once.
+const BLOCK: usize = 64;
+/// Keys for each shard at which one is split. Those that are next have twice as many: with their spread few of them
+/// outgrow a table of 1,024.
+const KEYS_PER_SHARD: u64 = 400;
+/// Keys for which shards are locked at once.
+pub(super) const KEYS_AT_ONCE: usize = 64;
+
+/// Shards by linear hashing: of the first *n*, a power of two, up to twice as many exist, and each new one takes half of
+/// the keys of the shard that is *n* before it. So growth moves some hundred keys at a time, under the locks of two
+/// shards.
+///
+/// A thread computes the shard of a key from the number of shards, locks it, and computes it again. That number changes
+/// the shard of a key only under the lock of that shard, so what the thread computes with the lock holds as long as it
+/// has it. Threads that lock several do so in ascending order.
+pub(super) struct Shards {
+    blocks: Directory<[Line; BLOCK]>,
+    active: AtomicU32,
+    /// The memory for one split at a time.
+    growing: Mutex<Split>,
+}
+
+/// A shard in a line of the cache of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Line(RwLock<Shard>);
+
+/// The objects of a shard that is split: those that stay, and those that go.
+#[derive(Default)]
+struct Split([Vec<(KeyHash, Location)>; 2]);
+
+impl Shards {
+    pub(super) fn new() -> Self {
+        let blocks = Directory::new();
+        (0..FIRST_SHARDS as usize / BLOCK).for_each(|at| {
+            blocks.get_or_make(at, new_block);
+        });
+        Self { blocks, active: AtomicU32::new(FIRST_SHARDS), growing: Mutex::default() }
+    }
+
+    /// Locks the shard of a key for reading.
+    pub(super) fn read(&self, hash: &KeyHash) -> RwLockReadGuard<'_, Shard> {
+        self.lock(hash, read)
+    }
+
+    /// Locks the shard of a key for writing.
+    pub(super) fn write(&self, hash: &KeyHash) -> RwLockWriteGuard<'_, Shard> {
+        self.lock(hash, write)
+    }
+
+    /// Locks the shards of up to [`KEYS_AT_ONCE`] keys for reading.
+    pub(super) fn read_many<'k>(
+        &self,
+        hashes: impl Iterator<Item = &'k KeyHash> + Clone,
+    ) -> LockedShards<RwLockReadGuard<'_, Shard>> {
+        self.lock_many(hashes, read)
+    }
+
+    /// Locks the shards of up to [`KEYS_AT_ONCE`] keys for writing.
+    pub(super) fn write_many<'k>(
+        &self,
+        hashes: impl Iterator<Item = &'k KeyHash> + Clone,
+    ) -> LockedShards<RwLockWriteGuard<'_, Shard>> {
+        self.lock_many(hashes, write)
+    }
+
+    /// Locks all shards for reading, one after the other.
+    pub(super) fn each(&self) -> impl Iterator<Item = RwLockReadGuard<'_, Shard>> {
+        (0..self.active.load(Ordering::Acquire)).map(|shard| read(self.shard(shard)))
+    }
+
+    /// Splits shards until there are enough for this number of keys, unless another thread does.
+    pub(super) fn grow(&self, keys: u64, entries: &Entries) {
+        while keys > u64::from(self.active.load(Ordering::Acquire)) * KEYS_PER_SHARD {
+            let mut split = match self.growing.try_lock() {
+                Ok(split) => split,
+                Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            if self.split_one(&mut split, entries).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Bytes that the shards take.
+    pub(super) fn memory(&self) -> usize {
+        let tables: usize = self.each().map(|shard| shard.memory()).sum();
+        let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        let split: usize =
+            growing.0.iter().map(|part| part.capacity() * size_of::<(KeyHash, Location)>()).sum();
+        self.blocks.memory()
+            + self.blocks.iter().count() * size_of::<[Line; BLOCK]>()
+            + tables
+            + split
+    }
+
+    /// Splits the next shard. `None` if there cannot be more.
+    fn split_one(&self, split: &mut Split, entries: &Entries) -> Option<()> {
+        // Only this thread changes it, because it has the memory for a split.
+        let active = self.active.load(Ordering::Relaxed);
+        let new = active;
+        let old = active - (1 << active.ilog2());
+        self.blocks.get_or_make(new as usize / BLOCK, new_block)?;
+        // Brings the keys into the cache, while gets are not shut out.
+        let warm = read(self.shard(old)).iter(entries).fold(0, |all, (hash, _)| all ^ hash[0]);
+        std::hint::black_box(warm);
+        let (mut from, mut to) = (write(self.shard(old)), write(self.shard(new)));
+        let Split([stay, go]) = split;
+        stay.clear();
+        go.clear();
+        for (hash, at) in from.iter(entries) {
+            let part = if shard_of(&hash, active + 1) == new { &mut *go } else { &mut *stay };
+            part.push((hash, at));
+        }
+        *from = Shard::of(stay, entries);
+        *to = Shard::of(go, entries);
+        self.active.store(active + 1, Ordering::Release);
+        Some(())
+    }
+
+    fn lock<'a, G>(&'a self, hash: &KeyHash, lock: impl Fn(&'a RwLock<Shard>) -> G) -> G {
+        loop {
+            let shard = self.shard_of(hash);
+            let guard = lock(self.shard(shard));
+            if self.shard_of(hash) == shard {
+                return guard;
+            }
+        }
+    }
+
+    fn lock_many<'a, 'k, G>(
+        &'a self,
+        hashes: impl Iterator<Item = &'k KeyHash> + Clone,
+        lock: impl Fn(&'a RwLock<Shard>) -> G,
+    ) -> LockedShards<G> {
+        loop {
+            let active = self.active.load(Ordering::Acquire);
+            // A shard and the position of its key.
+            let mut wanted = [0; KEYS_AT_ONCE];
+            let mut keys = 0;
+            for (wanted, hash) in wanted.iter_mut().zip(hashes.clone()) {
+                *wanted = u64::from(shard_of(hash, active)) << 8 | keys;
+                keys += 1;
+            }
+            let wanted = &mut wanted[..keys as usize];
+            wanted.sort_unstable();
+            let mut locked =
+                LockedShards { guards: [const { None }; KEYS_AT_ONCE], of_key: [0; KEYS_AT_ONCE] };
+            let mut guards = 0;
+            let mut last = None;
+            for wanted in wanted {
+                let shard = (*wanted >> 8) as u32;
+                if last != Some(shard) {
+                    last = Some(shard);
+                    locked.guards[guards] = Some(lock(self.shard(shard)));
+                    guards += 1;
+                }
+                locked.of_key[(*wanted & 0xFF) as usize] = (guards - 1) as u8;
+            }
+            let now = self.active.load(Ordering::Relaxed);
+            if now == active
+                || hashes.clone().all(|hash| shard_of(hash, now) == shard_of(hash, active))
+            {
+                return locked;
+            }
+        }
+    }
+
+    fn shard_of(&self, hash: &KeyHash) -> u32 {
+        shard_of(hash, self.active.load(Ordering::Acquire))
+    }
+
+    /// A shard below the number of active ones.
+    fn shard(&self, shard: u32) -> &RwLock<Shard> {
+        let block = self.blocks.get(shard as usize / BLOCK).expect("active shards exist");
+        &block[shard as usize % BLOCK].0
+    }
+}
+
+/// The locked shards of several keys.
+pub(super) struct LockedShards<G> {
+    guards: [Option<G>; KEYS_AT_ONCE],
+    /// The guard of each key, by its position in the batch.
+    of_key: [u8; KEYS_AT_ONCE],
+}
+
+impl<G: Deref<Target = Shard>> LockedShards<G> {
+    /// The shard of the key at this position.
+    pub(super) fn of_key(&self, position: usize) -> Option<&Shard> {
+        self.guards[usize::from(self.of_key[position])].as_deref()
+    }
+
+    /// The shard of the key at this position, to change it.
+    pub(super) fn of_key_mut(&mut self, position: usize) -> Option<&mut Shard>
+    where
+        G: DerefMut,
+    {
+        self.guards[usize::from(self.of_key[position])].as_deref_mut()
+    }
+}
+
+fn new_block() -> Option<Box<[Line; BLOCK]>> {
+    Some(Box::new(std::array::from_fn(|_| Line::default())))
+}
+
+/// The shard of a key: other bits of its hash than those that spread it over the table.
+fn shard_of(hash: &KeyHash, active: u32) -> u32 {
+    let [.., a, b, c, d, _, _, _, _] = *hash;
+    let bits = u32::from_le_bytes([a, b, c, d]);
+    let mask = active.next_power_of_two() - 1;
+    let shard = bits & mask;
+    if shard < active { shard } else { shard & mask >> 1 }
+}
+
+fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
+}

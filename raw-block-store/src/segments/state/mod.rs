@@ -1,0 +1,3 @@
+//! Everything that calls and threads share.
+
+mod index;
