@@ -1,7 +1,7 @@
 //! The list of statements, from which the tests are made.
 
 use super::dispatcher::{
-    long, merging, registration, results, sharing, staging, statistics, tickets,
+    long, merging, registration, results, sharing, staging, statistics, tickets, working,
 };
 use super::queue::{accepting, lifetime, reaping, starting, transfers, waking};
 use super::{Skipped, Subject, model, run};
@@ -147,6 +147,12 @@ statements! { $
         a_call_that_does_not_wait_reaps_at_most_one_queueful
         a_long_ticket_can_be_driven_by_its_event_fd
         a_long_batch_hands_its_first_reads_over_first
+    }
+    borrowing working {
+        work_is_called_once_whatever_becomes_of_its_batch
+        a_batch_is_written_while_its_caller_works
+        work_during_writes_may_call_the_dispatcher
+        a_panic_of_work_leaves_no_write_in_flight
     }
     borrowing sharing {
         threads_share_a_dispatcher

@@ -84,6 +84,23 @@ impl Lane {
         self.borrowing = false;
     }
 
+    /// Runs a batch over borrowed memory, and calls `work` while the device works on what the queue
+    /// accepted. When this returns or unwinds, no op is left that could touch the memory.
+    pub(super) fn run_borrowed_while<T>(
+        &mut self,
+        backend: &dyn IoBackend,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        self.borrowing = true;
+        self.begin(backend);
+        // If the queue broke, the first reap gives the ops that it failed.
+        self.top_up();
+        let worked = work();
+        self.advance(backend, Patience::Unlimited);
+        self.borrowing = false;
+        worked
+    }
+
     /// Makes the ops of the first wave.
     pub(super) fn begin(&mut self, backend: &dyn IoBackend) {
         self.batch.arrange();

@@ -34,7 +34,8 @@ pub struct DispatcherOptions {
     /// The depth asked for each queue, in ops.
     pub queue_depth: usize,
     /// The most queues that are open at once: the most batches in flight. At least 2 for tickets. A thread that
-    /// calls the dispatcher from within [`Dispatcher::read_buffers_with`] may open one beyond.
+    /// calls the dispatcher from within [`Dispatcher::read_buffers_with`] or
+    /// [`Dispatcher::write_buffers_while`] may open one beyond.
     pub max_queues: usize,
 }
 
@@ -164,6 +165,56 @@ impl Dispatcher {
     /// A batch has no order: transfers that overlap are refused, all but one.
     pub fn write_buffers<const N: usize>(&self, batch: &[WriteAt<'_, N>]) -> BatchResult {
         self.run_borrowed(batch)
+    }
+
+    /// Starts a batch of writes, calls `work` while the device writes, and returns when the batch has completed.
+    ///
+    /// `work` is called once, also if the batch is empty or refused. It gets no results: it is for work that does
+    /// not depend on them. The memory of the batch may be read in the meantime. A batch longer than
+    /// [`queue_depth`](DispatcherOptions::queue_depth), or one that needs more aligned memory than a part of a batch
+    /// may have, is started in part; the rest follows after `work`. A backend without asynchronous I/O, such as
+    /// [`MemoryBackend`](crate::MemoryBackend), writes before or after `work`. Starting costs a ring one system call
+    /// more than [`write_buffers`](Self::write_buffers), and the latencies in the [statistics](Self::stats) include the
+    /// time of `work`.
+    ///
+    /// `work` may call this dispatcher, as in [`read_buffers_with`](Self::read_buffers_with). A flush in it does not
+    /// cover this batch.
+    ///
+    /// # Panics
+    /// When `work` does, after every write that was started has completed.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    /// use raw_block_core::{Dispatcher, MemoryBackend, WriteAt};
+    ///
+    /// let device = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
+    /// let bytes = [7; 4096];
+    /// let (written, sum) = device.write_buffers_while(&[WriteAt::new(0, &bytes)], || {
+    ///     bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>()
+    /// });
+    /// written.all()?;
+    /// assert_eq!(sum, 7 * 4096);
+    /// # Ok::<(), raw_block_core::Error>(())
+    /// ```
+    pub fn write_buffers_while<T, const N: usize>(
+        &self,
+        batch: &[WriteAt<'_, N>],
+        work: impl FnOnce() -> T,
+    ) -> (BatchResult, T) {
+        if batch.is_empty() {
+            return (BatchResult::default(), work());
+        }
+        let mut lane = match self.try_lend(OpKind::Write, batch.len()) {
+            Ok(lane) => lane,
+            Err(error) => return (BatchResult::refused(&error, batch.len()), work()),
+        };
+        // SAFETY: the transfers borrow their memory until after the lane has run them, which ends, also by a
+        // panic of `work`, only when the batch is released.
+        unsafe { lane.batch.add_borrowed(batch, self.geometry()) };
+        let backend = &*self.pool.backend;
+        let worked = lane.run_borrowed_while(backend, work);
+        (BatchResult(lane.batch.take_results(backend)), worked)
     }
 
     /// Reads a batch and returns when all of it is over.

@@ -117,8 +117,18 @@ impl IoQueue for Queue {
         self.device.stats.update(|stats| stats.submissions += 1);
     }
 
-    /// An accepted op takes effect at any moment.
-    fn start(&mut self) {}
+    /// Ops that were accepted take effect at any moment: other threads may go on, and some ops do now.
+    fn start(&mut self) {
+        turns::pass();
+        let mut state = self.device.state();
+        state.stir();
+        let over = state.over.is_some();
+        drop(state);
+        if over {
+            // Queues that wait for what is held have to know.
+            self.device.released.notify_all();
+        }
+    }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
         turns::pass();

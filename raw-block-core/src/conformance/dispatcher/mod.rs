@@ -8,6 +8,7 @@ pub(super) mod sharing;
 pub(super) mod staging;
 pub(super) mod statistics;
 pub(super) mod tickets;
+pub(super) mod working;
 
 use crate::conformance::Subject;
 use crate::conformance::bytes::assert_same;
