@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "its parts are not joined yet")]
 
+pub(crate) mod checkpoint;
 mod format;
 pub mod mutant;
 mod state;

@@ -1,0 +1,108 @@
+//! How the writing of a checkpoint leaves the device to calls.
+
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use raw_block_core::waiting;
+
+/// A checkpoint writes during one of this many parts of the time.
+const PARTS: u32 = 32;
+/// No pause is longer. A write that would ask for more was itself kept waiting, by a flush for example.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a checkpoint pauses after a write that took this long.
+pub(super) fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(PARTS - 1).min(LONGEST_PAUSE)
+}
+
+/// The pauses of checkpoints. There are none while a caller waits for a checkpoint.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    /// How many callers wait.
+    waiting: Mutex<usize>,
+    /// Signalled when another caller waits.
+    hurried: Condvar,
+}
+
+impl Throttle {
+    /// Ends the pause of a checkpoint in progress, and lets none begin until the guard is dropped.
+    pub(crate) fn hurry(&self) -> Hurry<'_> {
+        *waiting::lock(&self.waiting) += 1;
+        self.hurried.notify_all();
+        Hurry { throttle: self }
+    }
+
+    /// Pauses for at most this long.
+    pub(super) fn pause(&self, at_most: Duration) {
+        let waiting = waiting::lock(&self.waiting);
+        if *waiting == 0 {
+            drop(waiting::wait_for(&self.hurried, &self.waiting, waiting, at_most));
+        }
+    }
+}
+
+/// A caller waits for a checkpoint, or takes one to get space.
+#[must_use = "checkpoints hurry until it is dropped"]
+pub(crate) struct Hurry<'a> {
+    throttle: &'a Throttle,
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        *waiting::lock(&self.throttle.waiting) -= 1;
+    }
+}
+
+/// How much of a body is written, in blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    pub(super) written: u64,
+    pub(super) of: u64,
+}
+
+/// Whether a checkpoint that was `progress` far can take its time: of the `spare` segments that were free
+/// when it began, no larger part is used up than is written of the body.
+pub(super) fn is_in_time(progress: Progress, spare: u64, used: u64) -> bool {
+    u128::from(used) * u128::from(progress.of) <= u128::from(spare) * u128::from(progress.written)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_pause_is_many_times_the_write_and_has_a_limit() {
+        assert_eq!(pause_after(Duration::from_micros(200)), Duration::from_micros(6200));
+        assert_eq!(pause_after(Duration::from_secs(1)), LONGEST_PAUSE);
+        assert_eq!(pause_after(Duration::MAX), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_pause_ends_when_a_caller_waits_and_none_begins_meanwhile() {
+        const LONG: Duration = Duration::from_secs(100);
+        let (throttle, began) = (Throttle::default(), Instant::now());
+        thread::scope(|scope| {
+            let pausing = scope.spawn(|| throttle.pause(LONG));
+            // It is likely to have begun, and ends whether it had or not.
+            thread::sleep(Duration::from_millis(50));
+            let _hurry = throttle.hurry();
+            pausing.join().unwrap();
+            throttle.pause(LONG);
+        });
+        assert!(began.elapsed() < LONG, "it did not last");
+        assert_eq!(*throttle.waiting.lock().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_checkpoint_is_in_time_while_free_space_lasts_longer_than_it() {
+        let half = Progress { written: 50, of: 100 };
+        assert!(is_in_time(half, 10, 5));
+        assert!(!is_in_time(half, 10, 6));
+        assert!(is_in_time(Progress { written: 100, of: 100 }, 10, 10));
+        assert!(!is_in_time(Progress { written: 0, of: 100 }, 10, 1));
+        assert!(is_in_time(Progress { written: 0, of: 0 }, 0, 0));
+    }
+}
