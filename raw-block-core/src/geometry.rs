@@ -38,7 +38,8 @@ pub struct Geometry {
     pub volatile_write_cache: bool,
     /// Whether a single write can be made durable, by [`WriteOptions::durable`].
     pub durable_writes: bool,
-    /// How many reclaim unit handles [`WriteOptions::placement`] can name; 0 without flexible data placement.
+    /// How many handles [`WriteOptions::placement`] can name: the reclaim unit handles of an NVMe namespace with flexible
+    /// data placement, or the write streams of a block device. 0 where the device or the backend has neither.
     pub placement_handles: u16,
     /// Whether [`OpKind::Discard`] is supported.
     pub discard: bool,
@@ -146,7 +147,7 @@ impl Geometry {
             ),
             (WriteOptions { placement: Some(_), .. }, 0) => (
                 ErrorKind::Unsupported,
-                "this device or backend has no flexible data placement: leave the placement out"
+                "this device or backend has no placement handles: leave the placement out"
                     .to_owned(),
             ),
             (WriteOptions { placement: Some(handle), .. }, handles) if handle >= handles => (

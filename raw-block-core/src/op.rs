@@ -62,9 +62,9 @@ pub struct WriteOptions {
     /// The write is durable when it is over, without a flush (Force Unit Access); what was written before is not. See
     /// [`Geometry::durable_writes`](crate::Geometry::durable_writes).
     pub durable: bool,
-    /// Which of the device's reclaim unit handles the bytes are written through, counted from 0: it keeps those of one
-    /// handle together, apart from those of others. `None` leaves it to the device. See
-    /// [`Geometry::placement_handles`](crate::Geometry::placement_handles).
+    /// Through which of the device's placement handles the bytes are written, counted from 0: the device keeps those of
+    /// one handle together, apart from those of others. `None` leaves it to the device. It changes where the bytes lie
+    /// on the medium, not what is read. See [`Geometry::placement_handles`](crate::Geometry::placement_handles).
     pub placement: Option<u16>,
 }
 

@@ -12,6 +12,7 @@ use raw_block_core::{
 };
 
 use crate::device::RingDevice;
+use crate::entry::MAX_STREAMS;
 use crate::kernel::Linux;
 use crate::queue::UringQueue;
 use crate::regions::Lookup;
@@ -43,6 +44,7 @@ pub struct UringOptions {
 /// Needs Linux 5.13; newer kernels make it faster. See the [crate](crate) for an example.
 pub struct UringBackend {
     file: Arc<DeviceFile>,
+    geometry: Geometry,
     rings: Arc<RingDevice>,
 }
 
@@ -74,7 +76,9 @@ impl UringBackend {
         if options.completion_polling {
             rings = rings.polling_completions()?;
         }
-        let backend = Self { file, rings: Arc::new(rings) };
+        let mut geometry = *file.geometry();
+        geometry.placement_handles = file.write_streams().min(MAX_STREAMS);
+        let backend = Self { file, geometry, rings: Arc::new(rings) };
         if options.completion_polling {
             backend.check_polling().map_err(|error| error.on(backend.device()))?;
         }
@@ -145,7 +149,7 @@ impl IoBackend for UringBackend {
     }
 
     fn geometry(&self) -> &Geometry {
-        self.file.geometry()
+        &self.geometry
     }
 
     fn stats(&self) -> &Stats {

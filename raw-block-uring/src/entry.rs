@@ -15,6 +15,16 @@ const MAX_SEGMENTS: usize = 1024;
 /// which is `_IO(0x12, 0)`.
 const DISCARD: u32 = 0x12 << 8;
 
+/// The write stream of an op, from 1 on; 0 for none. The kernel takes 8 bits (`linux/io_uring.h`).
+fn write_stream(op: &Op) -> u8 {
+    let stream = op.options().placement.and_then(|handle| handle.checked_add(1));
+    // The geometry has no handle above; without a stream the write would be as good.
+    stream.map_or(0, |stream| u8::try_from(stream).unwrap_or(0))
+}
+
+/// How many of a device's write streams an entry can name.
+pub(crate) const MAX_STREAMS: u16 = u8::MAX as u16;
+
 /// These segments as one, if each begins where the one before it ends: the kernel then has no list to take in.
 pub(crate) fn one_piece(segments: &[libc::iovec]) -> Option<libc::iovec> {
     let end = |segment: &libc::iovec| segment.iov_base.cast::<u8>().wrapping_add(segment.iov_len);
@@ -62,9 +72,13 @@ fn one_segment(op: &Op, segment: &libc::iovec, region: Option<u16>) -> squeue::E
         }
         (OpKind::Read, None) => opcode::Read::new(DEVICE, memory, len).offset(at).build(),
         (_, Some(region)) => {
-            opcode::WriteFixed::new(DEVICE, memory, len, region).offset(at).build()
+            let write = opcode::WriteFixed::new(DEVICE, memory, len, region);
+            write.offset(at).write_stream(write_stream(op)).build()
         }
-        (_, None) => opcode::Write::new(DEVICE, memory, len).offset(at).build(),
+        (_, None) => {
+            let write = opcode::Write::new(DEVICE, memory, len);
+            write.offset(at).write_stream(write_stream(op)).build()
+        }
     }
 }
 
@@ -78,9 +92,13 @@ fn many_segments(op: &Op, segments: &[libc::iovec], region: Option<u16>) -> sque
         }
         (OpKind::Read, None) => opcode::Readv::new(DEVICE, list, count).offset(at).build(),
         (_, Some(region)) => {
-            opcode::WritevFixed::new(DEVICE, list, count, region).offset(at).build()
+            let write = opcode::WritevFixed::new(DEVICE, list, count, region);
+            write.offset(at).write_stream(write_stream(op)).build()
         }
-        (_, None) => opcode::Writev::new(DEVICE, list, count).offset(at).build(),
+        (_, None) => {
+            let write = opcode::Writev::new(DEVICE, list, count);
+            write.offset(at).write_stream(write_stream(op)).build()
+        }
     }
 }
 

@@ -5,6 +5,10 @@
 //! exactly one `io_uring_enter`, which submits all of it and waits for all of it. The device is a
 //! registered file; memory of a [`BufferPool`](raw_block_core::BufferPool) can be registered too.
 //!
+//! On a block device with write streams (Linux 6.16; NVMe with flexible data placement),
+//! [`WriteOptions::placement`](raw_block_core::WriteOptions::placement) names one of them: handle 0 is stream 1. The
+//! number of handles is in the geometry: 0 for a partition, a regular file, and through the page cache.
+//!
 //! Needs Linux 5.13 and a process that may use io_uring; container runtimes often forbid it in their
 //! seccomp profile, and then [`UringBackend::open`] and [`probe`] say so.
 //!

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
@@ -70,6 +71,11 @@ fn of_block_device(file: &File) -> Result<Geometry, Error> {
     Ok(geometry)
 }
 
+/// How many write streams a block device has; 0 where the kernel does not say.
+pub(super) fn write_streams(file: &File) -> u16 {
+    QueueLimits::of(file).write_streams()
+}
+
 /// Refuses what can be opened for writing and then takes no writes.
 ///
 /// # Errors
@@ -107,16 +113,29 @@ pub(super) fn check_takes_writes(file: &File, is_block_device: bool) -> Result<(
 }
 
 /// The limits of a block device's request queue in sysfs.
-struct QueueLimits(String);
+struct QueueLimits {
+    directory: PathBuf,
+    is_of_partition: bool,
+}
 
 impl QueueLimits {
     fn of(file: &File) -> Self {
         let device = file.metadata().map_or(0, |metadata| metadata.rdev());
-        let (major, minor) = (libc::major(device), libc::minor(device));
-        let device = format!("/sys/dev/block/{major}:{minor}");
+        Self::at(Path::new("/sys"), libc::major(device), libc::minor(device))
+    }
+
+    fn at(sysfs: &Path, major: u32, minor: u32) -> Self {
+        let device = sysfs.join(format!("dev/block/{major}:{minor}"));
         // A partition has its disk's queue.
-        let partition = fs::exists(format!("{device}/partition")).unwrap_or(false);
-        Self(format!("{device}/{}queue", if partition { "../" } else { "" }))
+        let is_of_partition = fs::exists(device.join("partition")).unwrap_or(false);
+        let directory = device.join(if is_of_partition { "../queue" } else { "queue" });
+        Self { directory, is_of_partition }
+    }
+
+    /// The kernel refuses streams in writes to a partition, whose disk has them (Linux 6.16 to 6.18).
+    fn write_streams(&self) -> u16 {
+        let of_disk = self.number("max_write_streams").unwrap_or(0);
+        if self.is_of_partition { 0 } else { u16::try_from(of_disk).unwrap_or(u16::MAX) }
     }
 
     fn is_host_managed(&self) -> bool {
@@ -124,7 +143,7 @@ impl QueueLimits {
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        let text = fs::read_to_string(format!("{}/{name}", self.0)).ok()?;
+        let text = fs::read_to_string(self.directory.join(name)).ok()?;
         Some(text.trim().to_owned())
     }
 
@@ -140,11 +159,36 @@ mod tests {
     #[test]
     fn a_zoned_device_is_host_managed_only_if_sysfs_says_so() {
         let directory = tempfile::tempdir().unwrap();
-        let limits = QueueLimits(directory.path().display().to_string());
+        let limits = QueueLimits::at(directory.path(), 259, 0);
         assert!(!limits.is_host_managed(), "without sysfs");
+        fs::create_dir_all(&limits.directory).unwrap();
         for (model, expected) in [("none", false), ("host-aware", false), ("host-managed", true)] {
-            fs::write(directory.path().join("zoned"), format!("{model}\n")).unwrap();
+            fs::write(limits.directory.join("zoned"), format!("{model}\n")).unwrap();
             assert_eq!(limits.is_host_managed(), expected, "{model}");
         }
+    }
+
+    #[test]
+    fn a_disk_has_write_streams_and_its_partitions_have_none() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let disk = sysfs.path().join("devices/nvme0n1");
+        let partition = disk.join("nvme0n1p1");
+        fs::create_dir_all(disk.join("queue")).unwrap();
+        fs::create_dir_all(&partition).unwrap();
+        fs::write(partition.join("partition"), "1\n").unwrap();
+        let numbers = sysfs.path().join("dev/block");
+        fs::create_dir_all(&numbers).unwrap();
+        std::os::unix::fs::symlink(&disk, numbers.join("259:0")).unwrap();
+        std::os::unix::fs::symlink(&partition, numbers.join("259:1")).unwrap();
+        let streams = |minor| QueueLimits::at(sysfs.path(), 259, minor).write_streams();
+        assert_eq!((streams(0), streams(1)), (0, 0), "before Linux 6.16");
+        for (text, expected) in [("0\n", 0), ("7\n", 7), ("70000\n", u16::MAX), ("?\n", 0)] {
+            fs::write(disk.join("queue/max_write_streams"), text).unwrap();
+            assert_eq!((streams(0), streams(1)), (expected, 0), "{text}");
+        }
+        // The partition has its disk's other limits.
+        fs::write(disk.join("queue/max_segments"), "33\n").unwrap();
+        let segments = |minor| QueueLimits::at(sysfs.path(), 259, minor).number("max_segments");
+        assert_eq!((segments(0), segments(1)), (Some(33), Some(33)));
     }
 }

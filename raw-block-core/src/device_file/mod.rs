@@ -181,6 +181,17 @@ impl DeviceFile {
         self.is_block_device
     }
 
+    /// Returns how many write streams the device has, as sysfs says now (`queue/max_write_streams`, Linux 6.16): of those,
+    /// 1 to this number can be named in a write through io_uring. For backends that set
+    /// [`Geometry::placement_handles`].
+    ///
+    /// 0 for regular files and partitions, and where transfers go through the page cache, because the kernel then ignores
+    /// the stream or refuses it.
+    #[must_use]
+    pub fn write_streams(&self) -> u16 {
+        if self.is_block_device && self.direct { geometry::write_streams(&self.file) } else { 0 }
+    }
+
     /// Tells the device that `len` bytes from byte `offset` on hold nothing of value, and waits until it
     /// has taken note: for backends, to carry out an [`OpKind::Discard`](crate::OpKind::Discard).
     ///

@@ -8,3 +8,4 @@ mod failures;
 mod polling;
 mod scripted;
 mod starting;
+mod streams;

@@ -142,6 +142,7 @@ impl Kernel for Scripted {
 /// A backend whose rings have this width and are behind a script.
 pub(super) struct ScriptedBackend<W> {
     file: Arc<DeviceFile>,
+    geometry: Geometry,
     rings: Arc<RingDevice>,
     kernel: Scripted,
     width: PhantomData<W>,
@@ -163,10 +164,23 @@ pub(super) fn backend<W: Width>(
     idle: Option<Duration>,
 ) -> Result<(Arc<dyn IoBackend>, TempFile), Skipped> {
     let kept = temp_file(len)?;
-    let file = Arc::new(DeviceFile::open(kept.path(), Direct::Preferred).unwrap());
+    let file = DeviceFile::open(kept.path(), Direct::Preferred).unwrap();
+    Ok((backend_on::<W>(file, kernel, idle, 0), kept))
+}
+
+/// A backend on a file or block device that claims to have that many placement handles.
+pub(super) fn backend_on<W: Width>(
+    file: DeviceFile,
+    kernel: Scripted,
+    idle: Option<Duration>,
+    placement_handles: u16,
+) -> Arc<dyn IoBackend> {
+    let mut geometry = *file.geometry();
+    geometry.placement_handles = placement_handles;
+    let file = Arc::new(file);
     let rings = RingDevice::new(Shared(Arc::clone(&file)), file.path(), idle).unwrap();
-    let backend = ScriptedBackend::<W> { file, rings: Arc::new(rings), kernel, width: PhantomData };
-    Ok((Arc::new(backend), kept))
+    let (rings, width) = (Arc::new(rings), PhantomData);
+    Arc::new(ScriptedBackend::<W> { file, geometry, rings, kernel, width })
 }
 
 impl<W: Width> IoBackend for ScriptedBackend<W> {
@@ -179,7 +193,7 @@ impl<W: Width> IoBackend for ScriptedBackend<W> {
     }
 
     fn geometry(&self) -> &Geometry {
-        self.file.geometry()
+        &self.geometry
     }
 
     fn stats(&self) -> &Stats {
