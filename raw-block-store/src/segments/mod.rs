@@ -1,8 +1,10 @@
 //! The store on segments. It is built beside the store on slots of one size, and takes its place.
 
-#![allow(dead_code, reason = "its parts are not joined yet")]
+#![allow(dead_code, unused_imports, reason = "its parts are not joined yet")]
 
 pub(crate) mod checkpoint;
 mod format;
 pub mod mutant;
+pub mod options;
 mod state;
+pub mod stats;

@@ -25,6 +25,52 @@ macro_rules! mutants {
 mutants! {
     /// A get believes a payload whose checksum differs.
     PayloadUnchecked,
+    /// A flush does nothing.
+    FlushDoesNothing,
+    /// A put is acknowledged before the header of its segment is written.
+    PutBeforeSegmentHeader,
+    /// A put is acknowledged although the header of its segment failed.
+    PutAlthoughSegmentHeaderFailed,
+    /// Slots are allocated further past an incomplete one than recovery searches.
+    AllocatedPastWindow,
+    /// A segment is filled further past a slot that failed.
+    FilledPastFailedSlot,
+    /// A table counts although its segment was filled further.
+    TableKeptWhenFilled,
+    /// A checkpoint covers the last sequence that was given out, whatever is in flight.
+    CoveredIsCurrent,
+    /// The settled prefix of a segment ends where the next slot begins.
+    SettledUpToCursor,
+    /// Objects are moved while a checkpoint copies the index.
+    MovedWhileCopying,
+    /// Any commit forgets all tombstones.
+    TombstonesForgottenByAnyCommit,
+    /// A segment is released with sequences above the covered one.
+    ReleasedAboveCovered,
+    /// Of a slot, only the first sequence counts when its segment is released.
+    ReleasedByFirstSequence,
+    /// A store that does not evict releases victims whose objects were not moved.
+    ReleasedWithLiveObjects,
+    /// A segment is opened again while a get reads it.
+    ReopenedWhileRead,
+    /// A segment is opened again while something in it is pinned.
+    ReopenedWhilePinned,
+    /// A segment is discarded that a valid checkpoint does not call free.
+    DiscardedBeforeAllCheckpoints,
+    /// Moved objects share no slots.
+    MovesShareNoSlots,
+    /// Moves leave the last free segment alone.
+    LastSegmentNotForMoves,
+    /// The tombstone segment stays open when a checkpoint is taken for space.
+    TombstoneSegmentStaysOpen,
+    /// A target of moves with nothing live in it stays open when a checkpoint is taken for space.
+    EmptyTargetStaysOpen,
+    /// A victim holds what the committed checkpoint does not cover.
+    VictimNotCovered,
+    /// A victim holds an old version that is pinned.
+    VictimWithPinnedVersion,
+    /// Deletes that wait for space are not served before the next reclaim begins.
+    WaitingDeletesNotServedFirst,
     /// Of two puts of a key the one that completes last wins.
     LastToCompleteWins,
     /// The index forgets at once that a key was deleted.

@@ -1,0 +1,92 @@
+//! How a store is opened.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{Progress, Verification};
+
+/// What a full store does with a put.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EvictionPolicy {
+    /// Nothing is evicted: the put fails with [`Error::Full`](crate::Error::Full).
+    #[default]
+    None,
+    /// Objects that were put or got least recently are evicted. Recommended for caches.
+    Lru,
+    /// Objects that were got least often are evicted, so that a scan does not displace what is used. For keys whose
+    /// popularity lasts; conversations are used for a while and never again.
+    S3Fifo,
+    /// Objects that were put first are evicted, whether they were got or not.
+    Fifo,
+}
+
+/// How a store is opened.
+///
+/// Later versions may have more options: take the rest from `Default`.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// Which objects are evicted when the store is full.
+    pub eviction: EvictionPolicy,
+    /// Which part of a segment may be kept when it is evicted, in percent: objects that were used are moved to another
+    /// segment, up to so much. More keeps more of what is used, and writes more. At most 90. Policies that look at no
+    /// use ignore it.
+    pub kept_percent: u8,
+    /// What a get checks. After a recovery every object is verified once, on its first get, whatever this says.
+    pub verification: Verification,
+    /// Whether a background thread reclaims space and takes checkpoints before a put has to wait for them. Without it,
+    /// the callers that need space do.
+    pub background: bool,
+    /// Whether the device is told which segments are free, so that it need not keep their contents.
+    pub discard: bool,
+    /// Whether a store is opened although something is lost that may have been the newest: its newest checkpoint is
+    /// damaged and an older one has to serve; or, after a disorderly end, a part of a segment cannot be read. Objects
+    /// that were deleted, evicted or replaced since may come back.
+    pub accept_older_states: bool,
+    /// Called with the progress of a recovery, by the thread that opens the store; not at all after an orderly end.
+    pub recovery_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+impl OpenOptions {
+    /// The largest [`kept_percent`](Self::kept_percent).
+    pub const MAX_KEPT_PERCENT: u8 = 90;
+}
+
+impl Default for OpenOptions {
+    /// No eviction, half a segment kept by policies, full verification, a background thread, no discard, no older
+    /// states, and no progress.
+    fn default() -> Self {
+        Self {
+            eviction: EvictionPolicy::None,
+            kept_percent: 50,
+            verification: Verification::Full,
+            background: true,
+            discard: false,
+            accept_older_states: false,
+            recovery_progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            eviction,
+            kept_percent,
+            verification,
+            background,
+            discard,
+            accept_older_states,
+            recovery_progress,
+        } = self;
+        f.debug_struct("OpenOptions")
+            .field("eviction", eviction)
+            .field("kept_percent", kept_percent)
+            .field("verification", verification)
+            .field("background", background)
+            .field("discard", discard)
+            .field("accept_older_states", accept_older_states)
+            .field("recovery_progress", &recovery_progress.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,111 @@
+//! Sizes in blocks: of the store's segments, and of what is put into them.
+
+use crate::segments::format::Entry;
+
+/// Bytes in front of the entries of a slot header.
+const SLOT_HEADER_LEN: u32 = 80;
+/// Bytes in front of the entries of a table block.
+const TABLE_HEADER_LEN: u32 = 64;
+/// Bytes of an entry.
+const ENTRY_LEN: u32 = size_of::<Entry>() as u32;
+/// The most bytes that the payloads of objects in one slot have together.
+const SHARED_SLOT_LEN: u32 = 4 << 20;
+/// How far past the lowest incomplete slot of a segment another one may begin, in bytes.
+const WINDOW_LEN: u32 = 32 << 20;
+
+/// The sizes of a store that decide where something fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Number of segments.
+    pub(crate) segments: u32,
+    /// Blocks of a segment.
+    pub(crate) segment_blocks: u32,
+    /// Bytes of a block.
+    pub(crate) block_size: u32,
+    /// Bytes of a slot header for entries, keys, metadata and inline payloads.
+    pub(crate) header_capacity: u32,
+    /// Entries that one block of a table holds.
+    pub(crate) entries_per_table_block: u32,
+    /// The most blocks of payloads that share a slot.
+    pub(crate) shared_blocks: u32,
+    /// How far past the lowest incomplete slot of a segment another one may begin, in blocks.
+    pub(crate) window: u32,
+}
+
+/// What is to be put: the lengths of one object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// Bytes of key and metadata together.
+    pub(crate) names: u32,
+    /// Bytes of the payload.
+    pub(crate) payload_len: u32,
+}
+
+impl Demand {
+    /// The lengths of an object that is in the store.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let names = u32::from(entry.key_len.get()) + u32::from(entry.metadata_len.get());
+        Self { names, payload_len: entry.payload_len.get() }
+    }
+}
+
+impl Shape {
+    /// The shape of a store with so many segments of so many blocks of `block_size` bytes.
+    pub(crate) fn new(segments: u32, segment_blocks: u32, block_size: u32) -> Self {
+        Self {
+            segments,
+            segment_blocks,
+            block_size,
+            header_capacity: block_size.saturating_sub(SLOT_HEADER_LEN),
+            entries_per_table_block: (block_size.saturating_sub(TABLE_HEADER_LEN) / ENTRY_LEN)
+                .max(1),
+            shared_blocks: (SHARED_SLOT_LEN / block_size.max(1)).max(1),
+            window: (WINDOW_LEN / block_size.max(1)).max(1),
+        }
+    }
+
+    /// Open segments of new objects, and of kept ones, that there may be.
+    pub(crate) fn open_limit(&self) -> usize {
+        match self.segments {
+            ..32 => 1,
+            32..128 => 2,
+            _ => 4,
+        }
+    }
+
+    /// Blocks of the table of a segment with so many entries.
+    pub(crate) fn table_blocks(&self, entries: u32) -> u32 {
+        entries.div_ceil(self.entries_per_table_block)
+    }
+
+    /// The most blocks that one slot has: with one entry in a segment.
+    pub(crate) fn largest_slot(&self) -> u32 {
+        self.segment_blocks.saturating_sub(2)
+    }
+
+    /// Whether the object lies in its slot header, alone there. One without payload shares a slot instead.
+    pub(crate) fn is_inline(&self, demand: Demand) -> bool {
+        let together = ENTRY_LEN.saturating_add(demand.names).saturating_add(demand.payload_len);
+        demand.payload_len > 0 && together <= self.header_capacity
+    }
+
+    /// Blocks of the payload, if it does not lie in the slot header.
+    pub(crate) fn payload_blocks(&self, demand: Demand) -> u32 {
+        if self.is_inline(demand) { 0 } else { demand.payload_len.div_ceil(self.block_size) }
+    }
+
+    /// Whether the object shares a slot with others of its batch.
+    pub(crate) fn is_shared(&self, demand: Demand) -> bool {
+        !self.is_inline(demand) && self.payload_blocks(demand) <= self.shared_blocks
+    }
+
+    /// Blocks of a slot with this object alone.
+    pub(crate) fn blocks_alone(&self, demand: Demand) -> u32 {
+        1 + self.payload_blocks(demand)
+    }
+
+    /// Bytes of a slot header that the object takes, without an inline payload.
+    pub(crate) fn header_bytes(&self, demand: Demand) -> u32 {
+        ENTRY_LEN.saturating_add(demand.names)
+    }
+}

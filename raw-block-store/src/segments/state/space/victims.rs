@@ -1,0 +1,195 @@
+//! Which segments are reclaimed next, and when.
+
+use super::segment::{Segment, SegmentState, Stream};
+use super::{RESERVE, Shape, Shortage, Space};
+use crate::segments::mutant::Mutant;
+use crate::segments::options::EvictionPolicy;
+
+/// Which part of a segment moving has to free.
+const LEAST_PART: u64 = 16;
+/// Which part of all segments is to be free.
+const FREE_PART: u32 = 32;
+/// With fewer segments puts may have to wait for a reclaim.
+const AHEAD_SEGMENTS: u32 = 64;
+/// A checkpoint is taken when this part of the objects was written since the last one.
+const CHANGED_PART: u64 = 64;
+/// It is not taken for fewer entries.
+const LEAST_CHANGED: u64 = 1 << 17;
+
+/// A segment to be reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim {
+    pub(crate) segment: u32,
+    pub(crate) kind: VictimKind,
+}
+
+/// What is done with a victim before it is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VictimKind {
+    /// Nothing in it is live.
+    Dead,
+    /// All of its objects are moved. If there is no space for them, a store that evicts treats it as one of
+    /// [`Evict`](Self::Evict).
+    Compact,
+    /// The policy chooses what is moved; the rest is evicted.
+    Evict,
+}
+
+/// Blocks that moving `blocks` of live objects with so many entries out of a segment frees.
+pub(super) fn garbage(shape: &Shape, entries: u32, blocks: u64) -> i64 {
+    let usable = i64::from(shape.segment_blocks) - 1 - i64::from(shape.table_blocks(entries));
+    usable.saturating_sub_unsigned(blocks)
+}
+
+/// Blocks that moving has to free.
+pub(super) fn least_garbage(shape: &Shape) -> i64 {
+    i64::from(shape.segment_blocks).div_euclid(LEAST_PART as i64).max(1)
+}
+
+impl Space {
+    /// The next segment to reclaim, if any is worth it. It is not offered again before [`end_reclaim`](Self::end_reclaim).
+    pub(crate) fn take_victim(&mut self) -> Option<Victim> {
+        let victim = self.choose_victim()?;
+        if let Some(segment) = self.segment_mut(victim.segment) {
+            segment.victim = true;
+        }
+        Some(victim)
+    }
+
+    /// A victim is none after all: something in it has to stay.
+    pub(crate) fn spare_victim(&mut self, number: u32) {
+        if let Some(segment) = self.segment_mut(number) {
+            segment.victim = false;
+        }
+    }
+
+    /// Whether a reclaim that has this many victims takes another one.
+    pub(crate) fn wants_victims(&self, victims: usize) -> bool {
+        let coming = self.free.len() + victims + self.draining_unpinned();
+        coming < self.wanted_free() as usize && victims < self.segments.len()
+    }
+
+    /// Ends a reclaim. `progress` says whether it released or moved something, or covered what was not. Serves the
+    /// deletes that wait before another reclaim begins.
+    pub(crate) fn end_reclaim(&mut self, progress: bool) {
+        for segment in &mut self.segments {
+            segment.victim = false;
+        }
+        if !Mutant::WaitingDeletesNotServedFirst.is_on() {
+            self.serve_deletes();
+        }
+        self.changed();
+        self.futile_at = (!progress).then_some(self.version);
+    }
+
+    /// Whether something is not covered by the committed checkpoint, so that another one makes more victims.
+    pub(crate) fn is_anything_uncovered(&self) -> bool {
+        self.segments.iter().any(|segment| {
+            matches!(segment.state, SegmentState::Open | SegmentState::Full)
+                && !self.is_covered(segment)
+        })
+    }
+
+    /// Free segments that there are to be: the reserve, a part of all, and what is put during one checkpoint.
+    pub(crate) fn wanted_free(&self) -> u32 {
+        let part = (self.shape.segments / FREE_PART).max(1);
+        let ahead = if self.shape.segments < AHEAD_SEGMENTS {
+            0
+        } else {
+            self.opened_per_checkpoint.min(self.shape.segments / 8)
+        };
+        RESERVE as u32 + part.max(ahead)
+    }
+
+    /// Whether a reclaim is to run before a put has to wait for one.
+    pub(crate) fn needs_reclaim(&self) -> bool {
+        let is_short = self.wants_victims(0);
+        is_short && self.futile_at != Some(self.version)
+    }
+
+    /// Whether a checkpoint is to be taken because much was written since the last one; `objects` are live.
+    pub(crate) fn needs_checkpoint(&self, objects: u64) -> bool {
+        self.entries_since_choice >= LEAST_CHANGED.max(objects / CHANGED_PART)
+    }
+
+    /// What to do when no segment is left to be opened.
+    pub(super) fn shortage(&self) -> Shortage {
+        if self.draining_unpinned() > 0 {
+            Shortage::Wait
+        } else if self.futile_at == Some(self.version) {
+            Shortage::Full
+        } else {
+            Shortage::Reclaim
+        }
+    }
+
+    /// Draining segments that will be free soon.
+    fn draining_unpinned(&self) -> usize {
+        let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
+        self.releasing as usize + segments.filter(|of| of.pins == 0 && !of.bad).count()
+    }
+
+    /// Whether the committed checkpoint covers everything in a segment.
+    fn is_covered(&self, segment: &Segment) -> bool {
+        segment.highest <= self.committed.covered && segment.moved_before <= self.committed_choice
+    }
+
+    fn choose_victim(&self) -> Option<Victim> {
+        let candidates = || self.numbered().filter(|(_, segment)| self.may_be_victim(segment));
+        let by_age = |&(_, segment): &(u32, &Segment)| segment.generation;
+        let victim = |kind| move |(segment, _): (u32, &Segment)| Victim { segment, kind };
+        let dead = candidates().filter(|(_, segment)| segment.is_dead()).min_by_key(by_age);
+        if let Some(dead) = dead {
+            return Some(victim(VictimKind::Dead)(dead));
+        }
+        // A segment in quarantine is emptied when there is space to spare.
+        let bad = candidates().find(|(_, segment)| segment.bad);
+        if bad.is_some() && self.free.len() > RESERVE {
+            return bad.map(victim(VictimKind::Compact));
+        }
+        let least = if self.evicts() {
+            i64::from(self.shape.segment_blocks) / 2
+        } else {
+            least_garbage(&self.shape)
+        };
+        let compacted = candidates()
+            .map(|(number, segment)| (self.garbage_in(segment), number, segment))
+            .filter(|&(garbage, _, _)| garbage >= least)
+            .max_by_key(|&(garbage, _, segment)| (garbage, std::cmp::Reverse(segment.generation)));
+        if let Some((_, number, segment)) = compacted {
+            return Some(victim(VictimKind::Compact)((number, segment)));
+        }
+        let oldest = |kept: Option<bool>| {
+            candidates()
+                .filter(move |(_, of)| kept.is_none_or(|kept| kept == (of.stream == Stream::Kept)))
+                .min_by_key(by_age)
+        };
+        let evicted = match self.eviction {
+            EvictionPolicy::None => None,
+            EvictionPolicy::Lru | EvictionPolicy::Fifo => oldest(None),
+            EvictionPolicy::S3Fifo => {
+                // The moved ones are a queue that may grow to nine tenths.
+                let full = candidates().count();
+                let new = candidates().filter(|(_, of)| of.stream != Stream::Kept).count();
+                let from_new = new > full / 10 || new == full;
+                oldest(Some(!from_new)).or_else(|| oldest(None))
+            }
+        };
+        evicted.map(victim(VictimKind::Evict))
+    }
+
+    fn may_be_victim(&self, segment: &Segment) -> bool {
+        segment.state == SegmentState::Full
+            && !segment.is_in_flight()
+            && !segment.victim
+            && !segment.futile
+            && (self.is_covered(segment) || Mutant::VictimNotCovered.is_on())
+            && (segment.old_pins == 0 || Mutant::VictimWithPinnedVersion.is_on())
+    }
+
+    /// Blocks that moving what is live in a segment frees.
+    fn garbage_in(&self, segment: &Segment) -> i64 {
+        let entries = u32::try_from(segment.live.objects).unwrap_or(u32::MAX);
+        garbage(&self.shape, entries, segment.live.blocks_together(&self.shape))
+    }
+}
