@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use zerocopy::FromZeros;
 
 /// Chunks of the first piece of a list.
-const FIRST_PIECE: u32 = 8;
+const FIRST_PIECE: usize = 8;
 /// The pieces of a list with 2^26 chunks: each is four times the one before.
 const PIECES: usize = 13;
 
@@ -16,8 +16,10 @@ const PIECES: usize = 13;
 #[derive(Default)]
 pub(super) struct ChunkList {
     len: AtomicU32,
-    pieces: OnceLock<Box<[OnceLock<Box<[AtomicU32]>>; PIECES]>>,
+    pieces: OnceLock<Box<[Piece; PIECES]>>,
 }
+
+type Piece = OnceLock<Box<[AtomicU32]>>;
 
 impl ChunkList {
     /// How many chunks there are. What was done to a chunk before it was appended is seen by who reads of it here.
@@ -65,7 +67,7 @@ impl ChunkList {
         let pieces = self.pieces.get_or_init(Box::default);
         let chunks = pieces.get(piece)?;
         if chunks.get().is_none() {
-            let len = (FIRST_PIECE as usize) << (2 * piece);
+            let len = FIRST_PIECE << (2 * piece);
             let _ = chunks.set(<[AtomicU32]>::new_box_zeroed_with_elems(len).ok()?);
         }
         chunks.get()?.get(at)
@@ -74,9 +76,10 @@ impl ChunkList {
 
 /// The piece in which the chunk lies, and its position there.
 fn position(at: u32) -> (usize, usize) {
-    let piece = (3 * (u64::from(at) / u64::from(FIRST_PIECE)) + 1).ilog2() / 2;
-    let before = u64::from(FIRST_PIECE) * ((1 << (2 * piece)) - 1) / 3;
-    (piece as usize, (u64::from(at) - before) as usize)
+    let at = at as usize;
+    let piece = (3 * (at / FIRST_PIECE) + 1).ilog2() / 2;
+    let before = FIRST_PIECE * ((1 << (2 * piece)) - 1) / 3;
+    (piece as usize, at - before)
 }
 
 #[cfg(test)]

@@ -62,6 +62,7 @@ impl Entries {
     /// # Errors
     /// [`Error::OutOfMemory`]. Those that exist stay.
     pub(super) fn extend(&self, segment: u32, count: u32) -> Result<(), Error> {
+        debug_assert!((segment as usize) < self.segments.len(), "there is no segment {segment}");
         let wanted = count.div_ceil(CHUNK);
         let Some(list) = self.segments.get(segment as usize) else { return Ok(()) };
         if list.len() >= wanted {
@@ -129,6 +130,11 @@ impl Entries {
     /// Clears the live bit of an entry, which stays as it is.
     pub(super) fn kill(&self, at: Location) {
         self.at(at).0.live().fetch_and(!bit(at), Ordering::Release);
+    }
+
+    /// Whether the entry at a location is live, for who has the lock of the shard of its key.
+    pub(super) fn is_live(&self, at: Location) -> bool {
+        self.at(at).0.live().load(Ordering::Relaxed) & bit(at) != 0
     }
 
     /// The entry at a place, if it is live.

@@ -67,7 +67,7 @@ impl Index {
     /// Where the objects with these key hashes are; appends them to `located`.
     pub(crate) fn find_many(&self, hashes: &[KeyHash], located: &mut Vec<Option<Located>>) {
         for hashes in hashes.chunks(KEYS_AT_ONCE) {
-            let locked = self.shards.read_many(hashes.iter());
+            let locked = self.shards.read_many(&hashes.iter());
             self.find_locked(&locked, hashes.iter(), |found| located.push(found));
         }
     }
@@ -103,7 +103,7 @@ impl Index {
     pub(crate) fn publish_moves(&self, copies: &[Move], mut result: impl FnMut(&Move, bool)) {
         for copies in copies.chunks(KEYS_AT_ONCE) {
             let hashes = copies.iter().map(|copy| &copy.to.entry.key_hash);
-            let mut locked = self.shards.write_many(hashes.clone());
+            let mut locked = self.shards.write_many(&hashes);
             self.find_locked(&locked, hashes, |_| ());
             for (position, copy) in copies.iter().enumerate() {
                 let at = self.entries.location(copy.to.place);
@@ -174,7 +174,7 @@ impl Index {
         results.reserve(batch.len());
         for batch in batch.chunks(KEYS_AT_ONCE) {
             let hashes = batch.iter().map(|new| &new.entry.key_hash);
-            let mut locked = self.shards.write_many(hashes.clone());
+            let mut locked = self.shards.write_many(&hashes);
             // Afterwards everything that publishing looks at is in the cache.
             self.find_locked(&locked, hashes, |_| ());
             let mut added = 0;
@@ -234,3 +234,6 @@ impl Index {
 fn is_new(published: &Published) -> bool {
     matches!(published, Published::Shown { replaced: None })
 }
+
+#[cfg(test)]
+mod tests;

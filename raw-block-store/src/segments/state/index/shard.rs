@@ -64,6 +64,10 @@ impl Shard {
         let Context { entries, gone } = context;
         let hash = new.entry.key_hash;
         let last_wins = Mutant::LastToCompleteWins.is_on();
+        // Only a recovery that reads damaged structures inserts at one place twice.
+        if entries.is_live(at) {
+            return Published::Superseded;
+        }
         if gone.since(&hash) > new.sequence() && !last_wins {
             return Published::Superseded;
         }

@@ -64,7 +64,7 @@ impl Shards {
     /// Locks the shards of up to [`KEYS_AT_ONCE`] keys for reading.
     pub(super) fn read_many<'k>(
         &self,
-        hashes: impl Iterator<Item = &'k KeyHash> + Clone,
+        hashes: &(impl Iterator<Item = &'k KeyHash> + Clone),
     ) -> LockedShards<RwLockReadGuard<'_, Shard>> {
         self.lock_many(hashes, read)
     }
@@ -72,7 +72,7 @@ impl Shards {
     /// Locks the shards of up to [`KEYS_AT_ONCE`] keys for writing.
     pub(super) fn write_many<'k>(
         &self,
-        hashes: impl Iterator<Item = &'k KeyHash> + Clone,
+        hashes: &(impl Iterator<Item = &'k KeyHash> + Clone),
     ) -> LockedShards<RwLockWriteGuard<'_, Shard>> {
         self.lock_many(hashes, write)
     }
@@ -144,40 +144,46 @@ impl Shards {
 
     fn lock_many<'a, 'k, G>(
         &'a self,
-        hashes: impl Iterator<Item = &'k KeyHash> + Clone,
+        hashes: &(impl Iterator<Item = &'k KeyHash> + Clone),
         lock: impl Fn(&'a RwLock<Shard>) -> G,
     ) -> LockedShards<G> {
+        let mut active = self.active.load(Ordering::Acquire);
         loop {
-            let active = self.active.load(Ordering::Acquire);
-            // A shard and the position of its key.
-            let mut wanted = [0; KEYS_AT_ONCE];
-            let mut keys = 0;
-            for (wanted, hash) in wanted.iter_mut().zip(hashes.clone()) {
-                *wanted = u64::from(shard_of(hash, active)) << 8 | keys;
-                keys += 1;
-            }
-            let wanted = &mut wanted[..keys as usize];
-            wanted.sort_unstable();
-            let mut locked =
-                LockedShards { guards: [const { None }; KEYS_AT_ONCE], of_key: [0; KEYS_AT_ONCE] };
-            let mut guards = 0;
-            let mut last = None;
-            for wanted in wanted {
-                let shard = (*wanted >> 8) as u32;
-                if last != Some(shard) {
-                    last = Some(shard);
-                    locked.guards[guards] = Some(lock(self.shard(shard)));
-                    guards += 1;
-                }
-                locked.of_key[(*wanted & 0xFF) as usize] = (guards - 1) as u8;
-            }
-            let now = self.active.load(Ordering::Relaxed);
-            if now == active
-                || hashes.clone().all(|hash| shard_of(hash, now) == shard_of(hash, active))
-            {
+            let locked = self.lock_all_of(hashes.clone(), active, &lock);
+            let now = self.active.load(Ordering::Acquire);
+            let mut changed = hashes.clone().filter(|h| shard_of(h, now) != shard_of(h, active));
+            if now == active || changed.next().is_none() {
                 return locked;
             }
+            active = now;
         }
+    }
+
+    /// Locks the shards that the keys have with this number of shards.
+    fn lock_all_of<'a, 'k, G>(
+        &'a self,
+        hashes: impl Iterator<Item = &'k KeyHash>,
+        active: u32,
+        lock: impl Fn(&'a RwLock<Shard>) -> G,
+    ) -> LockedShards<G> {
+        // The shard of each key, and the key's position.
+        let mut wanted = [(0, 0_u8); KEYS_AT_ONCE];
+        let mut keys = 0;
+        for (hash, (position, wanted)) in hashes.zip((0..).zip(&mut wanted)) {
+            *wanted = (shard_of(hash, active), position);
+            keys += 1;
+        }
+        let wanted = &mut wanted[..keys];
+        wanted.sort_unstable();
+        let mut locked =
+            LockedShards { guards: [const { None }; KEYS_AT_ONCE], of_key: [0; KEYS_AT_ONCE] };
+        for (at, of_one) in (0..).zip(wanted.chunk_by(|(shard, _), (next, _)| shard == next)) {
+            locked.guards[usize::from(at)] = Some(lock(self.shard(of_one[0].0)));
+            for &(_, position) in of_one {
+                locked.of_key[usize::from(position)] = at;
+            }
+        }
+        locked
     }
 
     fn shard_of(&self, hash: &KeyHash) -> u32 {
