@@ -6,6 +6,7 @@ mod fakes;
 mod versions;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -179,18 +180,50 @@ fn a_dispatcher_keeps_no_more_than_a_logical_block_whole() {
     assert!(torn > 10, "{torn} of 200 were torn");
 }
 
+/// Blocks of these writes that hold a version, zeroes, or something else. The versions are not 0.
+fn kinds_of_blocks(device: &SimulatedDevice, numbers: Range<u64>, version: u8) -> [usize; 3] {
+    let mut kinds = [0; 3];
+    for number in numbers {
+        for block in device.peek(place(number), LEN * BLOCK).chunks(BLOCK) {
+            let all = |byte| block.iter().all(|&found| found == byte);
+            kinds[if all(version) { 0 } else { 1 + usize::from(!all(0)) }] += 1;
+        }
+    }
+    kinds
+}
+
 #[test]
-fn a_discarded_block_reads_as_before_or_as_zeroes() {
+fn a_discarded_block_reads_as_before_as_zeroes_or_as_garbage() {
     let device = simulated(1);
     let dispatcher = open(&device);
     (0..4).for_each(|number| write(&dispatcher, number, 1));
     dispatcher.discard(place(0), place(3)).unwrap();
-    let found: Vec<_> = (0..3).flat_map(|number| versions(&device, number)).collect();
-    assert!(found.contains(&0) && found.contains(&1), "{found:?}");
+    let kinds = kinds_of_blocks(&device, 0..3, 1);
+    assert!(kinds.iter().all(|&blocks| blocks > 2), "{kinds:?}");
+    assert_eq!(kinds_of_blocks(&device, 0..3, 1), kinds, "it reads as the same each time");
     assert_eq!(versions(&device, 3), [1; LEN], "it is outside");
     dispatcher.write_zeroes(place(0), place(3)).unwrap();
     dispatcher.flush().unwrap();
     let device = device.power_on();
     assert!((0..3).all(|number| versions(&device, number) == [0; LEN]));
     assert_eq!(versions(&device, 3), [1; LEN]);
+}
+
+#[test]
+fn a_discard_is_volatile_until_a_flush() {
+    let (mut undone, mut done) = (0, 0);
+    for seed in 0..100 {
+        let device = simulated(seed);
+        let dispatcher = open(&device);
+        write(&dispatcher, 0, 1);
+        dispatcher.flush().unwrap();
+        dispatcher.discard(place(0), (LEN * BLOCK) as u64).unwrap();
+        let before = kinds_of_blocks(&device, 0..1, 1);
+        let cut = kinds_of_blocks(&device.fork(seed).power_on(), 0..1, 1);
+        undone += usize::from(cut == [LEN, 0, 0] && before != cut);
+        done += usize::from(cut == before && before[0] < LEN);
+        dispatcher.flush().unwrap();
+        assert_eq!(kinds_of_blocks(&device.power_on(), 0..1, 1), before, "it was flushed");
+    }
+    assert!(undone > 10 && done > 10, "{undone} were undone, {done} done");
 }

@@ -281,6 +281,47 @@ fn faults_end_with_the_power() {
 }
 
 #[test]
+fn a_bad_medium_fails_for_its_blocks_alone() {
+    let (simulated, device) = numbered();
+    for kind in [OpKind::Write, OpKind::Read] {
+        simulated.inject(Fault::bad_medium(kind).within(place(3)..place(5)));
+    }
+    let ops = simulated.ops_so_far();
+    let mut found = [0; BLOCK];
+    for block in [3, 4] {
+        assert_eq!(write(&device, block, 77).unwrap_err().class(), ErrorClass::Failed);
+        let read = device.read_buffers(&mut [ReadAt::new(place(block), &mut found)]).all();
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Io);
+    }
+    assert_eq!(simulated.ops_so_far(), ops, "nothing was stored");
+    device.write_buffers(&[WriteAt::new(place(2), &[77; 4 * BLOCK])]).all().unwrap_err();
+    let held: Vec<_> = (0..8).map(|block| simulated.peek(place(block), 1)[0]).collect();
+    assert_eq!(held, [1, 2, 77, 4, 5, 77, 7, 8], "the other blocks are stored");
+    write(&device, 6, 78).unwrap();
+}
+
+#[test]
+fn a_permanent_fault_outlasts_everything() {
+    let (simulated, device) = numbered();
+    simulated.inject(Fault::bad_medium(OpKind::Write).within(place(3)..place(4)).permanent());
+    simulated.inject(Fault::fail(OpKind::Write, ENOSPC).within(place(5)..place(6)));
+    simulated.clear_faults();
+    let lives = [
+        simulated.clone(),
+        simulated.fork(1).process_kill(),
+        simulated.fork(2).process_kill_leaving_writes(),
+        simulated.fork(3).power_on(),
+        simulated.fork(4).power_on().process_kill().power_on(),
+    ];
+    for life in lives {
+        let device = Dispatcher::new(life.backend()).unwrap();
+        assert_eq!(write(&device, 3, 77).unwrap_err().kind(), ErrorKind::Io);
+        write(&device, 5, 77).unwrap();
+    }
+    drop(device);
+}
+
+#[test]
 fn impossible_shapes_are_refused() {
     let refused = |change: fn(&mut Geometry, &mut SimulatedOptions)| {
         let mut geometry = Geometry::new(1 << 20, 4096).unwrap();

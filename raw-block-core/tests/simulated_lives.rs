@@ -100,6 +100,115 @@ fn a_killed_process_leaves_the_cache() {
     }
 }
 
+/// Uses a device without changing it.
+fn read_once(device: &raw_block_core::Dispatcher) {
+    let mut found = [0; BLOCK];
+    device.read_buffers(&mut [ReadAt::new(place(20), &mut found)]).all().unwrap();
+}
+
+/// A device whose process was killed with write 1 in flight, and left it.
+fn killed_with_a_write(seed: u64, held: bool) -> SimulatedDevice {
+    let device = simulated(seed);
+    let dispatcher = open(&device);
+    write(&dispatcher, 0, 1);
+    if held {
+        device.inject(Fault::hold(OpKind::Write));
+    }
+    let ticket = start(&dispatcher, 1, 1);
+    let next = device.process_kill_leaving_writes();
+    assert!(device.is_off() && !next.is_off());
+    assert!(ticket.wait()[0].result.is_err() || !held);
+    assert_eq!(versions(&next, 0), [1; LEN], "what was acknowledged is there");
+    next
+}
+
+#[test]
+fn writes_of_a_killed_process_land_while_the_next_one_reads() {
+    let (mut ends, mut landings) = (BTreeSet::new(), BTreeSet::new());
+    for seed in 0..80 {
+        let device = killed_with_a_write(seed, true);
+        assert_eq!(versions(&device, 1), [0; LEN], "nothing has landed yet");
+        let dispatcher = open(&device);
+        let mut before = versions(&device, 1);
+        let mut moments = 0;
+        for round in 0..300 {
+            read_once(&dispatcher);
+            let now = versions(&device, 1);
+            if now != before {
+                moments += 1;
+                landings.insert(u32::BITS - u32::leading_zeros(round));
+            }
+            before = now;
+        }
+        ends.insert((versions(&device, 1), moments));
+    }
+    let ended = |blocks: usize| {
+        move |end: &&(Vec<u8>, i32)| end.0.iter().filter(|&&block| block == 1).count() == blocks
+    };
+    assert!(ends.iter().any(|end| ended(0)(&end)), "some never land");
+    assert!(ends.iter().any(|end| ended(LEN)(&end)), "some land as a whole");
+    assert!(ends.iter().any(|end| (1..LEN).any(|blocks| ended(blocks)(&end))), "some are torn");
+    assert!(ends.iter().any(|(_, moments)| *moments == 2), "some land in two parts");
+    assert!(landings.len() > 5, "early and late: {landings:?}");
+}
+
+#[test]
+fn a_write_of_a_killed_process_lands_over_a_newer_one() {
+    let over_newer = (0..60).filter(|&seed| {
+        let device = killed_with_a_write(seed, true);
+        let dispatcher = open(&device);
+        write(&dispatcher, 1, 2);
+        dispatcher.flush().unwrap();
+        (0..200).for_each(|_| read_once(&dispatcher));
+        versions(&device, 1).contains(&1)
+    });
+    assert!(over_newer.count() > 10);
+}
+
+#[test]
+fn what_landed_is_covered_by_the_next_flush() {
+    let mut landed = 0;
+    for seed in 0..60 {
+        let device = killed_with_a_write(seed, true);
+        let dispatcher = open(&device);
+        (0..50).for_each(|_| read_once(&dispatcher));
+        let found = versions(&device, 1);
+        dispatcher.flush().unwrap();
+        let left = versions(&device.power_on(), 1);
+        // More may land until the power is cut, and nothing is taken back.
+        assert!(found.iter().zip(&left).all(|(found, left)| found <= left), "{found:?} {left:?}");
+        landed += usize::from(found.contains(&1));
+    }
+    assert!(landed > 5, "{landed}");
+}
+
+#[test]
+fn the_next_kill_with_a_lock_ends_what_an_earlier_one_left() {
+    for seed in 0..20 {
+        let device = killed_with_a_write(seed, false).process_kill();
+        let found = versions(&device, 1);
+        let dispatcher = open(&device);
+        (0..200).for_each(|_| read_once(&dispatcher));
+        assert_eq!(versions(&device, 1), found, "it has landed or never will");
+        dispatcher.flush().unwrap();
+        assert_eq!(versions(&device.power_on(), 1), found);
+    }
+}
+
+#[test]
+fn writes_that_are_left_land_the_same_way_every_time() {
+    let land = |seed| {
+        let device = killed_with_a_write(seed, true);
+        let dispatcher = open(&device);
+        let look = |_| {
+            read_once(&dispatcher);
+            versions(&device, 1)
+        };
+        (0..200).map(look).collect::<Vec<_>>()
+    };
+    assert!((0..8).all(|seed| land(seed) == land(seed)));
+}
+
 #[test]
 fn a_fork_and_its_origin_do_not_see_each_other() {
     let device = simulated(1);

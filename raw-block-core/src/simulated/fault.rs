@@ -29,12 +29,14 @@ pub struct Fault {
     range: Range<u64>,
     nth: Option<u64>,
     matches: u64,
+    permanent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Fail(i32),
     FailAfter(i32),
+    Bad,
     Delay(u32),
     Hold,
     FlipBit(Option<u32>),
@@ -57,6 +59,24 @@ impl Fault {
     #[must_use]
     pub fn fail_after(kind: OpKind, errno: i32) -> Self {
         Self::new(kind, Effect::FailAfter(errno))
+    }
+
+    /// The medium is bad: the op fails with `EIO`. Of a write, the blocks outside the range of this fault are stored all the
+    /// same, and those in the range keep what they hold.
+    ///
+    /// # Examples
+    /// ```
+    /// use raw_block_core::OpKind;
+    /// use raw_block_core::simulated::Fault;
+    ///
+    /// let range = 1 << 20..(1 << 20) + 4096;
+    /// let bad = [OpKind::Write, OpKind::Read]
+    ///     .map(|kind| Fault::bad_medium(kind).within(range.clone()).permanent());
+    /// # let _ = bad;
+    /// ```
+    #[must_use]
+    pub fn bad_medium(kind: OpKind) -> Self {
+        Self::new(kind, Effect::Bad)
     }
 
     /// The op completes late: so many reaps pass it over, unless they have nothing else to give.
@@ -126,7 +146,7 @@ impl Fault {
     }
 
     fn new(kind: OpKind, effect: Effect) -> Self {
-        Self { kind, effect, range: 0..u64::MAX, nth: None, matches: 0 }
+        Self { kind, effect, range: 0..u64::MAX, nth: None, matches: 0, permanent: false }
     }
 
     /// The same fault for ops that touch these bytes of the device. Where it concerns what is read or
@@ -143,6 +163,18 @@ impl Fault {
     pub fn nth(mut self, n: u64) -> Self {
         self.nth = Some(n);
         self
+    }
+
+    /// The same fault for the life of the device: it stays after [`power_on`](super::SimulatedDevice::power_on), after a
+    /// kill, and after [`clear_faults`](super::SimulatedDevice::clear_faults).
+    #[must_use]
+    pub fn permanent(mut self) -> Self {
+        self.permanent = true;
+        self
+    }
+
+    pub(super) fn is_permanent(&self) -> bool {
+        self.permanent
     }
 
     /// Counts the op if it matches. What becomes of it, if it is its turn.
@@ -190,6 +222,7 @@ pub(super) fn error(hits: &[Hit], op: &Op) -> Option<Error> {
     }
     hits.iter().find_map(|hit| match hit.effect {
         Effect::Fail(errno) | Effect::FailAfter(errno) => Some(error(errno)),
+        Effect::Bad => Some(error(libc::EIO)),
         _ => None,
     })
 }
@@ -206,6 +239,7 @@ pub(super) fn late(hits: &[Hit]) -> Option<u64> {
 pub(super) fn prevented(hits: &[Hit], kind: OpKind) -> bool {
     hits.iter().any(|hit| match hit.effect {
         Effect::Fail(_) => true,
+        Effect::Bad => kind != OpKind::Write,
         Effect::Lost => kind == OpKind::Flush,
         _ => false,
     })

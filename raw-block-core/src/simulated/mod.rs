@@ -13,7 +13,9 @@
 //!   later ones fail, and what is left is found by [`power_on`](SimulatedDevice::power_on). With
 //!   [`cut_after`](SimulatedDevice::cut_after) the cut comes at any given write or flush.
 //! - **[`process_kill`](SimulatedDevice::process_kill).** What was in flight happened or did not; the cache
-//!   is still there, and still volatile.
+//!   is still there, and still volatile. Or it happens later, below the next process, as without a lock that keeps
+//!   the next process out: [`process_kill_leaving_writes`](SimulatedDevice::process_kill_leaving_writes).
+//! - **Discards** are as volatile as writes. Each block of the range then reads as zeroes, as before or as garbage.
 //! - **[`fork`](SimulatedDevice::fork).** A cheap copy of everything, to try many ends of one story.
 //! - **[`Fault`]s**, each at the op where a test wants it.
 //!
@@ -48,6 +50,7 @@
 
 mod fault;
 mod image;
+mod late;
 mod power;
 mod queue;
 mod state;
@@ -195,7 +198,7 @@ impl SimulatedDevice {
     }
 
     /// The device after the power came back, with what the cut left: a new one each time this is called,
-    /// with counters at zero and no faults. Cuts the power first if it is still on.
+    /// with counters at zero and no faults but [permanent](Fault::permanent) ones. Cuts the power first if it is still on.
     ///
     /// After [`process_kill`](Self::process_kill) it is the device that the next process finds.
     #[must_use]
@@ -209,10 +212,24 @@ impl SimulatedDevice {
     /// on with `EIO`.
     ///
     /// Returns the device as the next process finds it. What was in the volatile cache is still there, and
-    /// still volatile. Counters are at zero, and there are no faults.
+    /// still volatile. Counters are at zero, and there are no faults but permanent ones.
     #[must_use]
     pub fn process_kill(&self) -> Self {
         self.0.state().process_kill();
+        self.0.released.notify_all();
+        Self::holding(self.0.geometry, self.0.options, self.0.state().successor())
+    }
+
+    /// Kills the process that uses this device, and lets another one use it before the last request of the killed one has
+    /// completed: as [`process_kill`](Self::process_kill), but what happens of the ops in flight happens on the device
+    /// that is returned, at seeded moments while it is used, over whatever was written in the meantime. The parts of a
+    /// write may take effect at different moments, or never.
+    ///
+    /// A lock that the system releases only after the last request of a process keeps this from happening: see
+    /// [`lock_device`](crate::lock_device). With `process_kill` the next process waits for such a lock.
+    #[must_use]
+    pub fn process_kill_leaving_writes(&self) -> Self {
+        self.0.state().process_kill_leaving_writes();
         self.0.released.notify_all();
         Self::holding(self.0.geometry, self.0.options, self.0.state().successor())
     }
@@ -233,11 +250,11 @@ impl SimulatedDevice {
         self.0.state().faults.push(fault);
     }
 
-    /// From now on nothing goes wrong any more, but with ops that were submitted before. What was held goes
-    /// on.
+    /// From now on nothing goes wrong any more, but with ops that were submitted before, and by
+    /// [permanent](Fault::permanent) faults. What was held goes on.
     pub fn clear_faults(&self) {
         let mut state = self.0.state();
-        state.faults.clear();
+        state.faults.retain(Fault::is_permanent);
         state.held.clear();
         drop(state);
         self.0.released.notify_all();

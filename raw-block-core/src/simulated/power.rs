@@ -3,6 +3,7 @@
 use std::mem;
 use std::ops::Range;
 
+use super::fault::Fault;
 use super::state::{Change, State};
 
 /// What a power cut did to the writes that were not durable: how many of them had which fate.
@@ -20,13 +21,13 @@ pub struct CutReport {
 }
 
 #[derive(Clone, Copy)]
-enum Mood {
+pub(super) enum Mood {
     AllLost,
     AllKept,
     Mixed,
 }
 
-enum Fate {
+pub(super) enum Fate {
     Lost,
     Kept,
     Torn(Range<usize>),
@@ -36,7 +37,7 @@ enum Fate {
 impl Mood {
     /// With many writes, that all of them have the same fate would hardly ever happen by chance; but it is
     /// what real devices often do.
-    fn seeded(rng: &mut fastrand::Rng) -> Self {
+    pub(super) fn seeded(rng: &mut fastrand::Rng) -> Self {
         match rng.u8(..8) {
             0 => Self::AllLost,
             1 => Self::AllKept,
@@ -64,7 +65,7 @@ impl Mood {
 }
 
 impl Fate {
-    fn spares(&self, position: usize) -> bool {
+    pub(super) fn spares(&self, position: usize) -> bool {
         match self {
             Self::Lost => false,
             Self::Kept => true,
@@ -85,11 +86,12 @@ impl Fate {
 
 impl State {
     /// What is in flight and has not taken effect, in a seeded order.
-    fn take_unfinished(&mut self) -> Vec<Change> {
+    pub(super) fn take_unfinished(&mut self) -> Vec<Change> {
         self.held.clear();
         let accepted = mem::take(&mut self.accepted).into_values();
         let mut unfinished: Vec<_> = accepted.filter_map(|progress| progress.change).collect();
         unfinished.extend(mem::take(&mut self.late).into_iter().map(|(_, change)| change));
+        unfinished.extend(self.take_leftovers());
         self.rng.shuffle(&mut unfinished);
         unfinished
     }
@@ -128,14 +130,23 @@ impl State {
         }
         let mood = Mood::seeded(&mut self.rng);
         for change in self.take_unfinished() {
-            // How many blocks an erasure has is known only when it takes effect: it happens as a whole.
-            let (blocks, atomic) = match &change {
-                Change::Store { blocks, atomic } => (blocks.len(), *atomic),
-                _ => (1, true),
-            };
-            let fate = mood.decide(&mut self.rng, blocks, atomic);
+            let fate = self.fate_of(mood, &change);
             self.store(change, |position| fate.spares(position));
         }
+        self.end_by_kill();
+    }
+
+    /// What becomes of a change that is in flight when the process is killed.
+    pub(super) fn fate_of(&mut self, mood: Mood, change: &Change) -> Fate {
+        // How many blocks an erasure has is known only when it takes effect: it happens as a whole.
+        let (blocks, atomic) = match change {
+            Change::Store { blocks, atomic } => (blocks.len(), *atomic),
+            _ => (1, true),
+        };
+        mood.decide(&mut self.rng, blocks, atomic)
+    }
+
+    pub(super) fn end_by_kill(&mut self) {
         self.complete_all();
         self.over = Some(CutReport::default());
     }
@@ -146,7 +157,7 @@ impl State {
         next.over = None;
         next.cut_after = None;
         next.effects = 0;
-        next.faults.clear();
+        next.faults.retain(Fault::is_permanent);
         next
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::fault::{self, Effect, Fault, Hit};
 use super::image::{Bytes, Image, Version};
+use super::late::Leftover;
 use super::{CutReport, SimulatedOptions};
 use crate::{Geometry, Op, OpKind};
 
@@ -65,6 +66,10 @@ pub(super) struct State {
     pub(super) held: BTreeSet<u64>,
     /// What ops do that have failed already, and after how many effects.
     pub(super) late: Vec<(u64, Change)>,
+    /// What a killed process left in flight.
+    pub(super) leftovers: Vec<Leftover>,
+    /// How often a queue of the device was used.
+    pub(super) stirs: u64,
     pub(super) faults: Vec<Fault>,
     last_op: u64,
     last_write: u64,
@@ -88,6 +93,8 @@ impl State {
             accepted: BTreeMap::new(),
             held: BTreeSet::new(),
             late: Vec::new(),
+            leftovers: Vec::new(),
+            stirs: 0,
             faults: Vec::new(),
             last_op: 0,
             last_write: 0,
@@ -127,6 +134,7 @@ impl State {
         if fault::prevented(hits, op.kind()) {
             return Change::Nothing;
         }
+        let is_bad = hits.iter().any(|hit| hit.effect == Effect::Bad);
         let blocks = self.blocks(op.offset(), op.len());
         match op.kind() {
             OpKind::Read => Change::Nothing,
@@ -136,10 +144,13 @@ impl State {
                 let bytes: Vec<u8> =
                     op.source().iter().flat_map(|segment| segment.iter().copied()).collect();
                 let parts = bytes.chunks_exact(self.geometry.logical_block as usize);
-                let blocks = blocks
+                let blocks: Vec<_> = blocks
                     .zip(parts)
                     .filter_map(|(block, part)| Some((self.place(block, hits)?, part.into())))
                     .collect();
+                if is_bad && blocks.is_empty() {
+                    return Change::Nothing;
+                }
                 let atomic =
                     op.len() <= self.atomic_write_unit && op.offset().is_multiple_of(op.len());
                 Change::Store { blocks, atomic }
@@ -152,7 +163,7 @@ impl State {
         let mut place = Some(block);
         for hit in hits.iter().filter(|hit| hit.concerns(block, self.block_len())) {
             place = match hit.effect {
-                Effect::Lost => None,
+                Effect::Lost | Effect::Bad => None,
                 Effect::Misdirected(to) => hit.moved(block, to, self.block_len()),
                 _ => place,
             };
@@ -162,6 +173,8 @@ impl State {
 
     /// Lets each of the ops in flight take effect, or not yet.
     pub(super) fn stir(&mut self) {
+        self.stirs += 1;
+        self.land_leftovers();
         if !self.shuffle || self.accepted.is_empty() {
             return;
         }
@@ -200,16 +213,6 @@ impl State {
         self.execute_late();
     }
 
-    /// Lets those ops take effect that failed, and whose moment has come.
-    fn execute_late(&mut self) {
-        while let Some(due) = self.late.iter().position(|(effects, _)| *effects <= self.effects) {
-            let (_, change) = self.late.remove(due);
-            self.store(change, |_| true);
-            self.effects += 1;
-            self.cut_when_due();
-        }
-    }
-
     /// Cuts the power if it is to be cut by now.
     pub(super) fn cut_when_due(&mut self) {
         if self.cut_after.is_some_and(|effects| effects <= self.effects) {
@@ -237,12 +240,23 @@ impl State {
         Some(write)
     }
 
-    /// The blocks of a range that change when it is erased: of those that were ever written, all, or, since
-    /// a discarded block may read as anything, a seeded part of them.
+    /// The blocks of a range that change when it is erased, of those that were ever written: all become zeroes, or, since
+    /// a discarded block may read as anything, each becomes zeroes or garbage or stays as it is, as the seed says.
     fn erased(&mut self, range: Range<u64>, kind: OpKind) -> Vec<(u64, Bytes)> {
-        let mut written = self.image.written(range);
-        written.retain(|_| kind == OpKind::WriteZeroes || self.rng.bool());
-        written.into_iter().map(|block| (block, Arc::clone(self.image.zeroes()))).collect()
+        let mut erased = Vec::new();
+        for block in self.image.written(range) {
+            let fate = if kind == OpKind::WriteZeroes { 0 } else { self.rng.u8(..4) };
+            match fate {
+                0 => erased.push((block, Arc::clone(self.image.zeroes()))),
+                1 => {
+                    let mut garbage = vec![0; self.image.zeroes().len()];
+                    self.rng.fill(&mut garbage);
+                    erased.push((block, garbage.into()));
+                }
+                _ => {}
+            }
+        }
+        erased
     }
 
     fn flush(&mut self, covers: u64) {
@@ -281,16 +295,26 @@ impl State {
             self.execute_late();
             return self.over.is_none();
         }
-        let number = progress.and_then(|progress| progress.write);
+        self.note_acknowledged(progress.and_then(|progress| progress.write));
+        true
+    }
+
+    /// Acknowledges a write outside of an op.
+    pub(super) fn acknowledge(&mut self, write: Option<u64>) {
+        self.completions += 1;
+        self.note_acknowledged(write);
+    }
+
+    /// Notes that the last completion acknowledged this write.
+    fn note_acknowledged(&mut self, write: Option<u64>) {
         if let Some((number, write)) =
-            number.and_then(|number| Some((number, self.volatile.get_mut(&number)?)))
+            write.and_then(|number| Some((number, self.volatile.get_mut(&number)?)))
         {
             write.completed = Some(self.completions);
             if !self.geometry.volatile_write_cache {
                 self.persist(number);
             }
         }
-        true
     }
 
     /// Acknowledges everything that took effect.
