@@ -6,15 +6,17 @@ pub(crate) mod pins;
 pub(crate) mod policy;
 pub(crate) mod space;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use health::{Concern, HealthMonitor};
-use index::Index;
+use index::{Index, Located};
+use pins::PinId;
 use policy::Policy;
 use raw_block_core::{Dispatcher, ErrorKind, waiting};
 use space::{
-    Allocation, Batch, HeaderState, LookupTime, OpenedSegment, Outcome, Readers, Shape, Shortage,
-    Slot, Space,
+    Allocated, Allocation, Batch, HeaderState, LookupTime, OpenedSegment, Outcome, Readers, Shape,
+    Shortage, Slot, Space,
 };
 
 use super::checkpoint::containers::Containers;
@@ -38,6 +40,9 @@ pub(crate) struct StoreState {
     pub(crate) policy: Policy,
     pub(crate) counters: Counters,
     pub(crate) health: HealthMonitor,
+    refuses_writes: AtomicBool,
+    /// The error of the write because of which changes are refused.
+    refused: Mutex<Option<raw_block_core::Error>>,
     /// Held while a checkpoint is taken.
     pub(crate) checkpointing: Mutex<Containers>,
     /// Held while a reclaim runs.
@@ -67,15 +72,19 @@ pub(crate) struct StateParts {
 impl StoreState {
     pub(crate) fn new(parts: StateParts) -> Self {
         let StateParts { dispatcher, options, index, space, containers } = parts;
+        let policy = Policy::new(&options, space.shape());
+        policy.set_clock(space.clock());
         Self {
             dispatcher,
             shape: *space.shape(),
             index,
             readers: Arc::clone(space.readers()),
-            policy: Policy::new(&options, space.shape()),
+            policy,
             options,
             counters: Counters::default(),
             health: HealthMonitor::default(),
+            refuses_writes: AtomicBool::new(false),
+            refused: Mutex::new(None),
             checkpointing: Mutex::new(containers),
             reclaiming: Mutex::new(()),
             space: Mutex::new(Waited { space, waiting: 0 }),
@@ -197,6 +206,45 @@ impl StoreState {
         Err(NoSpace::Memory(error))
     }
 
+    /// What a waiting delete was granted, as [`Space::take_granted`], with the memory for it in the index.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub(crate) fn take_granted(&self, delete: u64) -> Result<Option<Allocation>, NoSpace> {
+        let mut guard = self.lock();
+        let Some(mut granted) = guard.space.take_granted(delete) else { return Ok(None) };
+        self.extend_index(&mut guard.space, 0, &mut granted)?;
+        Ok(Some(granted))
+    }
+
+    /// Reports what became of a slot, as [`Space::published`], and frees segments that waited for it.
+    pub(crate) fn published(
+        &self,
+        slot: &Slot,
+        objects: &[Allocated],
+        outcomes: impl IntoIterator<Item = Outcome>,
+        dropped: &[Located],
+    ) {
+        let may_free = self.with_space(|space| {
+            space.published(slot, objects, outcomes, dropped);
+            space.may_have_drained()
+        });
+        if may_free {
+            self.free_drained();
+        }
+    }
+
+    /// Ends the last attempt to write objects of a slot, as [`Space::give_up`].
+    pub(crate) fn give_up(&self, failed: &Slot, objects: u32) {
+        let may_free = self.with_space(|space| {
+            space.give_up(failed, objects);
+            space.may_have_drained()
+        });
+        if may_free {
+            self.free_drained();
+        }
+    }
+
     /// Reports how the write of a segment's header ended.
     pub(crate) fn header_written(&self, opened: &OpenedSegment, written: bool) {
         self.with_space(|space| space.header_written(opened, written));
@@ -229,6 +277,23 @@ impl StoreState {
         }
     }
 
+    /// Begins to read a pinned version: where it is, and a reader of that segment.
+    pub(crate) fn read_pinned(&self, pin: PinId) -> Option<(Located, ReadGuard<'_>)> {
+        let guard = self.lock();
+        let (object, generation) = guard.space.pinned(pin)?;
+        let segment = object.place.segment;
+        // The pin keeps the segment from being closed, as long as the lock keeps the object from being moved.
+        self.readers.enter_kept(segment);
+        Some((object, ReadGuard { state: self, segment, generation }))
+    }
+
+    /// Takes a pin back.
+    pub(crate) fn unpin(&self, pin: PinId) {
+        if self.with_space(|space| space.unpin(pin)) {
+            self.free_drained();
+        }
+    }
+
     /// Frees the draining segments that nothing keeps any more.
     pub(crate) fn free_drained(&self) {
         let drained = self.with_space(Space::take_drained);
@@ -238,9 +303,32 @@ impl StoreState {
         }
     }
 
-    /// The device refuses writes: three attempts in a row failed in different segments.
+    /// Refuses changes while the device refuses writes.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the error of the write that was refused.
+    pub(crate) fn check_writes(&self, doing: &'static str) -> Result<(), Error> {
+        if !self.refuses_writes.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone().map_or(Ok(()), Err).doing(doing)
+    }
+
+    /// The device refuses writes: three attempts in a row failed in different segments. Changes are refused until
+    /// [`writes_accepted`](Self::writes_accepted).
     pub(crate) fn writes_refused(&self, error: &raw_block_core::Error) {
         self.health.raise(Concern::Writes, self.device_name(), error.to_string());
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        self.refuses_writes.store(true, Ordering::Relaxed);
+    }
+
+    /// A checkpoint was written: the device accepts writes.
+    pub(crate) fn writes_accepted(&self) {
+        if self.refuses_writes.swap(false, Ordering::Relaxed) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.health.clear(Concern::Writes, self.device_name());
+        }
     }
 
     fn wake(&self, guard: &MutexGuard<'_, Waited>) {

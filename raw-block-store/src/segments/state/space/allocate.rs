@@ -379,7 +379,7 @@ impl Space {
         out: &mut Allocation,
     ) -> Result<usize, Shortage> {
         let Some(&(_, first, _)) = objects.first() else { return Ok(0) };
-        let (number, opened) = self.fit(self.shape.blocks_alone(first), source)?;
+        let (number, opened) = self.fit(self.shape.blocks_alone(first), source, purpose)?;
         let segment = &self.segments[number as usize];
         let run = if purpose == Purpose::Move && Mutant::MovesShareNoSlots.is_on() {
             Run { objects: 1, blocks: self.shape.blocks_alone(first) }
@@ -425,7 +425,7 @@ impl Space {
         sequence: u64,
         out: &mut Allocation,
     ) -> Result<(), Shortage> {
-        let (number, opened) = self.fit(1, self.source_of_tombstones())?;
+        let (number, opened) = self.fit(1, self.source_of_tombstones(), purpose)?;
         let mut slot = self.take_run(number, Run { objects: 1, blocks: 1 }, purpose, opened);
         slot.tombstone = true;
         slot.objects = out.objects.len()..out.objects.len() + 1;
@@ -464,6 +464,7 @@ impl Space {
         &mut self,
         blocks: u32,
         source: Source,
+        purpose: Purpose,
     ) -> Result<(u32, Option<OpenedSegment>), Shortage> {
         let mut beyond_window = false;
         for &stream in source.streams {
@@ -474,7 +475,7 @@ impl Space {
                 if left < blocks {
                     continue;
                 }
-                if !self.is_within_window(segment, blocks) {
+                if purpose != Purpose::Move && !self.is_within_window(segment, blocks) {
                     beyond_window = true;
                 } else if best.is_none_or(|(least, _)| left < least) {
                     best = Some((left, number));
@@ -488,6 +489,13 @@ impl Space {
             return Err(Shortage::Full);
         }
         let stream = source.streams[source.streams.len() - 1];
+        if stream == Stream::New
+            && let Some(ahead) = self.ahead.take()
+        {
+            self.seal_at_limit(stream);
+            self.open[stream as usize].push(ahead);
+            return Ok((ahead, None));
+        }
         let is_at_limit = self.open_in(stream).len() >= self.shape.open_limit();
         if beyond_window && (is_at_limit || self.free.len() <= source.spare) {
             return Err(Shortage::Wait);
@@ -499,6 +507,9 @@ impl Space {
     }
 
     /// Whether a slot may begin at the next block, so that a search for headers ends soon.
+    ///
+    /// Moves need no window. Nothing else goes to their segments, what is in them counts only if a checkpoint names it,
+    /// and that waits for all moves: so no search passes a missing header to find what counts.
     fn is_within_window(&self, segment: &Segment, blocks: u32) -> bool {
         let Some(lowest) = segment.slots.lowest_block() else { return true };
         let past = segment.fill.next_block - lowest;
@@ -506,16 +517,37 @@ impl Space {
         within || Mutant::AllocatedPastWindow.is_on()
     }
 
-    /// Opens a free segment, and seals the fullest if as many are open as may be.
-    pub(super) fn open_segment(&mut self, stream: Stream) -> Option<(u32, Option<OpenedSegment>)> {
+    /// Opens a segment for puts ahead of need, if there are enough free ones. The caller writes its header.
+    pub(crate) fn open_ahead(&mut self) -> Option<OpenedSegment> {
+        let is_ample = self.free.len() > self.wanted_free() as usize;
+        if !self.is_large() || self.ahead.is_some() || !is_ample {
+            return None;
+        }
         let number = self.free.pop_front()?;
-        if self.open_in(stream).len() >= self.shape.open_limit() {
-            let shape = self.shape;
+        self.ahead = Some(number);
+        self.changed();
+        Some(self.open_free(number, Stream::New))
+    }
+
+    /// Opens a free segment, and seals the fullest of its stream if as many are open as may be.
+    fn open_segment(&mut self, stream: Stream) -> Option<(u32, Option<OpenedSegment>)> {
+        let number = self.free.pop_front()?;
+        self.seal_at_limit(stream);
+        self.open[stream as usize].push(number);
+        Some((number, Some(self.open_free(number, stream))))
+    }
+
+    fn seal_at_limit(&mut self, stream: Stream) {
+        let shape = self.shape;
+        if self.open_in(stream).len() >= shape.open_limit() {
             let left = |&&open: &&u32| self.segments[open as usize].fill.left(1, &shape);
             if let Some(&fullest) = self.open_in(stream).iter().min_by_key(left) {
                 self.seal(fullest);
             }
         }
+    }
+
+    fn open_free(&mut self, number: u32, stream: Stream) -> OpenedSegment {
         let generation = self.give_sequence();
         let segment = &mut self.segments[number as usize];
         *segment = Segment {
@@ -529,11 +561,10 @@ impl Space {
             released_by: segment.released_by,
             ..Segment::free()
         };
-        self.open[stream as usize].push(number);
         self.opened_since_choice += 1;
         self.readers.open(number, generation);
         let checkpoint = self.committed.number;
-        Some((number, Some(OpenedSegment { segment: number, generation, stream, checkpoint })))
+        OpenedSegment { segment: number, generation, stream, checkpoint }
     }
 
     /// Allocates nothing more in a segment.
@@ -541,6 +572,7 @@ impl Space {
         for open in &mut self.open {
             open.retain(|&other| other != number);
         }
+        self.ahead.take_if(|ahead| *ahead == number);
         if let Some(segment) = self.segment_mut(number)
             && segment.state == SegmentState::Open
         {

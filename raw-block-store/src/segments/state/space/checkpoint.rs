@@ -136,9 +136,10 @@ impl Space {
         }
     }
 
-    /// A checkpoint is durable. The segments that it releases drain from now on: the caller removes their objects from
-    /// the index, and reports that with [`emptied`](Self::emptied). Returns the tombstones that are covered now, whose
-    /// entries the caller clears.
+    /// A checkpoint is durable. The segments that it releases drain from now on. The caller removes their objects from
+    /// the index, but those that are pinned, and [reports](Self::drop_objects) them; it moves the pinned ones, and
+    /// reports what is left with [`emptied`](Self::emptied) or [`left_pinned`](Self::left_pinned). Returns the
+    /// tombstones that are covered now, whose entries the caller clears.
     pub(crate) fn commit_checkpoint(&mut self, chosen: &Chosen, number: u64) -> Vec<Place> {
         self.committed = Committed { number, covered: chosen.covered };
         self.committed_choice = chosen.choice;
@@ -158,6 +159,7 @@ impl Space {
             segment.released_by = number;
             segment.victim = false;
             segment.emptied_at = segment.is_dead().then_some(0);
+            segment.emptying = !segment.is_dead();
             self.draining.push(released);
         }
         self.changed();

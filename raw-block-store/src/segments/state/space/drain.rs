@@ -13,14 +13,38 @@ impl Space {
             && segment.state == SegmentState::Draining
         {
             segment.emptied_at = Some(next_sequence);
+            segment.emptying = false;
         }
         self.changed();
     }
 
-    /// The draining segments whose objects the index may still show.
-    pub(crate) fn to_empty(&self) -> Vec<u32> {
-        let is_left = |&&number: &&u32| self.segments[number as usize].emptied_at.is_none();
-        self.draining.iter().filter(is_left).copied().collect()
+    /// A draining segment has pinned objects that could not be moved. They stay in the index.
+    pub(crate) fn left_pinned(&mut self, number: u32) {
+        if let Some(segment) = self.segment_mut(number) {
+            segment.emptying = false;
+        }
+        self.changed();
+    }
+
+    /// Takes a draining segment whose objects are left in the index and not pinned any more. The caller does with it as
+    /// after a [commit](Self::commit_checkpoint).
+    pub(crate) fn take_to_empty(&mut self) -> Option<u32> {
+        let is_left = |&number: &u32| {
+            let segment = &self.segments[number as usize];
+            segment.emptied_at.is_none() && !segment.emptying && segment.pins == 0
+        };
+        let number = self.draining.iter().copied().find(is_left)?;
+        self.segments[number as usize].emptying = true;
+        Some(number)
+    }
+
+    /// Whether [`take_drained`](Self::take_drained) may have something to take.
+    pub(crate) fn may_have_drained(&self) -> bool {
+        let oldest = self.oldest_in_flight();
+        self.draining.iter().any(|&number| {
+            let segment = &self.segments[number as usize];
+            segment.pins == 0 && segment.emptied_at.is_some_and(|at| at <= oldest)
+        })
     }
 
     /// Takes the draining segments that nothing keeps any more: no change, no get and no pin. The caller releases their

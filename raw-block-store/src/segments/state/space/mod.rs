@@ -49,6 +49,8 @@ pub(crate) struct Space {
     free: VecDeque<u32>,
     /// The open segments of each stream.
     open: [Vec<u32>; Stream::ALL.len()],
+    /// A segment for puts that was opened ahead of need.
+    ahead: Option<u32>,
     next_sequence: u64,
     changes: Changes,
     /// Tombstones that no committed checkpoint covers, by sequence.
@@ -99,6 +101,7 @@ impl Space {
             segments: (0..shape.segments).map(|_| Segment::free()).collect(),
             free: (0..shape.segments).collect(),
             open: [const { Vec::new() }; Stream::ALL.len()],
+            ahead: None,
             next_sequence,
             changes: Changes::default(),
             tombstones: VecDeque::new(),

@@ -110,6 +110,7 @@ impl Space {
                 space.seal(last);
             }
         }
+        space.restore_ages();
         space.tombstones = found.tombstones.into();
         space.tombstones.make_contiguous().sort_unstable_by_key(|&(sequence, _)| sequence);
         for at in 0..space.tombstones.len() {
@@ -117,6 +118,18 @@ impl Space {
             space.count_tombstones(place.segment, 1);
         }
         space
+    }
+
+    /// Sets the clock as if the segments in use had been filled one after the other.
+    fn restore_ages(&mut self) {
+        let used = self.numbered().filter(|(_, segment)| segment.state != SegmentState::Free);
+        let mut used: Vec<(u64, u32)> =
+            used.map(|(number, segment)| (segment.generation, number)).collect();
+        used.sort_unstable();
+        for (_, number) in used {
+            self.segments[number as usize].opened_at = self.clock;
+            self.clock += u64::from(self.shape.segment_blocks);
+        }
     }
 }
 

@@ -162,6 +162,8 @@ pub(super) struct Segment {
     pub(super) released_by: u64,
     /// While it is free: whether the device discarded it.
     pub(super) discarded: bool,
+    /// While it drains: whether a thread is removing its objects from the index.
+    pub(super) emptying: bool,
     /// While it drains: whether the index shows nothing in it any more, and since which sequence.
     pub(super) emptied_at: Option<u64>,
 }
@@ -191,6 +193,7 @@ impl Segment {
             old_pins: 0,
             released_by: 0,
             discarded: false,
+            emptying: false,
             emptied_at: None,
         }
     }

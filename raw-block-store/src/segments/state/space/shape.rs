@@ -20,7 +20,7 @@ pub(crate) struct Shape {
     pub(crate) segments: u32,
     /// Blocks of a segment.
     pub(crate) segment_blocks: u32,
-    /// Bytes of a block.
+    /// Bytes of a block: a power of two.
     pub(crate) block_size: u32,
     /// Bytes of a slot header for entries, keys, metadata and inline payloads.
     pub(crate) header_capacity: u32,
@@ -52,6 +52,7 @@ impl Demand {
 impl Shape {
     /// The shape of a store with so many segments of so many blocks of `block_size` bytes.
     pub(crate) fn new(segments: u32, segment_blocks: u32, block_size: u32) -> Self {
+        debug_assert!(block_size.is_power_of_two());
         Self {
             segments,
             segment_blocks,
@@ -91,7 +92,12 @@ impl Shape {
 
     /// Blocks of the payload, if it does not lie in the slot header.
     pub(crate) fn payload_blocks(&self, demand: Demand) -> u32 {
-        if self.is_inline(demand) { 0 } else { demand.payload_len.div_ceil(self.block_size) }
+        if self.is_inline(demand) { 0 } else { self.blocks_of(demand.payload_len) }
+    }
+
+    fn blocks_of(&self, bytes: u32) -> u32 {
+        let shift = self.block_size.trailing_zeros();
+        (bytes >> shift) + u32::from(bytes & (self.block_size - 1) != 0)
     }
 
     /// Whether the object shares a slot with others of its batch.

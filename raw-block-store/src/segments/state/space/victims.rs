@@ -65,7 +65,7 @@ impl Space {
 
     /// Whether a reclaim that has this many victims takes another one.
     pub(crate) fn wants_victims(&self, victims: usize) -> bool {
-        let coming = self.free.len() + victims + self.draining_unpinned();
+        let coming = self.free.len() + victims + self.about_to_be_free();
         coming < self.wanted_free() as usize && victims < self.segments.len()
     }
 
@@ -93,12 +93,17 @@ impl Space {
     /// Free segments that there are to be: the reserve, a part of all, and what is put during one checkpoint.
     pub(crate) fn wanted_free(&self) -> u32 {
         let part = (self.shape.segments / FREE_PART).max(1);
-        let ahead = if self.shape.segments < AHEAD_SEGMENTS {
+        let ahead = if !self.is_large() {
             0
         } else {
             self.opened_per_checkpoint.min(self.shape.segments / 8)
         };
         RESERVE as u32 + part.max(ahead)
+    }
+
+    /// Whether puts need not wait for reclaims.
+    pub(super) fn is_large(&self) -> bool {
+        self.shape.segments >= AHEAD_SEGMENTS
     }
 
     /// Whether a reclaim is to run before a put has to wait for one.
@@ -114,7 +119,7 @@ impl Space {
 
     /// What to do when no segment is left to be opened.
     pub(super) fn shortage(&self) -> Shortage {
-        if self.draining_unpinned() > 0 {
+        if self.about_to_be_free() > 0 {
             Shortage::Wait
         } else if self.futile_at == Some(self.version) {
             Shortage::Full
@@ -123,10 +128,12 @@ impl Space {
         }
     }
 
-    /// Draining segments that will be free soon.
-    fn draining_unpinned(&self) -> usize {
+    /// Draining segments that will be free soon, without anything that has to be done for it.
+    fn about_to_be_free(&self) -> usize {
         let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
-        self.releasing as usize + segments.filter(|of| of.pins == 0 && !of.bad).count()
+        let is_coming =
+            |of: &&Segment| of.pins == 0 && !of.bad && (of.emptying || of.emptied_at.is_some());
+        self.releasing as usize + segments.filter(is_coming).count()
     }
 
     /// Whether the committed checkpoint covers everything in a segment.
