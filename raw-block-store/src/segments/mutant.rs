@@ -57,6 +57,8 @@ mutants! {
     ReopenedWhilePinned,
     /// A segment is discarded that a valid checkpoint does not call free.
     DiscardedBeforeAllCheckpoints,
+    /// Several reclaims run at once.
+    SeveralReclaims,
     /// Moved objects share no slots.
     MovesShareNoSlots,
     /// Moves leave the last free segment alone.

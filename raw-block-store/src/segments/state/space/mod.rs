@@ -194,3 +194,6 @@ impl Space {
         self.version += 1;
     }
 }
+
+#[cfg(test)]
+mod tests;
