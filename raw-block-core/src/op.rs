@@ -22,7 +22,7 @@ pub enum OpKind {
     Write,
     /// Makes durable every write that was reaped before this op was submitted.
     Flush,
-    /// Tells the device that a range holds nothing of value; it reads as anything afterwards.
+    /// Tells the device that a range, of any length, holds nothing of value; it reads as anything afterwards.
     Discard,
     /// Makes a range read as zeroes.
     WriteZeroes,

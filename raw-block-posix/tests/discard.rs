@@ -119,3 +119,61 @@ fn a_discard_of_a_file_makes_a_hole() {
     assert!(allocated() < before - MIB, "{} of {before} bytes are allocated", allocated());
     assert_eq!(fs::metadata(file.path()).unwrap().len(), CAPACITY);
 }
+
+/// Writes a block before a range, at both of its ends and after it; discards the range; looks at the blocks outside.
+fn discard_between_blocks(device: &Dispatcher, offset: u64, len: u64) {
+    let block = 4096;
+    let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+    buffer.fill(9);
+    let (before, last, after) = (offset - block, offset + len - block, offset + len);
+    let writes = [before, offset, last, after].map(|at| WriteAt::new(at, &buffer));
+    device.write_buffers(&writes).all().unwrap();
+    device.flush().unwrap();
+    device.discard(offset, len).unwrap();
+    for at in [before, after] {
+        buffer.fill(0);
+        device.read_buffers(&mut [ReadAt::new(at, &mut buffer)]).all().unwrap();
+        assert!(buffer.iter().all(|&byte| byte == 9), "the block at {at} is outside");
+    }
+}
+
+#[test]
+fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
+    const LEN: u64 = 1 << 30;
+    let file = match fixture::zeroed_file(MIB) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    // Sparse, so that it takes no space.
+    let opened = fs::OpenOptions::new().write(true).open(file.path()).unwrap();
+    opened.set_len(LEN + 2 * MIB).unwrap();
+    drop(opened);
+    let device = open(file.path(), Direct::Preferred);
+    let allocated = || fs::metadata(file.path()).unwrap().blocks() * 512;
+    discard_between_blocks(&device, MIB, LEN);
+    let mut last = AlignedBuf::zeroed(4096).unwrap();
+    last.fill(1);
+    device.read_buffers(&mut [ReadAt::new(LEN + MIB - 4096, &mut last)]).all().unwrap();
+    assert!(last.iter().all(|&byte| byte == 0), "the last block is in the hole");
+    assert!(allocated() <= 2 * MIB, "{} bytes are allocated", allocated());
+}
+
+#[test]
+fn a_discard_is_as_long_as_asked_on_a_device_that_takes_little_at_once() {
+    let attached = match fixture::LoopDevice::attach(16 * MIB, 4096) {
+        Ok(attached) => attached,
+        Err(skipped) => return skipped.tell(),
+    };
+    let name = attached.path().file_name().unwrap().to_str().unwrap();
+    let limit = format!("/sys/block/{name}/queue/discard_max_bytes");
+    if let Err(error) = fs::write(&limit, "65536") {
+        return Skipped::because(format!("{limit}: {error}")).tell();
+    }
+    let device = open(attached.path(), Direct::Required);
+    discard_between_blocks(&device, MIB, 8 * MIB);
+    // A loop device discards by a hole in its file.
+    let mut found = AlignedBuf::zeroed(8 << 20).unwrap();
+    found.fill(1);
+    device.read_buffers(&mut [ReadAt::new(MIB, &mut found)]).all().unwrap();
+    assert!(found.iter().all(|&byte| byte == 0), "a part was not discarded");
+}

@@ -1,9 +1,12 @@
 //! A discard reaches a block device as a discard, and neither as zeroes nor as a write.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use raw_block_core::conformance::fixture::LoopDevice;
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
 use raw_block_uring::{UringBackend, UringOptions};
 
@@ -56,4 +59,66 @@ fn zeroes_replace_what_is_dirty_in_the_page_cache() {
         device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
         assert!(found == bytes[..512 << 10], "zeroes of {len} bytes at {offset}");
     }
+}
+
+/// Writes a block before a range, at both of its ends and after it; discards the range; looks at the blocks outside.
+fn discard_between_blocks(device: &Dispatcher, offset: u64, len: u64) {
+    let block = 4096;
+    let mut buffer = AlignedBuf::zeroed(4096).unwrap();
+    buffer.fill(9);
+    let (before, last, after) = (offset - block, offset + len - block, offset + len);
+    let writes = [before, offset, last, after].map(|at| WriteAt::new(at, &buffer));
+    device.write_buffers(&writes).all().unwrap();
+    device.flush().unwrap();
+    device.discard(offset, len).unwrap();
+    for at in [before, after] {
+        buffer.fill(0);
+        device.read_buffers(&mut [ReadAt::new(at, &mut buffer)]).all().unwrap();
+        assert!(buffer.iter().all(|&byte| byte == 9), "the block at {at} is outside");
+    }
+}
+
+#[test]
+fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
+    const LEN: u64 = 1 << 30;
+    let file = match zeroed_file(MIB) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.tell(),
+    };
+    // Sparse, so that it takes no space.
+    let opened = fs::OpenOptions::new().write(true).open(file.path()).unwrap();
+    opened.set_len(LEN + 2 * MIB).unwrap();
+    drop(opened);
+    let options = UringOptions { direct: Direct::Preferred, ..UringOptions::default() };
+    let backend = UringBackend::open(file.path(), &options).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let allocated = || fs::metadata(file.path()).unwrap().blocks() * 512;
+    discard_between_blocks(&device, MIB, LEN);
+    let mut last = AlignedBuf::zeroed(4096).unwrap();
+    last.fill(1);
+    device.read_buffers(&mut [ReadAt::new(LEN + MIB - 4096, &mut last)]).all().unwrap();
+    assert!(last.iter().all(|&byte| byte == 0), "the last block is in the hole");
+    assert!(allocated() <= 2 * MIB, "{} bytes are allocated", allocated());
+}
+
+#[test]
+fn a_discard_is_as_long_as_asked_on_a_device_that_takes_little_at_once() {
+    let attached = match LoopDevice::attach(16 * MIB, 4096) {
+        Ok(attached) => attached,
+        Err(skipped) => return skipped.tell(),
+    };
+    let name = attached.path().file_name().unwrap().to_str().unwrap();
+    let limit = format!("/sys/block/{name}/queue/discard_max_bytes");
+    if let Err(error) = fs::write(&limit, "65536") {
+        return Skipped::because(format!("{limit}: {error}")).tell();
+    }
+    let options = UringOptions { direct: Direct::Required, ..UringOptions::default() };
+    let backend = UringBackend::open(attached.path(), &options).unwrap();
+    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    discard_between_blocks(&device, MIB, 8 * MIB);
+    // A loop device discards by a hole in its file.
+    let mut found = AlignedBuf::zeroed(8 << 20).unwrap();
+    found.fill(1);
+    device.read_buffers(&mut [ReadAt::new(MIB, &mut found)]).all().unwrap();
+    assert!(found.iter().all(|&byte| byte == 0), "a part was not discarded");
 }

@@ -198,7 +198,8 @@ impl DeviceFile {
     /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`: the
     /// kernel makes such a hole by writing zeroes, and refuses it where the device has no command for
     /// that. Of a range that begins or ends inside a logical block, the blocks in between are discarded.
-    /// In a file it is a hole.
+    /// The kernel splits it into requests of at most `queue/discard_max_bytes`. In a file it is a hole, and its space goes
+    /// back to the file system.
     ///
     /// # Errors
     /// Those of the system: `EOPNOTSUPP` where the device or the file system has no such operation,

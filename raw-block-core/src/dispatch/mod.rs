@@ -303,7 +303,17 @@ impl Dispatcher {
         })
     }
 
-    /// Tells the device that `len` bytes from byte `offset` on hold nothing of value.
+    /// Tells the device that `len` bytes from byte `offset` on hold nothing of value. They read as anything until they are
+    /// written again.
+    ///
+    /// Like a write, a discard is not durable until a [`flush`](Self::flush) that follows it, and a device may ignore it.
+    /// The range may be of any length: the kernel, or the backend of NVMe passthrough, splits it into what the device takes
+    /// as one command. The call returns when the device has carried out all of them, which may take seconds.
+    ///
+    /// In a [regular file](Geometry::regular_file) the range becomes a hole: the file system gets its space back, so a later
+    /// write there may fail with [`ErrorKind::NoSpace`]. A caller whose file must keep its space does not discard.
+    /// [`write_zeroes`](Self::write_zeroes) keeps it on file systems that can zero a range of a file, such as ext4 and XFS,
+    /// and makes a hole on others.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the device has no such operation, those of
