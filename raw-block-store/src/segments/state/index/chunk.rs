@@ -107,14 +107,17 @@ pub(super) struct EntryCell<'a> {
 impl EntryCell<'_> {
     /// The entry as it was filled. Nothing else may fill it at the same time.
     pub(super) fn load(self) -> Entry {
-        let mut words = self.words.each_ref().map(|word| word.load(Ordering::Relaxed));
-        words[LAST] &= OF_ENTRY;
-        transmute!(words.map(u64::to_le_bytes))
+        // One by one: the compiler makes a call of a map over the array.
+        let [a, b, c, d, e, last] = self.words;
+        let word = |word: &AtomicU64| word.load(Ordering::Relaxed).to_le_bytes();
+        let last = (last.load(Ordering::Relaxed) & OF_ENTRY).to_le_bytes();
+        transmute!([word(a), word(b), word(c), word(d), word(e), last])
     }
 
     pub(super) fn key_hash(self) -> KeyHash {
         let [a, b, ..] = self.words;
-        transmute!([a, b].map(|word| word.load(Ordering::Relaxed).to_le_bytes()))
+        let word = |word: &AtomicU64| word.load(Ordering::Relaxed).to_le_bytes();
+        transmute!([word(a), word(b)])
     }
 
     /// Fills an empty entry, which no other thread sees yet.

@@ -13,6 +13,8 @@ use crate::segments::mutant::Mutant;
 #[derive(Default)]
 pub(super) struct Shard {
     table: HashTable<Location>,
+    /// How often the table was changed, modulo 2^32.
+    changes: u32,
 }
 
 /// What a shard needs to change.
@@ -25,6 +27,11 @@ pub(super) struct Context<'a> {
 impl Shard {
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// A number that differs after each change.
+    pub(super) fn changes(&self) -> u32 {
+        self.changes
     }
 
     /// Bytes that the table takes.
@@ -61,6 +68,7 @@ impl Shard {
         unverified: bool,
         context: Context<'_>,
     ) -> Published {
+        self.note_change();
         let Context { entries, gone } = context;
         let hash = new.entry.key_hash;
         let last_wins = Mutant::LastToCompleteWins.is_on();
@@ -100,6 +108,7 @@ impl Shard {
     /// Publishes a copy, whose entry is empty and at this location, if exactly the object that was read is still
     /// shown. Returns whether it was.
     pub(super) fn publish_move(&mut self, copy: &Move, at: Location, context: Context<'_>) -> bool {
+        self.note_change();
         let Context { entries, .. } = context;
         let hash = copy.to.entry.key_hash;
         let read = Located { place: copy.from, entry: copy.to.entry };
@@ -168,7 +177,7 @@ impl Shard {
 
     /// A shard of these objects, which are of different keys.
     pub(super) fn of(objects: &[(KeyHash, Location)], entries: &Entries) -> Self {
-        let mut shard = Self { table: HashTable::with_capacity(objects.len()) };
+        let mut shard = Self { table: HashTable::with_capacity(objects.len()), changes: 0 };
         objects.iter().for_each(|(hash, at)| shard.insert(hash, *at, entries));
         shard
     }
@@ -177,12 +186,17 @@ impl Shard {
         self.table.insert_unique(spread(hash), at, |&at| spread(&entries.key_hash(at)));
     }
 
+    fn note_change(&mut self) {
+        self.changes = self.changes.wrapping_add(1);
+    }
+
     fn location(&self, hash: &KeyHash, entries: &Entries) -> Option<Location> {
         self.table.find(spread(hash), |&at| entries.key_hash(at) == *hash).copied()
     }
 
     /// Removes an object that was found.
     fn take(&mut self, at: Location, entries: &Entries) {
+        self.note_change();
         let hash = spread(&entries.key_hash(at));
         if let Ok(found) = self.table.find_entry(hash, |&found| found == at) {
             found.remove();

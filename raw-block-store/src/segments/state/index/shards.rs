@@ -42,6 +42,24 @@ struct Line(RwLock<Shard>);
 #[derive(Default)]
 struct Split([Vec<(KeyHash, Location)>; 2]);
 
+impl Split {
+    /// Notes the objects of a shard by what the next number of shards makes of them.
+    fn collect(&mut self, shard: &Shard, entries: &Entries, active: u32) {
+        let Self([stay, go]) = self;
+        stay.clear();
+        go.clear();
+        for (hash, at) in shard.iter(entries) {
+            let part = if shard_of(&hash, active + 1) == active { &mut *go } else { &mut *stay };
+            part.push((hash, at));
+        }
+    }
+
+    /// The shards of the objects that stay and of those that go.
+    fn halves(&self, entries: &Entries) -> [Shard; 2] {
+        self.0.each_ref().map(|objects| Shard::of(objects, entries))
+    }
+}
+
 impl Shards {
     pub(super) fn new() -> Self {
         let blocks = Directory::new();
@@ -115,20 +133,26 @@ impl Shards {
         let new = active;
         let old = active - (1 << active.ilog2());
         self.blocks.get_or_make(new as usize / BLOCK, new_block)?;
-        // Brings the keys into the cache, while gets are not shut out.
-        let warm = read(self.shard(old)).iter(entries).fold(0, |all, (hash, _)| all ^ hash[0]);
-        std::hint::black_box(warm);
+        // The new tables are made while gets and puts go on. Only if the shard changes in the meantime, which is rare,
+        // they are made again under its lock.
+        let (mut halves, changes) = {
+            let shard = read(self.shard(old));
+            split.collect(&shard, entries, active);
+            let changes = shard.changes();
+            drop(shard);
+            (split.halves(entries), changes)
+        };
         let (mut from, mut to) = (write(self.shard(old)), write(self.shard(new)));
-        let Split([stay, go]) = split;
-        stay.clear();
-        go.clear();
-        for (hash, at) in from.iter(entries) {
-            let part = if shard_of(&hash, active + 1) == new { &mut *go } else { &mut *stay };
-            part.push((hash, at));
+        if from.changes() != changes {
+            split.collect(&from, entries, active);
+            halves = split.halves(entries);
         }
-        *from = Shard::of(stay, entries);
-        *to = Shard::of(go, entries);
+        let [stay, go] = halves;
+        let replaced = std::mem::replace(&mut *from, stay);
+        *to = go;
         self.active.store(active + 1, Ordering::Release);
+        drop((from, to));
+        drop(replaced);
         Some(())
     }
 
@@ -174,6 +198,9 @@ impl Shards {
             keys += 1;
         }
         let wanted = &mut wanted[..keys];
+        // Brings the locks into the cache, all at once: between two that are taken, nothing is read ahead.
+        let poisoned = wanted.iter().filter(|(shard, _)| self.shard(*shard).is_poisoned()).count();
+        std::hint::black_box(poisoned);
         wanted.sort_unstable();
         let mut locked =
             LockedShards { guards: [const { None }; KEYS_AT_ONCE], of_key: [0; KEYS_AT_ONCE] };
