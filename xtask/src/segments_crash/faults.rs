@@ -1,0 +1,77 @@
+//! Faults of the device that a scenario injects.
+
+use std::ops::Range;
+
+use raw_block_core::OpKind;
+use raw_block_core::simulated::Fault;
+
+use super::model::Context;
+use super::target::Layout;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// Injects a fault: a write or a flush that fails, with or without effect, a write that fails and takes effect
+/// later, or, in some incarnations, a read that finds something else.
+pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
+    let nth = random.u64(1..8);
+    let (what, fault) = if context.model().misreads && random.bool() {
+        ("read", misread(context.layout, random))
+    } else {
+        let is_flush = random.u8(..8) == 0;
+        let (what, kind) =
+            if is_flush { ("flush", OpKind::Flush) } else { ("write", OpKind::Write) };
+        let errno = if random.u8(..6) == 0 { ENOSPC } else { EIO };
+        let fault = match random.u8(..if is_flush { 2 } else { 4 }) {
+            0 | 3 => Fault::fail(kind, errno),
+            1 => Fault::fail_after(kind, errno),
+            _ => Fault::late_write(random.u64(1..60)),
+        };
+        (what, fault)
+    };
+    context.note(client, || format!("{what} number {nth} from here will go wrong: {fault:?}"));
+    context.trouble();
+    // Some reads go wrong again and again.
+    let always = what == "read" && random.bool();
+    context.device.inject(if always { fault } else { fault.nth(nth) });
+}
+
+/// Reads of some blocks that go wrong.
+fn misread(layout: &Layout, random: &mut fastrand::Rng) -> Fault {
+    let [place, other] = [(); 2].map(|()| blocks(layout, &layout.objects, 8, random));
+    let fault = match random.u8(..6) {
+        0 => Fault::fail(OpKind::Read, EIO),
+        1 | 2 => Fault::flip_bit(None),
+        3 => Fault::zeroed(),
+        4 => Fault::old_version(),
+        _ => Fault::other_block(other.start),
+    };
+    fault.within(place)
+}
+
+/// Blocks on which writes always fail, in bytes.
+pub(super) fn bad_ranges(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Range<u64>> {
+    let mut ranges = Vec::new();
+    for _ in 0..random.usize(1..3) {
+        let checkpoints = layout.checkpoints.clone().filter(|_| random.u8(..3) == 0);
+        let area = checkpoints.as_ref().unwrap_or(&layout.objects);
+        ranges.push(blocks(layout, area, 4, random));
+    }
+    ranges
+}
+
+/// Some blocks of a range, in bytes.
+fn blocks(layout: &Layout, area: &Range<u64>, most: u64, random: &mut fastrand::Rng) -> Range<u64> {
+    let block = u64::from(layout.shape.block_size);
+    let first = random.u64(..(area.end - area.start) / block);
+    let start = area.start + first * block;
+    start..(start + random.u64(1..=most) * block).min(area.end)
+}
+
+/// Injects what fails always.
+pub(super) fn inject_bad_ranges(context: &Context<'_>) {
+    for range in context.bad {
+        context.trouble();
+        context.device.inject(Fault::fail(OpKind::Write, EIO).within(range.clone()));
+    }
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask segments-crash`.
+
+mod client;
+mod faults;
+mod history;
+mod last;
+mod model;
+mod mutants;
+mod objects;
+mod options;
+mod run;
+mod scenario;
+mod search;
+mod target;
+mod templates;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+pub(crate) use options::{ABOUT, Options};
+use run::Outcome;
+use scenario::ScenarioId;
+use search::Budget;
+use templates::Templates;
+
+/// How many violations end a run.
+const MAX_VIOLATIONS: usize = 5;
+
+/// Runs the chore.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    target::set_up();
+    let templates = Templates::new()?;
+    if let Some(id) = &options.replay {
+        return replay(&templates, id.parse()?);
+    }
+    let budget = Budget {
+        cuts: options.cuts,
+        seed: options.seed,
+        threads: options.threads,
+        violations: MAX_VIOLATIONS,
+    };
+    if options.mutants {
+        return mutants::run(&templates, budget, options.only.as_deref().unwrap_or(""));
+    }
+    let began = Instant::now();
+    let found = search::search(&templates, budget, true);
+    for (id, violation) in &found.violations {
+        println!("violation: {violation}\n  again: cargo xtask segments-crash --replay {id}");
+    }
+    let (cuts, violations) = (found.cuts, found.violations.len());
+    println!("{cuts} cuts, {violations} violations, {:.0} s", began.elapsed().as_secs_f64());
+    if violations > 0 {
+        bail!("the store broke a promise");
+    }
+    Ok(())
+}
+
+fn replay(templates: &Templates, id: ScenarioId) -> Result<()> {
+    let Outcome { trace, violation, .. } = run::run(templates, id, true);
+    print!("{trace}");
+    match violation {
+        Some(violation) => bail!("{violation}"),
+        None => println!("no promise was broken"),
+    }
+    Ok(())
+}

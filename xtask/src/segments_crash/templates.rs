@@ -1,0 +1,101 @@
+//! Devices with stores, from which scenarios begin.
+
+use anyhow::{Result, bail};
+use raw_block_core::Geometry;
+use raw_block_core::simulated::SimulatedDevice;
+
+use super::objects::{self, Lengths, Sizes};
+use super::target::{self, Error, EvictionPolicy, Layout, Put, Shape, Store, Verification};
+
+/// Shapes of the stores, and logical blocks of their devices. Small ones are soon full; the last one has
+/// several blocks in each structure.
+const SHAPES: [(u32, u32, u32, u32); 7] = [
+    // block, segment's blocks, segments, logical block
+    (512, 16, 8, 512),
+    (512, 16, 12, 512),
+    (512, 32, 8, 512),
+    (512, 64, 9, 512),
+    (4096, 16, 8, 512),
+    (4096, 16, 10, 4096),
+    (512, 16, 20, 512),
+];
+
+/// A closed store, and what it contains.
+pub(super) struct Template {
+    device: SimulatedDevice,
+    pub(super) layout: Layout,
+    /// The object under each key.
+    pub(super) objects: Vec<Option<Lengths>>,
+}
+
+/// One template of each kind.
+pub(super) struct Templates(Vec<Template>);
+
+impl Templates {
+    pub(super) fn new() -> Result<Self> {
+        let mut templates = Vec::new();
+        for (block_size, segment_blocks, segments, logical_block) in SHAPES {
+            let shape = Shape { block_size, segment_blocks, segments };
+            // The last superblock need not end where the device ends.
+            let capacity = shape.capacity() + u64::from(segments % 4 * logical_block);
+            let device = SimulatedDevice::new(Geometry::new(capacity, logical_block)?, 0)?;
+            let layout = shape.format(&device)?;
+            // The counters begin at zero.
+            let empty = Template { device: device.power_on(), layout, objects: Vec::new() };
+            for full in [false, true] {
+                let seed = u64::from(block_size + segment_blocks + segments);
+                templates.push(empty.filled(seed, full)?);
+            }
+            templates.push(empty);
+        }
+        Ok(Self(templates))
+    }
+
+    /// A template, and its device for one scenario. Half of them are empty.
+    pub(super) fn draw(&self, random: &mut fastrand::Rng) -> (&Template, SimulatedDevice) {
+        let shape = random.usize(..SHAPES.len());
+        let template = &self.0[3 * shape + [0, 1, 2, 2][random.usize(..4)]];
+        (template, template.device.fork(random.u64(..)))
+    }
+}
+
+impl Template {
+    /// A copy with objects: until the store is full, or half of that, a part of them replaced and deleted.
+    fn filled(&self, seed: u64, full: bool) -> Result<Self> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let device = self.device.fork(seed);
+        let options = target::open_options(EvictionPolicy::None, Verification::Full);
+        let store = Store::open_with(device.backend(), &options)?;
+        let shape = self.layout.shape;
+        let sizes = Sizes::all(shape.block_size, shape.largest_payload());
+        let mut objects = Vec::new();
+        while let Some(lengths) = put(&store, objects.len(), sizes.lengths(&mut random))? {
+            objects.push(Some(lengths));
+        }
+        let count = objects.len();
+        for _ in 0..count / 2 {
+            let key = random.usize(..count);
+            store.delete_many(&[&objects::name(key)]).into_iter().collect::<Result<Vec<_>, _>>()?;
+            objects[key] = None;
+            if full || random.bool() {
+                let lengths = sizes.lengths(&mut random);
+                objects[key] = put(&store, key, lengths)?;
+            }
+        }
+        store.close()?;
+        Ok(Self { device: device.power_on(), layout: self.layout.clone(), objects })
+    }
+}
+
+/// Puts an object of a template, whose number is its key. `None` if the store is full.
+fn put(store: &Store, key: usize, lengths: Lengths) -> Result<Option<Lengths>> {
+    let name = objects::name(key);
+    let payload = objects::payload(key as u64, lengths.payload);
+    let metadata = objects::metadata(key as u64, lengths.metadata);
+    let object = Put::new(&name, &payload).with_metadata(&metadata);
+    match store.put_many(&[object]).into_iter().next() {
+        Some(Ok(())) => Ok(Some(lengths)),
+        Some(Err(Error::Full { .. })) => Ok(None),
+        other => bail!("a put into a new store: {other:?}"),
+    }
+}
