@@ -264,3 +264,30 @@ fn a_device_can_be_larger_than_the_machine() {
     dispatcher.flush().unwrap();
     assert_eq!(device.power_on().peek(last, 4096), [0; 4096]);
 }
+
+#[test]
+fn a_scheduled_kill_loses_nothing_that_was_acknowledged() {
+    within_seconds(|| {
+        for seed in 0..20 {
+            for leaves in [false, true] {
+                let device = simulated(seed);
+                let dispatcher = open(&device);
+                if leaves {
+                    device.kill_after_leaving_writes(3);
+                } else {
+                    device.kill_after(3);
+                }
+                write(&dispatcher, 0, 1);
+                write(&dispatcher, 1, 1);
+                assert!(!device.is_off());
+                let bytes = [2; LEN * BLOCK];
+                let third = dispatcher.write_buffers(&[WriteAt::new(place(2), &bytes)]).all();
+                assert!(third.is_err() && device.is_off());
+                let next = device.process_kill();
+                assert_eq!(next.peek(place(1), LEN * BLOCK), device.peek(place(1), LEN * BLOCK));
+                assert_eq!(next.ops_so_far(), 0);
+                write(&open(&next), 2, 1);
+            }
+        }
+    });
+}

@@ -64,7 +64,7 @@ pub use power::CutReport;
 pub use turns::take_turns;
 
 use self::queue::Queue;
-use self::state::State;
+use self::state::{PlannedEnd, State};
 use crate::{Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, Stats};
 
 /// How a [`SimulatedDevice`] behaves.
@@ -175,8 +175,23 @@ impl SimulatedDevice {
     /// [`ops_so_far`](Self::ops_so_far); at once if so many have. That op is in flight at the time: nobody
     /// has been told of its success. A flush in this place did make durable what it covers.
     pub fn cut_after(&self, n: u64) {
+        self.end_after(n, PlannedEnd::PowerCut);
+    }
+
+    /// Kills the process just after the `n`th op took effect, as [`cut_after`](Self::cut_after) cuts the power.
+    pub fn kill_after(&self, n: u64) {
+        self.end_after(n, PlannedEnd::Kill);
+    }
+
+    /// The same, but as [`process_kill_leaving_writes`](Self::process_kill_leaving_writes).
+    pub fn kill_after_leaving_writes(&self, n: u64) {
+        self.end_after(n, PlannedEnd::KillLeavingWrites);
+    }
+
+    fn end_after(&self, n: u64, planned: PlannedEnd) {
         let mut state = self.0.state();
         state.cut_after = Some(n);
+        state.planned = planned;
         state.cut_when_due();
         drop(state);
         self.0.released.notify_all();

@@ -50,6 +50,14 @@ pub(super) struct Progress {
     late: Option<u64>,
 }
 
+/// How a device comes to a planned end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PlannedEnd {
+    PowerCut,
+    Kill,
+    KillLeavingWrites,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) rng: fastrand::Rng,
@@ -77,6 +85,8 @@ pub(super) struct State {
     /// How many ops took effect that changed something.
     pub(super) effects: u64,
     pub(super) cut_after: Option<u64>,
+    /// What happens then.
+    pub(super) planned: PlannedEnd,
     /// Set when the power was cut or the process killed.
     pub(super) over: Option<CutReport>,
 }
@@ -101,6 +111,7 @@ impl State {
             completions: 0,
             effects: 0,
             cut_after: None,
+            planned: PlannedEnd::PowerCut,
             over: None,
         }
     }
@@ -213,10 +224,16 @@ impl State {
         self.execute_late();
     }
 
-    /// Cuts the power if it is to be cut by now.
+    /// Cuts the power, or kills the process, if that is to happen by now.
     pub(super) fn cut_when_due(&mut self) {
         if self.cut_after.is_some_and(|effects| effects <= self.effects) {
-            self.power_cut();
+            match self.planned {
+                PlannedEnd::PowerCut => {
+                    self.power_cut();
+                }
+                PlannedEnd::Kill => self.process_kill(),
+                PlannedEnd::KillLeavingWrites => self.process_kill_leaving_writes(),
+            }
         }
     }
 

@@ -189,7 +189,7 @@ impl<'a> Client<'a> {
             let block = self.context.layout.shape.block_size;
             let load = model.load(block);
             model.end(key, at, error.is_none());
-            if is_unknown(error) {
+            if self.is_unknown(error) {
                 model.keys[key].outcome_is_unknown(at);
             }
             (load, block)
@@ -220,7 +220,7 @@ impl<'a> Client<'a> {
             {
                 let mut model = self.context.model();
                 model.end(key, at, done);
-                if is_unknown(error) {
+                if self.is_unknown(error) {
                     model.keys[key].outcome_is_unknown(at);
                 }
             }
@@ -366,6 +366,12 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Whether a change that failed may still take effect: also because the process was killed in the middle of it.
+    fn is_unknown(&self, error: Option<&Error>) -> bool {
+        let Some(Error::Device { error, .. }) = error else { return false };
+        error.class() == ErrorClass::Unknown || self.context.device.is_off()
+    }
+
     fn note(&self, what: impl FnOnce() -> String) {
         self.context.note(self.name, what);
     }
@@ -376,8 +382,4 @@ fn puts(batch: &[Begun]) -> Vec<Put<'_>> {
         .iter()
         .map(|begun| Put::new(&begun.name, &begun.payload).with_metadata(&begun.metadata))
         .collect()
-}
-
-fn is_unknown(error: Option<&Error>) -> bool {
-    matches!(error, Some(Error::Device { error, .. }) if error.class() == ErrorClass::Unknown)
 }

@@ -217,9 +217,8 @@ impl History {
             change.value.is_some() && may_be_in_part && may_be_left(change)
         };
         let still_torn = self.torn && self.changes.first().is_some_and(may_be_left);
-        let tears = end == End::PowerCut || self.changes.iter().any(|c| c.outcome_unknown);
-        let torn_here = self.tears_evicted && self.evicts || self.changes.iter().any(may_be_torn);
-        let torn = still_torn || tears && torn_here;
+        let torn_evicted = self.tears_evicted && self.evicts && end != End::Close;
+        let torn = still_torn || torn_evicted || self.changes.iter().any(may_be_torn);
         let when = match end {
             End::Close => " after a close",
             End::Kill => " after a kill",

@@ -32,6 +32,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     target::set_up();
     let templates = Templates::new()?;
     if let Some(id) = &options.replay {
+        if let Some(name) = &options.with {
+            mutants::switch_on(&templates, name)?;
+        }
         return replay(&templates, id.parse()?);
     }
     let budget = Budget {

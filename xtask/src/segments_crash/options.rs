@@ -34,4 +34,7 @@ pub(crate) struct Options {
     /// Only the mutants whose names contain this text.
     #[arg(long, value_name = "TEXT", requires = "mutants")]
     pub(super) only: Option<String>,
+    /// Replays the scenario with this mutant switched on.
+    #[arg(long, value_name = "MUTANT", requires = "replay")]
+    pub(super) with: Option<String>,
 }

@@ -63,6 +63,8 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
         sizes,
         bad,
         troubled: AtomicBool::new(false),
+        kills: false,
+        leaves_writes: templates.leave_writes.load(Ordering::Relaxed),
         ended: End::Close,
         outcome: Outcome::default(),
     };
@@ -92,6 +94,10 @@ struct Runner {
     troubled: AtomicBool,
     /// Whether clients do many steps.
     long: bool,
+    /// Whether the process is killed where a cut is planned.
+    kills: bool,
+    /// Whether the next process begins before the writes of a killed one have completed.
+    leaves_writes: bool,
     /// How the last incarnation ended.
     ended: End,
     outcome: Outcome,
@@ -117,8 +123,13 @@ impl Runner {
                 1 => id.again.or(chance),
                 _ => chance,
             };
-            if let Some(cut) = cut {
-                self.device.cut_after(cut);
+            // Of the planned cuts some kill the process alone.
+            self.kills = self.random.u8(..5) == 0;
+            match cut {
+                None => {}
+                Some(cut) if !self.kills => self.device.cut_after(cut),
+                Some(cut) if self.leaves_writes => self.device.kill_after_leaving_writes(cut),
+                Some(cut) => self.device.kill_after(cut),
             }
             let end = match self.random.u8(..6) {
                 0 | 1 => PlannedEnd::Cut,
@@ -293,11 +304,15 @@ impl Runner {
 
     /// Ends an incarnation, and begins the next with what is left.
     fn next_incarnation(&mut self, end: PlannedEnd) {
-        let end = if self.device.is_off() { PlannedEnd::Cut } else { end };
+        let end = match self.device.is_off() {
+            true if self.kills => PlannedEnd::Kill,
+            true => PlannedEnd::Cut,
+            false => end,
+        };
+        self.outcome.cuts += u64::from(self.device.is_off() || matches!(end, PlannedEnd::Cut));
         self.device = match end {
             PlannedEnd::Cut => {
                 let report = self.device.power_cut();
-                self.outcome.cuts += 1;
                 self.ended = End::PowerCut;
                 self.note(|| format!("the power is cut: {report:?}"));
                 self.device.power_on()
@@ -305,7 +320,11 @@ impl Runner {
             // A process that ends in order has nothing in flight.
             PlannedEnd::Kill | PlannedEnd::Drop | PlannedEnd::Close => {
                 self.note(|| "the process ends".into());
-                self.device.process_kill()
+                if self.leaves_writes {
+                    self.device.process_kill_leaving_writes()
+                } else {
+                    self.device.process_kill()
+                }
             }
         };
     }

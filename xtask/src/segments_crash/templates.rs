@@ -1,5 +1,7 @@
 //! Devices with stores, from which scenarios begin.
 
+use std::sync::atomic::AtomicBool;
+
 use anyhow::{Result, bail};
 use raw_block_core::Geometry;
 use raw_block_core::simulated::SimulatedDevice;
@@ -29,7 +31,12 @@ pub(super) struct Template {
 }
 
 /// One template of each kind.
-pub(super) struct Templates(Vec<Template>);
+pub(super) struct Templates {
+    all: Vec<Template>,
+    /// Whether a process that is killed leaves writes in flight while the next one uses the device, as without a
+    /// lock that is held until the last of them has completed.
+    pub(super) leave_writes: AtomicBool,
+}
 
 impl Templates {
     pub(super) fn new() -> Result<Self> {
@@ -48,13 +55,13 @@ impl Templates {
             }
             templates.push(empty);
         }
-        Ok(Self(templates))
+        Ok(Self { all: templates, leave_writes: AtomicBool::new(false) })
     }
 
     /// A template, and its device for one scenario. Half of them are empty.
     pub(super) fn draw(&self, random: &mut fastrand::Rng) -> (&Template, SimulatedDevice) {
         let shape = random.usize(..SHAPES.len());
-        let template = &self.0[3 * shape + [0, 1, 2, 2][random.usize(..4)]];
+        let template = &self.all[3 * shape + [0, 1, 2, 2][random.usize(..4)]];
         (template, template.device.fork(random.u64(..)))
     }
 }
