@@ -79,17 +79,17 @@ pub enum EncodeError {
 }
 
 /// Turns a rule into a result: `Err(rule)` when it is broken.
-pub(super) fn ensure(kept: bool, rule: &'static str) -> Result<(), &'static str> {
+pub(crate) fn ensure(kept: bool, rule: &'static str) -> Result<(), &'static str> {
     if kept { Ok(()) } else { Err(rule) }
 }
 
 /// The rule that reserved and unused bytes are zero.
-pub(super) fn ensure_zero(bytes: &[u8]) -> Result<(), &'static str> {
+pub(crate) fn ensure_zero(bytes: &[u8]) -> Result<(), &'static str> {
     ensure(bytes.iter().all(|byte| *byte == 0), "reserved bytes are not zero")
 }
 
 /// Refuses `what` if its length in bytes is more than the room there is for it.
-pub(super) fn fits(what: &'static str, needed: u64, available: u64) -> Result<(), EncodeError> {
+pub(crate) fn fits(what: &'static str, needed: u64, available: u64) -> Result<(), EncodeError> {
     if needed <= available {
         Ok(())
     } else {
@@ -98,6 +98,6 @@ pub(super) fn fits(what: &'static str, needed: u64, available: u64) -> Result<()
 }
 
 /// A length or count as the number that a field holds.
-pub(super) fn number<T: TryFrom<u64>>(value: u64) -> Result<T, EncodeError> {
+pub(crate) fn number<T: TryFrom<u64>>(value: u64) -> Result<T, EncodeError> {
     T::try_from(value).map_err(|_| EncodeError::Invalid("a length is out of range"))
 }

@@ -25,7 +25,7 @@ pub fn is_block_size(block_size: u32) -> bool {
 }
 
 /// The rule for numbers of checkpoints, which begin with 1.
-pub(super) fn check_checkpoint(number: u64) -> Result<(), &'static str> {
+pub(crate) fn check_checkpoint(number: u64) -> Result<(), &'static str> {
     ensure(number != 0, "the checkpoint number is 0")?;
     ensure(number <= MAX_SEQUENCE, "the checkpoint number is too high")
 }

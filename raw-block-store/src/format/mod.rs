@@ -34,11 +34,11 @@
 
 mod checkpoint;
 mod checksum;
-mod damage;
+pub(crate) mod damage;
 mod delete_log;
 mod entry;
-mod limits;
-mod preamble;
+pub(crate) mod limits;
+pub(crate) mod preamble;
 mod slot;
 mod superblock;
 #[cfg(test)]

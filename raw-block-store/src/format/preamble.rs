@@ -40,28 +40,28 @@ const _: () = assert!(offset_of!(Preamble, uuid) == 16);
 
 impl Preamble {
     /// A preamble that is complete but for its checksum.
-    pub(super) fn new(kind: &Kind, uuid: &[u8; 16]) -> Self {
+    pub(crate) fn new(kind: &Kind, uuid: &[u8; 16]) -> Self {
         Self { magic: kind.magic, checksum: U32::ZERO, version: U32::new(VERSION), uuid: *uuid }
     }
 
     /// Checks that the structure belongs to the store with this UUID.
-    pub(super) fn check_store(&self, uuid: &[u8; 16]) -> Result<(), Damage> {
+    pub(crate) fn check_store(&self, uuid: &[u8; 16]) -> Result<(), Damage> {
         if self.uuid == *uuid { Ok(()) } else { Err(Damage::ForeignStore) }
     }
 }
 
 /// A kind of structure.
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// The magic with which it begins.
-    pub(super) magic: [u8; 8],
+    pub(crate) magic: [u8; 8],
     /// What error texts call it.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 impl Kind {
     /// Checks the magic, the checksum and the version, in this order, of a
     /// structure: all the bytes that its checksum covers, preamble included.
-    pub(super) fn check<'a>(&self, structure: &'a [u8]) -> Result<&'a Preamble, Damage> {
+    pub(crate) fn check<'a>(&self, structure: &'a [u8]) -> Result<&'a Preamble, Damage> {
         let (preamble, _) = Preamble::ref_from_prefix(structure)
             .map_err(|_| Damage::Inconsistent("the block is shorter than the structure"))?;
         if preamble.magic != self.magic {
@@ -77,7 +77,7 @@ impl Kind {
 
 /// Puts the checksum into a structure that is otherwise complete. A slice too
 /// short for a preamble is left alone.
-pub(super) fn seal(structure: &mut [u8]) {
+pub(crate) fn seal(structure: &mut [u8]) {
     let checksum = U32::new(crc32c([covered(structure)]));
     if let Ok((preamble, _)) = Preamble::mut_from_prefix(structure) {
         preamble.checksum = checksum;
@@ -85,7 +85,7 @@ pub(super) fn seal(structure: &mut [u8]) {
 }
 
 /// Checks bytes against the CRC-32C stored for them.
-pub(super) fn check_crc32c(stored: U32, bytes: &[u8]) -> Result<(), Damage> {
+pub(crate) fn check_crc32c(stored: U32, bytes: &[u8]) -> Result<(), Damage> {
     let computed = crc32c([bytes]);
     if stored == computed || Fault::ChecksumsUnchecked.is_on() {
         Ok(())

@@ -3,7 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "its parts are not joined yet")]
 
 pub(crate) mod checkpoint;
-mod format;
+pub mod format;
 pub mod mutant;
 pub mod options;
 mod state;

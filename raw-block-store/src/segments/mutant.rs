@@ -35,6 +35,8 @@ mutants! {
     AllocatedPastWindow,
     /// A segment is filled further past a slot that failed.
     FilledPastFailedSlot,
+    /// A table is used although another checkpoint wrote it, or another generation has it.
+    TableOfOtherCheckpointUsed,
     /// A table counts although its segment was filled further.
     TableKeptWhenFilled,
     /// A checkpoint covers the last sequence that was given out, whatever is in flight.

@@ -1,5 +1,65 @@
-//! What lies on the device: structures, encode and read, no I/O.
+//! What a store on segments looks like on its device: the structures, and how each is written and read.
+//!
+//! ```text
+//! superblock 0 | superblock 1 | container 0 | 1 | 2 | segment 0 | segment 1 | ... | superblock 2
+//! ```
+//!
+//! `docs/format-segments.md` describes every byte. The rules common to all structures are those of
+//! [`crate::format`]:
+//!
+//! - Numbers are little-endian. The types declared here are the bytes on the device.
+//! - Every structure begins with the same [`Preamble`](crate::format::Preamble): magic, checksum, version,
+//!   identity of the member. No field is used before the checksum over it was verified.
+//! - Every structure says where it belongs: a valid block in the wrong place is not valid.
+//! - Every reader checks in the same order: length of the block, magic, checksum, version, identity, keyed
+//!   hash (of slot headers), place, bounds of every field. The first rule that is broken is returned as
+//!   [`Damage`](crate::format::Damage).
+//! - What a reader would refuse, its writer refuses with [`EncodeError`](crate::format::EncodeError); the
+//!   content of the block is then undefined. A writer fills the whole block, unused bytes with zeroes.
+//! - Reserved bytes are zero.
+//!
+//! All but the superblock take the [`Layout`] of the store: the sizes and places that its superblock says.
+//!
+//! Nothing here does I/O or panics, whatever the device holds. Only the writer and the reader of the body
+//! of a checkpoint allocate.
 
+mod checkpoint;
+mod checksum;
 mod entry;
+mod layout;
+mod order;
+mod plan;
+mod record_reader;
+mod records;
+mod segment_header;
+mod sizes;
+mod slot;
+mod slot_header;
+mod slot_view;
+mod superblock;
+mod table;
+mod tombstones;
 
-pub(crate) use entry::Entry;
+pub use checkpoint::{BodyBlock, CheckpointHeader};
+pub use checksum::{PayloadHasher, PayloadPlace, payload_checksum};
+pub use entry::{Entry, KeyHash};
+pub use layout::{
+    CONTAINERS, Layout, MAX_SEGMENT_BLOCKS, MAX_SEGMENT_COUNT, MIN_SEGMENT_BLOCKS,
+    MIN_SEGMENT_COUNT,
+};
+pub use plan::LayoutRequest;
+pub use record_reader::RecordReader;
+pub use records::{Body, RecordWriter, SETTLED_ALL, SegmentRecord};
+pub use segment_header::{SegmentFields, SegmentHeader, Stream};
+pub use sizes::{
+    BODY_HEADER_LEN, ENTRY_LEN, RECORD_LEN, SLOT_HEADER_LEN, TABLE_HEADER_LEN, body_capacity,
+};
+pub use slot::SlotObject;
+pub use slot_header::{SlotHeader, SlotPlace};
+pub use slot_view::{ObjectView, SlotView};
+pub use superblock::{
+    BUCKETS, MAX_MEMBERS, Member, SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock,
+    SuperblockCopies, SuperblockState, superblock_offsets,
+};
+pub use table::{TableBlock, TableId};
+pub use tombstones::tombstones_per_slot;

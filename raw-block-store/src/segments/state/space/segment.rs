@@ -2,22 +2,7 @@
 
 use super::in_flight::Slots;
 use super::shape::{Demand, Shape};
-
-/// What a segment is filled with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Stream {
-    /// Objects that are put.
-    New,
-    /// Objects that are moved.
-    Kept,
-    /// Tombstones that fit nowhere else.
-    Tombstones,
-}
-
-impl Stream {
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::New, Self::Kept, Self::Tombstones];
-}
+pub(crate) use crate::segments::format::Stream;
 
 /// What may be done with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
