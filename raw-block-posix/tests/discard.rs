@@ -157,23 +157,3 @@ fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
     assert!(last.iter().all(|&byte| byte == 0), "the last block is in the hole");
     assert!(allocated() <= 2 * MIB, "{} bytes are allocated", allocated());
 }
-
-#[test]
-fn a_discard_is_as_long_as_asked_on_a_device_that_takes_little_at_once() {
-    let attached = match fixture::LoopDevice::attach(16 * MIB, 4096) {
-        Ok(attached) => attached,
-        Err(skipped) => return skipped.tell(),
-    };
-    let name = attached.path().file_name().unwrap().to_str().unwrap();
-    let limit = format!("/sys/block/{name}/queue/discard_max_bytes");
-    if let Err(error) = fs::write(&limit, "65536") {
-        return Skipped::because(format!("{limit}: {error}")).tell();
-    }
-    let device = open(attached.path(), Direct::Required);
-    discard_between_blocks(&device, MIB, 8 * MIB);
-    // A loop device discards by a hole in its file.
-    let mut found = AlignedBuf::zeroed(8 << 20).unwrap();
-    found.fill(1);
-    device.read_buffers(&mut [ReadAt::new(MIB, &mut found)]).all().unwrap();
-    assert!(found.iter().all(|&byte| byte == 0), "a part was not discarded");
-}

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
 use raw_block_uring::{UringBackend, UringOptions};
@@ -99,26 +98,4 @@ fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
     device.read_buffers(&mut [ReadAt::new(LEN + MIB - 4096, &mut last)]).all().unwrap();
     assert!(last.iter().all(|&byte| byte == 0), "the last block is in the hole");
     assert!(allocated() <= 2 * MIB, "{} bytes are allocated", allocated());
-}
-
-#[test]
-fn a_discard_is_as_long_as_asked_on_a_device_that_takes_little_at_once() {
-    let attached = match LoopDevice::attach(16 * MIB, 4096) {
-        Ok(attached) => attached,
-        Err(skipped) => return skipped.tell(),
-    };
-    let name = attached.path().file_name().unwrap().to_str().unwrap();
-    let limit = format!("/sys/block/{name}/queue/discard_max_bytes");
-    if let Err(error) = fs::write(&limit, "65536") {
-        return Skipped::because(format!("{limit}: {error}")).tell();
-    }
-    let options = UringOptions { direct: Direct::Required, ..UringOptions::default() };
-    let backend = UringBackend::open(attached.path(), &options).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
-    discard_between_blocks(&device, MIB, 8 * MIB);
-    // A loop device discards by a hole in its file.
-    let mut found = AlignedBuf::zeroed(8 << 20).unwrap();
-    found.fill(1);
-    device.read_buffers(&mut [ReadAt::new(MIB, &mut found)]).all().unwrap();
-    assert!(found.iter().all(|&byte| byte == 0), "a part was not discarded");
 }
