@@ -101,3 +101,84 @@ impl Policy {
         (blocks / self.tick % u64::from(Stamp::TIMES)) as u16
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segments::format::Entry;
+    use crate::segments::state::index::Place;
+
+    /// 128 segments of 1024 blocks: a tick is 128 blocks.
+    fn policy(eviction: EvictionPolicy, kept_percent: u8) -> (Policy, Shape) {
+        let shape = Shape::new(128, 1024, 4096);
+        let options = OpenOptions { eviction, kept_percent, ..OpenOptions::default() };
+        (Policy::new(&options, &shape), shape)
+    }
+
+    fn candidate(number: u32, payload_blocks: u32, stamp: Stamp) -> Candidate {
+        let mut entry = Entry::EMPTY;
+        entry.payload_len = (payload_blocks * 4096).into();
+        let object = Located { place: Place { segment: 0, number }, entry };
+        Candidate { object, stamp, pinned: false }
+    }
+
+    fn used(last_use: u16, uses: u8) -> Stamp {
+        Stamp { used: uses > 0, uses, last_use }
+    }
+
+    fn chosen(policy: &Policy, mut candidates: Vec<Candidate>, shape: &Shape) -> Vec<u32> {
+        policy.choose(&mut candidates, 128 * 1000, shape);
+        candidates.iter().map(|of| of.object.place.number).collect()
+    }
+
+    #[test]
+    fn lru_keeps_what_was_used_in_the_younger_half_the_latest_first() {
+        let (policy, shape) = policy(EvictionPolicy::Lru, 50);
+        policy.set_clock(128 * 1100);
+        assert_eq!(policy.now(), 1100);
+        let stamps = [used(1049, 1), used(1050, 1), used(1099, 3), used(1090, 0), used(1080, 1)];
+        let candidates = (0..).zip(stamps).map(|(n, stamp)| candidate(n, 1, stamp)).collect();
+        assert_eq!(chosen(&policy, candidates, &shape), [2, 4, 1]);
+    }
+
+    #[test]
+    fn times_of_use_may_wrap_around() {
+        let (policy, shape) = policy(EvictionPolicy::Lru, 50);
+        policy.set_clock(128 * (2 * u64::from(Stamp::TIMES) + 10));
+        let candidates =
+            vec![candidate(0, 1, used(Stamp::TIMES - 5, 1)), candidate(1, 1, used(5, 1))];
+        assert_eq!(chosen(&policy, candidates, &shape), [1, 0]);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_share_of_a_segment() {
+        let (policy, shape) = policy(EvictionPolicy::Lru, 25);
+        policy.set_clock(128 * 1100);
+        let sizes = [100, 200, 100, 40];
+        let candidates = (0..)
+            .zip(sizes)
+            .map(|(n, size)| candidate(n, size, used(1100 - n as u16, 1)))
+            .collect();
+        assert_eq!(chosen(&policy, candidates, &shape), [0, 2, 3], "256 blocks");
+    }
+
+    #[test]
+    fn s3_fifo_keeps_what_was_used_most() {
+        let (policy, shape) = policy(EvictionPolicy::S3Fifo, 50);
+        let uses = [1, 0, 3, 2];
+        let candidates = (0..).zip(uses).map(|(n, uses)| candidate(n, 1, used(0, uses))).collect();
+        assert_eq!(chosen(&policy, candidates, &shape), [2, 3, 0]);
+        assert_eq!(Policy::stamp_of_copy(used(7, 3)), Stamp { used: false, uses: 2, last_use: 7 });
+    }
+
+    #[test]
+    fn pinned_objects_are_kept_by_every_policy() {
+        for eviction in [EvictionPolicy::Lru, EvictionPolicy::S3Fifo, EvictionPolicy::Fifo] {
+            let (policy, shape) = policy(eviction, 10);
+            let mut pinned = candidate(1, 1000, used(0, 0));
+            pinned.pinned = true;
+            let candidates = vec![candidate(0, 1, used(0, 0)), pinned];
+            assert_eq!(chosen(&policy, candidates, &shape), [1]);
+        }
+    }
+}

@@ -244,6 +244,9 @@ impl Space {
 
     /// Grants space to the deletes that wait.
     pub(super) fn serve_deletes(&mut self) {
+        if Mutant::WaitingDeletesNotServedFirst.is_on() {
+            return;
+        }
         for at in 0..self.waiting_deletes.len() {
             if self.waiting_deletes[at].1.is_some() {
                 continue;

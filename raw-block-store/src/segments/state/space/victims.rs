@@ -1,6 +1,6 @@
 //! Which segments are reclaimed next, and when.
 
-use super::segment::{Segment, SegmentState, Stream};
+use super::segment::{Live, Segment, SegmentState, Stream};
 use super::{RESERVE, Shape, Shortage, Space};
 use crate::segments::mutant::Mutant;
 use crate::segments::options::EvictionPolicy;
@@ -28,8 +28,8 @@ pub(crate) struct Victim {
 pub(crate) enum VictimKind {
     /// Nothing in it is live.
     Dead,
-    /// All of its objects are moved. If there is no space for them, a store that evicts treats it as one of
-    /// [`Evict`](Self::Evict).
+    /// All of its objects are moved. If there is no space for them, the reclaim goes on with the victims that it has. If
+    /// it has none, a store that evicts treats it as one of [`Evict`](Self::Evict).
     Compact,
     /// The policy chooses what is moved; the rest is evicted.
     Evict,
@@ -75,9 +75,7 @@ impl Space {
         for segment in &mut self.segments {
             segment.victim = false;
         }
-        if !Mutant::WaitingDeletesNotServedFirst.is_on() {
-            self.serve_deletes();
-        }
+        self.serve_deletes();
         self.changed();
         self.futile_at = (!progress).then_some(self.version);
     }
@@ -154,11 +152,7 @@ impl Space {
         if bad.is_some() && self.free.len() > RESERVE {
             return bad.map(victim(VictimKind::Compact));
         }
-        let least = if self.evicts() {
-            i64::from(self.shape.segment_blocks) / 2
-        } else {
-            least_garbage(&self.shape)
-        };
+        let least = self.least_to_compact();
         let compacted = candidates()
             .map(|(number, segment)| (self.garbage_in(segment), number, segment))
             .filter(|&(garbage, _, _)| garbage >= least)
@@ -183,6 +177,25 @@ impl Space {
             }
         };
         evicted.map(victim(VictimKind::Evict))
+    }
+
+    /// Blocks of garbage in a segment for which it is compacted.
+    ///
+    /// A store that evicts compacts what is half garbage, and more while overwriting leaves enough garbage in all: as
+    /// long as no more than five sixths of what full segments hold is live, there is one with a sixth of garbage, and
+    /// nothing is evicted.
+    fn least_to_compact(&self) -> i64 {
+        if !self.evicts() {
+            return least_garbage(&self.shape);
+        }
+        let (mut live, mut usable) = (Live::default(), 0_i64);
+        for segment in self.segments.iter().filter(|of| of.state == SegmentState::Full) {
+            live.add(&segment.live);
+            usable += garbage(&self.shape, segment.fill.entries, 0);
+        }
+        let live = live.blocks_together(&self.shape);
+        let is_ample = i128::from(live) * 6 <= i128::from(usable) * 5;
+        i64::from(self.shape.segment_blocks) / if is_ample { 6 } else { 2 }
     }
 
     fn may_be_victim(&self, segment: &Segment) -> bool {

@@ -1,5 +1,8 @@
 //! The space of a store without a device: an index of keys, and what the other wings do with the space.
 
+mod cases;
+mod checkpoints;
+mod drains;
 mod rough;
 mod simulation;
 mod tasks;

@@ -221,6 +221,15 @@ impl Delete {
             Some(reclaim) if of.reclaims < reclaim => {}
             Some(_) => {
                 self.waits_for = None;
+                let mut out = Allocation::default();
+                if Mutant::WaitingDeletesNotServedFirst.is_on()
+                    && of.space.allocate_tombstones(&mut out).is_ok()
+                {
+                    of.space.stop_asking(asked);
+                    self.flying = fly(of, &out, 1).pop();
+                    self.asked = None;
+                    return Progress::Runs;
+                }
                 assert!(self.waited <= 2, "a delete found no space after its reclaims");
             }
             None => {
@@ -332,14 +341,18 @@ impl Reclaim {
                     let left = plan.allocation.slots.len();
                     return Stage::Moving { plan, objects, left };
                 }
-                Err(NoPlan::NoSpace) if victim.kind == VictimKind::Compact && of.space.evicts() => {
+                Err(NoPlan::NoSpace)
+                    if victim.kind == VictimKind::Compact
+                        && of.space.evicts()
+                        && self.victims == 0 =>
+                {
                     let before = objects.len();
                     choose(of, &mut objects);
                     if objects.len() == before {
                         objects.clear();
                     }
                 }
-                Err(NoPlan::NoSpace) if of.space.evicts() => objects.clear(),
+                Err(NoPlan::NoSpace) if victim.kind == VictimKind::Evict => objects.clear(),
                 Err(NoPlan::NoSpace) => {
                     of.space.spare_victim(victim.segment);
                     return self.end_of_victims(of);
