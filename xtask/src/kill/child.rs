@@ -1,38 +1,40 @@
 //! The process that is killed.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::process;
 use std::thread;
 
-use anyhow::{Context, Result};
-use raw_block_store::{Put, Store};
+use anyhow::{Context, Result, ensure};
 
-use super::journal::{KEYS, Value, find, is_full, name, payload, same};
+use super::journal::is_full;
+use super::objects::{Value, name, payload};
+use super::target::{Kind, Target};
 use super::{Way, open};
 
 /// Threads that change objects, each its own.
 const THREADS: u64 = 3;
-const KEYS_EACH: u64 = KEYS / THREADS;
 
 /// Uses the store until this process is killed.
-pub(super) fn run(path: &Path, way: Way, seed: u64, first: u64) -> Result<()> {
-    let opened = open(path, way).and_then(|device| Store::open(device).context("open the store"));
-    let store = match opened {
+pub(super) fn run(path: &Path, way: Way, kind: Kind, seed: u64, first: u64) -> Result<()> {
+    let store = match open(path, way).and_then(|device| kind.open(device)) {
         Ok(store) => store,
         Err(error) => fail(&error),
     };
     say("opened\n");
+    let keys = kind.keys() / THREADS;
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            let store = &store;
+            let store = &*store;
             scope.spawn(move || {
                 let mut worker = Worker {
                     store,
+                    kind,
                     random: fastrand::Rng::with_seed(seed ^ thread),
-                    keys: thread * KEYS_EACH..(thread + 1) * KEYS_EACH,
-                    now: Vec::new(),
+                    keys: thread * keys..(thread + 1) * keys,
+                    now: BTreeMap::new(),
                     next_number: first + thread,
                 };
                 let Err(error) = worker.work();
@@ -45,19 +47,17 @@ pub(super) fn run(path: &Path, way: Way, seed: u64, first: u64) -> Result<()> {
 
 /// A thread of the child.
 struct Worker<'a> {
-    store: &'a Store,
+    store: &'a dyn Target,
+    kind: Kind,
     random: fastrand::Rng,
     keys: Range<u64>,
-    /// What its keys hold.
-    now: Vec<Value>,
+    /// What its keys hold, as far as it looked.
+    now: BTreeMap<u64, Value>,
     next_number: u64,
 }
 
 impl Worker<'_> {
     fn work(&mut self) -> Result<std::convert::Infallible> {
-        for key in self.keys.clone() {
-            self.now.push(find(self.store, key)?);
-        }
         loop {
             match self.random.u8(..16) {
                 0..=7 => self.put()?,
@@ -65,45 +65,50 @@ impl Worker<'_> {
                 10 => self.store.flush().context("flush")?,
                 11 => self.store.checkpoint().context("checkpoint")?,
                 _ => {
-                    let key = self.some_keys()[0];
-                    let found = find(self.store, key).with_context(|| format!("key {key}"))?;
-                    same(found, self.now[self.at(key)]).with_context(|| format!("key {key}"))?;
+                    for key in self.some_keys() {
+                        self.get(key).with_context(|| format!("key {key}"))?;
+                    }
                 }
             }
         }
     }
 
+    fn get(&mut self, key: u64) -> Result<()> {
+        let found = self.kind.find(self.store, key)?;
+        let expected = *self.now.entry(key).or_insert(found);
+        let evicted = self.kind.evicts() && found.is_none();
+        ensure!(evicted || found == expected, "found {found:?}, expected {expected:?}");
+        Ok(())
+    }
+
     /// Different keys, in any order.
     fn some_keys(&mut self) -> Vec<u64> {
-        let mut keys: Vec<_> = self.keys.clone().collect();
+        let mut keys: Vec<_> = (0..self.random.usize(1..=self.kind.batch()))
+            .map(|_| self.random.u64(self.keys.clone()))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
         self.random.shuffle(&mut keys);
-        keys.truncate(self.random.usize(1..=keys.len()));
         keys
     }
 
-    fn at(&self, key: u64) -> usize {
-        usize::try_from(key - self.keys.start).unwrap_or(0)
-    }
-
     fn put(&mut self) -> Result<()> {
-        let mut objects = Vec::new();
+        let (mut numbers, mut objects) = (Vec::new(), Vec::new());
         let mut begun = String::new();
         for key in self.some_keys() {
             begun += &format!("begin {key} {}\n", self.next_number);
-            objects.push((key, name(key), self.next_number, payload(self.next_number)));
+            numbers.push((key, self.next_number));
+            objects.push((name(key), payload(self.kind.payload_lens(), self.next_number)));
             self.next_number += THREADS;
         }
         say(&begun);
-        let puts: Vec<_> =
-            objects.iter().map(|(_, name, _, bytes)| Put::new(name, bytes)).collect();
-        let results = self.store.put_many(&puts);
+        let results = self.store.put_many(&objects);
         let mut acknowledged = String::new();
-        for ((key, _, number, _), result) in objects.iter().zip(results) {
+        for ((key, number), result) in numbers.into_iter().zip(results) {
             match result {
                 Ok(()) => {
                     acknowledged += &format!("ack {key}\n");
-                    let at = self.at(*key);
-                    self.now[at] = Some(*number);
+                    self.now.insert(key, Some(number));
                 }
                 Err(error) if is_full(&error) => {}
                 Err(error) => return Err(error).with_context(|| format!("put key {key}")),
@@ -119,16 +124,15 @@ impl Worker<'_> {
         let names: Vec<_> = keys.iter().copied().map(name).collect();
         let names: Vec<_> = names.iter().map(<[u8; 8]>::as_slice).collect();
         let mut acknowledged = String::new();
-        for (key, result) in keys.iter().zip(self.store.delete_many(&names)) {
+        for (key, result) in keys.into_iter().zip(self.store.delete_many(&names)) {
             let was_there = result.with_context(|| format!("delete key {key}"))?;
-            let at = self.at(*key);
             // One that was cut off is there, and damaged.
-            anyhow::ensure!(
-                was_there || self.now[at].is_none(),
-                "delete key {key}: it is said not to have been there"
+            let known = self.now.insert(key, None).flatten();
+            ensure!(
+                was_there || known.is_none() || self.kind.evicts(),
+                "delete key {key}: it is reported as absent"
             );
             acknowledged += &format!("ack {key}\n");
-            self.now[at] = None;
         }
         say(&acknowledged);
         Ok(())

@@ -2,6 +2,8 @@
 
 mod child;
 mod journal;
+mod objects;
+mod target;
 
 use std::env;
 use std::fs::{self, File};
@@ -18,9 +20,10 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use raw_block_core::conformance::fixture::{LoopDevice, TempFile, temp_file};
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, FormatOptions, Store, open_device};
+use raw_block_store::{Engine, open_device};
 
-use journal::{Journal, MAX_PAYLOAD};
+use journal::Journal;
+use target::Kind;
 
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Kills processes that use a store, and holds the store to its promises.
@@ -34,8 +37,6 @@ happened, whole, or not.
 It runs on a file below target/ and, as root, on a loop device in turn. The last line tells rounds and \
 violations. The image on which a promise was broken is kept.";
 
-/// Bytes of the device.
-const LEN: u64 = 8 << 20;
 /// So many violations are enough to look at.
 const MAX_VIOLATIONS: usize = 5;
 /// A child that says nothing for so long hangs.
@@ -50,6 +51,9 @@ pub(crate) struct Options {
     /// not give the same run.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Which store.
+    #[arg(long, value_enum, default_value_t = Kind::Slots)]
+    store: Kind,
     /// Runs as the child that is killed.
     #[arg(long, hide = true, value_name = "PATH ENGINE DIRECT SEED FIRST", num_args = 5)]
     child: Vec<String>,
@@ -72,24 +76,26 @@ enum Place {
 pub(crate) fn run(options: &Options) -> Result<()> {
     if let [path, engine, direct, seed, first] = &options.child[..] {
         let way = Way::named(engine, direct).context("no such way to open a device")?;
-        return child::run(Path::new(path), way, seed.parse()?, first.parse()?);
+        return child::run(Path::new(path), way, options.store, seed.parse()?, first.parse()?);
     }
     let began = Instant::now();
-    let mut places = vec![Place::File(temp_file(LEN).map_err(|skipped| anyhow!("{skipped}"))?)];
-    match LoopDevice::attach(LEN, 512) {
+    let kind = options.store;
+    let len = kind.device_len();
+    let mut places = vec![Place::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
+    match LoopDevice::attach(len, 512) {
         Ok(device) => places.push(Place::Loop(device)),
         Err(skipped) => skipped.tell(),
     }
     let mut journals = Vec::new();
     for place in &places {
-        journals.push(formatted(place)?);
+        journals.push(formatted(place, kind)?);
     }
     let mut random = fastrand::Rng::with_seed(options.seed);
     let bar = progress(options.rounds);
     let (mut done, mut in_opening, mut violations) = (0, 0, 0);
     while done < options.rounds && violations < MAX_VIOLATIONS {
         let at = usize::try_from(done).unwrap_or(0) % places.len();
-        match round(&places[at], &mut journals[at], &mut random) {
+        match round(&places[at], kind, &mut journals[at], &mut random) {
             Ok(opened) => in_opening += u64::from(!opened),
             Err(violation) => {
                 let kept = keep(&places[at], violations)?;
@@ -97,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 let told = format!("round {done} on {path}: {violation:#}; see {kept}");
                 bar.suspend(|| println!("violation: {told}"));
                 violations += 1;
-                journals[at] = formatted(&places[at])?;
+                journals[at] = formatted(&places[at], kind)?;
             }
         }
         done += 1;
@@ -117,17 +123,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A new store, with nothing in it.
-fn formatted(place: &Place) -> Result<Journal> {
-    let device = open(place.path(), Way { engine: Engine::Posix, direct: Direct::Preferred })?;
-    let options = FormatOptions {
-        slot_count: Some(40),
-        delete_log_blocks: Some(4),
-        force: true,
-        ..FormatOptions::for_payloads(MAX_PAYLOAD)
-    };
-    Store::format(device, &options)?;
-    Ok(Journal::default())
+/// A new store, with the objects that it begins with.
+fn formatted(place: &Place, kind: Kind) -> Result<Journal> {
+    let way = Way { engine: Engine::Posix, direct: Direct::Preferred };
+    kind.format(open(place.path(), way)?)?;
+    let store = kind.open(open(place.path(), way)?)?;
+    let keys: Vec<_> = (0..kind.filled()).collect();
+    for keys in keys.chunks(100) {
+        let object =
+            |&key: &u64| (objects::name(key), objects::payload(kind.payload_lens(), key + 1));
+        let batch: Vec<_> = keys.iter().map(object).collect();
+        store.put_many(&batch).into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+    store.close()?;
+    Ok(Journal::new(kind))
 }
 
 /// Opens a device; opening waits for the I/O of a process that was killed.
@@ -136,9 +145,14 @@ fn open(path: &Path, way: Way) -> Result<Arc<dyn IoBackend>> {
 }
 
 /// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.
-fn round(place: &Place, journal: &mut Journal, random: &mut fastrand::Rng) -> Result<bool> {
+fn round(
+    place: &Place,
+    kind: Kind,
+    journal: &mut Journal,
+    random: &mut fastrand::Rng,
+) -> Result<bool> {
     let way = Way::drawn(random);
-    let mut child = spawn(place.path(), way, random.u64(..), journal.next_number())?;
+    let mut child = spawn(place.path(), way, kind, random.u64(..), journal.next_number())?;
     // Some time after it began, or some time after so many lines: in the middle of what comes next.
     let (lines, then) = if random.u8(..4) == 0 {
         (0, Duration::from_micros(random.u64(..30_000)))
@@ -176,19 +190,20 @@ fn round(place: &Place, journal: &mut Journal, random: &mut fastrand::Rng) -> Re
     let opened = journal.read(&said).with_context(|| format!("a child with {way:?}"))?;
 
     let way = Way::drawn(random);
-    let store = Store::open(open(place.path(), way)?)
+    let store = kind
+        .open(open(place.path(), way)?)
         .with_context(|| format!("it does not open with {way:?}"))?;
-    journal.check(&store).with_context(|| format!("opened with {way:?}"))?;
+    journal.check(&*store, random).with_context(|| format!("opened with {way:?}"))?;
     if random.bool() {
         store.close().context("it does not close")?;
     }
     Ok(opened)
 }
 
-fn spawn(path: &Path, way: Way, seed: u64, first: u64) -> Result<Child> {
+fn spawn(path: &Path, way: Way, kind: Kind, seed: u64, first: u64) -> Result<Child> {
     let (engine, direct) = way.names();
     Command::new(env::current_exe().context("cannot find this program")?)
-        .args(["kill", "--child"])
+        .args(["kill", "--store", kind.name(), "--child"])
         .arg(path)
         .args([engine, direct, &seed.to_string(), &first.to_string()])
         .stdin(Stdio::null())
