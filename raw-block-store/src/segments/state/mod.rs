@@ -20,6 +20,7 @@ use space::{
 };
 
 use super::checkpoint::containers::Containers;
+use super::format::Layout;
 use super::mutant::Mutant;
 use super::options::OpenOptions;
 use super::stats::Counters;
@@ -33,6 +34,7 @@ use crate::error::Doing;
 /// submitted everything that it allocated.
 pub(crate) struct StoreState {
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) layout: Layout,
     pub(crate) shape: Shape,
     pub(crate) options: OpenOptions,
     pub(crate) index: Index,
@@ -63,6 +65,7 @@ struct Waited {
 /// What a [`StoreState`] is made of.
 pub(crate) struct StateParts {
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) layout: Layout,
     pub(crate) options: OpenOptions,
     pub(crate) index: Index,
     pub(crate) space: Space,
@@ -71,11 +74,12 @@ pub(crate) struct StateParts {
 
 impl StoreState {
     pub(crate) fn new(parts: StateParts) -> Self {
-        let StateParts { dispatcher, options, index, space, containers } = parts;
+        let StateParts { dispatcher, layout, options, index, space, containers } = parts;
         let policy = Policy::new(&options, space.shape());
         policy.set_clock(space.clock());
         Self {
             dispatcher,
+            layout,
             shape: *space.shape(),
             index,
             readers: Arc::clone(space.readers()),

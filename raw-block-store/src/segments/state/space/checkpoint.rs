@@ -2,11 +2,9 @@
 
 use super::Space;
 use super::segment::{HeaderState, Segment, SegmentState, Stream};
+pub(crate) use crate::segments::format::SETTLED_ALL;
 use crate::segments::mutant::Mutant;
 use crate::segments::state::index::Place;
-
-/// The settled prefix of a segment in which nothing is in flight and nothing will be allocated.
-pub(crate) const SETTLED_ALL: u32 = u32::MAX;
 
 /// The committed checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,13 +1,9 @@
 //! Sizes in blocks: of the store's segments, and of what is put into them.
 
-use crate::segments::format::Entry;
+use crate::segments::format::{self, Entry, Layout};
 
-/// Bytes in front of the entries of a slot header.
-const SLOT_HEADER_LEN: u32 = 80;
-/// Bytes in front of the entries of a table block.
-const TABLE_HEADER_LEN: u32 = 64;
 /// Bytes of an entry.
-const ENTRY_LEN: u32 = size_of::<Entry>() as u32;
+const ENTRY_LEN: u32 = format::ENTRY_LEN as u32;
 /// The most bytes that the payloads of objects in one slot have together.
 const SHARED_SLOT_LEN: u32 = 4 << 20;
 /// How far past the lowest incomplete slot of a segment another one may begin, in bytes.
@@ -44,25 +40,40 @@ pub(crate) struct Demand {
 impl Demand {
     /// The lengths of an object that is in the store.
     pub(crate) fn of(entry: &Entry) -> Self {
-        let names = u32::from(entry.key_len.get()) + u32::from(entry.metadata_len.get());
-        Self { names, payload_len: entry.payload_len.get() }
+        Self { names: entry.names_len(), payload_len: entry.payload_len.get() }
     }
 }
 
 impl Shape {
-    /// The shape of a store with so many segments of so many blocks of `block_size` bytes.
-    pub(crate) fn new(segments: u32, segment_blocks: u32, block_size: u32) -> Self {
+    /// The shape of a store with this layout.
+    pub(crate) fn of(layout: &Layout) -> Self {
+        let block_size = layout.block_size;
         debug_assert!(block_size.is_power_of_two());
         Self {
-            segments,
-            segment_blocks,
+            segments: layout.segment_count,
+            segment_blocks: layout.segment_blocks,
             block_size,
-            header_capacity: block_size.saturating_sub(SLOT_HEADER_LEN),
-            entries_per_table_block: (block_size.saturating_sub(TABLE_HEADER_LEN) / ENTRY_LEN)
-                .max(1),
+            header_capacity: layout.names_limit(),
+            entries_per_table_block: layout.entries_per_table_block(),
             shared_blocks: (SHARED_SLOT_LEN / block_size.max(1)).max(1),
             window: (WINDOW_LEN / block_size.max(1)).max(1),
         }
+    }
+
+    /// The shape of a store with this many segments of this many blocks.
+    #[cfg(test)]
+    pub(crate) fn new(segments: u32, segment_blocks: u32, block_size: u32) -> Self {
+        Self::of(&Layout {
+            block_size,
+            segment_blocks,
+            segment_count: segments,
+            segments_offset: 0,
+            container_offset: [0; 3],
+            container_len: 0,
+            last_superblock_offset: 0,
+            member: [0; 16],
+            hash_key: [0; 16],
+        })
     }
 
     /// Open segments of new objects, and of kept ones, that there may be.
