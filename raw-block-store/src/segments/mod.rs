@@ -6,5 +6,8 @@ pub(crate) mod checkpoint;
 pub mod format;
 pub mod mutant;
 pub mod options;
+pub(crate) mod placement;
+pub(crate) mod reclaim;
+pub(crate) mod segment_header;
 mod state;
 pub mod stats;

@@ -59,8 +59,54 @@ mutants! {
     ReopenedWhilePinned,
     /// A segment is discarded that a valid checkpoint does not call free.
     DiscardedBeforeAllCheckpoints,
+    /// What a checkpoint covers is chosen after the index was copied.
+    CoveredChosenAfterCopy,
+    /// The settled prefix of a segment is chosen after its bits were copied.
+    PrefixChosenAfterCopy,
+    /// A checkpoint names only what is in the settled prefix of a segment.
+    OnlyPrefixNamed,
+    /// A checkpoint does not name what is above the covered sequence.
+    AboveCoveredNotNamed,
+    /// A checkpoint does not name the tombstones above the covered sequence.
+    TombstonesNotNamed,
+    /// The body of a checkpoint is not flushed before its header is written.
+    BodyNotFlushed,
+    /// A checkpoint counts before its header is flushed.
+    CheckpointHeaderNotFlushed,
+    /// A checkpoint is written over the committed one.
+    CommittedContainerOverwritten,
+    /// Checkpoints are written to two containers in turn, whichever is committed.
+    ContainersAlternate,
+    /// The number of a checkpoint decides which container it is written to.
+    ContainersRotate,
+    /// A checkpoint is written over the oldest valid one, which may be the committed one.
+    OldestContainerOverwritten,
+    /// A container whose failed header could not be destroyed is written again.
+    UndestroyedContainerUsed,
+    /// The header of a failed checkpoint is not destroyed before the next one is written.
+    FailedHeaderKept,
+    /// As before, and the blocks of a body do not say to which checkpoint they belong.
+    FailedHeaderKeptBodyUnbound,
+    /// As before, and the number of the failed checkpoint is used again.
+    FailedHeaderKeptNumberReused,
+    /// The number of a failed checkpoint is used again.
+    FailedNumberReused,
+    /// Objects leave the index before the checkpoint is committed that evicts them.
+    EvictedBeforeCommit,
+    /// Segments are released when the header of the checkpoint is about to be written.
+    ReleasedBeforeHeaderWritten,
+    /// Segments are released after the first flush of the checkpoint.
+    ReleasedAfterFlushOfBody,
+    /// A copy gets a new sequence.
+    CopyGetsNewSequence,
+    /// Objects that a recovery found are moved without a look at their payloads.
+    TornObjectsMoved,
+    /// What a recovery found and no get has verified is taken for verified after the next opening.
+    UnverifiedForgotten,
     /// Several reclaims run at once.
     SeveralReclaims,
+    /// The copies of a victim are published although the write of one failed.
+    CopiesPublishedOneByOne,
     /// Moved objects share no slots.
     MovesShareNoSlots,
     /// Moves leave the last free segment alone.

@@ -1,7 +1,7 @@
 //! The three containers of checkpoints: what they hold, and which of them may be written.
 
-/// How many containers a store has.
-pub(crate) const CONTAINERS: usize = 3;
+use crate::segments::format::CONTAINERS;
+use crate::segments::mutant::Mutant;
 
 /// What the containers hold, and which of them may be written.
 ///
@@ -54,6 +54,11 @@ impl Containers {
         self.numbers[self.committed]
     }
 
+    /// The highest number that was tried.
+    pub(crate) fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
     /// The container of the committed checkpoint.
     pub(crate) fn committed_container(&self) -> usize {
         self.committed
@@ -71,7 +76,7 @@ impl Containers {
     }
 
     /// The container whose header has to be destroyed before the next attempt writes anything.
-    pub(crate) fn to_destroy(&self) -> Option<usize> {
+    pub(crate) fn to_destroy(self) -> Option<usize> {
         self.failed
     }
 
@@ -100,11 +105,30 @@ impl Containers {
     /// the oldest checkpoint.
     pub(crate) fn begin(&mut self) -> Attempt {
         self.last_number += 1;
-        let container = (0..CONTAINERS)
-            .filter(|&container| container != self.committed && !self.out[container])
-            .min_by_key(|&container| (self.errors[container], self.numbers[container]))
-            .unwrap_or(self.committed);
-        Attempt { number: self.last_number, container }
+        let number = self.last_number;
+        let container = self.mutated(number).unwrap_or_else(|| {
+            (0..CONTAINERS)
+                .filter(|&container| container != self.committed && !self.out[container])
+                .min_by_key(|&container| (self.errors[container], self.numbers[container]))
+                .unwrap_or(self.committed)
+        });
+        Attempt { number, container }
+    }
+
+    /// The container that a mutation chooses.
+    fn mutated(&self, number: u64) -> Option<usize> {
+        if Mutant::CommittedContainerOverwritten.is_on() {
+            Some(self.committed)
+        } else if Mutant::ContainersAlternate.is_on() {
+            Some(usize::from(number % 2 == 1))
+        } else if Mutant::ContainersRotate.is_on() {
+            usize::try_from(number % CONTAINERS as u64).ok()
+        } else if Mutant::OldestContainerOverwritten.is_on() {
+            let valid = (0..CONTAINERS).filter(|&container| self.numbers[container] > 0);
+            valid.min_by_key(|&container| self.numbers[container])
+        } else {
+            None
+        }
     }
 
     /// The body of an attempt is durable, so the older checkpoint in its container is gone.
@@ -121,6 +145,9 @@ impl Containers {
     pub(crate) fn attempt_failed(&mut self, attempt: Attempt, on_write: bool) {
         self.failed = Some(attempt.container);
         self.errors[attempt.container] += u32::from(on_write);
+        if Mutant::FailedNumberReused.is_on() || Mutant::FailedHeaderKeptNumberReused.is_on() {
+            self.last_number -= 1;
+        }
     }
 
     /// The checkpoint is durable.

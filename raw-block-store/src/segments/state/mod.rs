@@ -20,9 +20,11 @@ use space::{
 };
 
 use super::checkpoint::containers::Containers;
+use super::checkpoint::throttle::Throttle;
 use super::format::Layout;
 use super::mutant::Mutant;
 use super::options::OpenOptions;
+use super::reclaim::signal::Signal;
 use super::stats::Counters;
 use crate::Error;
 use crate::error::Doing;
@@ -34,6 +36,7 @@ use crate::error::Doing;
 /// submitted everything that it allocated.
 pub(crate) struct StoreState {
     pub(crate) dispatcher: Dispatcher,
+    /// Where everything lies.
     pub(crate) layout: Layout,
     pub(crate) shape: Shape,
     pub(crate) options: OpenOptions,
@@ -45,6 +48,10 @@ pub(crate) struct StoreState {
     refuses_writes: AtomicBool,
     /// The error of the write because of which changes are refused.
     refused: Mutex<Option<raw_block_core::Error>>,
+    /// The pauses of checkpoints.
+    pub(crate) throttle: Throttle,
+    /// Wakes the background worker.
+    pub(crate) worker: Signal,
     /// Held while a checkpoint is taken.
     pub(crate) checkpointing: Mutex<Containers>,
     /// Held while a reclaim runs.
@@ -89,6 +96,8 @@ impl StoreState {
             health: HealthMonitor::default(),
             refuses_writes: AtomicBool::new(false),
             refused: Mutex::new(None),
+            throttle: Throttle::default(),
+            worker: Signal::default(),
             checkpointing: Mutex::new(containers),
             reclaiming: Mutex::new(()),
             space: Mutex::new(Waited { space, waiting: 0 }),
@@ -265,6 +274,25 @@ impl StoreState {
         };
         let header = self.wait_for(ended);
         header == HeaderState::Written || Mutant::PutAlthoughSegmentHeaderFailed.is_on()
+    }
+
+    /// Counts a write error of a slot against its segment, as [`Space::confirm_error`].
+    pub(crate) fn confirm_error(&self, slot: &Slot) {
+        if self.with_space(|space| space.confirm_error(slot)) {
+            self.note_quarantine(slot.segment);
+        }
+    }
+
+    /// Puts the segment of a slot into quarantine: the device may still carry out a write to it.
+    pub(crate) fn quarantine(&self, slot: &Slot) {
+        if self.with_space(|space| space.quarantine(slot)) {
+            self.note_quarantine(slot.segment);
+        }
+    }
+
+    fn note_quarantine(&self, segment: u32) {
+        let reason = format!("segment {segment} is in quarantine: writes to it failed");
+        self.health.raise(Concern::Quarantine, self.device_name(), reason);
     }
 
     /// Begins to read a segment in which the index showed an object after `since`; `None` if the object has to be looked

@@ -350,6 +350,14 @@ impl Space {
         segment.bad = segment.errors >= QUARANTINE_ERRORS;
         segment.bad
     }
+
+    /// The device may still carry out a write to a slot that failed, so its segment is in quarantine: what is written
+    /// there next would not be safe. Returns whether it was not before.
+    pub(crate) fn quarantine(&mut self, slot: &Slot) -> bool {
+        self.seal(slot.segment);
+        let Some(segment) = self.segments.get_mut(slot.segment as usize) else { return false };
+        segment.generation == slot.generation && !std::mem::replace(&mut segment.bad, true)
+    }
 }
 
 /// What a slot is taken for.

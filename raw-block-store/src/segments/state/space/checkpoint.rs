@@ -91,6 +91,11 @@ impl Space {
         Some(Chosen { covered, next_sequence, segments, released, choice: self.choices })
     }
 
+    /// The settled prefix of a segment as it is now: for a mutation.
+    pub(crate) fn settled(&self, number: u32) -> Option<u32> {
+        self.segment(number).map(|segment| choose_segment(segment).settled)
+    }
+
     /// The highest sequence that a checkpoint chosen now can cover: below the lowest one in flight.
     pub(crate) fn coverable(&self) -> u64 {
         if Mutant::CoveredIsCurrent.is_on() {

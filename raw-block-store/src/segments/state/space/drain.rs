@@ -26,6 +26,21 @@ impl Space {
         self.changed();
     }
 
+    /// Which of the segments that a commit released have objects that the index may still show.
+    pub(crate) fn emptying(&self, released: &[u32]) -> Vec<u32> {
+        let is_emptying = |&&number: &&u32| self.segment(number).is_some_and(|of| of.emptying);
+        released.iter().filter(is_emptying).copied().collect()
+    }
+
+    /// The draining segments that pinned objects keep.
+    pub(crate) fn kept_by_pins(&self) -> Vec<u32> {
+        let is_kept = |&&number: &&u32| {
+            let segment = &self.segments[number as usize];
+            segment.emptied_at.is_none() && !segment.emptying && segment.pins > 0
+        };
+        self.draining.iter().filter(is_kept).copied().collect()
+    }
+
     /// Takes a draining segment whose objects are left in the index and not pinned any more. The caller does with it as
     /// after a [commit](Self::commit_checkpoint).
     pub(crate) fn take_to_empty(&mut self) -> Option<u32> {

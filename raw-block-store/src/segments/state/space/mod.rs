@@ -163,6 +163,11 @@ impl Space {
         self.segment(segment).map_or(0, |segment| segment.opened_at)
     }
 
+    /// Free segments that puts can open.
+    pub(crate) fn free_for_puts(&self) -> u64 {
+        self.free.len().saturating_sub(RESERVE) as u64
+    }
+
     /// Which segments are read.
     pub(crate) fn readers(&self) -> &Arc<Readers> {
         &self.readers

@@ -63,6 +63,13 @@ impl Space {
         }
     }
 
+    /// A victim is none before something in it changes: an object in it cannot be read.
+    pub(crate) fn set_futile(&mut self, number: u32) {
+        if let Some(segment) = self.segment_mut(number) {
+            segment.futile = true;
+        }
+    }
+
     /// Whether a reclaim that has this many victims takes another one.
     pub(crate) fn wants_victims(&self, victims: usize) -> bool {
         let coming = self.free.len() + victims + self.about_to_be_free();

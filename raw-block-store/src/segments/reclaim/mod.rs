@@ -1,0 +1,125 @@
+//! Reclaiming space: victims are chosen, what is to be kept of them is moved, and a checkpoint releases them.
+//!
+//! One reclaim runs at a time. Callers that need space in the meantime wait for it. When it ends, the deletes that wait
+//! get space first. The background worker runs reclaims before a put has to wait for one.
+
+mod backoff;
+mod copy;
+mod discard;
+mod moves;
+pub(crate) mod signal;
+mod victims;
+mod worker;
+
+use std::sync::MutexGuard;
+
+use raw_block_core::{ErrorClass, OpKind, waiting};
+pub(crate) use worker::Worker;
+
+use super::checkpoint;
+use super::mutant::Mutant;
+use super::state::StoreState;
+use super::state::space::{CheckpointPurpose, Space};
+use crate::Error;
+use crate::error::Doing;
+
+/// How many times a reclaim tries to take its checkpoint. A container that cannot be written is left out by the next
+/// attempt.
+const CHECKPOINT_ATTEMPTS: usize = 3;
+
+/// Runs a reclaim, or waits for the one that runs. Call it when an allocation failed with
+/// [`Shortage::Reclaim`](super::state::space::Shortage::Reclaim), and then allocate again: if the reclaim found nothing
+/// to do, that fails with [`Shortage::Full`](super::state::space::Shortage::Full).
+///
+/// The caller holds no lock, and everything that it allocated before is submitted.
+///
+/// # Errors
+/// [`Error::Device`] when a checkpoint cannot be written, [`Error::OutOfMemory`].
+pub(crate) fn make_space(state: &StoreState) -> Result<(), Error> {
+    state.check_process()?;
+    state.dispatcher.check_accepted(OpKind::Write).doing("reclaim space")?;
+    let _hurry = state.throttle.hurry();
+    state.counters.waits_for_space.add(1);
+    let ended = state.counters.reclaims.get();
+    let _alone = lock(state);
+    if state.counters.reclaims.get() != ended {
+        // Another thread's reclaim has ended since.
+        return Ok(());
+    }
+    run(state)
+}
+
+/// Runs a reclaim if few segments are free, before a caller waits for one. Returns whether it did.
+///
+/// # Errors
+/// Those of [`make_space`].
+fn run_ahead(state: &StoreState) -> Result<bool, Error> {
+    let _alone = lock(state);
+    if !state.with_space(|space| space.needs_reclaim()) {
+        return Ok(false);
+    }
+    run(state)?;
+    Ok(true)
+}
+
+/// Keeps other reclaims from running.
+fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
+    let alone = !Mutant::SeveralReclaims.is_on();
+    alone.then(|| waiting::lock(&state.reclaiming))
+}
+
+/// Empties as many victims as are wanted, and takes the checkpoint that releases them.
+fn run(state: &StoreState) -> Result<(), Error> {
+    let mut progress = false;
+    let result = empty_victims(state, &mut progress).and_then(|()| {
+        let releases = progress || state.with_space(|space| space.is_anything_uncovered());
+        progress = releases;
+        if releases { checkpoint_for_space(state) } else { Ok(()) }?;
+        moves::rescue_pinned(state).map(drop)
+    });
+    // After an error the next caller tries again, and gets its own.
+    state.with_space(|space| space.end_reclaim(progress || result.is_err()));
+    state.counters.reclaims.add(1);
+    result
+}
+
+fn empty_victims(state: &StoreState, progress: &mut bool) -> Result<(), Error> {
+    *progress = moves::rescue_pinned(state)?;
+    let mut victims = 0;
+    while state.with_space(|space| space.wants_victims(victims)) {
+        let Some(victim) = state.with_space(Space::take_victim) else { break };
+        let emptied = victims::empty(state, victim);
+        if !matches!(emptied, Ok(victims::Emptied::All)) {
+            state.with_space(|space| space.spare_victim(victim.segment));
+        }
+        match emptied? {
+            victims::Emptied::All => {
+                victims += 1;
+                *progress = true;
+            }
+            victims::Emptied::NotWorthIt => {}
+            victims::Emptied::Not => break,
+            victims::Emptied::Failed => {
+                *progress = true;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the checkpoint that releases the victims. A failure is tried again at once: the caller needs the space, and
+/// the next attempt takes another container.
+fn checkpoint_for_space(state: &StoreState) -> Result<(), Error> {
+    let mut attempts = 1;
+    loop {
+        match checkpoint::take(state, CheckpointPurpose::Space) {
+            Err(Error::Device { error, .. })
+                if attempts < CHECKPOINT_ATTEMPTS && error.class() == ErrorClass::Failed =>
+            {
+                attempts += 1;
+            }
+            result => return result,
+        }
+    }
+}
