@@ -24,27 +24,20 @@ use scenario::ScenarioId;
 use search::Budget;
 use templates::Templates;
 
-/// How many violations end a run.
-const MAX_VIOLATIONS: usize = 5;
-
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    let Options { cuts, seed, threads, violations, .. } = *options;
+    let budget = Budget { cuts, seed, threads, violations };
+    if options.mutants {
+        return mutants::run(budget, options.only.as_deref().unwrap_or(""));
+    }
     target::set_up();
     let templates = Templates::new()?;
-    if let Some(id) = &options.replay {
-        if let Some(name) = &options.with {
-            mutants::switch_on(&templates, name)?;
-        }
-        return replay(&templates, id.parse()?);
+    if let Some(name) = &options.with {
+        mutants::switch_on(&templates, name)?;
     }
-    let budget = Budget {
-        cuts: options.cuts,
-        seed: options.seed,
-        threads: options.threads,
-        violations: MAX_VIOLATIONS,
-    };
-    if options.mutants {
-        return mutants::run(&templates, budget, options.only.as_deref().unwrap_or(""));
+    if let Some(id) = &options.replay {
+        return replay(&templates, id.parse()?);
     }
     let began = Instant::now();
     let found = search::search(&templates, budget, true);

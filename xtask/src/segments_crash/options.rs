@@ -34,7 +34,10 @@ pub(crate) struct Options {
     /// Only the mutants whose names contain this text.
     #[arg(long, value_name = "TEXT", requires = "mutants")]
     pub(super) only: Option<String>,
-    /// Replays the scenario with this mutant switched on.
-    #[arg(long, value_name = "MUTANT", requires = "replay")]
+    /// Runs with this mutant switched on.
+    #[arg(long, value_name = "MUTANT", conflicts_with = "mutants")]
     pub(super) with: Option<String>,
+    /// How many violations end the run.
+    #[arg(long, default_value_t = 5, hide = true)]
+    pub(super) violations: usize,
 }

@@ -31,7 +31,7 @@ pub(super) struct Report {
 /// The most places at which the first incarnation of one scenario is cut, and the second.
 const MAX_PLACES: u64 = 80;
 /// A scenario that takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 struct Search<'a> {
     templates: &'a Templates,
@@ -60,7 +60,7 @@ pub(super) fn search(templates: &Templates, budget: Budget, shown: bool) -> Repo
         let watchdog = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 thread::park_timeout(Duration::from_secs(1));
-                search.running.iter().for_each(check_patience);
+                search.running.iter().for_each(|running| search.check_patience(running));
             }
         });
         let search = &search;
@@ -123,6 +123,17 @@ impl Search<'_> {
             }
         }
     }
+
+    /// Ends this process if a scenario hangs: nothing else ends it.
+    fn check_patience(&self, running: &Mutex<Option<(ScenarioId, Instant)>>) {
+        if let Some((id, began)) = *lock(running)
+            && began.elapsed() > PATIENCE
+        {
+            println!("violation: it hangs\n  again: cargo xtask segments-crash --replay {id}");
+            println!("{} cuts, and it hangs", self.cuts.load(Ordering::Relaxed));
+            process::exit(1);
+        }
+    }
 }
 
 /// Where the power is cut: everywhere, or, of many places, at some.
@@ -134,16 +145,6 @@ fn places(effects: u64, seed: u64) -> Vec<u64> {
         places.sort_unstable();
     }
     places
-}
-
-/// Ends this process if a scenario hangs: nothing else ends it.
-fn check_patience(running: &Mutex<Option<(ScenarioId, Instant)>>) {
-    if let Some((id, began)) = *lock(running)
-        && began.elapsed() > PATIENCE
-    {
-        println!("violation: it hangs\n  again: cargo xtask segments-crash --replay {id}");
-        process::exit(1);
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
