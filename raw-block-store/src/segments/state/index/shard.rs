@@ -79,6 +79,11 @@ impl Shard {
         if gone.since(&hash) > new.sequence() && !last_wins {
             return Published::Superseded;
         }
+        if self.table.len() == self.table.capacity() {
+            // The table may grow, for which it needs all keys: they are read at once here, and one by one there.
+            let keys = self.iter(entries).fold(0, |all, (hash, _)| all ^ hash[0]);
+            std::hint::black_box(keys);
+        }
         let found = self.table.entry(
             spread(&hash),
             |&at| entries.key_hash(at) == hash,
@@ -175,10 +180,14 @@ impl Shard {
         self.table.iter().map(|&at| (entries.key_hash(at), at))
     }
 
-    /// A shard of these objects, which are of different keys.
-    pub(super) fn of(objects: &[(KeyHash, Location)], entries: &Entries) -> Self {
-        let mut shard = Self { table: HashTable::with_capacity(objects.len()), changes: 0 };
-        objects.iter().for_each(|(hash, at)| shard.insert(hash, *at, entries));
+    /// A shard of this many objects, which are of different keys.
+    pub(super) fn of<'o>(
+        count: usize,
+        objects: impl Iterator<Item = &'o (KeyHash, Location)>,
+        entries: &Entries,
+    ) -> Self {
+        let mut shard = Self { table: HashTable::with_capacity(count), changes: 0 };
+        objects.for_each(|(hash, at)| shard.insert(hash, *at, entries));
         shard
     }
 

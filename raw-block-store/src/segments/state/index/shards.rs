@@ -38,25 +38,25 @@ pub(super) struct Shards {
 #[repr(align(64))]
 struct Line(RwLock<Shard>);
 
-/// The objects of a shard that is split: those that stay, and those that go.
+/// The objects of a shard that is split.
 #[derive(Default)]
-struct Split([Vec<(KeyHash, Location)>; 2]);
+struct Split(Vec<(KeyHash, Location)>);
 
 impl Split {
-    /// Notes the objects of a shard by what the next number of shards makes of them.
-    fn collect(&mut self, shard: &Shard, entries: &Entries, active: u32) {
-        let Self([stay, go]) = self;
-        stay.clear();
-        go.clear();
-        for (hash, at) in shard.iter(entries) {
-            let part = if shard_of(&hash, active + 1) == active { &mut *go } else { &mut *stay };
-            part.push((hash, at));
-        }
+    /// Notes the objects of a shard. What becomes of them is decided later, because a branch by the key of each would
+    /// keep the processor from reading the next ones ahead.
+    fn collect(&mut self, shard: &Shard, entries: &Entries) {
+        self.0.clear();
+        self.0.extend(shard.iter(entries));
     }
 
-    /// The shards of the objects that stay and of those that go.
-    fn halves(&self, entries: &Entries) -> [Shard; 2] {
-        self.0.each_ref().map(|objects| Shard::of(objects, entries))
+    /// The shards of the objects that stay and of those that go with one more than `active` shards.
+    fn halves(&self, active: u32, entries: &Entries) -> [Shard; 2] {
+        [false, true].map(|goes| {
+            let goes = |hash| (shard_of(hash, active + 1) == active) == goes;
+            let objects = self.0.iter().filter(|(hash, _)| goes(hash));
+            Shard::of(objects.clone().count(), objects, entries)
+        })
     }
 }
 
@@ -118,8 +118,7 @@ impl Shards {
     pub(super) fn memory(&self) -> usize {
         let tables: usize = self.each().map(|shard| shard.memory()).sum();
         let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let split: usize =
-            growing.0.iter().map(|part| part.capacity() * size_of::<(KeyHash, Location)>()).sum();
+        let split = growing.0.capacity() * size_of::<(KeyHash, Location)>();
         self.blocks.memory()
             + self.blocks.iter().count() * size_of::<[Line; BLOCK]>()
             + tables
@@ -137,15 +136,15 @@ impl Shards {
         // they are made again under its lock.
         let (mut halves, changes) = {
             let shard = read(self.shard(old));
-            split.collect(&shard, entries, active);
+            split.collect(&shard, entries);
             let changes = shard.changes();
             drop(shard);
-            (split.halves(entries), changes)
+            (split.halves(active, entries), changes)
         };
         let (mut from, mut to) = (write(self.shard(old)), write(self.shard(new)));
         if from.changes() != changes {
-            split.collect(&from, entries, active);
-            halves = split.halves(entries);
+            split.collect(&from, entries);
+            halves = split.halves(active, entries);
         }
         let [stay, go] = halves;
         let replaced = std::mem::replace(&mut *from, stay);
@@ -265,4 +264,47 @@ fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
 
 fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
     shard.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::iter;
+
+    use super::*;
+    use crate::segments::format::Entry;
+    use crate::segments::state::index::{Index, Located, Place, Published};
+
+    /// The key that moves from shard 0 to the first new one.
+    fn moving_key() -> KeyHash {
+        let mut hash = [0; 16];
+        hash[8] = 64;
+        hash
+    }
+
+    #[test]
+    fn a_shard_that_is_split_just_before_it_is_locked_is_not_used() {
+        for many in [false, true] {
+            let index = Index::new(1);
+            index.extend(0, 1).unwrap();
+            let hash = moving_key();
+            let entry = Entry { key_hash: hash, sequence: 1.into(), ..Entry::EMPTY };
+            let object = Located { place: Place { segment: 0, number: 0 }, entry };
+            assert_eq!(index.publish(&object), Published::Shown { replaced: None });
+            let locks = Cell::new(0);
+            let split_and_lock = |shard| {
+                if locks.replace(locks.get() + 1) == 0 {
+                    index.reserve(u64::from(FIRST_SHARDS) * KEYS_PER_SHARD + 1);
+                }
+                read(shard)
+            };
+            let found = if many {
+                let locked = index.shards.lock_many(&iter::once(&hash), split_and_lock);
+                locked.of_key(0).and_then(|shard| shard.find(&hash, &index.entries))
+            } else {
+                index.shards.lock(&hash, split_and_lock).find(&hash, &index.entries)
+            };
+            assert_eq!((found, locks.get()), (Some(object), 2));
+        }
+    }
 }

@@ -71,6 +71,10 @@ fn a_released_segment_leaves_nothing_to_the_next() {
     assert_eq!((index.live(place), index.live_count(1)), (None, 0));
     index.extend(3, 200).unwrap();
     index.extend(1, 30).unwrap();
+    for _ in 0..100 {
+        index.release(3);
+        index.extend(3, 200).unwrap();
+    }
     assert_eq!(index.memory(), memory, "chunks are used again");
     for place in [place, Place { segment: 3, number: 150 }] {
         let mut copied = [entry(9, 9)];

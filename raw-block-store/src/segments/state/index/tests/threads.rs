@@ -5,6 +5,8 @@ use super::*;
 
 const THREADS: u32 = 3;
 const KEYS: u64 = 40_000;
+/// Keys after those, which are there all the time.
+const KEPT: u64 = 1000;
 
 /// Puts that complete in some order, while shards are split; every tenth is deleted again.
 fn change(index: &Index, thread: u32, sequence: &AtomicU64) {
@@ -35,7 +37,12 @@ fn change(index: &Index, thread: u32, sequence: &AtomicU64) {
 
 #[test]
 fn threads_find_whole_entries_while_shards_are_split() {
-    let (index, sequence) = (Index::new(THREADS), AtomicU64::new(1));
+    let (index, sequence) = (Index::new(THREADS + 1), AtomicU64::new(1));
+    index.extend(THREADS, 1000).unwrap();
+    for (number, key) in (0..).zip(KEYS..KEYS + KEPT) {
+        index.publish(&located(THREADS, number, entry(key, 1)));
+    }
+    let kept: Vec<_> = (KEYS..KEYS + KEPT).map(hash).collect();
     let changing = AtomicU64::new(THREADS.into());
     thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -45,6 +52,11 @@ fn threads_find_whole_entries_while_shards_are_split() {
                 changing.fetch_sub(1, Ordering::Relaxed);
             });
         }
+        scope.spawn(|| {
+            while changing.load(Ordering::Relaxed) > 0 {
+                assert!(kept.iter().all(|hash| index.find(hash).is_some()));
+            }
+        });
         let mut random = fastrand::Rng::with_seed(99);
         let mut found = Vec::new();
         while changing.load(Ordering::Relaxed) > 0 {
@@ -57,16 +69,19 @@ fn threads_find_whole_entries_while_shards_are_split() {
                 assert_eq!(found.entry, entry(key, found.sequence()));
                 assert!(index.live(found.place).is_none_or(|live| live == found.entry));
             }
+            found.clear();
+            index.find_many(&kept, &mut found);
+            assert!(found.iter().all(Option::is_some));
             for segment in 0..THREADS {
                 index.for_each_live(segment, |_, live| assert_ne!(live.sequence.get(), 0));
             }
         }
     });
-    let live: u32 = (0..THREADS).map(|segment| index.live_count(segment)).sum();
+    let live: u32 = (0..=THREADS).map(|segment| index.live_count(segment)).sum();
     assert_eq!(u64::from(live), index.len());
     assert!(index.shards.each().count() > 64, "shards were split");
     let mut shown = 0;
-    for key in 0..KEYS {
+    for key in 0..KEYS + KEPT {
         if let Some(found) = index.find(&hash(key)) {
             assert_eq!(index.live(found.place), Some(entry(key, found.sequence())));
             shown += 1;
