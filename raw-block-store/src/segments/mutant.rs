@@ -1,7 +1,7 @@
 //! Mutations of the protocol, to see that the crash tests notice them. Only with the feature `faults`, and
 //! then only one at a time, when asked for.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Declares the mutants and the list of all of them.
 macro_rules! mutants {
@@ -149,3 +149,15 @@ impl Mutant {
 }
 
 static ACTIVE: AtomicU8 = AtomicU8::new(Mutant::None as u8);
+
+/// Prepares this process for simulations: stores have small limits from now on, so that small ones reach them, and new
+/// ones have the same secret every time. This is no mutant.
+pub fn simulate() {
+    SIMULATES.store(true, Ordering::SeqCst);
+}
+
+pub(crate) fn simulates() -> bool {
+    cfg!(feature = "faults") && SIMULATES.load(Ordering::Relaxed)
+}
+
+static SIMULATES: AtomicBool = AtomicBool::new(false);

@@ -3,6 +3,7 @@
 use super::sizes::{ENTRY_LEN, RECORD_LEN, SLOT_HEADER_LEN, TABLE_HEADER_LEN, body_capacity};
 use crate::format::damage::ensure;
 use crate::format::is_block_size;
+use crate::segments::mutant;
 
 /// Number of checkpoint containers.
 pub const CONTAINERS: usize = 3;
@@ -50,7 +51,32 @@ pub struct Layout {
     pub hash_key: [u8; 16],
 }
 
+/// The most bytes that the payloads of objects in one slot have together.
+const SHARED_SLOT_LEN: u32 = 4 << 20;
+
+/// How far past the lowest incomplete slot of a segment another one may begin, in bytes.
+const WINDOW_LEN: u32 = 32 << 20;
+
 impl Layout {
+    /// The most blocks that the payloads of objects in one slot have together.
+    #[must_use]
+    pub fn shared_blocks(&self) -> u32 {
+        if mutant::simulates() {
+            return 8;
+        }
+        SHARED_SLOT_LEN.checked_div(self.block_size).unwrap_or(0).max(1)
+    }
+
+    /// How far past the lowest incomplete slot of a segment another one may begin, in blocks. So far does recovery
+    /// search for a slot header where one is missing.
+    #[must_use]
+    pub fn window(&self) -> u32 {
+        if mutant::simulates() {
+            return 12;
+        }
+        WINDOW_LEN.checked_div(self.block_size).unwrap_or(0).max(1)
+    }
+
     /// Length in bytes of a segment.
     #[must_use]
     pub fn segment_size(&self) -> u64 {

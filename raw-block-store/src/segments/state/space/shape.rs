@@ -4,10 +4,6 @@ use crate::segments::format::{self, Entry, Layout};
 
 /// Bytes of an entry.
 const ENTRY_LEN: u32 = format::ENTRY_LEN as u32;
-/// The most bytes that the payloads of objects in one slot have together.
-const SHARED_SLOT_LEN: u32 = 4 << 20;
-/// How far past the lowest incomplete slot of a segment another one may begin, in bytes.
-const WINDOW_LEN: u32 = 32 << 20;
 
 /// The sizes of a store that decide where something fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +51,8 @@ impl Shape {
             block_size,
             header_capacity: layout.names_limit(),
             entries_per_table_block: layout.entries_per_table_block(),
-            shared_blocks: (SHARED_SLOT_LEN / block_size.max(1)).max(1),
-            window: (WINDOW_LEN / block_size.max(1)).max(1),
+            shared_blocks: layout.shared_blocks(),
+            window: layout.window(),
         }
     }
 
