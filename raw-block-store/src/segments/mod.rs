@@ -5,9 +5,14 @@
 pub(crate) mod checkpoint;
 pub mod format;
 pub mod mutant;
+mod open;
 pub mod options;
 pub(crate) mod placement;
 pub(crate) mod reclaim;
 pub(crate) mod segment_header;
 mod state;
 pub mod stats;
+mod store;
+
+pub use options::{EvictionPolicy, FormatOptions, OpenOptions};
+pub use store::Store;

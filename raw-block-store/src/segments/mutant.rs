@@ -27,6 +27,46 @@ mutants! {
     PayloadUnchecked,
     /// A flush does nothing.
     FlushDoesNothing,
+    /// Opening begins without a flush.
+    OpenedWithoutFlush,
+    /// The store is not marked open before it is changed.
+    NotMarkedOpen,
+    /// The copies of the superblock are written together.
+    SuperblockCopiesTogether,
+    /// The copies of the superblock are written in a fixed order.
+    SuperblockCopiesInFixedOrder,
+    /// Copies of the superblock are not flushed.
+    SuperblockNotFlushed,
+    /// A recovery allows changes before it has written a checkpoint.
+    NoCheckpointAfterRecovery,
+    /// After a recovery sequences go on from the highest one that was found.
+    SequencesGoOnFromHighest,
+    /// After a recovery sequences jump by one for every two blocks.
+    SequencesJumpTooShort,
+    /// A recovery does not scan segments that were opened after the checkpoint.
+    NewerSegmentsNotScanned,
+    /// A recovery finds nothing past the settled prefix of a segment.
+    OpenSegmentsNotScanned,
+    /// Entries that a scan finds count also at or below the covered sequence.
+    ScannedBelowCovered,
+    /// A recovery does not verify objects of keys that several entries claim.
+    ClaimsUnverified,
+    /// Of such objects only those are verified whose payloads are the first of their slots.
+    OnlyFirstPayloadVerified,
+    /// A recovery ignores tombstones.
+    TombstonesIgnored,
+    /// Objects that a scan finds count as verified.
+    ScannedTakenForVerified,
+    /// Slots of an older generation count.
+    SlotGenerationUnchecked,
+    /// A scan ends where a slot header is missing.
+    NoSearchForHeaders,
+    /// A scan finds only the first object of a slot.
+    OnlyFirstObjectOfSlotFound,
+    /// A scan begins past a slot in which the settled prefix ends.
+    HalfSettledSlotSkipped,
+    /// A recovery does not notice that the newest checkpoint is lost.
+    LostCheckpointUnnoticed,
     /// A put is acknowledged before the header of its segment is written.
     PutBeforeSegmentHeader,
     /// A put is acknowledged although the header of its segment failed.

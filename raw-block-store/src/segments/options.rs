@@ -1,7 +1,11 @@
-//! How a store is opened.
+//! How a store is laid out when it is formatted, and how it is opened.
+
+mod format;
 
 use std::fmt;
 use std::sync::Arc;
+
+pub use format::FormatOptions;
 
 use crate::{Progress, Verification};
 

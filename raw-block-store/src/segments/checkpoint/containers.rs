@@ -59,6 +59,11 @@ impl Containers {
         self.last_number
     }
 
+    /// Uses no number up to this one again: something on the device names it.
+    pub(crate) fn skip_to(&mut self, number: u64) {
+        self.last_number = self.last_number.max(number);
+    }
+
     /// The container of the committed checkpoint.
     pub(crate) fn committed_container(&self) -> usize {
         self.committed

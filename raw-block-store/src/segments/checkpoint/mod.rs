@@ -11,6 +11,7 @@
 
 mod commit;
 pub(crate) mod containers;
+pub(crate) mod find;
 mod pacer;
 mod records;
 mod tables;

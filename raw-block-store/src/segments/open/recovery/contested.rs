@@ -1,0 +1,189 @@
+//! Keys that several entries claim: payloads are verified from the newest entry down.
+
+use std::ops::Range;
+
+use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
+
+use super::claims::{Claims, sort_contested};
+use super::damages::{Damages, Unreadable};
+use super::plan::Segments;
+use crate::Error;
+use crate::error::Doing;
+use crate::segments::format::{Entry, Layout};
+use crate::segments::mutant::Mutant;
+use crate::segments::state::index::{Index, Located};
+
+/// Bytes of payloads that are read at once, unless one has more.
+const BATCH_LEN: usize = 8 << 20;
+/// Payloads that are read at once.
+const BATCH: usize = 512;
+
+/// Finds the newest intact object of each key with several claims, and corrects the index.
+///
+/// A payload that cannot be read counts as intact, so that a get reports the error and no older object comes back,
+/// unless older states are accepted.
+///
+/// # Errors
+/// [`Error::Device`].
+pub(super) fn resolve(
+    device: &Dispatcher,
+    layout: &Layout,
+    index: &Index,
+    claims: &mut Claims<'_>,
+    segments: &Segments<'_>,
+    damages: &mut Damages<'_>,
+) -> Result<(), Error> {
+    let is_named = |place| segments.is_named(place);
+    let mut contested = std::mem::take(&mut claims.contested);
+    sort_contested(&mut contested, &is_named);
+    // The claims of one key each that were not looked at.
+    let mut keys: Vec<Range<usize>> = Vec::new();
+    let mut first = 0;
+    for of_key in contested.chunk_by(|a, b| a.entry.key_hash == b.entry.key_hash) {
+        let deleted = claims.deleted_at(&of_key[0].entry.key_hash);
+        let counting = of_key.iter().take_while(|claim| claim.sequence() > deleted).count();
+        if counting > 0 {
+            keys.push(first..first + counting);
+        }
+        first += of_key.len();
+    }
+    let mut verifier = Verifier { device, layout, segments, buffer: AlignedBuf::default() };
+    while !keys.is_empty() {
+        // Neighbours on the device are read together.
+        keys.sort_unstable_by_key(|key| contested[key.start].place);
+        let newest: Vec<Located> = keys.iter().map(|key| contested[key.start]).collect();
+        let mut intact = vec![false; newest.len()];
+        verifier.verify(&newest, &mut intact, damages)?;
+        let mut next = Vec::new();
+        for ((mut key, claim), intact) in keys.into_iter().zip(&newest).zip(intact) {
+            if intact || Mutant::ClaimsUnverified.is_on() {
+                show(index, claim);
+                continue;
+            }
+            damages.objects += u64::from(is_named(claim.place));
+            key.start += 1;
+            if key.is_empty() {
+                hide(index, claim);
+            } else {
+                next.push(key);
+            }
+        }
+        keys = next;
+    }
+    Ok(())
+}
+
+/// Makes the index show exactly this object of a key, which is intact.
+fn show(index: &Index, claim: &Located) {
+    let shown = index.find(&claim.entry.key_hash);
+    if shown.is_none_or(|shown| !shown.is_same(claim)) {
+        hide(index, claim);
+        index.insert_recovered(claim, false);
+    }
+    index.set_verified(claim.place);
+}
+
+/// Makes the index show nothing for the key of this object.
+fn hide(index: &Index, claim: &Located) {
+    if let Some(shown) = index.find(&claim.entry.key_hash) {
+        index.remove(&shown, None);
+    }
+}
+
+/// Reads payloads in batches.
+struct Verifier<'a> {
+    device: &'a Dispatcher,
+    layout: &'a Layout,
+    segments: &'a Segments<'a>,
+    buffer: AlignedBuf,
+}
+
+impl Verifier<'_> {
+    /// Notes for each object whether its payload is intact.
+    fn verify(
+        &mut self,
+        objects: &[Located],
+        intact: &mut [bool],
+        damages: &mut Damages<'_>,
+    ) -> Result<(), Error> {
+        let mut rest = objects;
+        let mut done = 0;
+        while !rest.is_empty() {
+            let mut len = 0;
+            let count = rest
+                .iter()
+                .take(BATCH)
+                .take_while(|object| {
+                    let before = len;
+                    len += self.read_len(&object.entry);
+                    before == 0 || len <= BATCH_LEN
+                })
+                .count();
+            let (batch, left) = rest.split_at(count);
+            self.verify_batch(batch, &mut intact[done..done + count], damages)?;
+            done += count;
+            rest = left;
+        }
+        Ok(())
+    }
+
+    fn verify_batch(
+        &mut self,
+        objects: &[Located],
+        intact: &mut [bool],
+        damages: &mut Damages<'_>,
+    ) -> Result<(), Error> {
+        const VERIFY: &str = "verify objects";
+        let lens = objects.iter().map(|object| self.read_len(&object.entry));
+        let lens: Vec<usize> = lens.collect();
+        let total = lens.iter().sum();
+        if self.buffer.len() < total {
+            self.buffer = AlignedBuf::zeroed(total.max(BATCH_LEN)).doing(VERIFY)?;
+        }
+        let mut reads = Vec::with_capacity(objects.len());
+        let mut rest = &mut self.buffer[..];
+        for (object, &len) in objects.iter().zip(&lens) {
+            let (buffer, left) = rest.split_at_mut(len);
+            rest = left;
+            let offset = self.layout.block_offset(object.place.segment, object.entry.block.get());
+            reads.push(ReadAt::new(offset, buffer));
+        }
+        let results = self.device.read_buffers(&mut reads);
+        let mut start = 0;
+        for (((object, len), result), intact) in objects.iter().zip(lens).zip(results).zip(intact) {
+            let bytes = &self.buffer[start..start + len];
+            start += len;
+            *intact = match result {
+                Ok(()) => self.is_intact(object, bytes),
+                Err(error) if error.kind() == ErrorKind::Io => {
+                    let (segment, block) = (object.place.segment, object.entry.block.get());
+                    damages.note_unreadable("an object", &Unreadable { segment, block, error });
+                    !damages.accept_older()
+                }
+                Err(error) => return Err(error).doing(VERIFY),
+            };
+        }
+        Ok(())
+    }
+
+    /// How many bytes are read to verify an object: at least a block, because a payload without a block lies in the
+    /// header.
+    fn read_len(&self, entry: &Entry) -> usize {
+        let block_size = self.layout.block_size as usize;
+        (entry.payload_len.get() as usize).next_multiple_of(block_size).max(block_size)
+    }
+
+    fn is_intact(&self, object: &Located, bytes: &[u8]) -> bool {
+        let Located { place, entry } = object;
+        if entry.blocks_back.get() > 1 && Mutant::OnlyFirstPayloadVerified.is_on() {
+            return true;
+        }
+        let start = if entry.is_inline() { entry.inline_offset() } else { 0 };
+        let payload =
+            bytes.get(start..).and_then(|rest| rest.get(..entry.payload_len.get() as usize));
+        let generation = self.segments.generation(place.segment);
+        payload.is_some_and(|payload| {
+            entry.verify_payload(self.layout, place.segment, generation, payload).is_ok()
+        })
+    }
+}

@@ -1,0 +1,11 @@
+mod counting;
+mod image;
+mod losing;
+
+use image::{BLOCK, Image};
+
+use super::LeftAs;
+use crate::segments::state::index::Place;
+
+const ONE: &[u8] = &[1; BLOCK];
+const TWO: &[u8] = &[2; 2 * BLOCK];

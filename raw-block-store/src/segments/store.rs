@@ -1,0 +1,302 @@
+//! The store: making, opening and closing it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use raw_block_core::{Dispatcher, IoBackend, OpKind};
+
+use super::checkpoint;
+use super::format::{CONTAINERS, Layout, SuperblockState};
+use super::mutant::Mutant;
+use super::open::make;
+use super::open::recovery::{self, LeftAs, Recovered};
+use super::open::superblocks::{Found, Superblocks};
+use super::options::{FormatOptions, OpenOptions};
+use super::reclaim::Worker;
+use super::state::index::KeyHash;
+use super::state::space::{CheckpointPurpose, Shape, Space};
+use super::state::{StateParts, StoreState};
+use super::stats::StoreStats;
+use crate::Error;
+use crate::claim::Claim;
+use crate::error::Doing;
+use crate::hash::key_hash;
+
+/// What the store does when opening fails.
+const OPEN: &str = "open the store";
+
+/// Keyed objects of any size on one device.
+///
+/// All calls take `&self` and may come from several threads. Calls on batches are the primitive: objects of a batch
+/// are written next to each other.
+///
+/// What was put is durable after [`flush`](Store::flush). A store that is dropped without [`close`](Store::close) is
+/// recovered when it is opened again, as after a power cut.
+///
+/// A process that is forked inherits its parent's stores, but not their threads and devices. Calls there fail with
+/// [`ErrorKind::Forked`](raw_block_core::ErrorKind::Forked), and dropping or closing one leaves the parent's as it is.
+pub struct Store {
+    /// Ends before everything else.
+    worker: Option<Worker>,
+    pub(crate) state: Arc<StoreState>,
+    superblocks: Superblocks,
+    _claim: Claim,
+}
+
+impl Store {
+    /// Makes an empty store on a device, whose contents are lost.
+    ///
+    /// # Errors
+    /// - Unless `options.force` is set, [`Error::AlreadyAStore`] when there is one, also one that cannot be opened,
+    ///   and [`Error::Occupied`] when there is a file system or the like, or the device is a regular file with any
+    ///   byte that is not zero. Of a regular file the first 4 MiB and the last 2 MiB are read, and samples between.
+    /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
+    ///   are impossible.
+    /// - [`Error::Busy`] when a store on this backend is open.
+    /// - [`Error::Device`] when the device fails.
+    pub fn format(backend: Arc<dyn IoBackend>, options: &FormatOptions) -> Result<(), Error> {
+        let _claim = Claim::take(&backend)?;
+        make::make(Dispatcher::new(backend).doing("format")?, options)
+    }
+
+    /// Opens the store on a device, with default options. See [`open_with`](Self::open_with).
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub fn open(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        Self::open_with(backend, &OpenOptions::default())
+    }
+
+    /// Opens the store on a device. A store that was not closed is recovered first, which reads what was written since
+    /// the last checkpoint.
+    ///
+    /// Nothing is written before everything was checked; then the store is durably marked as open.
+    ///
+    /// # Errors
+    /// - [`Error::NotAStore`] when there is none, [`Error::UnusableStore`] when there is one that this software or
+    ///   this device cannot handle.
+    /// - [`Error::Busy`] when a store on this backend is open already.
+    /// - [`Error::CheckpointLost`] when its newest checkpoint is damaged, [`Error::Damaged`] when all are,
+    ///   [`Error::NewestLost`] when it was not closed and something cannot be read that may be newer than the
+    ///   checkpoint. See [`OpenOptions::accept_older_states`].
+    /// - [`Error::OutOfMemory`] when there is no memory for the index.
+    /// - [`Error::Device`] when the device fails.
+    pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
+        let claim = Claim::take(&backend)?;
+        let dispatcher = Dispatcher::new(backend).doing(OPEN)?;
+        dispatcher.check_accepted(OpKind::Write).doing(OPEN)?;
+        Self::open_on(claim, dispatcher, options)
+    }
+
+    /// Opens the store on a device read-only, also one that was opened by
+    /// [`open_device_read_only`](crate::open_device_read_only).
+    ///
+    /// Nothing is written, now or later, and nothing is flushed: the device is left as it is. Gets, lists
+    /// and scrubs find what a recovery would find; puts, deletes, checkpoints, flushes and
+    /// [`close`](Self::close) are refused. There is no need to close it.
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub fn open_read_only(
+        backend: Arc<dyn IoBackend>,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
+        let claim = Claim::take(&backend)?;
+        let dispatcher = Dispatcher::read_only(backend).doing(OPEN)?;
+        Self::open_on(claim, dispatcher, options)
+    }
+}
+
+impl Store {
+    fn open_on(claim: Claim, dispatcher: Dispatcher, options: &OpenOptions) -> Result<Self, Error> {
+        let writes = dispatcher.check_accepted(OpKind::Write).is_ok();
+        if writes && !Mutant::OpenedWithoutFlush.is_on() {
+            // A killed process may have left writes in the device's cache, on which what is found here rests.
+            dispatcher.flush().doing(OPEN)?;
+        }
+        let mut superblocks = find_store(&dispatcher, writes)?;
+        let layout = Layout::of(superblocks.current());
+        let shape = Shape::of(&layout);
+        let left =
+            LeftAs { clean: superblocks.clean_checkpoint(), named: superblocks.named_checkpoint() };
+        let recovered =
+            recovery::recover(&dispatcher, &layout, &shape, left, options.accept_older_states)?;
+        let Recovered { index, space, containers, clean, damaged } = recovered;
+        let space = Space::restore(shape, options.eviction, space);
+        let options = options.clone();
+        let parts = StateParts { dispatcher, layout, options, index, space, containers };
+        let state = Arc::new(StoreState::new(parts));
+        state.counters.failed_checks.add(damaged);
+        if writes && !Mutant::NotMarkedOpen.is_on() {
+            superblocks.mark(&state.dispatcher, SuperblockState::Open)?;
+        }
+        if writes && !clean && !Mutant::NoCheckpointAfterRecovery.is_on() {
+            checkpoint_after_recovery(&state)?;
+        }
+        tracing::info!(
+            device = state.device_name(),
+            objects = state.index.len(),
+            segments = state.layout.segment_count,
+            clean,
+            "a store was opened"
+        );
+        let worker = (writes && state.options.background).then(|| Worker::start(&state)).flatten();
+        Ok(Self { worker, state, superblocks, _claim: claim })
+    }
+
+    /// Makes durable every put and delete that was acknowledged before this call. Threads that wait for a
+    /// flush at the same time share one flush of the device.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; after a failed flush every later change is refused until the store is opened
+    /// again, because it is unknown what is durable.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.state.flush()
+    }
+
+    /// Writes a checkpoint now, concurrently with other calls.
+    ///
+    /// There is no need to call this: checkpoints are taken when space is needed, and when much was written. A
+    /// checkpoint makes the next recovery shorter.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; the store goes on with the checkpoint before.
+    pub fn checkpoint(&self) -> Result<(), Error> {
+        checkpoint::take(&self.state, CheckpointPurpose::Period)
+    }
+
+    /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening it
+    /// again needs no recovery.
+    ///
+    /// # Errors
+    /// [`Error::Device`]; the store is then recovered when it is opened again. Always, if it was opened read-only.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.state.check_process()?;
+        self.worker = None;
+        checkpoint::take(&self.state, CheckpointPurpose::Whole)?;
+        let checkpoint = self.state.with_space(|space| space.committed()).number;
+        self.superblocks.mark(&self.state.dispatcher, SuperblockState::Clean { checkpoint })?;
+        tracing::info!(device = self.state.device_name(), "a store was closed");
+        Ok(())
+    }
+
+    /// Whether there is an object with this key, as far as the index knows: the object itself is not
+    /// read. A damaged object counts as absent.
+    #[must_use]
+    pub fn contains(&self, key: &[u8]) -> bool {
+        let found = self.state.index.find(&self.hash(key));
+        found.is_some_and(|found| !self.state.index.is_damaged(found.place))
+    }
+
+    /// The state of the store and its counters as they are now.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        let state = &self.state;
+        let (usage, committed) = state.with_space(|space| (space.usage(), space.committed()));
+        let counters = &state.counters;
+        let checkpoint_latency = counters.checkpoint_latency.get();
+        StoreStats {
+            health: state.health.get(),
+            objects: state.index.len(),
+            payload_bytes: usage.payload_bytes,
+            bytes_left: usage.bytes_left,
+            segments: usage.segments,
+            free_segments: usage.free,
+            open_segments: usage.open,
+            full_segments: usage.full,
+            draining_segments: usage.draining,
+            bad_segments: usage.bad,
+            pinned_versions: usage.pinned_versions,
+            index_memory: state.index.memory() as u64,
+            checkpoint: committed.number,
+            puts: counters.puts.get(),
+            put_bytes: counters.put_bytes.get(),
+            hits: counters.hits.get(),
+            misses: counters.misses.get(),
+            failed_checks: counters.failed_checks.get(),
+            deletes: counters.deletes.get(),
+            evictions: counters.evictions.get(),
+            moves: counters.moves.get(),
+            moved_bytes: counters.moved_bytes.get(),
+            written_bytes: counters.written_bytes.get(),
+            repeated_writes: counters.repeated_writes.get(),
+            checkpoints: checkpoint_latency.count(),
+            failed_checkpoints: counters.failed_checkpoints.get(),
+            reclaims: counters.reclaims.get(),
+            waits_for_space: counters.waits_for_space.get(),
+            put_latency: counters.put_latency.get(),
+            get_latency: counters.get_latency.get(),
+            checkpoint_latency,
+        }
+    }
+
+    /// The device below.
+    #[must_use]
+    pub fn device(&self) -> &Dispatcher {
+        &self.state.dispatcher
+    }
+
+    /// The largest payload that fits, in bytes, whatever the key.
+    #[must_use]
+    pub fn max_payload(&self) -> u64 {
+        let shape = &self.state.shape;
+        u64::from(shape.largest_slot().saturating_sub(1)) * u64::from(shape.block_size)
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        key_hash(&self.state.layout.hash_key, key)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("device", &self.state.dispatcher)
+            .field("label", &self.superblocks.current().label())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The superblocks of the store on a device.
+fn find_store(dispatcher: &Dispatcher, writes: bool) -> Result<Superblocks, Error> {
+    let device = dispatcher.backend().device().to_owned();
+    let superblocks = match Superblocks::find(dispatcher)? {
+        Found::Store(found) => *found,
+        Found::Unusable(reason) => return Err(Error::UnusableStore { device, reason }),
+        Found::Nothing => {
+            let reason = "there is no superblock; format the device to make a store".into();
+            return Err(Error::NotAStore { device, reason });
+        }
+    };
+    let unknown = superblocks.current().unknown_read_only_features();
+    if writes && unknown != 0 {
+        let reason =
+            format!("it uses features {unknown:#x}, with which this software can only read it");
+        return Err(Error::UnusableStore { device, reason });
+    }
+    Ok(superblocks)
+}
+
+/// Writes the checkpoint that covers everything that a recovery found: before the first change, because a change may
+/// overwrite what an older checkpoint does not cover.
+///
+/// If no container but the committed one can be written, changes are refused until a checkpoint succeeds.
+fn checkpoint_after_recovery(state: &StoreState) -> Result<(), Error> {
+    let mut refused = None;
+    for _ in 0..CONTAINERS {
+        match checkpoint::take(state, CheckpointPurpose::Whole) {
+            Ok(()) => return Ok(()),
+            Err(Error::Device { error, .. }) => {
+                // After a failed flush, or a write with an unknown outcome, nothing may be written.
+                state.dispatcher.check_accepted(OpKind::Write).doing(OPEN)?;
+                refused = Some(error);
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    if let Some(error) = refused {
+        state.writes_refused(&error);
+    }
+    Ok(())
+}
