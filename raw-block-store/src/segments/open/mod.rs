@@ -3,3 +3,6 @@
 pub(crate) mod make;
 pub(crate) mod recovery;
 pub(crate) mod superblocks;
+
+#[cfg(test)]
+mod tests;
