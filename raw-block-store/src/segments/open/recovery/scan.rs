@@ -14,9 +14,6 @@ const BUFFERS_LEN: usize = 16 << 20;
 const LANES: usize = 32;
 /// The most bytes of one read.
 const MAX_READ_LEN: usize = 4 << 20;
-/// How far past the last slot a search for the next one goes, in bytes: no slot is allocated further past an
-/// incomplete one.
-const WINDOW_LEN: u64 = 32 << 20;
 /// A slot with this many blocks or fewer is followed by others in the same read.
 const SHORT_SLOT: u32 = 32;
 
@@ -174,11 +171,9 @@ impl Lane {
         Self { at, scan, found, next: 1, last_slot: 0, pending: Vec::new() }
     }
 
-    /// The last block at which the next slot can begin.
+    /// The last block at which the next slot can begin: no slot is allocated further past an incomplete one.
     fn limit(&self, layout: &Layout) -> u32 {
-        let window = WINDOW_LEN / u64::from(layout.block_size);
-        let limit = u64::from(self.found.end) + window;
-        u32::try_from(limit).unwrap_or(u32::MAX).min(layout.segment_blocks - 1)
+        self.found.end.saturating_add(layout.window()).min(layout.segment_blocks - 1)
     }
 
     fn is_done(&self, layout: &Layout) -> bool {
