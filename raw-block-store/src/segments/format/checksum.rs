@@ -79,11 +79,13 @@ impl core::fmt::Debug for PayloadHasher {
     }
 }
 
-/// Keyed hash of the bytes of a slot header, seeded with the secret of the store.
+/// Keyed hash of the bytes of a slot header that follow it: XXH3-64, seeded with the secret of the store and the
+/// identity of the member.
 ///
 /// The secret never leaves the store, so a payload cannot contain a header that passes it, but for one that
 /// was copied from this member. Such a header carries another place or another generation.
-pub(super) fn header_hash(layout: &Layout, bytes: &[u8]) -> u64 {
+#[must_use]
+pub fn header_hash(layout: &Layout, bytes: &[u8]) -> u64 {
     let mut secret = [0; 32];
     secret[..16].copy_from_slice(&layout.hash_key);
     secret[16..].copy_from_slice(&layout.member);

@@ -38,10 +38,12 @@ mod slot_header;
 mod slot_view;
 mod superblock;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 
 pub use checkpoint::{BodyBlock, CheckpointHeader};
-pub use checksum::{PayloadHasher, PayloadPlace, payload_checksum};
+pub use checksum::{PayloadHasher, PayloadPlace, header_hash, payload_checksum};
 pub use entry::{Entry, KeyHash};
 pub use layout::{
     CONTAINERS, Layout, MAX_SEGMENT_BLOCKS, MAX_SEGMENT_COUNT, MIN_SEGMENT_BLOCKS,
