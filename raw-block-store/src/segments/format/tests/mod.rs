@@ -62,7 +62,7 @@ fn forge_slot(block: &mut [u8], layout: &Layout, at: usize, bytes: &[u8]) {
     block[at..at + bytes.len()].copy_from_slice(bytes);
     let len = u32::from_le_bytes(block[68..72].try_into().unwrap()) as usize;
     if let Some(hashed) = block.get(40..len) {
-        let hash = checksum::header_hash(layout, hashed).to_le_bytes();
+        let hash = header_hash(layout, hashed).to_le_bytes();
         block[32..40].copy_from_slice(&hash);
     }
     seal(&mut block[..SLOT_HEADER_LEN]);
