@@ -196,6 +196,11 @@ pub fn simulate() {
     SIMULATES.store(true, Ordering::SeqCst);
 }
 
+/// A limit, which is smaller in simulations.
+pub(crate) fn limit(usual: usize, simulated: usize) -> usize {
+    if simulates() { simulated } else { usual }
+}
+
 pub(crate) fn simulates() -> bool {
     cfg!(feature = "faults") && SIMULATES.load(Ordering::Relaxed)
 }

@@ -10,11 +10,13 @@ use super::plan::Segments;
 use crate::Error;
 use crate::error::Doing;
 use crate::segments::format::{Entry, Layout};
-use crate::segments::mutant::Mutant;
+use crate::segments::mutant::{self, Mutant};
 use crate::segments::state::index::{Index, Located};
 
 /// Bytes of payloads that are read at once, unless one has more.
-const BATCH_LEN: usize = 8 << 20;
+fn batch_len() -> usize {
+    mutant::limit(8 << 20, 16 << 10)
+}
 /// Payloads that are read at once.
 const BATCH: usize = 512;
 
@@ -116,7 +118,7 @@ impl Verifier<'_> {
                 .take_while(|object| {
                     let before = len;
                     len += self.read_len(&object.entry);
-                    before == 0 || len <= BATCH_LEN
+                    before == 0 || len <= batch_len()
                 })
                 .count();
             let (batch, left) = rest.split_at(count);
@@ -138,7 +140,7 @@ impl Verifier<'_> {
         let lens: Vec<usize> = lens.collect();
         let total = lens.iter().sum();
         if self.buffer.len() < total {
-            self.buffer = AlignedBuf::zeroed(total.max(BATCH_LEN)).doing(VERIFY)?;
+            self.buffer = AlignedBuf::zeroed(total.max(batch_len())).doing(VERIFY)?;
         }
         let mut reads = Vec::with_capacity(objects.len());
         let mut rest = &mut self.buffer[..];

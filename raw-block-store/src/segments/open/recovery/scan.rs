@@ -6,14 +6,23 @@ use super::damages::{Unreadable, is_readable};
 use crate::Error;
 use crate::error::Doing;
 use crate::segments::format::{Layout, SlotHeader, SlotView};
-use crate::segments::mutant::Mutant;
+use crate::segments::mutant::{self, Mutant};
 
 /// Bytes of all buffers.
-const BUFFERS_LEN: usize = 16 << 20;
+fn buffers_len() -> usize {
+    mutant::limit(16 << 20, 64 << 10)
+}
+
 /// Segments that are scanned at once, so that the device has several reads.
-const LANES: usize = 32;
+fn max_lanes() -> usize {
+    mutant::limit(32, 3)
+}
+
 /// The most bytes of one read.
-const MAX_READ_LEN: usize = 4 << 20;
+fn max_read_len() -> usize {
+    mutant::limit(4 << 20, 8 << 10)
+}
+
 /// A slot with this many blocks or fewer is followed by others in the same read.
 const SHORT_SLOT: u32 = 32;
 
@@ -77,7 +86,7 @@ pub(super) fn scan(
     let mut lanes: Vec<Lane> = Vec::new();
     let mut buffer = AlignedBuf::default();
     loop {
-        while lanes.len() < LANES
+        while lanes.len() < max_lanes()
             && let Some((at, scan)) = waiting.next()
         {
             lanes.push(Lane::new(at, scan.clone()));
@@ -86,9 +95,9 @@ pub(super) fn scan(
             return Ok(results);
         }
         if buffer.is_empty() {
-            buffer = AlignedBuf::zeroed(BUFFERS_LEN).doing(SCAN)?;
+            buffer = AlignedBuf::zeroed(buffers_len()).doing(SCAN)?;
         }
-        let most = (BUFFERS_LEN / lanes.len()).min(MAX_READ_LEN) / layout.block_size as usize;
+        let most = (buffers_len() / lanes.len()).min(max_read_len()) / layout.block_size as usize;
         let most = u32::try_from(most.max(1)).unwrap_or(u32::MAX);
         let blocks: Vec<u32> = lanes.iter().map(|lane| lane.blocks_to_read(layout, most)).collect();
         let readable = read(device, layout, &lanes, &blocks, &mut buffer)?;

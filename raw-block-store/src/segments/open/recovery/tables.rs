@@ -6,9 +6,12 @@ use super::damages::{Damages, Unreadable, is_readable};
 use crate::Error;
 use crate::error::Doing;
 use crate::segments::format::{Entry, Layout, TableBlock, TableId};
+use crate::segments::mutant;
 
 /// Bytes of tables that are read at once, unless one has more.
-const BATCH_LEN: usize = 8 << 20;
+fn max_batch_len() -> usize {
+    mutant::limit(8 << 20, 16 << 10)
+}
 /// Tables that are read at once.
 const BATCH: usize = 128;
 /// What the store does when reading fails.
@@ -51,7 +54,7 @@ pub(super) fn read(
         let total: usize = batch.iter().map(|table| table.len(layout)).sum();
         if buffer.len() < total {
             let all: usize = tables.iter().map(|table| table.len(layout)).sum();
-            buffer = AlignedBuf::zeroed(total.max(all.min(BATCH_LEN))).doing(READ)?;
+            buffer = AlignedBuf::zeroed(total.max(all.min(max_batch_len()))).doing(READ)?;
         }
         let mut reads = Vec::with_capacity(batch.len());
         let mut unused = &mut buffer[..];
@@ -85,7 +88,7 @@ fn batch_len(layout: &Layout, tables: &[Table]) -> usize {
     let fits = |table: &&Table| {
         let before = total;
         total += table.len(layout);
-        before == 0 || total <= BATCH_LEN
+        before == 0 || total <= max_batch_len()
     };
     tables.iter().take(BATCH).take_while(fits).count()
 }

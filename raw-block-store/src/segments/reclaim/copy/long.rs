@@ -1,7 +1,7 @@
 //! Copying one long object in parts.
 
 use super::source::Fate;
-use super::{Copied, Copier, Copying, GROUP_LEN, memory};
+use super::{Copied, Copier, Copying, group_len, memory};
 use crate::Error;
 use crate::segments::format::{PayloadHasher, SlotHeader, SlotObject};
 use crate::segments::state::space::Slot;
@@ -38,7 +38,7 @@ pub(super) fn copy(copier: &Copier<'_>, slot: &Slot, copies: &mut [Copied]) -> R
         return Ok(());
     };
 
-    let mut buffer = memory(GROUP_LEN)?;
+    let mut buffer = memory(group_len())?;
     let mut fate = Fate::Move;
     let mut checksum = 0;
     for attempt in 1..=ATTEMPTS {

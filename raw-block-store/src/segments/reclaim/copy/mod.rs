@@ -9,6 +9,7 @@ use source::{Fate, Source};
 
 use crate::Error;
 use crate::segments::format::{Entry, PayloadPlace, SlotHeader, SlotObject, SlotPlace};
+use crate::segments::mutant;
 use crate::segments::placement::Placement;
 use crate::segments::segment_header;
 use crate::segments::state::StoreState;
@@ -16,7 +17,9 @@ use crate::segments::state::policy::Candidate;
 use crate::segments::state::space::{Allocated, Allocation, Slot, Stream};
 
 /// Bytes of slots that are copied at once. A longer slot is copied in parts of this length.
-const GROUP_LEN: usize = 4 << 20;
+fn group_len() -> usize {
+    mutant::limit(4 << 20, 8 << 10)
+}
 
 /// What became of the copy of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ pub(super) fn copy(state: &StoreState, objects: &[Candidate], allocation: &Alloc
     while !rest.is_empty() {
         let (now, later) = rest.split_at(copier.group_len(rest));
         let copied = match now {
-            [long] if copier.bytes(long) > GROUP_LEN => long::copy(&copier, long, &mut copies.of),
+            [long] if copier.bytes(long) > group_len() => long::copy(&copier, long, &mut copies.of),
             group => group::copy(&copier, group, &mut copies.of),
         };
         if let Err(error) = copied {
@@ -108,7 +111,7 @@ impl<'a> Copier<'a> {
         let mut len = 0;
         let fits = |slot: &&Slot| {
             len += self.bytes(slot);
-            len <= GROUP_LEN
+            len <= group_len()
         };
         slots.iter().take_while(fits).count().max(1)
     }
