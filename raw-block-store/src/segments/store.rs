@@ -119,9 +119,9 @@ impl Store {
         let shape = Shape::of(&layout);
         let left =
             LeftAs { clean: superblocks.clean_checkpoint(), named: superblocks.named_checkpoint() };
-        let recovered =
-            recovery::recover(&dispatcher, &layout, &shape, left, options.accept_older_states)?;
-        let Recovered { index, space, containers, clean, damaged } = recovered;
+        let recovered = recovery::recover(&dispatcher, &layout, &shape, left, options)?;
+        let Recovered { index, space, containers, clean, damaged, unreadable_containers } =
+            recovered;
         let space = Space::restore(shape, options.eviction, space);
         let options = options.clone();
         let parts = StateParts { dispatcher, layout, options, index, space, containers };
@@ -130,8 +130,10 @@ impl Store {
         if writes && !Mutant::NotMarkedOpen.is_on() {
             superblocks.mark(&state.dispatcher, SuperblockState::Open)?;
         }
-        if writes && !clean && !Mutant::NoCheckpointAfterRecovery.is_on() {
-            checkpoint_after_recovery(&state)?;
+        let is_needed = !clean && !Mutant::NoCheckpointAfterRecovery.is_on();
+        // With fewer than two containers no change is accepted: this finds out whether there are.
+        if writes && (is_needed || CONTAINERS - unreadable_containers < 2) {
+            checkpoint_after_opening(&state)?;
         }
         tracing::info!(
             device = state.device_name(),
@@ -278,11 +280,11 @@ fn find_store(dispatcher: &Dispatcher, writes: bool) -> Result<Superblocks, Erro
     Ok(superblocks)
 }
 
-/// Writes the checkpoint that covers everything that a recovery found: before the first change, because a change may
+/// Writes a checkpoint that covers everything that a recovery found: before the first change, because a change may
 /// overwrite what an older checkpoint does not cover.
 ///
 /// If no container but the committed one can be written, changes are refused until a checkpoint succeeds.
-fn checkpoint_after_recovery(state: &StoreState) -> Result<(), Error> {
+fn checkpoint_after_opening(state: &StoreState) -> Result<(), Error> {
     let mut refused = None;
     for _ in 0..CONTAINERS {
         match checkpoint::take(state, CheckpointPurpose::Whole) {

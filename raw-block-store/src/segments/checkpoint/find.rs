@@ -9,7 +9,7 @@ use crate::segments::format::{CONTAINERS, CheckpointHeader, Layout, RecordReader
 use crate::segments::state::index::Place;
 
 /// Bytes of a body that are read at once.
-const PIECE_LEN: u64 = 4 << 20;
+const PIECE_LEN: usize = 4 << 20;
 /// What the store does when reading fails.
 const READ: &str = "read a checkpoint";
 
@@ -20,6 +20,8 @@ pub(crate) struct FoundCheckpoints {
     pub(crate) containers: Containers,
     /// The highest number of a checkpoint that has a valid header and a damaged body; 0 if there is none.
     pub(crate) broken: u64,
+    /// Containers whose header cannot be read.
+    pub(crate) unreadable: usize,
 }
 
 /// A checkpoint as it was found, with its records in memory.
@@ -82,11 +84,12 @@ impl Checkpoint {
         let bytes = header.body_len.get();
         let words = usize::try_from(bytes / size_of::<u64>() as u64).unwrap_or(usize::MAX);
         live.try_reserve(words).map_err(|_| Error::OutOfMemory { what: "a checkpoint", bytes })?;
-        let per_piece = PIECE_LEN / u64::from(layout.block_size);
+        let per_piece = PIECE_LEN / block_size;
         let mut piece = AlignedBuf::default();
         let mut offset = layout.container_offset[container] + u64::from(layout.block_size);
         while reader.blocks_left() > 0 {
-            let len = reader.blocks_left().min(per_piece) as usize * block_size;
+            let blocks = usize::try_from(reader.blocks_left()).unwrap_or(usize::MAX);
+            let len = blocks.min(per_piece) * block_size;
             if piece.is_empty() {
                 piece = AlignedBuf::zeroed(len).doing(READ)?;
             }
@@ -127,7 +130,7 @@ pub(crate) fn find(
     layout: &Layout,
     preferred: Option<u64>,
 ) -> Result<FoundCheckpoints, Error> {
-    let (mut headers, numbers, mut failure) = read_headers(device, layout)?;
+    let Headers { mut headers, numbers, unreadable, mut failure } = read_headers(device, layout)?;
     headers.sort_by_key(|(_, header)| {
         let number = header.number.get();
         std::cmp::Reverse((Some(number) == preferred, number))
@@ -137,7 +140,7 @@ pub(crate) fn find(
         match Checkpoint::read(device, layout, header, *container) {
             Ok(checkpoint) => {
                 let containers = Containers::new(*container, numbers);
-                return Ok(FoundCheckpoints { checkpoint, containers, broken });
+                return Ok(FoundCheckpoints { checkpoint, containers, broken, unreadable });
             }
             Err(error @ (Error::Damaged { .. } | Error::Device { .. })) if is_damage(&error) => {
                 let number = header.number.get();
@@ -163,9 +166,17 @@ fn is_damage(error: &Error) -> bool {
     }
 }
 
-/// The valid headers with their containers, what [`Containers::new`] is told of each container, and why a header is
-/// not valid.
-type Headers = (Vec<(usize, CheckpointHeader)>, [u64; CONTAINERS], Option<Error>);
+/// The headers of all containers.
+#[derive(Default)]
+struct Headers {
+    /// Those that are valid, with their containers.
+    headers: Vec<(usize, CheckpointHeader)>,
+    /// For [`Containers::new`].
+    numbers: [u64; CONTAINERS],
+    unreadable: usize,
+    /// Why one of the others is not valid.
+    failure: Option<Error>,
+}
 
 fn read_headers(device: &Dispatcher, layout: &Layout) -> Result<Headers, Error> {
     let block_size = layout.block_size as usize;
@@ -177,9 +188,7 @@ fn read_headers(device: &Dispatcher, layout: &Layout) -> Result<Headers, Error> 
         .map(|(offset, block)| ReadAt::new(offset, block))
         .collect();
     let results = device.read_buffers(&mut reads);
-    let mut headers = Vec::new();
-    let mut numbers = [0; CONTAINERS];
-    let mut failure = None;
+    let mut found = Headers::default();
     let blocks = blocks.chunks_exact(block_size);
     for (container, (block, result)) in blocks.zip(results).enumerate() {
         if let Err(error) = result {
@@ -189,20 +198,21 @@ fn read_headers(device: &Dispatcher, layout: &Layout) -> Result<Headers, Error> 
             let device = device.backend().device();
             tracing::warn!(device, container, %error, "the header of a checkpoint cannot be read");
             // It may be that of an old checkpoint.
-            numbers[container] = 1;
-            failure = Some(Error::Device { doing: READ, error });
+            found.numbers[container] = 1;
+            found.unreadable += 1;
+            found.failure = Some(Error::Device { doing: READ, error });
             continue;
         }
         match CheckpointHeader::read(block, layout) {
             Ok(header) => {
-                numbers[container] = header.number.get();
-                headers.push((container, *header));
+                found.numbers[container] = header.number.get();
+                found.headers.push((container, *header));
             }
             Err(damage) => {
                 let (structure, offset) = ("the header of a checkpoint", offsets[container]);
-                failure.get_or_insert(Error::Damaged { structure, offset, damage });
+                found.failure.get_or_insert(Error::Damaged { structure, offset, damage });
             }
         }
     }
-    Ok((headers, numbers, failure))
+    Ok(found)
 }

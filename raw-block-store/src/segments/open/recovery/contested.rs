@@ -37,7 +37,7 @@ pub(super) fn resolve(
 ) -> Result<(), Error> {
     let is_named = |place| segments.is_named(place);
     let mut contested = std::mem::take(&mut claims.contested);
-    sort_contested(&mut contested, &is_named);
+    sort_contested(&mut contested, is_named);
     // The claims of one key each that were not looked at.
     let mut keys: Vec<Range<usize>> = Vec::new();
     let mut first = 0;
@@ -54,12 +54,14 @@ pub(super) fn resolve(
         // Neighbours on the device are read together.
         keys.sort_unstable_by_key(|key| contested[key.start].place);
         let newest: Vec<Located> = keys.iter().map(|key| contested[key.start]).collect();
-        let mut intact = vec![false; newest.len()];
-        verifier.verify(&newest, &mut intact, damages)?;
+        let mut verdicts = Vec::with_capacity(newest.len());
+        verifier.verify(&newest, &mut verdicts, damages)?;
         let mut next = Vec::new();
-        for ((mut key, claim), intact) in keys.into_iter().zip(&newest).zip(intact) {
-            if intact || Mutant::ClaimsUnverified.is_on() {
-                show(index, claim);
+        for ((mut key, claim), verdict) in keys.into_iter().zip(&newest).zip(verdicts) {
+            let counts = verdict == Verdict::Intact
+                || verdict == Verdict::Unreadable && !damages.accept_older();
+            if counts || Mutant::ClaimsUnverified.is_on() {
+                show(index, claim, verdict == Verdict::Intact);
                 continue;
             }
             damages.objects += u64::from(is_named(claim.place));
@@ -75,14 +77,24 @@ pub(super) fn resolve(
     Ok(())
 }
 
-/// Makes the index show exactly this object of a key, which is intact.
-fn show(index: &Index, claim: &Located) {
+/// What is known of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Intact,
+    Damaged,
+    Unreadable,
+}
+
+/// Makes the index show exactly this object of a key.
+fn show(index: &Index, claim: &Located, is_verified: bool) {
     let shown = index.find(&claim.entry.key_hash);
     if shown.is_none_or(|shown| !shown.is_same(claim)) {
         hide(index, claim);
-        index.insert_recovered(claim, false);
+        index.insert_recovered(claim, true);
     }
-    index.set_verified(claim.place);
+    if is_verified {
+        index.set_verified(claim.place);
+    }
 }
 
 /// Makes the index show nothing for the key of this object.
@@ -101,15 +113,14 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    /// Notes for each object whether its payload is intact.
+    /// Appends what is known of the payload of each object.
     fn verify(
         &mut self,
         objects: &[Located],
-        intact: &mut [bool],
+        verdicts: &mut Vec<Verdict>,
         damages: &mut Damages<'_>,
     ) -> Result<(), Error> {
         let mut rest = objects;
-        let mut done = 0;
         while !rest.is_empty() {
             let mut len = 0;
             let count = rest
@@ -122,8 +133,7 @@ impl Verifier<'_> {
                 })
                 .count();
             let (batch, left) = rest.split_at(count);
-            self.verify_batch(batch, &mut intact[done..done + count], damages)?;
-            done += count;
+            self.verify_batch(batch, verdicts, damages)?;
             rest = left;
         }
         Ok(())
@@ -132,7 +142,7 @@ impl Verifier<'_> {
     fn verify_batch(
         &mut self,
         objects: &[Located],
-        intact: &mut [bool],
+        verdicts: &mut Vec<Verdict>,
         damages: &mut Damages<'_>,
     ) -> Result<(), Error> {
         const VERIFY: &str = "verify objects";
@@ -152,18 +162,19 @@ impl Verifier<'_> {
         }
         let results = self.device.read_buffers(&mut reads);
         let mut start = 0;
-        for (((object, len), result), intact) in objects.iter().zip(lens).zip(results).zip(intact) {
+        for ((object, len), result) in objects.iter().zip(lens).zip(results) {
             let bytes = &self.buffer[start..start + len];
             start += len;
-            *intact = match result {
-                Ok(()) => self.is_intact(object, bytes),
+            verdicts.push(match result {
+                Ok(()) if self.is_intact(object, bytes) => Verdict::Intact,
+                Ok(()) => Verdict::Damaged,
                 Err(error) if error.kind() == ErrorKind::Io => {
                     let (segment, block) = (object.place.segment, object.entry.block.get());
                     damages.note_unreadable("an object", &Unreadable { segment, block, error });
-                    !damages.accept_older()
+                    Verdict::Unreadable
                 }
                 Err(error) => return Err(error).doing(VERIFY),
-            };
+            });
         }
         Ok(())
     }

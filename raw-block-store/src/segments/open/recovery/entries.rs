@@ -7,6 +7,7 @@ use super::damages::{Damages, Unreadable};
 use super::headers::{Header, Unusable};
 use super::plan::Segments;
 use super::scan::{self, Scan, Scanned};
+use super::steps::Steps;
 use super::tables::{self, Table};
 use super::tombstones;
 use crate::Error;
@@ -26,6 +27,7 @@ pub(super) struct Entries<'a> {
     pub(super) tombstones: Vec<Located>,
     /// Those whose keys are not read yet, because a table names them.
     unread_tombstones: Vec<Located>,
+    steps: Steps<'a>,
     /// Whether a slot tells of a checkpoint that is newer than the one that was found.
     pub(super) newer_checkpoint: bool,
 }
@@ -36,6 +38,7 @@ impl<'a> Entries<'a> {
         layout: &'a Layout,
         segments: Segments<'a>,
         index: &'a Index,
+        steps: Steps<'a>,
     ) -> Self {
         Self {
             device,
@@ -45,6 +48,7 @@ impl<'a> Entries<'a> {
             claims: Claims::new(index),
             tombstones: Vec::new(),
             unread_tombstones: Vec::new(),
+            steps,
             newer_checkpoint: false,
         }
     }
@@ -60,6 +64,7 @@ impl<'a> Entries<'a> {
         self.scan(damages)?;
         self.read_tombstones(damages)?;
         self.claims.finish();
+        self.steps.end();
         for (number, known) in self.segments.iter().filter(|(_, known)| known.used) {
             let named = self.segments.named_in(number);
             damages.note_lost(number, named.saturating_sub(known.found.named));
@@ -136,6 +141,7 @@ impl<'a> Entries<'a> {
                 }
             }
             self.segments.get_mut(segment).found.entries = entries;
+            self.steps.one();
             Ok(())
         })
     }
@@ -168,6 +174,7 @@ impl<'a> Entries<'a> {
         scanned: &Scanned,
         damages: &mut Damages<'_>,
     ) -> Result<(), Error> {
+        self.steps.one();
         self.newer_checkpoint |= scanned.newer;
         let named = self.segments.named_in(scan.segment);
         let is_complete = self.segments.is_complete(scan.segment);

@@ -51,15 +51,14 @@ pub(super) fn read(device: &Dispatcher, layout: &Layout) -> Result<Vec<Header>, 
     let mut blocks =
         AlignedBuf::zeroed(at_once * block_size).doing("read the headers of segments")?;
     let mut headers = Vec::with_capacity(layout.segment_count as usize);
-    while headers.len() < layout.segment_count as usize {
-        let first = headers.len() as u32;
+    for first in (0..layout.segment_count).step_by(BATCH) {
         let mut reads: Vec<_> = (first..layout.segment_count)
             .zip(blocks.chunks_exact_mut(block_size))
             .map(|(segment, block)| ReadAt::new(layout.segment_offset(segment), block))
             .collect();
         let results = device.read_buffers(&mut reads);
         drop(reads);
-        let blocks = (first..).zip(blocks.chunks_exact(block_size));
+        let blocks = (first..layout.segment_count).zip(blocks.chunks_exact(block_size));
         for ((segment, block), result) in blocks.zip(results) {
             headers.push(match is_readable(result)? {
                 Ok(()) => header(layout, segment, block),

@@ -7,6 +7,7 @@ mod entries;
 mod headers;
 mod plan;
 mod scan;
+mod steps;
 mod tables;
 mod tombstones;
 
@@ -17,12 +18,14 @@ use crate::segments::checkpoint::containers::Containers;
 use crate::segments::checkpoint::find::{self, Checkpoint, FoundCheckpoints};
 use crate::segments::format::Layout;
 use crate::segments::mutant::Mutant;
+use crate::segments::options::OpenOptions;
 use crate::segments::state::index::{Index, Located, Place};
 use crate::segments::state::space::{Committed, Restored, RestoredSegment, Shape};
 use damages::Damages;
 use entries::Entries;
 use headers::Header;
 use plan::{Known, Segments};
+use steps::Steps;
 
 /// What a device holds.
 pub(crate) struct Recovered {
@@ -34,6 +37,8 @@ pub(crate) struct Recovered {
     pub(crate) clean: bool,
     /// Objects that are lost.
     pub(crate) damaged: u64,
+    /// Containers of checkpoints that cannot be read.
+    pub(crate) unreadable_containers: usize,
 }
 
 /// What the superblock says of how the store was left.
@@ -48,7 +53,7 @@ pub(crate) struct LeftAs {
 /// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed; otherwise from the
 /// newest checkpoint and everything newer.
 ///
-/// With `accept_older`, an older checkpoint takes the place of one that is lost, and blocks that cannot be read are
+/// With [`OpenOptions::accept_older_states`], an older checkpoint takes the place of one that is lost, and blocks that cannot be read are
 /// left out.
 ///
 /// # Errors
@@ -60,9 +65,10 @@ pub(crate) fn recover(
     layout: &Layout,
     shape: &Shape,
     left: LeftAs,
-    accept_older: bool,
+    options: &OpenOptions,
 ) -> Result<Recovered, Error> {
-    let FoundCheckpoints { checkpoint, mut containers, broken } =
+    let accept_older = options.accept_older_states;
+    let FoundCheckpoints { checkpoint, mut containers, broken, unreadable } =
         find::find(device, layout, left.clean)?;
     let clean = left.clean == Some(checkpoint.number);
     tracing::info!(
@@ -80,7 +86,8 @@ pub(crate) fn recover(
     let segments = Segments::new(&checkpoint, &headers, clean);
     let index = Index::new(layout.segment_count);
     index.reserve(checkpoint.named_entries());
-    let mut entries = Entries::new(device, layout, segments, &index);
+    let steps = Steps::new(options.recovery_progress.as_deref().filter(|_| !clean), layout);
+    let mut entries = Entries::new(device, layout, segments, &index, steps);
     entries.read(&headers, &mut damages)?;
     if entries.newer_checkpoint {
         containers.skip_to(newest.check(checkpoint.number + 1)?);
@@ -103,7 +110,14 @@ pub(crate) fn recover(
         committed: Committed { number: checkpoint.number, covered: checkpoint.covered },
         next_sequence,
     };
-    Ok(Recovered { damaged: damages.objects, index, space, containers, clean })
+    Ok(Recovered {
+        index,
+        space,
+        containers,
+        clean,
+        damaged: damages.objects,
+        unreadable_containers: unreadable,
+    })
 }
 
 /// Notices that the newest checkpoint is lost.
@@ -171,7 +185,8 @@ fn restored(
         next_block: known.next_block.max(known.found.end),
         // The next checkpoint covers everything that was found.
         highest: next_sequence - 1,
-        table: known.table,
+        // It lacks what was found past it.
+        table: if clean || known.is_settled() { known.table } else { 0 },
         bad: known.bad,
         ..RestoredSegment::default()
     };

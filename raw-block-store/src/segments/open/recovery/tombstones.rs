@@ -51,7 +51,7 @@ pub(super) fn read(
                     each(entry.sequence.get(), view.tombstones().unwrap_or(&[]));
                 }
                 Ok(_) => {
-                    damages.note_damage("a tombstone", segment, block, &"another slot is there")
+                    damages.note_damage("a tombstone", segment, block, &"another slot is there");
                 }
                 Err(damage) => damages.note_damage("a tombstone", segment, block, &damage),
             }

@@ -11,6 +11,7 @@ use crate::segments::format::{
     Stream, TableBlock, TableId, payload_checksum,
 };
 use crate::segments::open::recovery::{LeftAs, Recovered, recover};
+use crate::segments::options::OpenOptions;
 use crate::segments::state::space::Shape;
 
 pub(super) const BLOCK: usize = 512;
@@ -181,7 +182,8 @@ impl Image {
 
     pub(super) fn recover_as(&self, left: LeftAs, accept: bool) -> Result<Recovered, Error> {
         let dispatcher = Dispatcher::new(self.device.backend()).unwrap();
-        recover(&dispatcher, &self.layout, &Shape::of(&self.layout), left, accept)
+        let options = OpenOptions { accept_older_states: accept, ..OpenOptions::default() };
+        recover(&dispatcher, &self.layout, &Shape::of(&self.layout), left, &options)
     }
 
     /// The sequence of the object that a recovery finds for a key.
