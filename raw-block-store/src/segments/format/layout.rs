@@ -57,6 +57,7 @@ const SHARED_SLOT_LEN: u32 = 4 << 20;
 /// How far past the lowest incomplete slot of a segment another one may begin, in bytes.
 const WINDOW_LEN: u32 = 32 << 20;
 
+#[expect(clippy::cast_possible_truncation, reason = "the lengths of structures are short")]
 impl Layout {
     /// The most blocks that the payloads of objects in one slot have together.
     #[must_use]

@@ -76,7 +76,8 @@ impl SlotHeader {
         block[at..at + inline.len()].copy_from_slice(inline);
         clear(&mut block[at + inline.len()..]);
 
-        let header = Self::new(layout, place, OBJECTS, number(count as u64)?, at as u32, 0);
+        let header =
+            Self::new(layout, place, OBJECTS, number(count as u64)?, number(at as u64)?, 0);
         header.finish(block, layout)
     }
 

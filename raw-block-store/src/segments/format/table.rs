@@ -10,7 +10,7 @@ use super::entry::{Entry, check_generation};
 use super::layout::Layout;
 use super::order::Order;
 use super::sizes::TABLE_HEADER_LEN;
-use crate::format::damage::{ensure, ensure_zero};
+use crate::format::damage::{ensure, ensure_zero, number};
 use crate::format::limits::check_checkpoint;
 use crate::format::preamble::{Kind, Preamble, seal};
 use crate::format::{Damage, EncodeError};
@@ -116,13 +116,14 @@ impl TableBlock {
         let entries = Self::entries_mut(block, layout, table, index)?;
         check_entries(entries, layout, table).map_err(EncodeError::Invalid)?;
         let end = TABLE_HEADER_LEN + size_of_val(entries);
+        let count: u32 = number(entries.len() as u64)?;
         let prefix = Self {
             preamble: Preamble::new(&KIND, &layout.member),
             generation: table.generation.into(),
             checkpoint: table.checkpoint.into(),
             index: index.into(),
             blocks: layout.table_blocks(table.entries).into(),
-            count: (table.numbers(layout, index).len() as u32).into(),
+            count: count.into(),
             reserved: [0; 4],
         };
         block[..TABLE_HEADER_LEN].copy_from_slice(prefix.as_bytes());
@@ -181,9 +182,9 @@ fn check_entries(entries: &[Entry], layout: &Layout, table: &TableId) -> Result<
             continue;
         }
         if entry.is_tombstone() {
-            entry.check_tombstone()?
+            entry.check_tombstone()?;
         } else {
-            entry.check_object(layout)?
+            entry.check_object(layout)?;
         }
         order.claim(entry)?;
     }

@@ -1,5 +1,7 @@
 //! Tests of the format, one file for each structure.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+
 mod checkpoint;
 mod layout;
 mod segment_header;

@@ -1,0 +1,114 @@
+//! Makes the seeds of the targets of the store on segments, in `seeds/`:
+//! `cargo run --example segments_seeds`, in `fuzz/`. To be run again when the format changes.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use raw_block_fuzz::segments::layout;
+use raw_block_store::format::EncodeError;
+use raw_block_store::segments::format::{
+    BodyBlock, CheckpointHeader, Entry, Layout, RecordWriter, SegmentFields, SegmentHeader,
+    SegmentRecord, SlotHeader, SlotObject, SlotPlace, Stream, Superblock, TableBlock, TableId,
+    body_capacity,
+};
+
+const BLOCK: usize = 512;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let layout = layout(512);
+    // Put nothing right, or everything: the options of a target.
+    for (suffix, options) in [("as-it-is", 0), ("forged", 3)] {
+        let save = |target: &str, name: &str, seed: &[u8]| {
+            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+            let directory = seeds.join(format!("segments_{target}"));
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join(format!("{name}-{suffix}")), [&[options], seed].concat())
+        };
+        for (name, block) in slots(&layout)? {
+            save("slot", name, &block)?;
+        }
+        let (entries, block) = table(&layout)?;
+        save("table", "block", &[&[entries], &block[..]].concat())?;
+        let (header, stream) = checkpoint(&layout)?;
+        save("checkpoint", "header", &header)?;
+        save("checkpoint", "body", &stream)?;
+        let mut block = vec![0; BLOCK];
+        let fields =
+            SegmentFields { segment: 3, generation: 9, stream: Stream::Kept, checkpoint: 2 };
+        SegmentHeader::encode(&mut block, &layout, &fields)?;
+        save("header", "header", &block)?;
+        let mut cell = vec![0; 4096];
+        Superblock::new(&layout, &[9; 16], 12 * layout.segment_size()).encode(&mut cell)?;
+        save("superblock", "copies", &[&cell[..2048], &cell[..2048]].concat())?;
+    }
+    Ok(())
+}
+
+/// An object whose payload lies in this block, or in that of the header.
+fn entry(block: u32, blocks_back: u32, payload_len: u32) -> Entry {
+    Entry {
+        key_hash: [1; 16],
+        sequence: u64::from(block).into(),
+        checksum: 5.into(),
+        payload_len: payload_len.into(),
+        key_len: 3.into(),
+        metadata_len: 4.into(),
+        block: block.into(),
+        blocks_back: blocks_back.into(),
+    }
+}
+
+fn slots(layout: &Layout) -> Result<Vec<(&'static str, Vec<u8>)>, EncodeError> {
+    let place = SlotPlace { segment: 2, generation: 7, block: 5, blocks: 4, first_entry: 3 };
+    let object = |entry| SlotObject { entry, key: b"key", metadata: b"meta" };
+    let mut blocks = [const { [0; BLOCK] }; 3];
+    let objects = [entry(6, 1, 600), entry(5, 0, 0), entry(8, 3, 512)].map(object);
+    SlotHeader::encode(&mut blocks[0], layout, &place, objects.into_iter(), b"")?;
+    let alone = SlotPlace { blocks: 1, ..place };
+    let objects = [entry(5, 0, 6)].map(object);
+    SlotHeader::encode(&mut blocks[1], layout, &alone, objects.into_iter(), b"inline")?;
+    SlotHeader::encode_tombstones(&mut blocks[2], layout, &alone, 30, &[[8; 16], [9; 16]])?;
+    let names = ["shared", "inline", "tombstones"];
+    Ok(names.into_iter().zip(blocks.map(Vec::from)).collect())
+}
+
+fn table(layout: &Layout) -> Result<(u8, Vec<u8>), EncodeError> {
+    let table = TableId { generation: 7, checkpoint: 3, entries: 5 };
+    let entries =
+        [entry(2, 1, 600), entry(4, 3, 1), Entry::tombstone(9, 5), Entry::EMPTY, entry(6, 0, 6)];
+    let mut block = vec![0; BLOCK];
+    TableBlock::entries_mut(&mut block, layout, &table, 0)?.copy_from_slice(&entries);
+    TableBlock::seal(&mut block, layout, &table, 0)?;
+    Ok((5, block))
+}
+
+fn checkpoint(layout: &Layout) -> Result<(Vec<u8>, Vec<u8>), EncodeError> {
+    let mut writer = RecordWriter::new(layout);
+    for segment in 0..layout.segment_count {
+        let mut record = SegmentRecord::unused(segment.into(), segment == 1);
+        let mut live = Vec::new();
+        if segment % 2 == 0 {
+            record = SegmentRecord {
+                generation: 5,
+                used: true,
+                stream: Stream::Kept,
+                settled: 3,
+                entries: 6,
+                next_block: 20,
+                table: segment.into(),
+                ..record
+            };
+            live.push(0b10_1011);
+        }
+        writer.add(&record, &live, || Ok::<_, EncodeError>(vec![0; BLOCK]))?;
+    }
+    let body = writer.finish()?;
+    let mut header = vec![0; BLOCK];
+    CheckpointHeader::new(layout, 7, (1, 2), body.len).encode(&mut header, layout)?;
+    let stream = body
+        .pieces
+        .into_iter()
+        .flat_map(|mut block| BodyBlock::stream_mut(&mut block)[..body_capacity(512)].to_vec());
+    Ok((header, stream.take(body.len as usize).collect()))
+}
