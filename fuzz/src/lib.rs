@@ -6,6 +6,7 @@
 //! others.
 
 pub mod image;
+pub mod segments;
 
 use raw_block_store::format::{Preamble, Superblock, SuperblockState, container_len, crc32c};
 
@@ -34,8 +35,12 @@ impl Wants {
     /// One of the stores, by three bits.
     #[must_use]
     pub fn store(self) -> Superblock {
-        let block_size = 512 << (self.0 >> 5);
-        store(block_size.min(65536))
+        store(self.block_size())
+    }
+
+    /// One of the block sizes, by three bits.
+    fn block_size(self) -> u32 {
+        (512 << (self.0 >> 5)).min(65536)
     }
 
     /// Puts right what is wanted of a structure with this magic.

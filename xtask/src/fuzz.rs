@@ -42,6 +42,11 @@ enum Target {
     Checkpoint,
     DeleteLog,
     Image,
+    SegmentsSlot,
+    SegmentsTable,
+    SegmentsCheckpoint,
+    SegmentsHeader,
+    SegmentsSuperblock,
 }
 
 #[derive(Debug, Args)]
