@@ -16,3 +16,6 @@ mod store;
 
 pub use options::{EvictionPolicy, FormatOptions, OpenOptions};
 pub use store::Store;
+
+#[cfg(test)]
+mod fixture;

@@ -163,3 +163,6 @@ fn report(state: &StoreState, containers: &Containers, taken: &Result<Attempt, E
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

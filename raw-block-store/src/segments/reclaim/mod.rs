@@ -123,3 +123,6 @@ fn checkpoint_for_space(state: &StoreState) -> Result<(), Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
