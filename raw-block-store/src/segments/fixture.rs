@@ -21,6 +21,8 @@ use crate::Error;
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;
+/// The same.
+const BLOCK_SIZE: u32 = 512;
 /// Blocks of a segment.
 pub(crate) const SEGMENT: u64 = 64;
 
@@ -46,13 +48,13 @@ impl Fixture {
         let capacity = (segments * segment + (64 << 10)).next_multiple_of(4096);
         let request = LayoutRequest {
             capacity,
-            block_size: BLOCK as u32,
+            block_size: BLOCK_SIZE,
             segment_size: Some(segment),
             largest_object: None,
         };
         let mut layout = Layout::plan(&request).unwrap();
         (layout.member, layout.hash_key) = ([7; 16], [8; 16]);
-        let mut geometry = Geometry::new(capacity, BLOCK as u32).unwrap();
+        let mut geometry = Geometry::new(capacity, BLOCK_SIZE).unwrap();
         geometry.discard = true;
         let device = SimulatedDevice::new(geometry, 1).unwrap();
         let shape = Shape::of(&layout);
@@ -79,8 +81,9 @@ impl Fixture {
     /// Allocates and writes an object, and does not publish it yet.
     pub(crate) fn begin_put(&self, key: u64, len: usize, fill: u8) -> Result<Begun, Error> {
         let state = &self.state;
+        let length = u32::try_from(len).unwrap();
         let (mut batch, mut out) = (Batch::default(), Allocation::default());
-        batch.fill(&state.shape, [Demand { names: 8, payload_len: len as u32 }]);
+        batch.fill(&state.shape, [Demand { names: 8, payload_len: length }]);
         self.until_allocated(|| state.allocate(&mut batch, &mut out))?;
         let slot = out.slots[0].clone();
         if let Some(opened) = &slot.opened {
@@ -92,7 +95,7 @@ impl Fixture {
             key_hash: hash(key),
             sequence: object.sequence.into(),
             checksum: 0.into(),
-            payload_len: (len as u32).into(),
+            payload_len: length.into(),
             key_len: 8.into(),
             metadata_len: 0.into(),
             block: object.block.into(),

@@ -5,7 +5,7 @@ use raw_block_core::{AlignedBuf, WriteAt};
 use super::format::{self, SegmentFields, SegmentHeader};
 use super::placement::Placement;
 use super::state::StoreState;
-use super::state::space::OpenedSegment;
+use super::state::space::{OpenedSegment, Space};
 use crate::Error;
 use crate::error::Doing;
 
@@ -22,7 +22,7 @@ pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {
 
 /// Opens a segment for puts ahead of need, if there are enough free ones. Returns whether it did.
 pub(crate) fn open_ahead(state: &StoreState) -> bool {
-    let opened = state.with_space(|space| space.open_ahead());
+    let opened = state.with_space(Space::open_ahead);
     opened.is_some_and(|opened| write(state, &opened))
 }
 

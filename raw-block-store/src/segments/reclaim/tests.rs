@@ -134,12 +134,12 @@ fn what_was_used_is_moved_before_its_segment_is_evicted() {
     assert!(fixture.state.counters.moves.get() > 0);
     let there = |wanted: bool| {
         let keys = (0..key).filter(|&key| used(key) == wanted);
-        let (mut there, mut all) = (0, 0);
+        let (mut there, mut all) = (0_u32, 0_u32);
         for key in keys {
             all += 1;
-            there += usize::from(fixture.get(key) == Some(fill(key)));
+            there += u32::from(fixture.get(key) == Some(fill(key)));
         }
-        there as f64 / all as f64
+        f64::from(there) / f64::from(all)
     };
     assert!(
         there(true) > there(false),

@@ -107,7 +107,7 @@ impl<'a> Group<'a> {
         let mut readers = Vec::with_capacity(objects.len());
         for (position, object) in objects.iter().enumerate() {
             let entry = &object.copying.from.object.entry;
-            let len = entry.payload_blocks(block_size as u32) as usize * block_size;
+            let len = copier.payload_len(entry);
             if len > 0 {
                 let (_, after) = rest.split_at_mut(object.offset - start);
                 let (payload, after) = after.split_at_mut(len);
@@ -128,7 +128,7 @@ impl<'a> Group<'a> {
         for (position, result) in readers.into_iter().zip(results) {
             let object = &mut objects[position];
             let entry = object.copying.from.object.entry;
-            let len = entry.payload_blocks(block_size as u32) as usize * block_size;
+            let len = copier.payload_len(&entry);
             let payload = &mut bytes[object.offset..object.offset + len];
             if result.is_err() && !source.read_again(entry.block.get(), payload) {
                 object.fate = source.unreadable();

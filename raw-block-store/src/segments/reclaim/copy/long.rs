@@ -105,7 +105,7 @@ fn copy_payload(
         let write = [copier.write_at(slot, to.block + done, part)];
         copier.state.dispatcher.write_buffers(&write).all().map_err(Part::WriteFailed)?;
         left -= len;
-        done += (part.len() / block_size) as u32;
+        done += u32::try_from(part.len() / block_size).unwrap_or(u32::MAX);
     }
     let is_intact =
         entry.checksum == old.finish() || crate::segments::mutant::Mutant::TornObjectsMoved.is_on();

@@ -106,6 +106,11 @@ impl<'a> Copier<'a> {
         slot.blocks as usize * self.block_size()
     }
 
+    /// Bytes of the blocks that a payload takes.
+    fn payload_len(&self, entry: &Entry) -> usize {
+        entry.payload_blocks(self.state.layout.block_size) as usize * self.block_size()
+    }
+
     /// How many of these slots are copied at once.
     fn group_len(&self, slots: &[Slot]) -> usize {
         let mut len = 0;
