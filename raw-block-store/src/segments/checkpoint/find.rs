@@ -78,7 +78,9 @@ impl Checkpoint {
         container: usize,
     ) -> Result<Self, Error> {
         let block_size = layout.block_size as usize;
-        let mut reader = RecordReader::new(layout, header);
+        let mut bound = *header;
+        bound.number = super::body_number(header.number.get()).into();
+        let mut reader = RecordReader::new(layout, &bound);
         let mut segments = Vec::with_capacity(layout.segment_count as usize);
         let mut live: Vec<u64> = Vec::new();
         let bytes = header.body_len.get();
