@@ -196,7 +196,7 @@ impl<'a> Client<'a> {
         };
         if let Some(Error::Full { .. }) = error {
             let trouble = !self.context.must_succeed();
-            if trouble || self.context.layout.may_be_full(load) {
+            if trouble || self.context.may_be_full(load) {
                 return Ok(());
             }
             bail!("the store is full with at most {load:?}, blocks of {block} bytes");

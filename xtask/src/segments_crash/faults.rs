@@ -38,7 +38,7 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
 
 /// Reads of some blocks that go wrong.
 fn misread(layout: &Layout, random: &mut fastrand::Rng) -> Fault {
-    let [place, other] = [(); 2].map(|()| blocks(layout, &layout.objects, 8, random));
+    let [place, other] = [(); 2].map(|()| blocks(layout, &layout.segments, 8, random));
     let fault = match random.u8(..6) {
         0 => Fault::fail(OpKind::Read, EIO),
         1 | 2 => Fault::flip_bit(None),
@@ -53,8 +53,7 @@ fn misread(layout: &Layout, random: &mut fastrand::Rng) -> Fault {
 pub(super) fn bad_ranges(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
     for _ in 0..random.usize(1..3) {
-        let checkpoints = layout.checkpoints.clone().filter(|_| random.u8(..3) == 0);
-        let area = checkpoints.as_ref().unwrap_or(&layout.objects);
+        let area = if random.u8(..3) == 0 { &layout.containers } else { &layout.segments };
         ranges.push(blocks(layout, area, 4, random));
     }
     ranges
@@ -72,6 +71,6 @@ fn blocks(layout: &Layout, area: &Range<u64>, most: u64, random: &mut fastrand::
 pub(super) fn inject_bad_ranges(context: &Context<'_>) {
     for range in context.bad {
         context.trouble();
-        context.device.inject(Fault::fail(OpKind::Write, EIO).within(range.clone()));
+        context.device.inject(Fault::bad_medium(OpKind::Write).within(range.clone()));
     }
 }

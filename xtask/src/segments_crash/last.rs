@@ -27,11 +27,10 @@ pub(super) fn use_up(
     store: &Store,
     random: &mut fastrand::Rng,
     fill: bool,
-    evicts: bool,
 ) -> Result<Vec<Left>> {
     let mut last = Last { context, store, random, next: 0, left: Vec::new() };
     if fill {
-        last.fill(evicts)?;
+        last.fill()?;
     }
     let keys = context.model().keys.len();
     for key in 0..keys {
@@ -39,11 +38,11 @@ pub(super) fn use_up(
     }
     last.check_counts()?;
     if fill {
-        last.churn(evicts)?;
+        last.churn()?;
     }
     for key in 0..keys.min(12) {
         let lengths = context.sizes.lengths(last.random);
-        if !last.put(key, lengths, !fill && !evicts)? {
+        if !last.put(key, lengths)? {
             break;
         }
     }
@@ -51,26 +50,20 @@ pub(super) fn use_up(
 }
 
 /// Checks that everything is there that was left.
-pub(super) fn check(
-    context: &Context<'_>,
-    store: &Store,
-    left: &[Left],
-    evicts: bool,
-) -> Result<()> {
+pub(super) fn check(context: &Context<'_>, store: &Store, left: &[Left]) -> Result<()> {
     for left in left {
         let name = objects::name(left.key);
         let mut payload = vec![0; left.lengths.payload];
         let mut metadata = vec![0; left.lengths.metadata];
         let get = Get::new(&name, &mut payload).with_metadata(&mut metadata);
         match store.get_many(&mut [get]).remove(0).context(FAILS)? {
-            None if evicts => {}
+            None if context.evicts => {}
             Some(_)
                 if payload == objects::payload(left.number, left.lengths.payload)
                     && metadata == objects::metadata(left.number, left.lengths.metadata) => {}
             found => bail!("key {} is not there after a close: {found:?}", left.key),
         }
     }
-    let _ = context;
     Ok(())
 }
 
@@ -84,9 +77,10 @@ struct Last<'a> {
 
 impl Last<'_> {
     /// Fills the store, deletes half of what it has, and puts as much again.
-    fn fill(&mut self, evicts: bool) -> Result<()> {
+    fn fill(&mut self) -> Result<()> {
         let shape = self.context.layout.shape;
         let blocks = u64::from(shape.segments * shape.segment_blocks);
+        let evicts = self.context.evicts;
         let limit = if evicts { blocks / 2 } else { 4 * blocks };
         let (_, full) = self.put_blocks(limit)?;
         if !full && !evicts {
@@ -100,7 +94,7 @@ impl Last<'_> {
             deleted += self.blocks(left.lengths);
         }
         self.check_counts()?;
-        let enough = target::reusable(deleted, blocks);
+        let enough = target::reusable(deleted, self.context.layout, &self.store.stats());
         let (put, _) = self.put_blocks(enough)?;
         if put < enough {
             bail!("of {deleted} deleted blocks only {put} can be put again");
@@ -118,7 +112,7 @@ impl Last<'_> {
         while put < limit {
             let lengths = self.context.sizes.lengths(self.random);
             let key = FIRST_KEY + usize::try_from(self.next)?;
-            if !self.put(key, lengths, false)? {
+            if !self.put(key, lengths)? {
                 return Ok((put, true));
             }
             put += self.blocks(lengths);
@@ -127,11 +121,13 @@ impl Last<'_> {
     }
 
     /// Overwrites a few keys of a store with nothing else in it again and again.
-    fn churn(&mut self, evicts: bool) -> Result<()> {
+    fn churn(&mut self) -> Result<()> {
         for turn in 0..30 {
             let lengths = self.context.sizes.lengths(self.random);
             let key = FIRST_KEY + turn % 3;
-            self.put(key, lengths, !evicts)?;
+            if !self.put(key, lengths)? {
+                bail!("the store is full with three objects");
+            }
         }
         for turn in 0..3 {
             self.delete(FIRST_KEY + turn)?;
@@ -140,8 +136,8 @@ impl Last<'_> {
         Ok(())
     }
 
-    /// Puts an object; `false` if the store is full, which is an error if it `must` not be.
-    fn put(&mut self, key: usize, lengths: Lengths, must: bool) -> Result<bool> {
+    /// Puts an object; `false` if the store is full.
+    fn put(&mut self, key: usize, lengths: Lengths) -> Result<bool> {
         let number = FIRST_NUMBER + self.next;
         self.next += 1;
         let name = objects::name(key);
@@ -156,7 +152,7 @@ impl Last<'_> {
                 self.left.push(Left { key, number, lengths });
                 Ok(true)
             }
-            Err(Error::Full { .. }) if !must => Ok(false),
+            Err(Error::Full { .. }) if !self.context.evicts => Ok(false),
             Err(error) => Err(anyhow!("{FAILS}: {error}")),
         }
     }

@@ -210,6 +210,8 @@ pub(super) struct Context<'a> {
     pub(super) troubled: &'a AtomicBool,
     /// Blocks that writes fail on, in bytes.
     pub(super) bad: &'a [Range<u64>],
+    /// Whether the store evicts.
+    pub(super) evicts: bool,
 }
 
 impl Context<'_> {
@@ -223,6 +225,11 @@ impl Context<'_> {
 
     pub(super) fn trouble(&self) {
         self.troubled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a store may be full that holds this much.
+    pub(super) fn may_be_full(&self, load: Load) -> bool {
+        if self.evicts { load.pins > 0 } else { self.layout.may_be_full(load) }
     }
 
     /// Whether every call must succeed.
@@ -252,7 +259,7 @@ impl Context<'_> {
         keys: &[usize],
         with_metadata: bool,
     ) -> Result<Vec<Option<Found>>> {
-        let largest = self.layout.shape.largest_payload();
+        let largest = self.layout.largest_payload;
         let limit = if with_metadata { self.layout.shape.block_size as usize } else { 0 };
         let names: Vec<_> = keys.iter().map(|&key| objects::name(key)).collect();
         let mut memory = vec![0; keys.len() * (largest + limit)];

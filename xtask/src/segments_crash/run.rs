@@ -46,7 +46,7 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
         2 | 3 => random.usize(4..12),
         _ => random.usize(12..50),
     };
-    let sizes = Sizes::draw(&mut random, shape.block_size, shape.largest_payload());
+    let sizes = Sizes::draw(&mut random, shape.block_size, layout.largest_payload);
     let bad = match random.u8(..10) {
         0 => faults::bad_ranges(&layout, &mut random),
         _ => Vec::new(),
@@ -230,7 +230,7 @@ impl Runner {
     /// Opens the store; `None` when the power was cut, or a fault kept it from opening.
     fn open(&mut self, verification: Verification) -> Result<Option<Store>> {
         let backend: Arc<dyn IoBackend> = self.device.backend();
-        let options = target::open_options(self.eviction, verification);
+        let options = target::open_options(self.eviction, verification, &mut self.random);
         match Store::open_with(backend, &options) {
             Ok(store) => {
                 self.note(|| format!("opened, verification {verification:?}"));
@@ -247,9 +247,10 @@ impl Runner {
     }
 
     /// What a store that is opened read-only has. Changes nothing.
-    fn look(&self) -> Result<Option<Vec<Found>>> {
+    fn look(&mut self) -> Result<Option<Vec<Found>>> {
         let before = self.device.ops_so_far();
-        let options = target::open_options(EvictionPolicy::None, Verification::Full);
+        let options =
+            target::open_options(EvictionPolicy::None, Verification::Full, &mut self.random);
         let store = match Store::open_read_only(self.device.backend(), &options) {
             Err(_) if self.device.is_off() => return Ok(None),
             opened => opened.context("the store does not open read-only")?,
@@ -276,6 +277,7 @@ impl Runner {
             sizes: &self.sizes,
             troubled: &self.troubled,
             bad: &self.bad,
+            evicts: self.eviction != EvictionPolicy::None,
         }
     }
 
@@ -348,11 +350,10 @@ impl Runner {
         }
         let fill = self.bad.is_empty() && self.random.u8(..4) == 0;
         let mut random = self.random.fork();
-        let evicts = self.eviction != EvictionPolicy::None;
-        let left = last::use_up(&self.context(), &store, &mut random, fill, evicts)?;
+        let left = last::use_up(&self.context(), &store, &mut random, fill)?;
         store.close().context(FAILS)?;
         let store = self.open(Verification::Full)?.context(FAILS)?;
-        last::check(&self.context(), &store, &left, evicts)
+        last::check(&self.context(), &store, &left)
     }
 
     fn note(&self, what: impl FnOnce() -> String) {

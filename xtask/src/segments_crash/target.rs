@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use anyhow::Result;
+use raw_block_core::Geometry;
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_store::format::{SUPERBLOCK_CELL_LEN, Superblock};
 pub(super) use raw_block_store::{
@@ -17,10 +18,10 @@ pub(super) const POLICIES: [EvictionPolicy; 4] =
 /// Whether a power cut can tear an object that was evicted, so that it is back as damaged.
 pub(super) const EVICTED_MAY_BE_TORN: bool = true;
 
-/// How many of so many deleted blocks, in a store of so many, can be put again at least.
-pub(super) fn reusable(deleted: u64, blocks: u64) -> u64 {
+/// How many of so many deleted blocks can be put again at least.
+pub(super) fn reusable(deleted: u64, layout: &Layout, stats: &StoreStats) -> u64 {
     // Slots count, not blocks.
-    let _ = (deleted, blocks);
+    let _ = (deleted, layout, stats);
     0
 }
 
@@ -36,10 +37,12 @@ pub(super) struct Shape {
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) shape: Shape,
+    /// The largest payload that fits, in bytes.
+    pub(super) largest_payload: usize,
     /// Where objects lie, in bytes.
-    pub(super) objects: Range<u64>,
-    /// Where checkpoints lie, in bytes, if one bad range there is harmless.
-    pub(super) checkpoints: Option<Range<u64>>,
+    pub(super) segments: Range<u64>,
+    /// Where checkpoints lie, in bytes, or objects if bad blocks among checkpoints do harm.
+    pub(super) containers: Range<u64>,
     slots: u64,
 }
 
@@ -50,31 +53,43 @@ pub(super) fn set_up() {
 
 impl Shape {
     /// The largest payload that the suite puts, in bytes.
-    pub(super) fn largest_payload(self) -> usize {
+    fn largest_payload(self) -> usize {
         let blocks = self.segment_blocks - 3 - self.segment_blocks / 9;
         (blocks * self.block_size) as usize
-    }
-
-    pub(super) fn capacity(self) -> u64 {
-        (2 << 20) + self.slots() * (self.largest_payload() as u64 + 3 * u64::from(self.block_size))
     }
 
     fn slots(self) -> u64 {
         u64::from(self.segments) * 2
     }
 
-    pub(super) fn format(self, device: &SimulatedDevice) -> Result<Layout> {
+    /// A device of `spare` bytes more than this store needs, with the store.
+    pub(super) fn format(
+        self,
+        logical_block: u32,
+        spare: u64,
+    ) -> Result<(SimulatedDevice, Layout)> {
+        let largest = self.largest_payload();
+        let slot = largest as u64 + 3 * u64::from(self.block_size);
+        let capacity = (2 << 20) + self.slots() * slot;
+        let device = SimulatedDevice::new(Geometry::new(capacity + spare, logical_block)?, 0)?;
         let options = FormatOptions {
             slot_count: Some(self.slots()),
             block_size: Some(self.block_size),
-            ..FormatOptions::for_payloads(self.largest_payload() as u64)
+            ..FormatOptions::for_payloads(largest as u64)
         };
         Store::format(device.backend(), &options)?;
-        let superblock = remove_chance(device)?;
+        let superblock = remove_chance(&device)?;
         let first = superblock.slots_offset.get();
         let len = superblock.slot_size.get() * superblock.slot_count.get();
         let objects = first..first + len;
-        Ok(Layout { shape: self, objects, checkpoints: None, slots: self.slots() })
+        let layout = Layout {
+            shape: self,
+            largest_payload: largest,
+            segments: objects.clone(),
+            containers: objects,
+            slots: self.slots(),
+        };
+        Ok((device, layout))
     }
 }
 
@@ -91,7 +106,13 @@ fn remove_chance(device: &SimulatedDevice) -> Result<Superblock> {
     Ok(superblock)
 }
 
-pub(super) fn open_options(eviction: EvictionPolicy, verification: Verification) -> OpenOptions {
+/// How a store is opened in one incarnation.
+pub(super) fn open_options(
+    eviction: EvictionPolicy,
+    verification: Verification,
+    random: &mut fastrand::Rng,
+) -> OpenOptions {
+    let _ = random;
     OpenOptions {
         eviction,
         verification,

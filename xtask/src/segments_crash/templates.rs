@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
-use raw_block_core::Geometry;
 use raw_block_core::simulated::SimulatedDevice;
 
 use super::objects::{self, Lengths, Sizes};
@@ -44,9 +43,8 @@ impl Templates {
         for (block_size, segment_blocks, segments, logical_block) in SHAPES {
             let shape = Shape { block_size, segment_blocks, segments };
             // The last superblock need not end where the device ends.
-            let capacity = shape.capacity() + u64::from(segments % 4 * logical_block);
-            let device = SimulatedDevice::new(Geometry::new(capacity, logical_block)?, 0)?;
-            let layout = shape.format(&device)?;
+            let spare = u64::from(segments % 4 * logical_block);
+            let (device, layout) = shape.format(logical_block, spare)?;
             // The counters begin at zero.
             let empty = Template { device: device.power_on(), layout, objects: Vec::new() };
             for full in [false, true] {
@@ -71,10 +69,10 @@ impl Template {
     fn filled(&self, seed: u64, full: bool) -> Result<Self> {
         let mut random = fastrand::Rng::with_seed(seed);
         let device = self.device.fork(seed);
-        let options = target::open_options(EvictionPolicy::None, Verification::Full);
+        let options = target::open_options(EvictionPolicy::None, Verification::Full, &mut random);
         let store = Store::open_with(device.backend(), &options)?;
         let shape = self.layout.shape;
-        let sizes = Sizes::all(shape.block_size, shape.largest_payload());
+        let sizes = Sizes::all(shape.block_size, self.layout.largest_payload);
         let mut objects = Vec::new();
         while let Some(lengths) = put(&store, objects.len(), sizes.lengths(&mut random))? {
             objects.push(Some(lengths));
