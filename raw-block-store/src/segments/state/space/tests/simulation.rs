@@ -265,6 +265,14 @@ impl Simulation {
                 None => drop(self.index.remove(&key)),
             }
         }
+        // Objects that only a pin kept from being evicted.
+        let space = &self.space;
+        self.index.retain(|_, version| {
+            let place = version.object.place;
+            let is_evicted = space.segments[place.segment as usize].state == SegmentState::Draining;
+            assert!(!is_evicted || space.evicts() && space.is_pinned(place));
+            !is_evicted
+        });
         self.old.clear();
         self.new.clear();
         self.tasks.clear();
