@@ -88,7 +88,7 @@ fn empty_victims(state: &StoreState, progress: &mut bool) -> Result<(), Error> {
     let mut victims = 0;
     while state.with_space(|space| space.wants_victims(victims)) {
         let Some(victim) = state.with_space(Space::take_victim) else { break };
-        let emptied = victims::empty(state, victim);
+        let emptied = victims::empty(state, victim, victims == 0);
         if !matches!(emptied, Ok(victims::Emptied::All)) {
             state.with_space(|space| space.spare_victim(victim.segment));
         }

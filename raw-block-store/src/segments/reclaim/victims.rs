@@ -23,11 +23,12 @@ pub(super) enum Emptied {
     Failed,
 }
 
-/// Moves out of a victim what is to be kept.
+/// Moves out of a victim what is to be kept. `is_first` says that the reclaim has no other victim yet: if there is no
+/// space to compact this one, then the others are released first, rather than anything evicted.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
-pub(super) fn empty(state: &StoreState, victim: Victim) -> Result<Emptied, Error> {
+pub(super) fn empty(state: &StoreState, victim: Victim, is_first: bool) -> Result<Emptied, Error> {
     let segment = victim.segment;
     let mut objects = match victim.kind {
         VictimKind::Dead => return Ok(Emptied::All),
@@ -37,7 +38,7 @@ pub(super) fn empty(state: &StoreState, victim: Victim) -> Result<Emptied, Error
     if victim.kind == VictimKind::Compact {
         match moves::move_all(state, segment, &objects)? {
             // What there is no space for is evicted, but for what the policy keeps.
-            Err(NoPlan::NoSpace | NoPlan::Copying) if evicts => {}
+            Err(NoPlan::NoSpace | NoPlan::Copying) if evicts && is_first => {}
             moved => return Ok(emptied(state, segment, moved)),
         }
     }

@@ -98,7 +98,7 @@ impl Policy {
     }
 
     fn ticks(&self, blocks: u64) -> u16 {
-        (blocks / self.tick % u64::from(Stamp::TIMES)) as u16
+        u16::try_from(blocks / self.tick % u64::from(Stamp::TIMES)).unwrap_or(0)
     }
 }
 

@@ -82,7 +82,7 @@ impl Space {
             is_left
         });
         self.draining = draining;
-        self.releasing += drained.len() as u32;
+        self.releasing += drained.len();
         drained
     }
 

@@ -35,7 +35,8 @@ impl Changes {
             debug_assert!(pending.objects >= objects, "an object of a change ended twice");
             pending.objects = pending.objects.saturating_sub(objects);
         }
-        while self.queue.pop_front_if(|pending| pending.objects == 0).is_some() {
+        while self.queue.front().is_some_and(|pending| pending.objects == 0) {
+            self.queue.pop_front();
             self.front += 1;
         }
     }
@@ -79,7 +80,8 @@ impl Slots {
         if let Some(slot) = at.and_then(|at| self.queue.get_mut(at)) {
             slot.settled = true;
         }
-        while self.queue.pop_front_if(|slot| slot.settled).is_some() {
+        while self.queue.front().is_some_and(|slot| slot.settled) {
+            self.queue.pop_front();
             self.front += 1;
         }
     }

@@ -1,22 +1,26 @@
 //! The space of a store: its segments, what is in flight in them, and which are reclaimed next. No I/O.
 
 mod allocate;
+mod allocation;
 mod checkpoint;
 mod drain;
 mod in_flight;
 mod moves;
+mod outcomes;
 mod pinned;
 mod readers;
 mod restore;
 mod segment;
 mod shape;
+mod streams;
+mod tombstones;
 mod usage;
 mod victims;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(crate) use allocate::{
+pub(crate) use allocation::{
     Allocated, Allocation, Batch, OpenedSegment, Outcome, Retry, Shortage, Slot,
 };
 pub(crate) use checkpoint::{CheckpointPurpose, Chosen, ChosenSegment, Committed, SETTLED_ALL};
@@ -36,7 +40,7 @@ use super::pins::PinTable;
 use crate::segments::options::EvictionPolicy;
 
 /// Free segments that puts leave: one for moves, one for tombstones that fit nowhere else.
-const RESERVE: usize = 2;
+const RESERVE: u32 = 2;
 
 /// The segments of a store, and what is in flight. Guarded by one mutex; a call takes no longer than it takes to look
 /// at every segment once, and those of puts look at the open ones alone.
@@ -70,7 +74,7 @@ pub(crate) struct Space {
     /// Segments that drain.
     draining: Vec<u32>,
     /// Segments that have drained, whose entries the index is releasing.
-    releasing: u32,
+    releasing: usize,
     /// Deletes that wait for a reclaim, and what they were granted.
     waiting_deletes: VecDeque<(u64, Option<Allocation>)>,
     next_delete: u64,
@@ -165,7 +169,7 @@ impl Space {
 
     /// Free segments that puts can open.
     pub(crate) fn free_for_puts(&self) -> u64 {
-        self.free.len().saturating_sub(RESERVE) as u64
+        self.free.len().saturating_sub(RESERVE as usize) as u64
     }
 
     /// Which segments are read.

@@ -1,6 +1,6 @@
 //! Moves: space for copies of the live objects of a victim, for all of them or for none.
 
-use super::allocate::{Allocation, OpenedSegment, Outcome, Purpose, Source};
+use super::allocation::{Allocation, OpenedSegment, Outcome, Purpose, Source};
 use super::segment::{Fill, Live, Segment, SegmentState, Stream};
 use super::shape::Demand;
 use super::{Space, victims};
@@ -97,8 +97,9 @@ impl Space {
         outcomes: &[Outcome],
         moved: &[(Located, Located)],
     ) {
-        for slot in &plan.allocation.slots {
-            let objects = plan.allocation.objects_of(slot);
+        let MovePlan { victim: _, allocation } = plan;
+        for slot in &allocation.slots {
+            let objects = allocation.objects_of(slot);
             let outcomes = outcomes.get(slot.objects.clone()).unwrap_or(&[]);
             self.published(slot, objects, outcomes.iter().copied(), &[]);
             if let Some(segment) = self.segments.get_mut(slot.segment as usize) {

@@ -3,6 +3,7 @@
 use crate::segments::format::{self, Entry, Layout};
 
 /// Bytes of an entry.
+#[expect(clippy::cast_possible_truncation, reason = "it is 48")]
 const ENTRY_LEN: u32 = format::ENTRY_LEN as u32;
 
 /// The sizes of a store that decide where something fits.

@@ -42,7 +42,7 @@ impl Space {
         }
         usage.payload_bytes = live.payload_bytes;
         // Segments that are never filled, because moves need them.
-        let kept = RESERVE as u64 + 1 + usage.bad;
+        let kept = u64::from(RESERVE) + 1 + usage.bad;
         let blocks = u64::from(self.shape.segment_blocks.saturating_sub(2));
         let usable = usage.segments.saturating_sub(kept) * blocks;
         // Garbage that is not worth a move stays.

@@ -103,7 +103,7 @@ impl Space {
         } else {
             self.opened_per_checkpoint.min(self.shape.segments / 8)
         };
-        RESERVE as u32 + part.max(ahead)
+        RESERVE + part.max(ahead)
     }
 
     /// Whether puts need not wait for reclaims.
@@ -138,7 +138,7 @@ impl Space {
         let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
         let is_coming =
             |of: &&Segment| of.pins == 0 && !of.bad && (of.emptying || of.emptied_at.is_some());
-        self.releasing as usize + segments.filter(is_coming).count()
+        self.releasing + segments.filter(is_coming).count()
     }
 
     /// Whether the committed checkpoint covers everything in a segment.
@@ -156,7 +156,7 @@ impl Space {
         }
         // A segment in quarantine is emptied when there is space to spare.
         let bad = candidates().find(|(_, segment)| segment.bad);
-        if bad.is_some() && self.free.len() > RESERVE {
+        if bad.is_some() && self.free.len() > RESERVE as usize {
             return bad.map(victim(VictimKind::Compact));
         }
         let least = self.least_to_compact();

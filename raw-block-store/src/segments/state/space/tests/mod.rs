@@ -7,7 +7,6 @@ mod rough;
 mod simulation;
 mod tasks;
 
-use super::allocate::*;
 use super::segment::{Fill, Segment};
 use super::*;
 use crate::segments::format::Entry;
@@ -116,7 +115,7 @@ fn check(space: &Space) {
     let open = space.segments.iter().filter(|of| of.state == SegmentState::Open).count();
     assert_eq!(open, space.open.iter().flatten().chain(&space.ahead).count());
     let draining = space.segments.iter().filter(|of| of.state == SegmentState::Draining).count();
-    assert_eq!(draining, space.draining.len() + space.releasing as usize);
+    assert_eq!(draining, space.draining.len() + space.releasing);
     for (number, segment) in space.numbered() {
         let Fill { next_block, entries } = segment.fill;
         assert!(next_block + shape.table_blocks(entries) <= shape.segment_blocks);
