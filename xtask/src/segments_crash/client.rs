@@ -194,7 +194,7 @@ impl<'a> Client<'a> {
             }
             (load, block)
         };
-        if let Some(Error::Full { .. }) = error {
+        if error.is_some_and(target::is_full) {
             let trouble = !self.context.must_succeed();
             if trouble || self.context.may_be_full(load) {
                 return Ok(());
@@ -224,7 +224,9 @@ impl<'a> Client<'a> {
                     model.keys[key].outcome_is_unknown(at);
                 }
             }
-            if let Some(error @ Error::Full { .. }) = error {
+            if let Some(error) = error
+                && target::is_full(error)
+            {
                 bail!("delete key {key}: {error}");
             }
             self.expect(error, "delete")?;

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::model::Context;
 use super::objects::{self, Lengths};
-use super::target::{self, Error, Get, Put, Store};
+use super::target::{self, Get, Put, Store};
 
 /// An object that is there at the end.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +152,7 @@ impl Last<'_> {
                 self.left.push(Left { key, number, lengths });
                 Ok(true)
             }
-            Err(Error::Full { .. }) if !self.context.evicts => Ok(false),
+            Err(error) if target::is_full(&error) && !self.context.evicts => Ok(false),
             Err(error) => Err(anyhow!("{FAILS}: {error}")),
         }
     }

@@ -163,6 +163,11 @@ pub(super) fn clear(store: &Store) -> Option<Result<(), Error>> {
     None
 }
 
+/// Whether there was no space for a put.
+pub(super) fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Full { .. })
+}
+
 pub(super) fn mutants() -> &'static [Mutant] {
     &Mutant::ALL
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use raw_block_core::simulated::SimulatedDevice;
 
 use super::objects::{self, Lengths, Sizes};
-use super::target::{self, Error, EvictionPolicy, Layout, Put, Shape, Store, Verification};
+use super::target::{self, EvictionPolicy, Layout, Put, Shape, Store, Verification};
 
 /// Shapes of the stores, and logical blocks of their devices. Small ones are soon full; the last one has
 /// several blocks in each structure.
@@ -100,7 +100,7 @@ fn put(store: &Store, key: usize, lengths: Lengths) -> Result<Option<Lengths>> {
     let object = Put::new(&name, &payload).with_metadata(&metadata);
     match store.put_many(&[object]).into_iter().next() {
         Some(Ok(())) => Ok(Some(lengths)),
-        Some(Err(Error::Full { .. })) => Ok(None),
+        Some(Err(error)) if target::is_full(&error) => Ok(None),
         other => bail!("a put into a new store: {other:?}"),
     }
 }
