@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use raw_block_core::ErrorClass;
 
 use super::faults;
+use super::focus::Focus;
 use super::history::Found;
 use super::model::{Begun, Context};
 use super::objects;
@@ -37,6 +38,18 @@ enum Step {
     List,
     Fault,
     Clear,
+}
+
+/// How many times as often a step is taken.
+fn focus_on(step: Step, focus: Focus) -> u32 {
+    match (focus, step) {
+        (Focus::Checkpoints, Step::Checkpoint | Step::Fault) => 6,
+        (Focus::Races, Step::Put | Step::Delete | Step::Get) => 3,
+        (Focus::Races, Step::Checkpoint) => 2,
+        (Focus::Space, Step::Put) => 3,
+        (Focus::Space, Step::Delete | Step::Pin) => 2,
+        _ => 1,
+    }
 }
 
 /// A client.
@@ -75,6 +88,7 @@ impl<'a> Client<'a> {
     pub(super) fn run(mut self) -> Result<()> {
         let weights = STEPS.map(|(step, weight)| {
             let weight = weight * [1, 4, 4, 10][self.random.usize(..4)];
+            let weight = weight * focus_on(step, self.context.focus);
             (step, if matches!(step, Step::Fault) && !self.faults { 0 } else { weight })
         });
         let total: u32 = weights.iter().map(|(_, weight)| weight).sum();

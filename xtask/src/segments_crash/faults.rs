@@ -5,6 +5,7 @@ use std::ops::Range;
 use raw_block_core::OpKind;
 use raw_block_core::simulated::Fault;
 
+use super::focus::Focus;
 use super::model::Context;
 use super::target::Layout;
 
@@ -28,6 +29,12 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
             _ => Fault::late_write(random.u64(1..60)),
         };
         (what, fault)
+    };
+    let in_checkpoints = context.focus == Focus::Checkpoints && what == "write";
+    let fault = if in_checkpoints && random.u8(..4) > 0 {
+        fault.within(context.layout.containers.clone())
+    } else {
+        fault
     };
     context.note(client, || format!("{what} number {nth} from here will go wrong: {fault:?}"));
     context.trouble();

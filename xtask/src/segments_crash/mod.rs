@@ -2,6 +2,7 @@
 
 mod client;
 mod faults;
+mod focus;
 mod history;
 mod last;
 mod model;

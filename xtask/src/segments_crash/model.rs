@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use anyhow::{Result, anyhow};
 use raw_block_core::simulated::SimulatedDevice;
 
+use super::focus::Focus;
 use super::history::{Found, History};
 use super::objects::{self, Lengths, NUMBER_LEN, Sizes};
 use super::target::{self, Error, Get, Layout, Load, Store};
@@ -212,6 +213,7 @@ pub(super) struct Context<'a> {
     pub(super) bad: &'a [Range<u64>],
     /// Whether the store evicts.
     pub(super) evicts: bool,
+    pub(super) focus: Focus,
 }
 
 impl Context<'_> {

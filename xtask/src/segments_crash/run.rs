@@ -11,6 +11,7 @@ use raw_block_core::simulated::{SimulatedDevice, take_turns};
 
 use super::client::Client;
 use super::faults;
+use super::focus::Focus;
 use super::history::{End, Found, History};
 use super::last;
 use super::model::{Context, Model, lock};
@@ -36,19 +37,21 @@ pub(super) struct Outcome {
 /// Runs a scenario to its end.
 pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome {
     let mut random = fastrand::Rng::with_seed(id.seed);
-    let (template, device) = templates.draw(&mut random);
+    let focus = Focus::draw(&mut random);
+    let (template, device) = templates.draw(focus, &mut random);
     let layout = template.layout.clone();
     let shape = layout.shape;
     let eviction = target::POLICIES[random.usize(..target::POLICIES.len())];
     let keys = match random.u8(..5) {
         _ if !template.objects.is_empty() => template.objects.len(),
+        _ if focus == Focus::Races => random.usize(1..3),
         0 | 1 => random.usize(1..4),
         2 | 3 => random.usize(4..12),
         _ => random.usize(12..50),
     };
     let sizes = Sizes::draw(&mut random, shape.block_size, layout.largest_payload);
     let bad = match random.u8(..10) {
-        0 => faults::bad_ranges(&layout, &mut random),
+        0 if focus != Focus::Races => faults::bad_ranges(&layout, &mut random),
         _ => Vec::new(),
     };
     let evicts = eviction != EvictionPolicy::None;
@@ -56,6 +59,7 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
     let mut runner = Runner {
         long: random.u8(..6) == 0,
         random,
+        focus,
         device,
         layout,
         eviction,
@@ -68,7 +72,7 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
         ended: End::Close,
         outcome: Outcome::default(),
     };
-    runner.note(|| format!("{shape:?}, {keys} keys, {eviction:?}, {sizes:?}"));
+    runner.note(|| format!("{shape:?}, {keys} keys, {eviction:?}, {sizes:?}, {focus:?}"));
     let ended = catch_unwind(AssertUnwindSafe(|| runner.incarnations(id)));
     runner.outcome.violation = match ended {
         Ok(Ok(())) => None,
@@ -85,6 +89,7 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
 
 struct Runner {
     random: fastrand::Rng,
+    focus: Focus,
     device: SimulatedDevice,
     layout: Layout,
     eviction: EvictionPolicy,
@@ -207,8 +212,17 @@ impl Runner {
 
     /// Lets one or several clients use the store.
     fn use_store(&mut self, store: &Store) -> Result<()> {
-        let clients = if self.random.bool() { 1 } else { self.random.usize(2..4) };
-        let faults = self.random.u8(..3) == 0 || self.model().misreads;
+        let clients = match self.focus {
+            Focus::Races => self.random.usize(2..4),
+            _ if self.random.bool() => 1,
+            _ => self.random.usize(2..4),
+        };
+        let faults = match self.focus {
+            _ if self.model().misreads => true,
+            Focus::Checkpoints => self.random.u8(..4) > 0,
+            Focus::Races => self.random.u8(..6) == 0,
+            Focus::All | Focus::Space => self.random.u8(..3) == 0,
+        };
         let most = if self.long { 60 } else { 14 };
         let mut random: Vec<_> = (0..clients).map(|_| self.random.fork()).collect();
         let seed = self.random.u64(..);
@@ -278,6 +292,7 @@ impl Runner {
             troubled: &self.troubled,
             bad: &self.bad,
             evicts: self.eviction != EvictionPolicy::None,
+            focus: self.focus,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use raw_block_core::simulated::SimulatedDevice;
 
+use super::focus::Focus;
 use super::objects::{self, Lengths, Sizes};
 use super::target::{self, EvictionPolicy, Layout, Put, Shape, Store, Verification};
 
@@ -56,10 +57,23 @@ impl Templates {
         Ok(Self { all: templates, leave_writes: AtomicBool::new(false) })
     }
 
-    /// A template, and its device for one scenario. Half of them are empty.
-    pub(super) fn draw(&self, random: &mut fastrand::Rng) -> (&Template, SimulatedDevice) {
+    /// A template, and its device for one scenario.
+    pub(super) fn draw(
+        &self,
+        focus: Focus,
+        random: &mut fastrand::Rng,
+    ) -> (&Template, SimulatedDevice) {
+        const HALF_FULL: usize = 0;
+        const FULL: usize = 1;
+        const EMPTY: usize = 2;
         let shape = random.usize(..SHAPES.len());
-        let template = &self.all[3 * shape + [0, 1, 2, 2][random.usize(..4)]];
+        let kind = match focus {
+            Focus::All => [HALF_FULL, FULL, EMPTY, EMPTY][random.usize(..4)],
+            Focus::Checkpoints => [HALF_FULL, EMPTY][random.usize(..2)],
+            Focus::Races => EMPTY,
+            Focus::Space => FULL,
+        };
+        let template = &self.all[3 * shape + kind];
         (template, template.device.fork(random.u64(..)))
     }
 }
