@@ -53,6 +53,8 @@ mutants! {
     ClaimsUnverified,
     /// Of such objects only those are verified whose payloads are the first of their slots.
     OnlyFirstPayloadVerified,
+    /// A table counts, with all its entries, although no checkpoint names it.
+    TableWithoutCheckpoint,
     /// A recovery ignores tombstones.
     TombstonesIgnored,
     /// Objects that a scan finds count as verified.

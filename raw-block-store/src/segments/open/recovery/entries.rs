@@ -12,7 +12,7 @@ use super::tables::{self, Table};
 use super::tombstones;
 use crate::Error;
 use crate::format::Damage;
-use crate::segments::format::{Entry, KeyHash, Layout, SlotView, TableId};
+use crate::segments::format::{Entry, KeyHash, Layout, SETTLED_ALL, SlotView, TableId};
 use crate::segments::mutant::Mutant;
 use crate::segments::state::index::{Index, Located, Place};
 
@@ -116,6 +116,9 @@ impl<'a> Entries<'a> {
     }
 
     fn read_tables(&mut self, damages: &mut Damages<'_>) -> Result<(), Error> {
+        if Mutant::TableWithoutCheckpoint.is_on() {
+            self.trust_tables();
+        }
         let tables = self.segments.iter().filter(|(_, known)| known.used && known.table != 0);
         let tables: Vec<Table> = tables
             .map(|(segment, known)| Table {
@@ -144,6 +147,22 @@ impl<'a> Entries<'a> {
             self.steps.one();
             Ok(())
         })
+    }
+
+    /// Makes tables count that no checkpoint names.
+    fn trust_tables(&mut self) {
+        for segment in 0..self.layout.segment_count {
+            let known = self.segments.get_mut(segment);
+            let is_candidate = known.used && known.table == 0 && known.settled == 0;
+            let generation = known.generation;
+            if is_candidate
+                && let Some(id) =
+                    tables::find_unnamed(self.device, self.layout, segment, generation)
+            {
+                (known.table, known.entries) = (id.checkpoint, id.entries);
+                (known.settled, known.trusts_table) = (SETTLED_ALL, true);
+            }
+        }
     }
 
     /// Scans the segments whose entries are not, or not all, known from a table.

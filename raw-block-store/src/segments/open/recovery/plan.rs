@@ -27,6 +27,8 @@ pub(super) struct Known {
     /// Whether named entries have to be verified by their first get.
     pub(super) unverified: bool,
     pub(super) bad: bool,
+    /// Whether all entries of its table count: a mutation.
+    pub(super) trusts_table: bool,
     /// What was found in it.
     pub(super) found: Found,
 }
@@ -58,6 +60,7 @@ impl Known {
             table: record.table,
             unverified: record.unverified && !Mutant::UnverifiedForgotten.is_on(),
             bad: record.bad,
+            trusts_table: false,
             found: Found { entries: 0, end: 1, named: 0 },
         };
         if let Header::Valid { generation, stream, .. } = *header {
@@ -124,7 +127,8 @@ impl<'a> Segments<'a> {
 
     /// Whether the checkpoint names an entry.
     pub(super) fn is_named(&self, place: Place) -> bool {
-        !self.get(place.segment).is_newer && self.checkpoint.names(place)
+        let known = self.get(place.segment);
+        known.trusts_table || !known.is_newer && self.checkpoint.names(place)
     }
 
     /// How many entries of a segment the checkpoint names.

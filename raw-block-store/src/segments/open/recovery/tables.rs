@@ -1,6 +1,7 @@
 //! The tables of full segments.
 
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
+use zerocopy::FromBytes;
 
 use super::damages::{Damages, Unreadable, is_readable};
 use crate::Error;
@@ -32,6 +33,24 @@ impl Table {
     fn len(&self, layout: &Layout) -> usize {
         layout.table_blocks(self.id.entries) as usize * layout.block_size as usize
     }
+}
+
+/// The table that lies in a segment, whether a checkpoint names it or not: for a mutation.
+pub(super) fn find_unnamed(
+    device: &Dispatcher,
+    layout: &Layout,
+    segment: u32,
+    generation: u64,
+) -> Option<TableId> {
+    let mut block = AlignedBuf::zeroed(layout.block_size as usize).ok()?;
+    let offset = layout.block_offset(segment, layout.segment_blocks - 1);
+    device.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all().ok()?;
+    let (last, _) = TableBlock::ref_from_prefix(&block).ok()?;
+    let before = last.index.get().checked_mul(layout.entries_per_table_block())?;
+    let entries = before.checked_add(last.count.get())?;
+    let id = TableId { generation, checkpoint: last.checkpoint.get(), entries };
+    TableBlock::read(&block, layout, &id, last.index.get()).ok()?;
+    Some(id)
 }
 
 /// Reads tables in batches. Calls `each` with the entries of every table, in order of number; with `None` if the table

@@ -1,6 +1,7 @@
 mod counting;
 mod image;
 mod losing;
+mod measure;
 
 use image::{BLOCK, Image};
 
