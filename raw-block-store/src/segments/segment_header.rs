@@ -1,6 +1,6 @@
 //! Writing the headers of segments that were opened.
 
-use raw_block_core::{AlignedBuf, WriteAt};
+use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
 use super::format::{self, SegmentFields, SegmentHeader};
 use super::placement::Placement;
@@ -15,6 +15,10 @@ pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {
     if let Err(error) = &written {
         let (device, segment) = (state.device_name(), opened.segment);
         tracing::warn!(device, segment, %error, "the header of a segment was not written");
+        if matches!(error, Error::Device { error, .. } if error.class() == ErrorClass::Unknown) {
+            // The device may still carry it out, over the next header.
+            state.quarantine(segment, opened.generation);
+        }
     }
     state.header_written(opened, written.is_ok());
     written.is_ok()

@@ -8,9 +8,8 @@ use super::containers::{Attempt, Containers};
 use super::pacer::Pacer;
 use super::{DOING, body_number};
 use crate::error::Doing;
-use crate::fault::checkpoints_in_single_blocks;
 use crate::segments::format::{Body, BodyBlock, CheckpointHeader};
-use crate::segments::mutant::Mutant;
+use crate::segments::mutant::{self, Mutant};
 use crate::segments::placement::Placement;
 use crate::segments::state::StoreState;
 use crate::segments::state::space::Chosen;
@@ -48,7 +47,7 @@ impl Failure {
 /// [`Error::Device`] if there is none.
 pub(super) fn piece(state: &StoreState, blocks: u64) -> Result<AlignedBuf, Error> {
     let block_size = state.layout.block_size as usize;
-    let limit = if checkpoints_in_single_blocks() { 1 } else { (PIECE / block_size).max(1) };
+    let limit = (mutant::limit(PIECE, 1) / block_size).max(1);
     let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).clamp(1, limit);
     AlignedBuf::zeroed(blocks * block_size).doing(DOING)
 }

@@ -46,7 +46,7 @@ pub(crate) fn make_space(state: &StoreState) -> Result<(), Error> {
         // Another thread's reclaim has ended since.
         return Ok(());
     }
-    run(state)
+    run(state, Space::is_anything_uncovered)
 }
 
 /// Runs a reclaim if few segments are free, before a caller waits for one. Returns whether it did.
@@ -58,7 +58,7 @@ fn run_ahead(state: &StoreState) -> Result<bool, Error> {
     if !state.with_space(|space| space.needs_reclaim()) {
         return Ok(false);
     }
-    run(state)?;
+    run(state, Space::gains_by_checkpoint)?;
     Ok(true)
 }
 
@@ -68,18 +68,24 @@ fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
     alone.then(|| waiting::lock(&state.reclaiming))
 }
 
-/// Empties as many victims as are wanted, and takes the checkpoint that releases them.
-fn run(state: &StoreState) -> Result<(), Error> {
+/// Empties as many victims as are wanted, and takes the checkpoint that releases them. Without victims one is taken only
+/// if `helps` says so.
+fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
     let mut progress = false;
     let result = empty_victims(state, &mut progress).and_then(|()| {
-        let releases = progress || state.with_space(|space| space.is_anything_uncovered());
-        progress = releases;
-        if releases { checkpoint_for_space(state) } else { Ok(()) }?;
-        moves::rescue_pinned(state).map(drop)
+        progress |= state.with_space(|space| helps(space));
+        if progress {
+            checkpoint_for_space(state)?;
+            moves::rescue_pinned(state)?;
+        }
+        Ok(())
     });
     // After an error the next caller tries again, and gets its own.
     state.with_space(|space| space.end_reclaim(progress || result.is_err()));
     state.counters.reclaims.add(1);
+    if !state.options.background {
+        while discard::discard_free(state) {}
+    }
     result
 }
 

@@ -1,5 +1,6 @@
 //! How calls wake the background worker.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,26 +9,29 @@ use std::time::{Duration, Instant};
 /// The worker is no part of a simulation, so its waits do not go through the deterministic scheduler.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
+    /// Whether a worker sleeps, and nothing woke it: a look at this costs next to nothing.
+    idle: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether a worker sleeps here or will look here again. Without one nothing is signalled.
-    listening: bool,
     woken: bool,
     ended: bool,
 }
 
 impl Signal {
+    /// Whether a worker sleeps, and would do something if it was [woken](Self::wake).
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Relaxed)
+    }
+
     /// Lets the worker look whether there is something to do.
     pub(crate) fn wake(&self) {
-        let mut state = self.lock();
-        if state.listening && !state.woken {
-            state.woken = true;
-            self.changed.notify_one();
-        }
+        self.lock().woken = true;
+        self.idle.store(false, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     /// Ends the worker when it has done what it is doing.
@@ -41,15 +45,18 @@ impl Signal {
         self.lock().ended
     }
 
-    /// A worker begins.
-    pub(super) fn listen(&self) {
-        let mut state = self.lock();
-        *state = State { listening: true, woken: true, ended: false };
+    /// A worker begins. It looks for something to do at once.
+    pub(super) fn begin(&self) {
+        *self.lock() = State { woken: true, ended: false };
     }
 
     /// Waits until woken. Returns `false` when the worker is to end.
     pub(super) fn wait(&self) -> bool {
-        let sleeps = |state: &mut State| !state.woken && !state.ended;
+        let sleeps = |state: &mut State| {
+            let sleeps = !state.woken && !state.ended;
+            self.idle.store(sleeps, Ordering::Relaxed);
+            sleeps
+        };
         let state = self.changed.wait_while(self.lock(), sleeps);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         state.woken = false;
@@ -85,12 +92,16 @@ mod tests {
     #[test]
     fn a_signal_wakes_once_and_ends_for_good() {
         let signal = Signal::default();
-        signal.wake();
-        signal.listen();
+        assert!(!signal.is_idle(), "there is no worker");
+        signal.begin();
         assert!(signal.wait(), "a worker looks for work when it begins");
         thread::scope(|scope| {
             let waiting = scope.spawn(|| signal.wait());
+            while !signal.is_idle() {
+                thread::yield_now();
+            }
             signal.wake();
+            assert!(!signal.is_idle());
             assert!(waiting.join().unwrap());
             let pausing = scope.spawn(|| signal.pause(Duration::from_secs(100)));
             signal.end();
@@ -102,7 +113,7 @@ mod tests {
     #[test]
     fn a_pause_lasts_although_it_is_woken() {
         let signal = Signal::default();
-        signal.listen();
+        signal.begin();
         let began = Instant::now();
         signal.wake();
         assert!(signal.pause(Duration::from_millis(20)));

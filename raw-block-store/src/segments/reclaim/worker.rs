@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use raw_block_core::OpKind;
+
 use super::backoff::Backoff;
 use super::discard::discard_free;
 use super::run_ahead;
@@ -25,7 +27,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread. `None` when the system has no thread to give: then calls do its work when they need it.
     pub(crate) fn start(state: &Arc<StoreState>) -> Option<Self> {
-        state.worker.listen();
+        state.worker.begin();
         let its_state = Arc::clone(state);
         let thread = thread::Builder::new()
             .name("raw-block-store".to_owned())
@@ -46,6 +48,11 @@ fn run(state: &StoreState) {
             match work(state) {
                 Ok(true) => drop(backoff.succeeded()),
                 Ok(false) => break,
+                Err(error) if state.dispatcher.check_accepted(OpKind::Write).is_err() => {
+                    let device = state.device_name();
+                    tracing::error!(device, %error, "the background thread of the store ends: writes are refused");
+                    return;
+                }
                 Err(error) => {
                     // Callers that need space try as well, and get the error.
                     let (device, wait) = (state.device_name(), backoff.failed());
@@ -62,6 +69,11 @@ fn run(state: &StoreState) {
 /// Does the most urgent work. Returns whether there may be more.
 fn work(state: &StoreState) -> Result<bool, Error> {
     checkpoint::empty_unpinned(state);
+    if state.refuses_writes() {
+        // A checkpoint shows when the device accepts writes again.
+        checkpoint::take(state, CheckpointPurpose::Period)?;
+        return Ok(true);
+    }
     if segment_header::open_ahead(state) || run_ahead(state)? {
         return Ok(true);
     }

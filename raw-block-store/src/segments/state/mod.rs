@@ -184,6 +184,13 @@ impl StoreState {
         self.health.raise(Concern::Writes, self.device_name(), error.to_string());
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         self.refuses_writes.store(true, Ordering::Relaxed);
+        // It tries to take a checkpoint until that succeeds.
+        self.worker.wake();
+    }
+
+    /// Whether changes are refused because the device refuses writes.
+    pub(crate) fn refuses_writes(&self) -> bool {
+        self.refuses_writes.load(Ordering::Relaxed)
     }
 
     /// A checkpoint was written: the device accepts writes.

@@ -36,6 +36,9 @@ impl StoreState {
         let first = out.slots.len();
         let allocated = guard.space.allocate(batch, out);
         self.policy.set_clock(guard.space.clock());
+        if self.worker.is_idle() && guard.space.wants_worker(self.index.len()) {
+            self.worker.wake();
+        }
         self.extend_index(&mut guard.space, first, out)?;
         Ok(allocated?)
     }
@@ -144,10 +147,10 @@ impl StoreState {
         }
     }
 
-    /// Puts the segment of a slot into quarantine: the device may still carry out a write to it.
-    pub(crate) fn quarantine(&self, slot: &Slot) {
-        if self.with_space(|space| space.quarantine(slot)) {
-            self.note_quarantine(slot.segment);
+    /// Puts a segment into quarantine: the device may still carry out a write to it.
+    pub(crate) fn quarantine(&self, segment: u32, generation: u64) {
+        if self.with_space(|space| space.quarantine(segment, generation)) {
+            self.note_quarantine(segment);
         }
     }
 

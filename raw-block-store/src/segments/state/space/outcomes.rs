@@ -110,11 +110,11 @@ impl Space {
         segment.bad
     }
 
-    /// The device may still carry out a write to a slot that failed, so its segment is in quarantine: what is written
+    /// The device may still carry out a write to a segment that failed, so the segment is in quarantine: what is written
     /// there next would not be safe. Returns whether it was not before.
-    pub(crate) fn quarantine(&mut self, slot: &Slot) -> bool {
-        self.seal(slot.segment);
-        let Some(segment) = self.segments.get_mut(slot.segment as usize) else { return false };
-        segment.generation == slot.generation && !std::mem::replace(&mut segment.bad, true)
+    pub(crate) fn quarantine(&mut self, number: u32, generation: u64) -> bool {
+        self.seal(number);
+        let Some(segment) = self.segments.get_mut(number as usize) else { return false };
+        segment.generation == generation && !std::mem::replace(&mut segment.bad, true)
     }
 }

@@ -66,7 +66,7 @@ impl Space {
 
     /// Opens a segment for puts ahead of need, if there are enough free ones. The caller writes its header.
     pub(crate) fn open_ahead(&mut self) -> Option<OpenedSegment> {
-        let is_ample = self.free.len() > self.wanted_free() as usize;
+        let is_ample = self.free_for_puts() > 0;
         if !self.is_large() || self.ahead.is_some() || !is_ample {
             return None;
         }

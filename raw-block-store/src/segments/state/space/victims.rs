@@ -117,6 +117,25 @@ impl Space {
         is_short && self.futile_at != Some(self.version)
     }
 
+    /// Whether a checkpoint would make a victim of a segment that is none yet, because the committed one does not cover
+    /// it.
+    pub(crate) fn gains_by_checkpoint(&self) -> bool {
+        let least = least_garbage(&self.shape);
+        self.segments.iter().any(|segment| {
+            segment.state == SegmentState::Full
+                && !segment.is_in_flight()
+                && !self.is_covered(segment)
+                && segment.old_pins == 0
+                && (segment.is_dead() || self.evicts() || self.garbage_in(segment) >= least)
+        })
+    }
+
+    /// Whether the background worker has something to do; `objects` are live.
+    pub(crate) fn wants_worker(&self, objects: u64) -> bool {
+        let wants_ahead = self.is_large() && self.ahead.is_none() && self.free_for_puts() > 0;
+        wants_ahead || self.needs_reclaim() || self.needs_checkpoint(objects)
+    }
+
     /// Whether a checkpoint is to be taken because much was written since the last one; `objects` are live.
     pub(crate) fn needs_checkpoint(&self, objects: u64) -> bool {
         self.entries_since_choice >= LEAST_CHANGED.max(objects / CHANGED_PART)
