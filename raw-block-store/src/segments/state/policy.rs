@@ -157,7 +157,7 @@ mod tests {
         let sizes = [100, 200, 100, 40];
         let candidates = (0..)
             .zip(sizes)
-            .map(|(n, size)| candidate(n, size, used(1100 - n as u16, 1)))
+            .map(|(n, size)| candidate(n, size, used(1100 - u16::try_from(n).unwrap(), 1)))
             .collect();
         assert_eq!(chosen(&policy, candidates, &shape), [0, 2, 3], "256 blocks");
     }

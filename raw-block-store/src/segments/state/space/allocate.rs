@@ -81,16 +81,16 @@ impl Space {
         slot.objects = start..start + objects.len();
         let (mut live, mut block, mut highest) = (Live::default(), slot.block + 1, 0);
         for (number, &(index, demand, sequence)) in (slot.first_number..).zip(objects) {
-            let blocks = self.shape.payload_blocks(demand);
-            let at = if blocks == 0 { slot.block } else { block };
-            block += blocks;
+            let fit = self.shape.fit(demand);
+            let at = if fit.blocks == 0 { slot.block } else { block };
+            block += fit.blocks;
             let sequence = if sequence == 0 { self.give_sequence() } else { sequence };
             highest = if Mutant::ReleasedByFirstSequence.is_on() && highest > 0 {
                 highest
             } else {
                 sequence.max(highest)
             };
-            live.add(&Live::of(demand, &self.shape));
+            live.add(&Live::of_fit(demand, fit));
             out.objects.push(Allocated {
                 demand,
                 index,
@@ -98,7 +98,7 @@ impl Space {
                 sequence,
                 block: at,
                 blocks_back: at - slot.block,
-                inline: self.shape.is_inline(demand),
+                inline: fit.inline,
             });
         }
         let segment = &mut self.segments[number as usize];
@@ -114,10 +114,11 @@ impl Space {
         let mut run = Run { objects: 0, blocks: 1 };
         let mut header_bytes = 0_u32;
         for &(_, demand, _) in objects {
-            let blocks = run.blocks + shape.payload_blocks(demand);
-            header_bytes = header_bytes.saturating_add(shape.header_bytes(demand));
+            let object = shape.fit(demand);
+            let blocks = run.blocks + object.blocks;
+            header_bytes = header_bytes.saturating_add(object.header_bytes);
             let fits = run.objects == 0
-                || shape.is_shared(demand)
+                || object.shared
                     && header_bytes <= shape.header_capacity
                     && blocks <= 1 + shape.shared_blocks
                     && blocks <= fill.left(run.objects + 1, shape);
@@ -125,7 +126,7 @@ impl Space {
                 break;
             }
             run = Run { objects: run.objects + 1, blocks };
-            if !shape.is_shared(demand) {
+            if !object.shared {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! One segment: its state, how far it is filled, and what is live in it.
 
 use super::in_flight::Slots;
-use super::shape::{Demand, Shape};
+use super::shape::{Demand, Fit, Shape};
 pub(crate) use crate::segments::format::Stream;
 
 /// What may be done with a segment.
@@ -49,13 +49,16 @@ pub(crate) struct Live {
 
 impl Live {
     pub(super) fn of(demand: Demand, shape: &Shape) -> Self {
-        let payload_blocks = u64::from(shape.payload_blocks(demand));
+        Self::of_fit(demand, shape.fit(demand))
+    }
+
+    pub(super) fn of_fit(demand: Demand, fit: Fit) -> Self {
         let one = Self { objects: 1, payload_bytes: demand.payload_len.into(), ..Self::default() };
-        if shape.is_shared(demand) {
-            let shared_header_bytes = shape.header_bytes(demand).into();
-            Self { shared_header_bytes, shared_blocks: payload_blocks, ..one }
+        if fit.shared {
+            let (header_bytes, blocks) = (fit.header_bytes.into(), fit.blocks.into());
+            Self { shared_header_bytes: header_bytes, shared_blocks: blocks, ..one }
         } else {
-            Self { other_blocks: 1 + payload_blocks, ..one }
+            Self { other_blocks: 1 + u64::from(fit.blocks), ..one }
         }
     }
 

@@ -34,6 +34,19 @@ pub(crate) struct Demand {
     pub(crate) payload_len: u32,
 }
 
+/// Where the parts of an object go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fit {
+    /// Whether its payload lies in the slot header. Then it is alone in its slot.
+    pub(crate) inline: bool,
+    /// Whether it shares a slot with others of its batch.
+    pub(crate) shared: bool,
+    /// Blocks of its payload that do not lie in the header.
+    pub(crate) blocks: u32,
+    /// Bytes of the header that it takes, without an inline payload.
+    pub(crate) header_bytes: u32,
+}
+
 impl Demand {
     /// The lengths of an object that is in the store.
     pub(crate) fn of(entry: &Entry) -> Self {
@@ -92,15 +105,15 @@ impl Shape {
         self.segment_blocks.saturating_sub(2)
     }
 
-    /// Whether the object lies in its slot header, alone there. One without payload shares a slot instead.
-    pub(crate) fn is_inline(&self, demand: Demand) -> bool {
-        let together = ENTRY_LEN.saturating_add(demand.names).saturating_add(demand.payload_len);
-        demand.payload_len > 0 && together <= self.header_capacity
-    }
-
-    /// Blocks of the payload, if it does not lie in the slot header.
-    pub(crate) fn payload_blocks(&self, demand: Demand) -> u32 {
-        if self.is_inline(demand) { 0 } else { self.blocks_of(demand.payload_len) }
+    /// Where the parts of an object go.
+    pub(crate) fn fit(&self, demand: Demand) -> Fit {
+        let Demand { names, payload_len } = demand;
+        let header_bytes = ENTRY_LEN.saturating_add(names);
+        // One without payload shares a slot instead.
+        let inline =
+            payload_len > 0 && header_bytes.saturating_add(payload_len) <= self.header_capacity;
+        let blocks = if inline { 0 } else { self.blocks_of(payload_len) };
+        Fit { inline, shared: !inline && blocks <= self.shared_blocks, blocks, header_bytes }
     }
 
     fn blocks_of(&self, bytes: u32) -> u32 {
@@ -110,16 +123,11 @@ impl Shape {
 
     /// Whether the object shares a slot with others of its batch.
     pub(crate) fn is_shared(&self, demand: Demand) -> bool {
-        !self.is_inline(demand) && self.payload_blocks(demand) <= self.shared_blocks
+        self.fit(demand).shared
     }
 
     /// Blocks of a slot with this object alone.
     pub(crate) fn blocks_alone(&self, demand: Demand) -> u32 {
-        1 + self.payload_blocks(demand)
-    }
-
-    /// Bytes of a slot header that the object takes, without an inline payload.
-    pub(crate) fn header_bytes(&self, demand: Demand) -> u32 {
-        ENTRY_LEN.saturating_add(demand.names)
+        1 + self.fit(demand).blocks
     }
 }

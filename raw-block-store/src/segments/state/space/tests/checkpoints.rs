@@ -10,7 +10,7 @@ fn one_full(eviction: EvictionPolicy, segments: u32) -> (Space, Vec<Located>) {
     let mut space = space(segments, 64, eviction);
     let mut objects = Vec::new();
     while space.segments[0].state != SegmentState::Full {
-        objects.extend(put(&mut space, &vec![demand(2, 36); 36]).unwrap());
+        objects.extend(put(&mut space, &[demand(2, 36); 36]).unwrap());
     }
     checkpoint(&mut space, CheckpointPurpose::Whole);
     (space, objects)
@@ -43,9 +43,9 @@ fn end_moves(space: &mut Space, plan: MovePlan, objects: &[Located]) {
 #[test]
 fn the_settled_prefix_ends_at_the_first_entry_in_flight() {
     let mut space = space(8, 64, NONE);
-    put(&mut space, &vec![demand(2, 36); 3]).unwrap();
-    let second = allocate(&mut space, &vec![demand(2, 36); 4]).unwrap();
-    let third = allocate(&mut space, &vec![demand(2, 36); 5]).unwrap();
+    put(&mut space, &[demand(2, 36); 3]).unwrap();
+    let second = allocate(&mut space, &[demand(2, 36); 4]).unwrap();
+    let third = allocate(&mut space, &[demand(2, 36); 5]).unwrap();
     publish(&mut space, &third, &[]);
     let chosen = checkpoint(&mut space, CheckpointPurpose::Period);
     let of = chosen.segments[0];
@@ -256,7 +256,7 @@ fn an_empty_target_of_moves_is_sealed_when_space_is_needed() {
 #[test]
 fn a_victim_is_covered_by_the_committed_checkpoint() {
     let mut space = space(8, 64, NONE);
-    let objects = put(&mut space, &vec![demand(2, 36); 54]).unwrap();
+    let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
     space.seal(0);
     space.drop_objects(&objects[10..]);
     assert_eq!(space.take_victim(), None);
@@ -278,7 +278,7 @@ fn an_evicting_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
     let mut space = space(64, 64, EvictionPolicy::Lru);
     let segments: Vec<Vec<Located>> = (0..50)
         .map(|_| {
-            let objects = put(&mut space, &vec![demand(2, 36); 54]).unwrap();
+            let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
             space.seal(objects[0].place.segment);
             objects
         })
@@ -300,7 +300,7 @@ fn an_evicting_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
 fn an_evicting_store_compacts_first_while_a_sixth_is_garbage() {
     let mut space = space(64, 64, EvictionPolicy::Lru);
     for _ in 0..10 {
-        let objects = put(&mut space, &vec![demand(2, 36); 54]).unwrap();
+        let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
         space.seal(objects[0].place.segment);
         let dropped = if objects[0].place.segment == 7 { 20 } else { 11 };
         space.drop_objects(&objects[..dropped]);
@@ -314,7 +314,7 @@ fn an_evicting_store_compacts_first_while_a_sixth_is_garbage() {
 fn kept_segments_may_grow_to_nine_tenths_with_s3_fifo() {
     let mut space = space(32, 64, EvictionPolicy::S3Fifo);
     let fill = |space: &mut Space, stream: Stream| {
-        let objects = put(space, &vec![demand(2, 36); 54]).unwrap();
+        let objects = put(space, &[demand(2, 36); 54]).unwrap();
         let segment = objects[0].place.segment;
         space.seal(segment);
         space.segments[segment as usize].stream = stream;

@@ -193,7 +193,7 @@ impl Put {
         if attempt < 3 {
             let _ = of.space.allocate_again(&slot, &mut again, &mut out);
         }
-        of.space.give_up(&slot, again.len() as u32);
+        of.space.give_up(&slot, u32::try_from(again.len()).unwrap());
         self.flying.extend(fly(of, &out, attempt + 1));
     }
 }
@@ -201,7 +201,7 @@ impl Put {
 impl Delete {
     fn step(&mut self, of: &mut Simulation) -> Progress {
         if let Some((slot, objects, attempt)) = self.flying.take() {
-            return self.complete(of, slot, objects, attempt);
+            return self.complete(of, &slot, &objects, attempt);
         }
         let Some(asked) = self.asked else {
             let mut out = Allocation::default();
@@ -245,27 +245,27 @@ impl Delete {
     fn complete(
         &mut self,
         of: &mut Simulation,
-        slot: Slot,
-        objects: Vec<Allocated>,
+        slot: &Slot,
+        objects: &[Allocated],
         attempt: u32,
     ) -> Progress {
-        if of.space.header_of(&slot) == HeaderState::Failed || of.write_fails() {
-            of.space.published(&slot, &objects, [Outcome::Failed], &[]);
+        if of.space.header_of(slot) == HeaderState::Failed || of.write_fails() {
+            of.space.published(slot, objects, [Outcome::Failed], &[]);
             let Allocated { index, demand, sequence, .. } = objects[0];
             let (mut again, mut out) =
                 (vec![Retry { index, demand, sequence }], Allocation::default());
             if attempt < 3 {
-                let _ = of.space.allocate_again(&slot, &mut again, &mut out);
+                let _ = of.space.allocate_again(slot, &mut again, &mut out);
             }
             if out.slots.is_empty() {
-                of.space.give_up(&slot, 1);
+                of.space.give_up(slot, 1);
                 return Progress::Ended;
             }
             self.flying = fly(of, &out, attempt + 1).pop();
             return Progress::Runs;
         }
         let dropped = of.remove(self.key, objects[0].sequence);
-        of.space.published(&slot, &objects, [Outcome::Shown], dropped.as_slice());
+        of.space.published(slot, objects, [Outcome::Shown], dropped.as_slice());
         free(&mut of.space);
         Progress::Ended
     }
