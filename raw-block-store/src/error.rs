@@ -111,6 +111,21 @@ pub enum Error {
         /// How many are quarantined, because the outcome of a write to them is unknown.
         quarantined: u64,
     },
+    /// No segment is free, none becomes free, and nothing may be evicted.
+    #[error(
+        "the store is full: in {segments} segments are {objects} objects, {pinned} are pinned, and {bad} segments are \
+         in quarantine; delete some objects, drop some pins, or open the store with an eviction policy"
+    )]
+    OutOfSpace {
+        /// How many segments there are.
+        segments: u64,
+        /// How many objects are live.
+        objects: u64,
+        /// How many versions of objects are pinned.
+        pinned: u64,
+        /// How many segments are in quarantine, because writes to them failed.
+        bad: u64,
+    },
     /// The newest checkpoint cannot be believed.
     #[error(
         "checkpoint {number} of {device} is damaged ({reason}); the one before it can take its place, on \

@@ -6,6 +6,7 @@ pub(crate) mod checkpoint;
 pub mod format;
 pub mod mutant;
 mod open;
+mod ops;
 pub mod options;
 pub(crate) mod placement;
 pub(crate) mod reclaim;
@@ -14,6 +15,7 @@ mod state;
 pub mod stats;
 mod store;
 
+pub use ops::{Found, Get, Object, Pin, Put};
 pub use options::{EvictionPolicy, FormatOptions, OpenOptions};
 pub use store::Store;
 

@@ -25,6 +25,8 @@ macro_rules! mutants {
 mutants! {
     /// A get believes a payload whose checksum differs.
     PayloadUnchecked,
+    /// The delete of a key that is not there writes no tombstone.
+    AbsentDeletesUnrecorded,
     /// A flush does nothing.
     FlushDoesNothing,
     /// Opening begins without a flush.

@@ -23,11 +23,13 @@ use super::checkpoint::containers::Containers;
 use super::checkpoint::throttle::Throttle;
 use super::format::Layout;
 use super::mutant::Mutant;
+use super::ops::DeleteQueue;
 use super::options::OpenOptions;
 use super::reclaim::signal::Signal;
 use super::stats::Counters;
 use crate::Error;
 use crate::error::Doing;
+use crate::scratch::ScratchPool;
 
 /// Everything that the calls of a store and its background thread share.
 ///
@@ -44,6 +46,9 @@ pub(crate) struct StoreState {
     pub(crate) readers: Arc<Readers>,
     pub(crate) policy: Policy,
     pub(crate) counters: Counters,
+    pub(crate) deletes: DeleteQueue,
+    /// Memory for headers, kept from one call to the next.
+    pub(crate) scratch: ScratchPool,
     pub(crate) health: HealthMonitor,
     refuses_writes: AtomicBool,
     /// The error of the write because of which changes are refused.
@@ -93,6 +98,8 @@ impl StoreState {
             policy,
             options,
             counters: Counters::default(),
+            deletes: DeleteQueue::default(),
+            scratch: ScratchPool::default(),
             health: HealthMonitor::default(),
             refuses_writes: AtomicBool::new(false),
             refused: Mutex::new(None),
@@ -157,7 +164,12 @@ impl StoreState {
     pub(crate) fn wait_for<T>(&self, mut done: impl FnMut(&mut Space) -> Option<T>) -> T {
         let mut guard = self.lock();
         loop {
-            if let Some(result) = done(&mut guard.space) {
+            let before = guard.space.version();
+            let result = done(&mut guard.space);
+            if guard.space.version() != before {
+                self.wake(&guard);
+            }
+            if let Some(result) = result {
                 return result;
             }
             guard.waiting += 1;
