@@ -226,7 +226,7 @@ impl StoreState {
             result.as_ref().is_err_and(|error| error.class() == ErrorClass::Unknown)
         };
         if unknown(&written) || unknown(&opened) {
-            self.quarantine(slot);
+            self.quarantine(slot.segment, slot.generation);
         }
         opened.and(written).doing(DELETE)
     }

@@ -248,7 +248,7 @@ impl StoreState {
         }
         let Err(error) = result else { return };
         if error.class() == ErrorClass::Unknown {
-            self.quarantine(slot);
+            self.quarantine(slot.segment, slot.generation);
         }
         let error = Error::Device { doing: PUT, error };
         match target {
