@@ -292,10 +292,10 @@ fn long_objects_are_moved_in_parts() {
 #[test]
 fn several_victims_share_one_checkpoint() {
     let fixture = Fixture::new(128, EvictionPolicy::Fifo);
-    let puts = 3 * 128 * SEGMENT / 4;
-    (0..puts).for_each(|key| put(&fixture, key));
+    let puts = 3 * 128 * SEGMENT;
+    (0..puts).for_each(|key| fixture.put(key, INLINE, fill(key)).unwrap());
     let committed = fixture.state.with_space(|space| space.committed()).number;
-    let released = fixture.state.counters.evictions.get() * 4 / SEGMENT;
+    let released = fixture.state.counters.evictions.get() / SEGMENT;
     assert!(committed * 2 < released, "{committed} checkpoints for {released} segments");
 }
 
