@@ -297,16 +297,13 @@ impl<'a> Client<'a> {
     /// Lists the store. Every key that nothing changes is listed or not as it is there or not.
     fn list(&mut self) -> Result<()> {
         let began = self.context.model().now();
-        let mut listed = Vec::new();
-        let result = self.store.list(|object| {
-            listed.push(object.key.to_vec());
-            std::ops::ControlFlow::Continue(())
-        });
-        self.note(|| format!("{} objects are listed: {result:?}", listed.len()));
-        if result.is_err() {
-            let misreads = self.context.model().misreads;
-            return if misreads { Ok(()) } else { self.expect(result.err().as_ref(), "list") };
-        }
+        let listed = match target::list(self.store) {
+            None => return Ok(()),
+            Some(Err(_)) if self.context.model().misreads => return Ok(()),
+            Some(Err(error)) => return self.expect(Some(&error), "list"),
+            Some(Ok(listed)) => listed,
+        };
+        self.note(|| format!("{} objects are listed", listed.len()));
         let model = self.context.model();
         if model.misreads || self.context.device.is_off() || !self.alone {
             return Ok(());

@@ -2,28 +2,27 @@
 
 use std::ops::Range;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use raw_block_core::Geometry;
 use raw_block_core::simulated::SimulatedDevice;
-use raw_block_store::format::{SUPERBLOCK_CELL_LEN, Superblock};
-pub(super) use raw_block_store::{
-    Error, EvictionPolicy, Fault as Mutant, Get, OpenOptions, Pin, Put, Store, StoreStats,
-    Verification,
-};
-use raw_block_store::{FormatOptions, take_checkpoints_in_single_blocks};
+use raw_block_store::segments::format::{Layout as Planned, LayoutRequest};
+pub(super) use raw_block_store::segments::mutant::Mutant;
+pub(super) use raw_block_store::segments::stats::StoreStats;
+pub(super) use raw_block_store::segments::{EvictionPolicy, Get, OpenOptions, Pin, Put, Store};
+use raw_block_store::segments::{FormatOptions, mutant};
+pub(super) use raw_block_store::{Error, Verification};
 
-pub(super) const POLICIES: [EvictionPolicy; 4] =
-    [EvictionPolicy::None, EvictionPolicy::None, EvictionPolicy::Lru, EvictionPolicy::S3Fifo];
+pub(super) const POLICIES: [EvictionPolicy; 6] = [
+    EvictionPolicy::None,
+    EvictionPolicy::None,
+    EvictionPolicy::None,
+    EvictionPolicy::Lru,
+    EvictionPolicy::S3Fifo,
+    EvictionPolicy::Fifo,
+];
 
 /// Whether a power cut can tear an object that was evicted, so that it is back as damaged.
-pub(super) const EVICTED_MAY_BE_TORN: bool = true;
-
-/// How many of so many deleted blocks can be put again at least.
-pub(super) fn reusable(deleted: u64, layout: &Layout, stats: &StoreStats) -> u64 {
-    // Slots count, not blocks.
-    let _ = (deleted, layout, stats);
-    0
-}
+pub(super) const EVICTED_MAY_BE_TORN: bool = false;
 
 /// The shape of a store.
 #[derive(Clone, Copy, Debug)]
@@ -39,71 +38,62 @@ pub(super) struct Layout {
     pub(super) shape: Shape,
     /// The largest payload that fits, in bytes.
     pub(super) largest_payload: usize,
-    /// Where objects lie, in bytes.
+    /// Where segments lie, in bytes.
     pub(super) segments: Range<u64>,
-    /// Where checkpoints lie, in bytes, or objects if bad blocks among checkpoints do harm.
+    /// Where checkpoints lie, in bytes.
     pub(super) containers: Range<u64>,
-    slots: u64,
 }
 
 /// Configures the store for the suite, for the whole process.
 pub(super) fn set_up() {
-    take_checkpoints_in_single_blocks();
+    mutant::simulate();
+    raw_block_store::take_checkpoints_in_single_blocks();
 }
 
 impl Shape {
-    /// The largest payload that the suite puts, in bytes.
-    fn largest_payload(self) -> usize {
-        let blocks = self.segment_blocks - 3 - self.segment_blocks / 9;
-        (blocks * self.block_size) as usize
-    }
-
-    fn slots(self) -> u64 {
-        u64::from(self.segments) * 2
-    }
-
     /// A device of `spare` bytes more than this store needs, with the store.
     pub(super) fn format(
         self,
         logical_block: u32,
         spare: u64,
     ) -> Result<(SimulatedDevice, Layout)> {
-        let largest = self.largest_payload();
-        let slot = largest as u64 + 3 * u64::from(self.block_size);
-        let capacity = (2 << 20) + self.slots() * slot;
-        let device = SimulatedDevice::new(Geometry::new(capacity + spare, logical_block)?, 0)?;
+        let segment_size = u64::from(self.segment_blocks) * u64::from(self.block_size);
+        let plan = |capacity| {
+            let request = LayoutRequest {
+                capacity,
+                block_size: self.block_size,
+                segment_size: Some(segment_size),
+                largest_object: None,
+            };
+            Planned::plan(&request).ok().filter(|plan| plan.segment_count >= self.segments)
+        };
+        let mut capacity = segment_size * u64::from(self.segments);
+        let plan = loop {
+            match plan(capacity) {
+                Some(plan) => break plan,
+                None => capacity += u64::from(logical_block.max(self.block_size)),
+            }
+        };
+        let mut geometry = Geometry::new(capacity + spare, logical_block)?;
+        geometry.discard = true;
+        let device = SimulatedDevice::new(geometry, 0)?;
         let options = FormatOptions {
-            slot_count: Some(self.slots()),
+            segment_size: Some(segment_size),
             block_size: Some(self.block_size),
-            ..FormatOptions::for_payloads(largest as u64)
+            ..FormatOptions::default()
         };
         Store::format(device.backend(), &options)?;
-        let superblock = remove_chance(&device)?;
-        let first = superblock.slots_offset.get();
-        let len = superblock.slot_size.get() * superblock.slot_count.get();
-        let objects = first..first + len;
+        let containers = plan.container_offset[0];
         let layout = Layout {
             shape: self,
-            largest_payload: largest,
-            segments: objects.clone(),
-            containers: objects,
-            slots: self.slots(),
+            largest_payload: usize::try_from(plan.largest_payload())?,
+            segments: plan.segments_offset
+                ..plan.segments_offset + segment_size * u64::from(plan.segment_count),
+            containers: containers..containers + 3 * plan.container_len,
         };
+        ensure!(plan.segment_count == self.segments, "a store of {self:?} has other segments");
         Ok((device, layout))
     }
-}
-
-/// Replaces the hash key, which is random and decides which keys collide.
-fn remove_chance(device: &SimulatedDevice) -> Result<Superblock> {
-    let mut cell = device.peek(0, SUPERBLOCK_CELL_LEN);
-    let mut superblock = *Superblock::read(&cell)?;
-    superblock.hash_key = [7; 16];
-    superblock.encode(&mut cell)?;
-    let last = superblock.last_superblock_offset.get();
-    for offset in [0, SUPERBLOCK_CELL_LEN as u64, last] {
-        device.poke(offset, &cell);
-    }
-    Ok(superblock)
 }
 
 /// How a store is opened in one incarnation.
@@ -112,12 +102,13 @@ pub(super) fn open_options(
     verification: Verification,
     random: &mut fastrand::Rng,
 ) -> OpenOptions {
-    let _ = random;
     OpenOptions {
         eviction,
+        kept_percent: [50, 0, 25, OpenOptions::MAX_KEPT_PERCENT][random.usize(..4)],
         verification,
         // A background thread would do something else every time.
-        checkpoint_thread: false,
+        background: false,
+        discard: random.u8(..4) == 0,
         ..OpenOptions::default()
     }
 }
@@ -135,26 +126,41 @@ pub(super) struct Load {
 }
 
 impl Layout {
-    /// Whether a store without eviction may be full.
+    /// Whether a store without eviction may be full: if what is live may take more than the segments hold that are not
+    /// reserved, open for other streams or pinned. Of each segment as much as the largest object may be unused, and a
+    /// 16th not worth a move.
     pub(super) fn may_be_full(&self, load: Load) -> bool {
-        load.objects + load.pins + 24 >= usize::try_from(self.slots).unwrap_or(usize::MAX)
+        let Shape { segment_blocks, segments, .. } = self.shape;
+        let [segment_blocks, segments] = [segment_blocks, segments].map(|count| count as usize);
+        let usable = segments.saturating_sub(6 + load.pins);
+        let table = segment_blocks / 9 + 1;
+        let filled = segment_blocks.saturating_sub(1 + table + load.largest + 1);
+        let needed = load.blocks + 2 * load.objects;
+        needed >= usable * filled * 15 / 16
     }
+}
+
+/// How many of so many deleted blocks can be put again at least.
+pub(super) fn reusable(deleted: u64, layout: &Layout, stats: &StoreStats) -> u64 {
+    let blocks = u64::from(layout.shape.segments * layout.shape.segment_blocks);
+    if stats.bad_segments > 0 { 0 } else { deleted.min(blocks / 4) / 2 }
 }
 
 /// Checks that the counters agree with each other, while nothing is in flight. Returns the number of live
 /// objects.
 pub(super) fn live_objects(stats: &StoreStats) -> Result<u64> {
-    let waiting = stats.waiting_slots + stats.quarantined_slots;
-    if stats.live_slots + stats.free_slots + waiting != stats.slots {
-        anyhow::bail!("free, live, waiting and quarantined slots are not all: {stats:?}");
-    }
-    Ok(stats.live_slots)
+    let by_state =
+        stats.free_segments + stats.open_segments + stats.full_segments + stats.draining_segments;
+    ensure!(
+        (by_state..=by_state + stats.bad_segments).contains(&stats.segments),
+        "free, open, full, draining and bad segments are not all: {stats:?}"
+    );
+    Ok(stats.objects)
 }
 
 /// Puts those objects of a batch whose keys are absent. Each result says whether the object was put.
 pub(super) fn put_absent(store: &Store, puts: &[Put<'_>]) -> Option<Vec<Result<bool, Error>>> {
-    let _ = (store, puts);
-    None
+    Some(store.put_many_if_absent(puts))
 }
 
 /// Deletes everything; `None` if the store cannot do that.
@@ -163,11 +169,17 @@ pub(super) fn clear(store: &Store) -> Option<Result<(), Error>> {
     None
 }
 
+/// The keys of all objects; `None` if the store cannot list them.
+pub(super) fn list(store: &Store) -> Option<Result<Vec<Vec<u8>>, Error>> {
+    let _ = store;
+    None
+}
+
 /// Whether there was no space for a put.
 pub(super) fn is_full(error: &Error) -> bool {
-    matches!(error, Error::Full { .. })
+    matches!(error, Error::OutOfSpace { .. })
 }
 
 pub(super) fn mutants() -> &'static [Mutant] {
-    &Mutant::ALL
+    Mutant::ALL
 }

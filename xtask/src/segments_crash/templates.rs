@@ -112,6 +112,9 @@ fn put(store: &Store, key: usize, lengths: Lengths) -> Result<Option<Lengths>> {
     let payload = objects::payload(key as u64, lengths.payload);
     let metadata = objects::metadata(key as u64, lengths.metadata);
     let object = Put::new(&name, &payload).with_metadata(&metadata);
+    if std::env::var("DBG").is_ok() {
+        eprintln!("put {key} {lengths:?} {:?}", store.stats());
+    }
     match store.put_many(&[object]).into_iter().next() {
         Some(Ok(())) => Ok(Some(lengths)),
         Some(Err(error)) if target::is_full(&error) => Ok(None),

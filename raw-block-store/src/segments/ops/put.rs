@@ -17,6 +17,10 @@ use crate::segments::state::{NoSpace, StoreState};
 /// Objects that are allocated at once. A longer batch goes in parts.
 const MAX_SUBMISSION: usize = 1024;
 
+/// Reclaims that a put runs for its next object before the store counts as full: objects may fill segments so badly
+/// that moving them frees nothing.
+const MAX_RECLAIMS: usize = 16;
+
 /// An object to put.
 ///
 /// # Examples
@@ -191,20 +195,26 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(),
     let mut left = Batch::default();
     left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
     let mut allocation = Allocation::default();
+    let mut reclaims = 0;
     loop {
         allocation.clear();
         let ended = allocate(state, &mut left, &mut allocation);
         if !allocation.slots.is_empty() {
+            reclaims = 0;
             // Before anything is waited for: what is allocated holds down what a checkpoint covers.
             state.write_objects(batch, &allocation, results);
         }
         let error = match ended {
             Ok(()) => break,
             Err(NoSpace::Space(Shortage::Wait)) => continue,
-            Err(NoSpace::Space(Shortage::Reclaim)) => match reclaim::make_space(state) {
-                Ok(()) => continue,
-                Err(error) => error,
-            },
+            Err(NoSpace::Space(Shortage::Reclaim)) if reclaims < MAX_RECLAIMS => {
+                reclaims += 1;
+                match reclaim::make_space(state) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                }
+            }
+            Err(NoSpace::Space(Shortage::Reclaim)) => state.out_of_space(),
             Err(NoSpace::Space(Shortage::Full)) => state.out_of_space(),
             Err(NoSpace::Memory(error)) => error,
         };

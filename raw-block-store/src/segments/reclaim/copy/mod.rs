@@ -16,7 +16,7 @@ use crate::segments::state::StoreState;
 use crate::segments::state::policy::Candidate;
 use crate::segments::state::space::{Allocated, Allocation, Slot, Stream};
 
-/// Bytes of slots that are copied at once. A longer slot is copied in parts of this length.
+/// Bytes of slots that are copied at once. A longer object is copied in parts of this length.
 fn group_len() -> usize {
     mutant::limit(4 << 20, 8 << 10)
 }
@@ -67,7 +67,10 @@ pub(super) fn copy(state: &StoreState, objects: &[Candidate], allocation: &Alloc
     while !rest.is_empty() {
         let (now, later) = rest.split_at(copier.group_len(rest));
         let copied = match now {
-            [long] if copier.bytes(long) > group_len() => long::copy(&copier, long, &mut copies.of),
+            // Objects that share a slot are never long.
+            [long] if copier.bytes(long) > group_len() && long.objects.len() == 1 => {
+                long::copy(&copier, long, &mut copies.of)
+            }
             group => group::copy(&copier, group, &mut copies.of),
         };
         if let Err(error) = copied {
