@@ -10,12 +10,20 @@ use crate::segments::options::{EvictionPolicy, OpenOptions};
 /// Parts of the store: the time that the policy knows grows by one when that much was put.
 const TICKS: u64 = 1024;
 
+/// What may be moved out of a segment, and was not, may be moved out of later ones, up to so many times what may be
+/// moved out of one. What was used lies in few segments where these are small.
+const SAVED_SHARES: u64 = 3;
+
 /// The eviction policy of a store. Its time is how much was put; stamps have it modulo [`Stamp::TIMES`].
 #[derive(Debug)]
 pub(crate) struct Policy {
     eviction: EvictionPolicy,
-    /// Blocks of a segment that may be moved out of it.
+    /// Blocks of a segment that may be moved out of it, on average.
     kept_blocks: u64,
+    /// The most blocks that are moved out of one, unless they are pinned.
+    most_kept_blocks: u64,
+    /// Blocks that were not moved out of earlier segments, although they might have been.
+    saved_blocks: AtomicU64,
     /// Blocks that are put during one tick.
     tick: u64,
     /// Blocks that were put.
@@ -44,6 +52,8 @@ impl Policy {
         Self {
             eviction: options.eviction,
             kept_blocks: blocks * u64::from(percent) / 100,
+            most_kept_blocks: blocks * u64::from(OpenOptions::MAX_KEPT_PERCENT) / 100,
+            saved_blocks: AtomicU64::new(0),
             tick: (blocks * u64::from(shape.segments) / TICKS).max(1),
             clock: AtomicU64::new(0),
         }
@@ -83,13 +93,17 @@ impl Policy {
         if self.eviction == EvictionPolicy::None {
             return;
         }
-        let mut left = self.kept_blocks;
+        let allowed = self.kept_blocks + self.saved_blocks.load(Ordering::Relaxed);
+        let most = allowed.min(self.most_kept_blocks);
+        let mut left = most;
         candidates.retain(|of| {
             let blocks = u64::from(shape.blocks_alone(of.demand().demand));
             let fits = of.pinned || blocks <= left;
             left = if fits { left.saturating_sub(blocks) } else { left };
             fits
         });
+        let saved = (allowed - (most - left)).min(SAVED_SHARES * self.kept_blocks);
+        self.saved_blocks.store(saved, Ordering::Relaxed);
     }
 
     /// The stamp of the copy of an object that is moved by this policy: it has to be used again to be moved again.
@@ -160,6 +174,23 @@ mod tests {
             .map(|(n, size)| candidate(n, size, used(1100 - u16::try_from(n).unwrap(), 1)))
             .collect();
         assert_eq!(chosen(&policy, candidates, &shape), [0, 2, 3], "256 blocks");
+    }
+
+    #[test]
+    fn what_was_not_kept_of_one_segment_may_be_kept_of_the_next() {
+        let (policy, shape) = policy(EvictionPolicy::Lru, 25);
+        policy.set_clock(128 * 1100);
+        let candidates = |sizes: [u32; 4]| {
+            (0..).zip(sizes).map(|(n, size)| candidate(n, size, used(1100 - n as u16, 1))).collect()
+        };
+        assert_eq!(chosen(&policy, candidates([99, 1000, 1000, 1000]), &shape), [0], "256 blocks");
+        assert_eq!(chosen(&policy, candidates([199, 199, 199, 1]), &shape), [0, 1, 3], "412");
+        assert_eq!(chosen(&policy, candidates([199, 99, 1, 1]), &shape), [0, 2, 3], "266");
+        for _ in 0..9 {
+            assert_eq!(chosen(&policy, Vec::new(), &shape), []);
+        }
+        assert_eq!(chosen(&policy, candidates([299, 299, 299, 299]), &shape), [0, 1, 2], "921");
+        assert_eq!(chosen(&policy, candidates([299, 299, 299, 299]), &shape), [0], "380");
     }
 
     #[test]
