@@ -14,6 +14,8 @@ pub struct StoreStats {
     pub objects: u64,
     /// Bytes of their payloads, those of puts in flight included.
     pub payload_bytes: u64,
+    /// Those of `payload_bytes` that are in full segments: the rest of these is overhead and garbage.
+    pub full_payload_bytes: u64,
     /// Bytes that can be put before something is evicted or the store is full, about.
     pub bytes_left: u64,
     /// Segments in all.

@@ -201,6 +201,7 @@ impl Store {
             health: state.health.get(),
             objects: state.index.len(),
             payload_bytes: usage.payload_bytes,
+            full_payload_bytes: usage.full_payload_bytes,
             bytes_left: usage.bytes_left,
             segments: usage.segments,
             free_segments: usage.free,

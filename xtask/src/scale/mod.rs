@@ -3,6 +3,7 @@
 mod checkpoint;
 mod flat;
 mod recovery;
+mod segments;
 
 use std::path::PathBuf;
 
@@ -15,24 +16,31 @@ whether puts wait for checkpoints.
 
   flat        put and get of keys in a store in memory, small and large; minus what it costs to look a key up in a
               plain map of as many and to copy as much. The large store takes 3 GiB of memory.
-  recovery    opening a store that was not closed, against fio reading at random at depth 128. The store takes
+  slot-recovery  opening a store that was not closed, against fio reading at random at depth 128. The store takes
               4 GiB below target/ unless a file is named.
   checkpoint  the 99th percentile of put_many in a store that takes checkpoints when it thinks fit, and beside
               one after the other, each against none
 
-Each figure is the median of some rounds, in which what is compared takes turns.";
+Each figure is the median of some rounds, in which what is compared takes turns.
+
+The commands measure a store on segments that has been used for long, in memory unless they say otherwise.";
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Case {
     Flat,
-    Recovery,
+    SlotRecovery,
     Checkpoint,
 }
 
 /// The arguments of `cargo xtask scale`.
 #[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    /// What to measure of a store on segments
+    #[command(subcommand)]
+    segments: Option<segments::Case>,
+
     /// What to measure [default: all]
     #[arg(value_enum)]
     cases: Vec<Case>,
@@ -49,14 +57,17 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5_000_000)]
     keys: u64,
 
-    /// Slots of the store of `recovery`
+    /// Slots of the store of `slot-recovery`
     #[arg(long, default_value_t = 500_000)]
     slots: u64,
 }
 
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let all = [Case::Flat, Case::Recovery, Case::Checkpoint];
+    if let Some(case) = &options.segments {
+        return segments::run(case);
+    }
+    let all = [Case::Flat, Case::SlotRecovery, Case::Checkpoint];
     let cases = if options.cases.is_empty() { &all[..] } else { &options.cases };
     let file = options.file.clone().unwrap_or_else(|| PathBuf::from("target/scale-device"));
     if cases.iter().any(|&case| case != Case::Flat) && file.exists() {
@@ -65,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for case in cases {
         let measured = match case {
             Case::Flat => flat::run(options.keys, options.rounds),
-            Case::Recovery => recovery::run(&file, options.slots, options.rounds),
+            Case::SlotRecovery => recovery::run(&file, options.slots, options.rounds),
             Case::Checkpoint => checkpoint::run(&file, options.rounds),
         };
         if file.exists() {

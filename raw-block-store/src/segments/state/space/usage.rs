@@ -15,6 +15,8 @@ pub(crate) struct Usage {
     pub(crate) bad: u64,
     /// With the payloads of what is in flight.
     pub(crate) payload_bytes: u64,
+    /// Those in full segments.
+    pub(crate) full_payload_bytes: u64,
     /// Bytes that can be put before something is evicted, or the store is full.
     pub(crate) bytes_left: u64,
     pub(crate) pinned_versions: u64,
@@ -31,6 +33,9 @@ impl Space {
         let mut live = Live::default();
         for segment in &self.segments {
             live.add(&segment.live);
+            if segment.state == SegmentState::Full {
+                usage.full_payload_bytes += segment.live.payload_bytes;
+            }
             usage.bad += u64::from(segment.bad);
             *match segment.state {
                 SegmentState::Free | SegmentState::Discarding => &mut usage.free,
