@@ -263,8 +263,7 @@ impl Runner {
     /// What a store that is opened read-only has. Changes nothing.
     fn look(&mut self) -> Result<Option<Vec<Found>>> {
         let before = self.device.ops_so_far();
-        let options =
-            target::open_options(EvictionPolicy::None, Verification::Full, &mut self.random);
+        let options = target::open_options(self.eviction, Verification::Full, &mut self.random);
         let store = match Store::open_read_only(self.device.backend(), &options) {
             Err(_) if self.device.is_off() => return Ok(None),
             opened => opened.context("the store does not open read-only")?,

@@ -85,6 +85,11 @@ pub(crate) struct Space {
     opened_per_checkpoint: u32,
     /// Counts changes that may end a wait for space.
     version: u64,
+    /// Segments that were free, or about to be, when the running reclaim took its first victim.
+    free_before_reclaim: Option<usize>,
+    /// Blocks of garbage in full segments when the last reclaim that freed nothing ended, or the least since; far below
+    /// zero if there was none.
+    vain_garbage: i64,
     /// The version at which a reclaim found nothing to do.
     futile_at: Option<u64>,
     pins: PinTable,
@@ -123,6 +128,8 @@ impl Space {
             opened_since_choice: 0,
             opened_per_checkpoint: 0,
             version: 0,
+            free_before_reclaim: None,
+            vain_garbage: i64::MIN / 2,
             futile_at: None,
             pins: PinTable::default(),
         }

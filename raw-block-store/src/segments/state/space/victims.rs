@@ -50,6 +50,9 @@ impl Space {
     /// The next segment to reclaim, if any is worth it. It is not offered again before [`end_reclaim`](Self::end_reclaim).
     pub(crate) fn take_victim(&mut self) -> Option<Victim> {
         let victim = self.choose_victim()?;
+        if !self.segments.iter().any(|segment| segment.victim) {
+            self.free_before_reclaim = Some(self.free.len() + self.about_to_be_free());
+        }
         if let Some(segment) = self.segment_mut(victim.segment) {
             segment.victim = true;
         }
@@ -82,6 +85,15 @@ impl Space {
         for segment in &mut self.segments {
             segment.victim = false;
         }
+        let (live, usable) = self.fill_of_full();
+        let garbage = usable.saturating_sub_unsigned(live);
+        let free = self.free.len() + self.about_to_be_free();
+        self.vain_garbage = if self.free_before_reclaim.take().is_some_and(|before| free <= before)
+        {
+            garbage
+        } else {
+            self.vain_garbage.min(garbage)
+        };
         self.serve_deletes();
         self.changed();
         self.futile_at = (!progress).then_some(self.version);
@@ -209,19 +221,27 @@ impl Space {
     ///
     /// A store that evicts compacts what is half garbage, and more while overwriting leaves enough garbage in all: as
     /// long as no more than five sixths of what full segments hold is live, there is one with a sixth of garbage, and
-    /// nothing is evicted.
+    /// nothing is evicted. Unless the last reclaim freed nothing: objects may fill segments so badly that moving them does
+    /// not help. Then a segment's worth of garbage has to be added first.
     fn least_to_compact(&self) -> i64 {
         if !self.evicts() {
             return least_garbage(&self.shape);
         }
+        let (live, usable) = self.fill_of_full();
+        let is_ample = i128::from(live) * 6 <= i128::from(usable) * 5;
+        let blocks = i64::from(self.shape.segment_blocks);
+        let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
+        blocks / if is_ample && !was_vain { 6 } else { 2 }
+    }
+
+    /// The live blocks in full segments, and those that they can have.
+    fn fill_of_full(&self) -> (u64, i64) {
         let (mut live, mut usable) = (Live::default(), 0_i64);
         for segment in self.segments.iter().filter(|of| of.state == SegmentState::Full) {
             live.add(&segment.live);
             usable += garbage(&self.shape, segment.fill.entries, 0);
         }
-        let live = live.blocks_together(&self.shape);
-        let is_ample = i128::from(live) * 6 <= i128::from(usable) * 5;
-        i64::from(self.shape.segment_blocks) / if is_ample { 6 } else { 2 }
+        (live.blocks_together(&self.shape), usable)
     }
 
     fn may_be_victim(&self, segment: &Segment) -> bool {
