@@ -143,7 +143,8 @@ impl Layout {
 /// How many of so many deleted blocks can be put again at least.
 pub(super) fn reusable(deleted: u64, layout: &Layout, stats: &StoreStats) -> u64 {
     let blocks = u64::from(layout.shape.segments * layout.shape.segment_blocks);
-    if stats.bad_segments > 0 { 0 } else { deleted.min(blocks / 4) / 2 }
+    // A little may lie where nothing fits.
+    if stats.bad_segments > 0 || deleted < blocks / 8 { 0 } else { deleted.min(blocks / 4) / 2 }
 }
 
 /// Checks that the counters agree with each other, while nothing is in flight. Returns the number of live

@@ -87,7 +87,9 @@ pub(crate) struct Space {
     version: u64,
     /// Segments that were free, or about to be, when the running reclaim took its first victim.
     free_before_reclaim: Option<usize>,
-    /// Blocks of garbage in full segments when the last reclaim that freed nothing ended, or the least since; far below
+    /// Reclaims in a row that freed nothing.
+    vain_reclaims: u32,
+    /// Blocks of garbage in full segments when the last of several reclaims that freed nothing ended, or the least since; far below
     /// zero if there was none.
     vain_garbage: i64,
     /// The version at which a reclaim found nothing to do.
@@ -129,6 +131,7 @@ impl Space {
             opened_per_checkpoint: 0,
             version: 0,
             free_before_reclaim: None,
+            vain_reclaims: 0,
             vain_garbage: i64::MIN / 2,
             futile_at: None,
             pins: PinTable::default(),

@@ -11,6 +11,9 @@ const LEAST_PART: u64 = 16;
 const FREE_PART: u32 = 32;
 /// With fewer segments puts may have to wait for a reclaim.
 const AHEAD_SEGMENTS: u32 = 64;
+/// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those before another one is
+/// full. Moving what has a sixth of garbage frees a segment every sixth time, a sixteenth every sixteenth time.
+const MAX_VAIN_RECLAIMS: u32 = 8;
 /// A checkpoint is taken when this part of the objects was written since the last one.
 const CHANGED_PART: u64 = 64;
 /// It is not taken for fewer entries.
@@ -85,15 +88,7 @@ impl Space {
         for segment in &mut self.segments {
             segment.victim = false;
         }
-        let (live, usable) = self.fill_of_full();
-        let garbage = usable.saturating_sub_unsigned(live);
-        let free = self.free.len() + self.about_to_be_free();
-        self.vain_garbage = if self.free_before_reclaim.take().is_some_and(|before| free <= before)
-        {
-            garbage
-        } else {
-            self.vain_garbage.min(garbage)
-        };
+        self.note_gain();
         self.serve_deletes();
         self.changed();
         self.futile_at = (!progress).then_some(self.version);
@@ -219,19 +214,41 @@ impl Space {
 
     /// Blocks of garbage in a segment for which it is compacted.
     ///
+    /// A store that does not evict compacts for any garbage that is worth it, until several reclaims in a row freed
+    /// nothing: then garbage has to be added first.
+    ///
     /// A store that evicts compacts what is half garbage, and more while overwriting leaves enough garbage in all: as
     /// long as no more than five sixths of what full segments hold is live, there is one with a sixth of garbage, and
-    /// nothing is evicted. Unless the last reclaim freed nothing: objects may fill segments so badly that moving them does
-    /// not help. Then a segment's worth of garbage has to be added first.
+    /// nothing is evicted. Unless several reclaims in a row freed nothing: objects may fill segments so badly that moving them
+    /// does not help. Then a segment's worth of garbage has to be added first.
     fn least_to_compact(&self) -> i64 {
-        if !self.evicts() {
-            return least_garbage(&self.shape);
-        }
         let (live, usable) = self.fill_of_full();
+        if !self.evicts() {
+            let was_vain = usable.saturating_sub_unsigned(live) <= self.vain_garbage;
+            return if was_vain { i64::MAX } else { least_garbage(&self.shape) };
+        }
         let is_ample = i128::from(live) * 6 <= i128::from(usable) * 5;
         let blocks = i64::from(self.shape.segment_blocks);
         let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
         blocks / if is_ample && !was_vain { 6 } else { 2 }
+    }
+
+    /// Notes whether the reclaim that ends freed anything.
+    fn note_gain(&mut self) {
+        let (live, usable) = self.fill_of_full();
+        let garbage = usable.saturating_sub_unsigned(live);
+        self.vain_garbage = self.vain_garbage.min(garbage);
+        let Some(before) = self.free_before_reclaim.take() else { return };
+        if self.free.len() + self.about_to_be_free() > before {
+            self.vain_reclaims = 0;
+            return;
+        }
+        self.vain_reclaims += 1;
+        let most = if self.evicts() { MAX_VAIN_RECLAIMS } else { 2 * MAX_VAIN_RECLAIMS };
+        if self.vain_reclaims >= most {
+            self.vain_reclaims = 0;
+            self.vain_garbage = garbage;
+        }
     }
 
     /// The live blocks in full segments, and those that they can have.
