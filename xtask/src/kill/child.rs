@@ -129,7 +129,7 @@ impl Worker<'_> {
             // One that was cut off is there, and damaged.
             let known = self.now.insert(key, None).flatten();
             ensure!(
-                was_there || known.is_none() || self.kind.evicts(),
+                was_there.unwrap_or(true) || known.is_none() || self.kind.evicts(),
                 "delete key {key}: it is reported as absent"
             );
             acknowledged += &format!("ack {key}\n");
