@@ -103,6 +103,10 @@ mutants! {
     ReopenedWhilePinned,
     /// A segment is discarded that a valid checkpoint does not call free.
     DiscardedBeforeAllCheckpoints,
+    /// What the device has written counts as published for what a checkpoint covers.
+    CompletedCountsAsPublished,
+    /// Deletes in flight do not hold down what a checkpoint covers.
+    DeletesNotCountedInFlight,
     /// What a checkpoint covers is chosen after the index was copied.
     CoveredChosenAfterCopy,
     /// The settled prefix of a segment is chosen after its bits were copied.

@@ -5,6 +5,7 @@ use raw_block_core::{ErrorClass, ErrorKind, WriteAt};
 use super::stage::{PutBatch, Stage, Target};
 use crate::Error;
 use crate::segments::format::Entry;
+use crate::segments::mutant::Mutant;
 use crate::segments::state::StoreState;
 use crate::segments::state::index::{Located, Place, Published};
 use crate::segments::state::space::{Allocated, Allocation, Outcome, Retry, Slot};
@@ -281,9 +282,14 @@ impl StoreState {
                     located.push(Located { place, entry: *entry });
                 }
             }
+            let mut early = slot.clone();
+            if Mutant::CompletedCountsAsPublished.is_on() && errors.iter().all(Option::is_none) {
+                let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
+                self.with_space(|space| space.end_early(&mut early, count));
+            }
             self.index.publish_many(&located, &mut published);
             self.count_puts(&located);
-            self.end_slot(slot, objects, errors, &published);
+            self.end_slot(&early, objects, errors, &published);
             failed.extend(failed_of(slot, objects, errors));
         }
         failed

@@ -98,6 +98,13 @@ impl Space {
         }
     }
 
+    /// So many objects of a slot are in flight no more for what a checkpoint covers: a mutation.
+    pub(crate) fn end_early(&mut self, slot: &mut Slot, objects: u32) {
+        if let Some(change) = slot.change.take() {
+            self.changes.end(change, objects);
+        }
+    }
+
     /// A write to a segment failed with a media error, and one elsewhere succeeded. The second time in a generation
     /// puts the segment into quarantine; returns whether this did.
     pub(crate) fn confirm_error(&mut self, slot: &Slot) -> bool {

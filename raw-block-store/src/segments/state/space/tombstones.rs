@@ -64,6 +64,9 @@ impl Space {
         let (number, opened) = self.fit(1, self.source_of_tombstones(), purpose)?;
         let mut slot = self.take_run(number, Run { objects: 1, blocks: 1 }, purpose, opened);
         slot.tombstone = true;
+        if Mutant::DeletesNotCountedInFlight.is_on() {
+            self.end_early(&mut slot, 1);
+        }
         slot.objects = out.objects.len()..out.objects.len() + 1;
         let sequence = if sequence == 0 { self.give_sequence() } else { sequence };
         let segment = &mut self.segments[number as usize];
