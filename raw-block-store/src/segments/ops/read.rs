@@ -159,7 +159,7 @@ impl<'a> Reading<'a> {
             metadata,
             verify,
         };
-        let len = entry.payload_blocks(layout.block_size) as u64 * u64::from(layout.block_size);
+        let len = u64::from(entry.payload_blocks(layout.block_size)) * u64::from(layout.block_size);
         let metadata = &mut *get.metadata;
         match header {
             None if len == 0 => {}

@@ -98,8 +98,8 @@ impl<'a> Stage<'a> {
                 sequence: object.sequence.into(),
                 checksum: payload_checksum(&self.state.layout, &place, put.payload).into(),
                 payload_len: object.demand.payload_len.into(),
-                key_len: (put.key.len() as u16).into(),
-                metadata_len: (put.metadata.len() as u16).into(),
+                key_len: len_of(put.key).into(),
+                metadata_len: len_of(put.metadata).into(),
                 block: object.block.into(),
                 blocks_back: object.blocks_back.into(),
             };
@@ -168,4 +168,9 @@ pub(super) fn slot_place(slot: &Slot) -> SlotPlace {
         blocks: slot.blocks,
         first_entry: slot.first_number,
     }
+}
+
+/// The length of a key or of metadata, which was checked.
+fn len_of(bytes: &[u8]) -> u16 {
+    u16::try_from(bytes.len()).unwrap_or(u16::MAX)
 }

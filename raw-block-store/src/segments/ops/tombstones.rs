@@ -13,7 +13,9 @@ use crate::segments::placement::Placement;
 use crate::segments::reclaim;
 use crate::segments::segment_header;
 use crate::segments::state::index::Place;
-use crate::segments::state::space::{Allocation, Demand, Outcome, Retry, Shortage, Slot, Stream};
+use crate::segments::state::space::{
+    Allocation, Demand, Outcome, Retry, Shortage, Slot, Space, Stream,
+};
 use crate::segments::state::{NoSpace, StoreState};
 
 /// How many times a tombstone slot is written before its deletes fail.
@@ -101,7 +103,7 @@ impl StoreState {
             Err(NoSpace::Memory(error)) => return Err(error),
             Err(NoSpace::Space(_)) => {}
         }
-        let waiting = self.with_space(|space| space.ask_for_tombstones());
+        let waiting = self.with_space(Space::ask_for_tombstones);
         loop {
             let ended = self.wait_for(|space| {
                 let mut allocation = Allocation::default();

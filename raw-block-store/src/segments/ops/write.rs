@@ -104,7 +104,7 @@ impl StoreState {
         if objects.is_empty() {
             return;
         }
-        self.give_up(slot, objects.len() as u32);
+        self.give_up(slot, u32::try_from(objects.len()).unwrap_or(u32::MAX));
         super::put::fail(results, objects.iter().map(|of| batch.position(of.index)), error);
     }
 
