@@ -1,7 +1,6 @@
 //! A client of a store, perhaps one of several.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use raw_block_core::ErrorClass;
 
 use super::faults;
 use super::focus::Focus;
@@ -178,7 +177,10 @@ impl<'a> Client<'a> {
             if let Ok(put) = result {
                 // The change itself has not completed: it explains that another one of the batch is there.
                 let mut model = self.context.model();
-                let checked = model.keys[key].check_presence(!put, at);
+                let checked = match model.misreads {
+                    true => Ok(()),
+                    false => model.keys[key].check_presence(!put, at),
+                };
                 if !put {
                     model.keys[key].cancel(at);
                     model.note(self.context.device, || format!("put absent key {key}: present"));
@@ -203,7 +205,7 @@ impl<'a> Client<'a> {
             let block = self.context.layout.shape.block_size;
             let load = model.load(block);
             model.end(key, at, error.is_none());
-            if self.is_unknown(error) {
+            if is_unknown(error) {
                 model.keys[key].outcome_is_unknown(at);
             }
             (load, block)
@@ -234,7 +236,7 @@ impl<'a> Client<'a> {
             {
                 let mut model = self.context.model();
                 model.end(key, at, done);
-                if self.is_unknown(error) {
+                if is_unknown(error) {
                     model.keys[key].outcome_is_unknown(at);
                 }
             }
@@ -379,15 +381,15 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether a change that failed may still take effect: also because the process was killed in the middle of it.
-    fn is_unknown(&self, error: Option<&Error>) -> bool {
-        let Some(Error::Device { error, .. }) = error else { return false };
-        error.class() == ErrorClass::Unknown || self.context.device.is_off()
-    }
-
     fn note(&self, what: impl FnOnce() -> String) {
         self.context.note(self.name, what);
     }
+}
+
+/// Whether a change that failed may still take effect, whole or in part: a transfer that failed may have been carried out
+/// in part.
+fn is_unknown(error: Option<&Error>) -> bool {
+    matches!(error, Some(Error::Device { .. }))
 }
 
 fn puts(batch: &[Begun]) -> Vec<Put<'_>> {

@@ -86,15 +86,17 @@ impl Last<'_> {
         if !full && !evicts {
             bail!("a store of {blocks} blocks took {limit}");
         }
-        let mut deleted = 0;
+        let (mut deleted, mut largest) = (0, 0);
         self.random.shuffle(&mut self.left);
         let keep = self.left.len() / 2;
         for left in self.left.split_off(keep) {
             self.delete(left.key)?;
             deleted += self.blocks(left.lengths);
+            largest = largest.max(self.blocks(left.lengths));
         }
         self.check_counts()?;
         let enough = target::reusable(deleted, self.context.layout, &self.store.stats());
+        let enough = enough.saturating_sub(largest);
         let (put, _) = self.put_blocks(enough)?;
         if put < enough {
             bail!("of {deleted} deleted blocks only {put} can be put again");

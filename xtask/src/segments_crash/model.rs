@@ -278,6 +278,8 @@ impl Context<'_> {
             keys.iter().zip(results).zip(memory.chunks_exact(largest + limit))
         {
             let found = match result {
+                // A store that evicts takes what it misread for missing.
+                Ok(None) if self.evicts && model.misreads => None,
                 Ok(None) => Some(Found::Whole(None)),
                 Ok(Some(found)) => {
                     let (payload, metadata) = memory.split_at(largest);

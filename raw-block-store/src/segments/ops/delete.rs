@@ -2,6 +2,7 @@
 
 use raw_block_core::OpKind;
 
+use super::tombstones::Deleted;
 use crate::Error;
 use crate::error::Doing;
 use crate::segments::Store;
@@ -34,13 +35,20 @@ impl Store {
             self.state.dispatcher.check_accepted(OpKind::Write).doing(DELETE)?;
             self.state.check_writes(DELETE)
         });
-        let deleted = accepted.and_then(|()| {
+        if let Err(error) = accepted {
+            return vec![Err(error); keys.len()];
+        }
+        let Deleted { count, error } = {
             let mut hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
             if Mutant::AbsentDeletesUnrecorded.is_on() {
                 hashes.retain(|hash| self.state.index.find(hash).is_some());
             }
-            if hashes.is_empty() { Ok(()) } else { self.state.delete_keys(&hashes) }
-        });
-        vec![deleted; keys.len()]
+            if hashes.is_empty() { Deleted::default() } else { self.state.delete_keys(&hashes) }
+        };
+        let result = |at| match &error {
+            Some(error) if at >= count => Err(error.clone()),
+            _ => Ok(()),
+        };
+        (0..keys.len()).map(result).collect()
     }
 }

@@ -38,27 +38,45 @@ struct Queue {
     group: u64,
     /// Whether a thread writes a group.
     writing: bool,
-    /// The errors of groups that failed, with how many threads have not seen theirs.
-    failed: Vec<(u64, Error, usize)>,
+    /// The groups that failed, with how many threads have not seen that.
+    failed: Vec<(u64, Deleted, usize)>,
     /// How many threads have keys in the next group.
     members: usize,
     /// The number of the group that was written last, plus one.
     ended: u64,
 }
 
+/// How deletes ended: tombstones of many keys take several slots.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deleted {
+    /// How many keys were deleted, the first ones.
+    pub(super) count: usize,
+    /// Why not all of them were: [`Error::Device`], [`Error::OutOfMemory`], [`Error::OutOfSpace`].
+    pub(super) error: Option<Error>,
+}
+
+impl Deleted {
+    /// What became of the keys of one thread: this many from this position on.
+    fn of(&self, start: usize, count: usize) -> Self {
+        let deleted = self.count.saturating_sub(start).min(count);
+        Self { count: deleted, error: self.error.clone().filter(|_| deleted < count) }
+    }
+}
+
 impl StoreState {
     /// Deletes keys, whether they are there or not. One thread at a time writes the keys of all that wait.
-    ///
-    /// # Errors
-    /// [`Error::Device`], [`Error::OutOfMemory`], [`Error::OutOfSpace`]. Some of the keys may be deleted.
-    pub(super) fn delete_keys(&self, keys: &[KeyHash]) -> Result<(), Error> {
+    pub(super) fn delete_keys(&self, keys: &[KeyHash]) -> Deleted {
+        let count = keys.len();
         let mut queue = self.lock_deletes();
+        let start = queue.keys.len();
         queue.keys.extend_from_slice(keys);
         queue.members += 1;
         let group = queue.group;
         loop {
             if queue.ended > group {
-                return queue.take_result(group);
+                return queue
+                    .take_result(group)
+                    .map_or(Deleted { count, error: None }, |deleted| deleted.of(start, count));
             }
             if !queue.writing {
                 break;
@@ -71,28 +89,34 @@ impl StoreState {
         let keys = std::mem::take(&mut queue.keys);
         let members = std::mem::take(&mut queue.members);
         drop(queue);
-        let written = self.write_tombstones(&keys);
+        let deleted = self.write_tombstones(&keys);
         let mut queue = self.lock_deletes();
         queue.writing = false;
         queue.ended = group + 1;
-        if let (Err(error), others @ 1..) = (&written, members - 1) {
-            queue.failed.push((group, error.clone(), others));
+        if let (Some(_), others @ 1..) = (&deleted.error, members - 1) {
+            queue.failed.push((group, deleted.clone(), others));
         }
         drop(queue);
         self.deletes.written.notify_all();
-        written
+        deleted.of(start, count)
     }
 
     fn lock_deletes(&self) -> MutexGuard<'_, Queue> {
         waiting::lock(&self.deletes.state)
     }
 
-    fn write_tombstones(&self, keys: &[KeyHash]) -> Result<(), Error> {
+    fn write_tombstones(&self, keys: &[KeyHash]) -> Deleted {
         let per_slot = tombstones_per_slot(self.layout.block_size).max(1);
-        keys.chunks(per_slot).try_for_each(|keys| {
-            let allocation = self.allocate_slot()?;
-            self.write_slot(keys, allocation)
-        })
+        let mut count = 0;
+        for keys in keys.chunks(per_slot) {
+            let written =
+                self.allocate_slot().and_then(|allocation| self.write_slot(keys, allocation));
+            if let Err(error) = written {
+                return Deleted { count, error: Some(error) };
+            }
+            count += keys.len();
+        }
+        Deleted { count, error: None }
     }
 
     /// Allocates a slot for tombstones. Waits for reclaims, which serve deletes first.
@@ -255,15 +279,13 @@ impl StoreState {
 }
 
 impl Queue {
-    /// How a group ended that a thread had keys in.
-    fn take_result(&mut self, group: u64) -> Result<(), Error> {
-        let Some(at) = self.failed.iter().position(|(failed, ..)| *failed == group) else {
-            return Ok(());
-        };
+    /// How a group ended that a thread had keys in, if it failed.
+    fn take_result(&mut self, group: u64) -> Option<Deleted> {
+        let at = self.failed.iter().position(|(failed, ..)| *failed == group)?;
         self.failed[at].2 -= 1;
         if self.failed[at].2 == 0 {
-            return Err(self.failed.swap_remove(at).1);
+            return Some(self.failed.swap_remove(at).1);
         }
-        Err(self.failed[at].1.clone())
+        Some(self.failed[at].1.clone())
     }
 }
