@@ -152,15 +152,16 @@ mod tests {
         let mut next = [0, 0];
         let mut open = [(0, SEGMENT), (0, SEGMENT)];
         while drive.written().0 - before.0 < u64::from(5 * USED) {
-            let kind = usize::from(random.f32() < 0.2);
-            let (segment, page) = &mut open[kind];
+            let kind = u16::from(random.f32() < 0.2);
+            let (segment, page) = &mut open[usize::from(kind)];
             if *page == SEGMENT {
-                *segment = next[kind] % (segments / 2) + kind as u32 * (segments / 2);
-                next[kind] += 1;
+                *segment =
+                    next[usize::from(kind)] % (segments / 2) + u32::from(kind) * (segments / 2);
+                next[usize::from(kind)] += 1;
                 *page = 0;
             }
             for page in *page..*page + 4 {
-                drive.write(*segment * SEGMENT + page, placed.then_some(kind as u16));
+                drive.write(*segment * SEGMENT + page, placed.then_some(kind));
             }
             *page += 4;
         }

@@ -16,9 +16,9 @@ pub(super) trait Reference {
     fn get_or_insert(&mut self, key: u64) -> bool {
         let found = self.contains(key);
         if found {
-            self.note_use(key)
+            self.note_use(key);
         } else {
-            self.insert(key)
+            self.insert(key);
         }
         found
     }
