@@ -33,8 +33,8 @@ pub struct OpenOptions {
     /// Which objects are evicted when the store is full.
     pub eviction: EvictionPolicy,
     /// Which part of a segment may be kept when it is evicted, in percent: objects that were used are moved to another
-    /// segment, up to so much. More keeps more of what is used, and writes more. At most 90. Policies that look at no
-    /// use ignore it.
+    /// segment, up to so much on average. What is not kept of one segment may be kept of later ones, up to 90 percent of
+    /// each. More keeps more of what is used, and writes more. At most 90. Policies that look at no use ignore it.
     pub kept_percent: u8,
     /// What a get checks. After a recovery every object is verified once, on its first get, whatever this says.
     pub verification: Verification,
