@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use raw_block_core::OpKind;
 use raw_block_core::simulated::Fault;
 
@@ -201,6 +203,31 @@ fn a_failed_copy_leaves_every_object_where_it_was() {
     fixture.device.clear_faults();
     make_space(&fixture.state).unwrap();
     put(&fixture, end);
+    full_checks(&fixture, kept);
+}
+
+#[test]
+fn copies_of_a_segment_are_published_all_or_none() {
+    let fixture = Fixture::new(16, EvictionPolicy::None);
+    let end = fill_up(&fixture, 0);
+    let mut kept: Vec<u64> = (0..end).collect();
+    let (mut failed, mut moved) = (0, 0);
+    for round in 0..end / 2 {
+        fixture.delete(kept.remove(usize::try_from(round * 7).unwrap() % kept.len()));
+        let before: Vec<_> = kept.iter().map(|&key| fixture.locate(key).unwrap().place).collect();
+        let one_write = Fault::fail(OpKind::Write, libc::EIO).nth(round % 5);
+        fixture.device.inject(one_write);
+        failed += u32::from(make_space(&fixture.state).is_err());
+        fixture.device.clear_faults();
+        let mut stayed = HashMap::new();
+        for (&key, before) in kept.iter().zip(before) {
+            let stays = fixture.locate(key).unwrap().place == before;
+            moved += u32::from(!stays);
+            let of_segment = *stayed.entry(before.segment).or_insert(stays);
+            assert_eq!(of_segment, stays, "only some objects of segment {} moved", before.segment);
+        }
+    }
+    assert!(moved > 0, "{failed} failures");
     full_checks(&fixture, kept);
 }
 
