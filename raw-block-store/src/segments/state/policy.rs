@@ -181,7 +181,8 @@ mod tests {
         let (policy, shape) = policy(EvictionPolicy::Lru, 25);
         policy.set_clock(128 * 1100);
         let candidates = |sizes: [u32; 4]| {
-            (0..).zip(sizes).map(|(n, size)| candidate(n, size, used(1100 - n as u16, 1))).collect()
+            let sizes = (0_u16..).zip(sizes);
+            sizes.map(|(n, size)| candidate(n.into(), size, used(1100 - n, 1))).collect()
         };
         assert_eq!(chosen(&policy, candidates([99, 1000, 1000, 1000]), &shape), [0], "256 blocks");
         assert_eq!(chosen(&policy, candidates([199, 199, 199, 1]), &shape), [0, 1, 3], "412");

@@ -31,12 +31,12 @@ pub(super) type Object<'a> = (&'a str, u64, &'a [u8]);
 impl Image {
     /// A store without a checkpoint. All segments are unused in the first one.
     pub(super) fn new() -> Self {
-        let segment_size = Some(u64::from(SEGMENT_BLOCKS) * BLOCK as u64);
-        let capacity = 8 * segment_size.unwrap() + (128 << 10);
+        let segment_size = u64::from(SEGMENT_BLOCKS) * BLOCK as u64;
+        let capacity = 8 * segment_size + (128 << 10);
         let request = LayoutRequest {
             capacity,
             block_size: BLOCK as u32,
-            segment_size,
+            segment_size: Some(segment_size),
             largest_object: None,
         };
         let layout = Layout::plan(&request).unwrap().with_identity(&[3; 16], &[7; 16]);

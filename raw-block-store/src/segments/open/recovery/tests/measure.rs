@@ -80,7 +80,7 @@ impl Large {
                     ..SegmentRecord::unused(generation, false)
                 };
                 let mut live = vec![u64::MAX; per_segment.div_ceil(64) as usize];
-                if per_segment % 64 > 0 {
+                if !per_segment.is_multiple_of(64) {
                     *live.last_mut().unwrap() = (1 << (per_segment % 64)) - 1;
                 }
                 records[segment as usize] = (record, live);

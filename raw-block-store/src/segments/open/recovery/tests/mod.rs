@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small")]
+
 mod counting;
 mod image;
 mod losing;
