@@ -27,8 +27,8 @@ use templates::Templates;
 
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { cuts, seed, threads, violations, .. } = *options;
-    let budget = Budget { cuts, seed, threads, violations };
+    let Options { cuts, seed, threads, places, violations, .. } = *options;
+    let budget = Budget { cuts, seed, threads, places, violations };
     if options.mutants {
         return mutants::run(budget, options.only.as_deref().unwrap_or(""));
     }

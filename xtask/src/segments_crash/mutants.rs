@@ -14,6 +14,9 @@ use super::templates::Templates;
 /// Not a mutant of the store: the lock on the device is released before the writes of a killed process have completed.
 const LOCK_RELEASED_EARLY: &str = "LockReleasedEarly";
 
+/// The most places at which the power is cut of one scenario.
+const MAX_PLACES: u64 = 8;
+
 /// Runs scenarios with each mutant whose name contains `only`, and wants a violation for each. Prints a table.
 pub(super) fn run(budget: Budget, only: &str) -> Result<()> {
     let names = target::mutants().iter().map(|mutant| format!("{mutant:?}"));
@@ -54,6 +57,8 @@ fn run_one(budget: Budget, name: &str) -> Result<String> {
         .args(["--cuts", &budget.cuts.to_string()])
         .args(["--seed", &budget.seed.to_string()])
         .args(["--threads", &budget.threads.to_string()])
+        // Different scenarios find more than different cuts.
+        .args(["--places", &budget.places.min(MAX_PLACES).to_string()])
         .output()
         .context("cannot start a process for a mutant")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

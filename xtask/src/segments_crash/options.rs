@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// Runs with this mutant switched on.
     #[arg(long, value_name = "MUTANT", conflicts_with = "mutants")]
     pub(super) with: Option<String>,
+    /// At how many places the power is cut of one scenario, at most; with fewer there are more scenarios.
+    #[arg(long, default_value_t = 80)]
+    pub(super) places: u64,
     /// How many violations end the run.
     #[arg(long, default_value_t = 5, hide = true)]
     pub(super) violations: usize,

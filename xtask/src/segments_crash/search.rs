@@ -19,6 +19,8 @@ pub(super) struct Budget {
     /// Seed of the first scenario.
     pub(super) seed: u64,
     pub(super) threads: u32,
+    /// The most places at which the first incarnation of one scenario is cut, and the second.
+    pub(super) places: u64,
     pub(super) violations: usize,
 }
 
@@ -28,8 +30,6 @@ pub(super) struct Report {
     pub(super) violations: Vec<(ScenarioId, String)>,
 }
 
-/// The most places at which the first incarnation of one scenario is cut, and the second.
-const MAX_PLACES: u64 = 80;
 /// A scenario that takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -109,19 +109,30 @@ impl Search<'_> {
             (outcome.effects, outcome.recovery_effects)
         };
         let (effects, _) = run(None, None);
-        let cuts = places(effects, seed);
+        let cuts = self.places(effects, seed);
         // After one of the cuts the recovery is cut everywhere too.
         let twice = usize::try_from(seed).unwrap_or(0) % cuts.len().max(1);
         for (index, cut) in cuts.into_iter().enumerate() {
             let (_, recovery) = run(Some(cut), None);
             let recovery = if index == twice { recovery } else { 0 };
-            for again in places(recovery, seed) {
+            for again in self.places(recovery, seed) {
                 run(Some(cut), Some(again));
             }
             if self.is_done() {
                 return;
             }
         }
+    }
+
+    /// Where the power is cut: everywhere, or, of many places, at some.
+    fn places(&self, effects: u64, seed: u64) -> Vec<u64> {
+        let mut places: Vec<_> = (1..=effects).collect();
+        if effects > self.budget.places {
+            fastrand::Rng::with_seed(seed).shuffle(&mut places);
+            places.truncate(usize::try_from(self.budget.places).unwrap_or(usize::MAX));
+            places.sort_unstable();
+        }
+        places
     }
 
     /// Ends this process if a scenario hangs: nothing else ends it.
@@ -134,17 +145,6 @@ impl Search<'_> {
             process::exit(1);
         }
     }
-}
-
-/// Where the power is cut: everywhere, or, of many places, at some.
-fn places(effects: u64, seed: u64) -> Vec<u64> {
-    let mut places: Vec<_> = (1..=effects).collect();
-    if effects > MAX_PLACES {
-        fastrand::Rng::with_seed(seed).shuffle(&mut places);
-        places.truncate(usize::try_from(MAX_PLACES).unwrap_or(0));
-        places.sort_unstable();
-    }
-    places
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
