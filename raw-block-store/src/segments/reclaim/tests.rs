@@ -348,23 +348,3 @@ fn free_segments_are_discarded_when_every_checkpoint_calls_them_free() {
     while discard::discard_free(&fixture.state) {}
     assert!(free(&fixture) > 10, "they can be opened again");
 }
-
-#[test]
-fn the_worker_reclaims_before_a_put_has_to_wait() {
-    let fixture = Fixture::new(128, EvictionPolicy::Fifo);
-    let worker = Worker::start(&fixture.state).unwrap();
-    let mut waited = 0;
-    for key in 0..3 * 128 * SEGMENT / 4 {
-        let before = fixture.state.counters.waits_for_space.get();
-        put(&fixture, key);
-        fixture.state.worker.wake();
-        // A device would take a while for each object, which the worker has.
-        while fixture.state.with_space(|space| space.needs_reclaim()) {
-            std::thread::yield_now();
-        }
-        waited += fixture.state.counters.waits_for_space.get() - before;
-    }
-    drop(worker);
-    assert_eq!(waited, 0);
-    assert!(fixture.state.counters.reclaims.get() > 0);
-}
