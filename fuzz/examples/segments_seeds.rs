@@ -9,8 +9,8 @@ use raw_block_fuzz::segments::layout;
 use raw_block_store::format::EncodeError;
 use raw_block_store::segments::format::{
     BodyBlock, CheckpointHeader, Entry, Layout, RecordWriter, SegmentFields, SegmentHeader,
-    SegmentRecord, SlotHeader, SlotObject, SlotPlace, Stream, Superblock, TableBlock, TableId,
-    body_capacity,
+    SegmentRecord, SlotHeader, SlotObject, SlotPlace, Stream, Superblock, SuperblockState,
+    TableBlock, TableId, body_capacity,
 };
 
 const BLOCK: usize = 512;
@@ -28,19 +28,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (name, block) in slots(&layout)? {
             save("slot", name, &block)?;
         }
-        let (entries, block) = table(&layout)?;
-        save("table", "block", &[&[entries], &block[..]].concat())?;
-        let (header, stream) = checkpoint(&layout)?;
-        save("checkpoint", "header", &header)?;
-        save("checkpoint", "body", &stream)?;
-        let mut block = vec![0; BLOCK];
-        let fields =
-            SegmentFields { segment: 3, generation: 9, stream: Stream::Kept, checkpoint: 2 };
-        SegmentHeader::encode(&mut block, &layout, &fields)?;
-        save("header", "header", &block)?;
-        let mut cell = vec![0; 4096];
-        Superblock::new(&layout, &[9; 16], 12 * layout.segment_size()).encode(&mut cell)?;
-        save("superblock", "copies", &[&cell[..2048], &cell[..2048]].concat())?;
+        for (name, entries) in tables() {
+            let block = table(&layout, &entries)?;
+            let count = u8::try_from(entries.len())?;
+            save("table", name, &[&[count], &block[..]].concat())?;
+        }
+        for (name, used_of) in [("some", 2), ("all", 1)] {
+            let (header, stream) = checkpoint(&layout, used_of)?;
+            save("checkpoint", &format!("header-{name}"), &header)?;
+            save("checkpoint", &format!("body-{name}"), &stream)?;
+        }
+        for stream in Stream::ALL {
+            let mut block = vec![0; BLOCK];
+            let fields = SegmentFields { segment: 3, generation: 9, stream, checkpoint: 2 };
+            SegmentHeader::encode(&mut block, &layout, &fields)?;
+            save("header", &format!("{stream:?}").to_lowercase(), &block)?;
+        }
+        for (name, copies) in superblocks(&layout)? {
+            save("superblock", name, &copies)?;
+        }
     }
     Ok(())
 }
@@ -73,22 +79,52 @@ fn slots(layout: &Layout) -> Result<Vec<(&'static str, Vec<u8>)>, EncodeError> {
     Ok(names.into_iter().zip(blocks.map(Vec::from)).collect())
 }
 
-fn table(layout: &Layout) -> Result<(u8, Vec<u8>), EncodeError> {
-    let table = TableId { generation: 7, checkpoint: 3, entries: 5 };
-    let entries =
-        [entry(2, 1, 600), entry(4, 3, 1), Entry::tombstone(9, 5), Entry::EMPTY, entry(6, 0, 6)];
-    let mut block = vec![0; BLOCK];
-    TableBlock::entries_mut(&mut block, layout, &table, 0)?.copy_from_slice(&entries);
-    TableBlock::seal(&mut block, layout, &table, 0)?;
-    Ok((5, block))
+fn tables() -> [(&'static str, Vec<Entry>); 3] {
+    let (one, large, inline) = (entry(2, 1, 600), entry(4, 3, 1), entry(6, 0, 6));
+    let tombstone = Entry::tombstone(9, 5);
+    [
+        ("mixed", vec![one, large, tombstone, Entry::EMPTY, inline]),
+        ("tombstones", vec![tombstone, Entry::tombstone(12, 7)]),
+        ("alone", vec![one]),
+    ]
 }
 
-fn checkpoint(layout: &Layout) -> Result<(Vec<u8>, Vec<u8>), EncodeError> {
+fn table(layout: &Layout, entries: &[Entry]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let entries_of = u32::try_from(entries.len())?;
+    let table = TableId { generation: 7, checkpoint: 3, entries: entries_of };
+    let mut block = vec![0; BLOCK];
+    TableBlock::entries_mut(&mut block, layout, &table, 0)?.copy_from_slice(entries);
+    TableBlock::seal(&mut block, layout, &table, 0)?;
+    Ok(block)
+}
+
+/// The first halves of two copies: of one generation, of two, and of a store that was closed and opened again.
+fn superblocks(layout: &Layout) -> Result<[(&'static str, Vec<u8>); 3], EncodeError> {
+    let cell = |generation: u64, state| {
+        let mut superblock = Superblock::new(layout, &[9; 16], 12 * layout.segment_size());
+        superblock.generation = generation.into();
+        superblock.set_state(state);
+        let mut cell = vec![0; 4096];
+        superblock.encode(&mut cell)?;
+        cell.truncate(2048);
+        Ok::<_, EncodeError>(cell)
+    };
+    let clean = |generation| cell(generation, SuperblockState::Clean { checkpoint: 4 });
+    let open = |generation| cell(generation, SuperblockState::Open);
+    Ok([
+        ("same", [clean(3)?, clean(3)?].concat()),
+        ("newer", [open(5)?, open(6)?].concat()),
+        ("opened", [clean(7)?, open(9)?].concat()),
+    ])
+}
+
+/// A checkpoint in which each segment with a number that is a multiple of `used_of` is used.
+fn checkpoint(layout: &Layout, used_of: u32) -> Result<(Vec<u8>, Vec<u8>), EncodeError> {
     let mut writer = RecordWriter::new(layout);
     for segment in 0..layout.segment_count {
         let mut record = SegmentRecord::unused(segment.into(), segment == 1);
         let mut live = Vec::new();
-        if segment % 2 == 0 {
+        if segment % used_of == 0 {
             record = SegmentRecord {
                 generation: 5,
                 used: true,
