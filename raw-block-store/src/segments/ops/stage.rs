@@ -66,54 +66,107 @@ impl<'a> Stage<'a> {
         &self.batch.puts[self.batch.position(object.index)]
     }
 
-    /// Blocks of memory that the headers take: one for each slot, and one for each segment that was opened.
-    pub(super) fn header_blocks(&self) -> usize {
-        let opened = self.allocation.slots.iter().filter(|slot| slot.opened.is_some()).count();
-        self.allocation.slots.len() + opened
+    /// Blocks of memory that headers take which are submitted with their payloads, those of opened segments included; and
+    /// that headers take which are submitted after their payloads.
+    pub(super) fn header_blocks(&self) -> (usize, usize) {
+        let slots = &self.allocation.slots;
+        let opened = slots.iter().filter(|slot| slot.opened.is_some()).count();
+        let late = slots.iter().filter(|slot| self.is_late(slot)).count();
+        (slots.len() - late + opened, late)
     }
 
-    /// Whether the header of a slot is written after its payloads.
-    pub(super) fn is_late(&self, slot: &Slot) -> bool {
-        let payloads: u64 = self
-            .allocation
-            .objects_of(slot)
-            .iter()
-            .map(|object| u64::from(object.demand.payload_len))
-            .sum();
+    /// Fills the header blocks that are submitted with their payloads: of each slot that of its segment, if it was
+    /// opened, and its own.
+    pub(super) fn encode_early(
+        &self,
+        memory: &mut [u8],
+        entries: &mut [Entry],
+    ) -> Result<(), Error> {
+        let mut blocks = memory.chunks_exact_mut(self.block_size());
+        for slot in &self.allocation.slots {
+            if let Some(opened) = &slot.opened
+                && let Some(block) = blocks.next()
+            {
+                SegmentHeader::encode(block, &self.state.layout, &segment_header::fields(opened))?;
+            }
+            if !self.is_late(slot)
+                && let Some(block) = blocks.next()
+            {
+                self.encode(block, slot, &mut entries[slot.objects.clone()])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the other header blocks.
+    pub(super) fn encode_late(
+        &self,
+        memory: &mut [u8],
+        entries: &mut [Entry],
+    ) -> Result<(), Error> {
+        for ((_, slot), block) in self.late().zip(memory.chunks_exact_mut(self.block_size())) {
+            self.encode(block, slot, &mut entries[slot.objects.clone()])?;
+        }
+        Ok(())
+    }
+
+    /// What is submitted first: the header blocks that [`encode_early`](Self::encode_early) filled, and all payloads.
+    pub(super) fn early_writes<'b>(&'b self, memory: &'b [u8]) -> (Vec<WriteAt<'b>>, Vec<Target>) {
+        let (mut writes, mut targets) = (Vec::new(), Vec::new());
+        let mut blocks = memory.chunks_exact(self.block_size());
+        for (at, slot) in self.allocation.slots.iter().enumerate() {
+            if slot.opened.is_some()
+                && let Some(block) = blocks.next()
+            {
+                writes.push(self.write_header(slot, 0, block));
+                targets.push(Target::SegmentHeader(at));
+            }
+            if !self.is_late(slot)
+                && let Some(block) = blocks.next()
+            {
+                writes.push(self.write_header(slot, slot.block, block));
+                targets.push(Target::SlotHeader(at));
+            }
+            for object in slot.objects.clone() {
+                if let Some(write) = self.write_payload(slot, &self.allocation.objects[object]) {
+                    writes.push(write);
+                    targets.push(Target::Payload { slot: at, object });
+                }
+            }
+        }
+        (writes, targets)
+    }
+
+    /// What is submitted after it: the header blocks that [`encode_late`](Self::encode_late) filled.
+    pub(super) fn late_writes<'b>(&self, memory: &'b [u8]) -> (Vec<WriteAt<'b>>, Vec<Target>) {
+        let blocks = memory.chunks_exact(self.block_size());
+        let writes = self.late().zip(blocks).map(|((at, slot), block)| {
+            (self.write_header(slot, slot.block, block), Target::SlotHeader(at))
+        });
+        writes.unzip()
+    }
+
+    fn block_size(&self) -> usize {
+        self.state.layout.block_size as usize
+    }
+
+    /// The slots whose headers are written after their payloads.
+    fn late(&self) -> impl Iterator<Item = (usize, &Slot)> {
+        self.allocation.slots.iter().enumerate().filter(|(_, slot)| self.is_late(slot))
+    }
+
+    fn is_late(&self, slot: &Slot) -> bool {
+        let objects = self.allocation.objects_of(slot).iter();
+        let payloads: u64 = objects.map(|object| u64::from(object.demand.payload_len)).sum();
         payloads > LATE_HEADER_LEN
     }
 
-    /// The entries of the objects of a slot, with the checksums of their payloads.
-    pub(super) fn entries(&self, slot: &Slot, entries: &mut [Entry]) {
-        for (entry, object) in entries.iter_mut().zip(self.allocation.objects_of(slot)) {
-            let put = self.put(object);
-            let place = PayloadPlace {
-                segment: slot.segment,
-                generation: slot.generation,
-                block: object.block,
-                sequence: object.sequence,
-            };
-            *entry = Entry {
-                key_hash: self.batch.hashes[object.index as usize],
-                sequence: object.sequence.into(),
-                checksum: payload_checksum(&self.state.layout, &place, put.payload).into(),
-                payload_len: object.demand.payload_len.into(),
-                key_len: len_of(put.key).into(),
-                metadata_len: len_of(put.metadata).into(),
-                block: object.block.into(),
-                blocks_back: object.blocks_back.into(),
-            };
-        }
-    }
-
-    /// Fills the header block of a slot.
-    pub(super) fn encode(
-        &self,
-        block: &mut [u8],
-        slot: &Slot,
-        entries: &[Entry],
-    ) -> Result<(), Error> {
+    /// Computes the checksums of the payloads of a slot, and fills its header block and the entries of its objects.
+    fn encode(&self, block: &mut [u8], slot: &Slot, entries: &mut [Entry]) -> Result<(), Error> {
         let objects = self.allocation.objects_of(slot);
+        for (entry, object) in entries.iter_mut().zip(objects) {
+            *entry = self.entry(slot, object);
+        }
         let inline = match objects {
             [object] if object.inline => self.put(object).payload,
             _ => &[],
@@ -126,29 +179,39 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Fills the header block of a segment that was opened.
-    pub(super) fn encode_segment_header(&self, block: &mut [u8], slot: &Slot) -> Result<(), Error> {
-        if let Some(opened) = &slot.opened {
-            SegmentHeader::encode(block, &self.state.layout, &segment_header::fields(opened))?;
+    fn entry(&self, slot: &Slot, object: &Allocated) -> Entry {
+        let put = self.put(object);
+        let place = PayloadPlace {
+            segment: slot.segment,
+            generation: slot.generation,
+            block: object.block,
+            sequence: object.sequence,
+        };
+        Entry {
+            key_hash: self.batch.hashes[object.index as usize],
+            sequence: object.sequence.into(),
+            checksum: payload_checksum(&self.state.layout, &place, put.payload).into(),
+            payload_len: object.demand.payload_len.into(),
+            key_len: len_of(put.key).into(),
+            metadata_len: len_of(put.metadata).into(),
+            block: object.block.into(),
+            blocks_back: object.blocks_back.into(),
         }
-        Ok(())
     }
 
-    /// The write of a header block.
-    pub(super) fn write_header<'b>(&self, slot: &Slot, block: u32, bytes: &'b [u8]) -> WriteAt<'b> {
+    fn write_header<'b>(&self, slot: &Slot, block: u32, bytes: &'b [u8]) -> WriteAt<'b> {
         let offset = self.state.layout.block_offset(slot.segment, block);
         WriteAt::new(offset, bytes).with_options(self.options(slot))
     }
 
-    /// The write of a payload that has blocks of its own.
-    pub(super) fn write_payload(&self, slot: &Slot, object: &Allocated) -> Option<WriteAt<'a>> {
+    /// The write of a payload that does not lie in the slot header.
+    fn write_payload(&self, slot: &Slot, object: &Allocated) -> Option<WriteAt<'a>> {
         if object.blocks_back == 0 {
             return None;
         }
         let payload = self.put(object).payload;
-        let block_size = self.state.layout.block_size as usize;
         let offset = self.state.layout.block_offset(slot.segment, object.block);
-        let len = payload.len().next_multiple_of(block_size) as u64;
+        let len = payload.len().next_multiple_of(self.block_size()) as u64;
         Some(WriteAt::new(offset, payload).padded_to(len).with_options(self.options(slot)))
     }
 

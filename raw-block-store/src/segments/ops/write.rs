@@ -1,6 +1,6 @@
 //! Writing what was allocated for puts, and publishing it.
 
-use raw_block_core::{ErrorClass, ErrorKind, WriteAt};
+use raw_block_core::{ErrorClass, ErrorKind, Transfer, WriteAt};
 
 use super::stage::{PutBatch, Stage, Target};
 use crate::Error;
@@ -143,93 +143,35 @@ impl StoreState {
     /// # Errors
     /// Nothing was written.
     fn write(&self, stage: &Stage<'_>) -> Result<Written, Error> {
-        let allocation = stage.allocation;
+        let objects = stage.allocation.objects.len();
+        let (mut entries, mut errors) = (vec![Entry::EMPTY; objects], vec![None; objects]);
         let block_size = self.layout.block_size as usize;
-        let mut scratch = self.scratch.take(stage.header_blocks() * block_size)?;
-        let (headers, openings) = scratch.split_at_mut(allocation.slots.len() * block_size);
-        let mut entries = vec![Entry::EMPTY; allocation.objects.len()];
-        let mut errors = vec![None; allocation.objects.len()];
-
-        // What can be submitted at once: segment headers, small slots whole, and large payloads.
-        let mut openings = openings.chunks_exact_mut(block_size);
-        let mut opened_blocks: Vec<Option<&[u8]>> = Vec::with_capacity(allocation.slots.len());
-        for slot in &allocation.slots {
-            let block = slot.opened.and_then(|_| openings.next());
-            if let Some(block) = block {
-                stage.encode_segment_header(block, slot)?;
-                opened_blocks.push(Some(block));
-            } else {
-                opened_blocks.push(None);
-            }
-        }
-        let mut late: Vec<(usize, &mut [u8])> = Vec::new();
-        let mut early: Vec<Option<&[u8]>> = Vec::with_capacity(allocation.slots.len());
-        for (at, (slot, block)) in
-            allocation.slots.iter().zip(headers.chunks_exact_mut(block_size)).enumerate()
-        {
-            if stage.is_late(slot) {
-                late.push((at, block));
-                early.push(None);
-            } else {
-                stage.entries(slot, &mut entries[slot.objects.clone()]);
-                stage.encode(block, slot, &entries[slot.objects.clone()])?;
-                early.push(Some(block));
-            }
-        }
-        let (mut writes, mut targets) = (Vec::new(), Vec::new());
-        for (at, slot) in allocation.slots.iter().enumerate() {
-            if let Some(block) = opened_blocks[at] {
-                writes.push(stage.write_header(slot, 0, block));
-                targets.push(Target::SegmentHeader(at));
-            }
-            if let Some(block) = early[at] {
-                writes.push(stage.write_header(slot, slot.block, block));
-                targets.push(Target::SlotHeader(at));
-            }
-            for object in slot.objects.clone() {
-                if let Some(write) = stage.write_payload(slot, &allocation.objects[object]) {
-                    writes.push(write);
-                    targets.push(Target::Payload { slot: at, object });
-                }
-            }
-        }
+        let (early, late) = stage.header_blocks();
+        let mut early = self.scratch.take(early * block_size)?;
+        let mut late = self.scratch.take(late * block_size)?;
+        stage.encode_early(&mut early, &mut entries)?;
+        let (writes, targets) = stage.early_writes(&early);
         // The checksums of large payloads are computed while the device writes them.
-        let work = || {
-            let mut encoded = Ok(());
-            for (at, block) in &mut late {
-                let slot = &allocation.slots[*at];
-                stage.entries(slot, &mut entries[slot.objects.clone()]);
-                encoded = encoded
-                    .and_then(|()| stage.encode(block, slot, &entries[slot.objects.clone()]));
-            }
-            encoded
-        };
+        let work = || stage.encode_late(&mut late, &mut entries);
         let (results, encoded) = self.dispatcher.write_buffers_while(&writes, work);
         self.count_written(&writes);
-        for (&target, result) in targets.iter().zip(results) {
+        for (target, result) in targets.into_iter().zip(results) {
             self.note_written(stage, target, result, &mut errors);
         }
         if let Err(error) = encoded {
-            errors.iter_mut().for_each(|of| *of = Some(error.clone()));
+            errors.fill(Some(error));
             return Ok(Written { entries, errors });
         }
-        let writes: Vec<WriteAt<'_>> = late
-            .iter()
-            .map(|(at, block)| {
-                let slot = &allocation.slots[*at];
-                stage.write_header(slot, slot.block, block)
-            })
-            .collect();
+        let (writes, targets) = stage.late_writes(&late);
         let results = self.dispatcher.write_buffers(&writes);
         self.count_written(&writes);
-        for ((at, _), result) in late.iter().zip(results) {
-            self.note_written(stage, Target::SlotHeader(*at), result, &mut errors);
+        for (target, result) in targets.into_iter().zip(results) {
+            self.note_written(stage, target, result, &mut errors);
         }
         Ok(Written { entries, errors })
     }
 
     fn count_written(&self, writes: &[WriteAt<'_>]) {
-        use raw_block_core::Transfer as _;
         self.counters.written_bytes.add(writes.iter().map(WriteAt::total_len).sum());
     }
 
