@@ -1,7 +1,5 @@
 //! The store on segments. It is built beside the store on slots of one size, and takes its place.
 
-#![allow(dead_code, unused_imports, reason = "its parts are not joined yet")]
-
 pub(crate) mod checkpoint;
 pub mod format;
 pub mod mutant;

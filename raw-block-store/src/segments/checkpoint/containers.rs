@@ -50,6 +50,7 @@ impl Containers {
     }
 
     /// The number of the committed checkpoint.
+    #[cfg(test)]
     pub(crate) fn committed_number(&self) -> u64 {
         self.numbers[self.committed]
     }
@@ -65,6 +66,7 @@ impl Containers {
     }
 
     /// The container of the committed checkpoint.
+    #[cfg(test)]
     pub(crate) fn committed_container(&self) -> usize {
         self.committed
     }

@@ -96,7 +96,7 @@ impl Object {
 }
 
 impl Store {
-    /// Gets one object into memory of its own; `None` if there is none with this key.
+    /// Gets one object into newly allocated memory; `None` if there is none with this key.
     ///
     /// # Errors
     /// Those of [`get_many`](Self::get_many).

@@ -7,7 +7,6 @@ use super::get::{Found, Get};
 use super::read::{Reading, Target};
 use crate::Error;
 use crate::segments::Store;
-use crate::segments::state::index::Located;
 use crate::segments::state::pins::PinId;
 
 /// Keeps a version of an object until it is dropped: it is not evicted, and it can be read also after it was

@@ -59,10 +59,6 @@ impl Policy {
         }
     }
 
-    pub(crate) fn eviction(&self) -> EvictionPolicy {
-        self.eviction
-    }
-
     /// The time for the stamp of an object that is used now.
     pub(crate) fn now(&self) -> u16 {
         self.ticks(self.clock.load(Ordering::Relaxed))

@@ -1,7 +1,5 @@
 //! Slots of the store: their allocation, with memory in the index, and their end.
 
-use raw_block_core::waiting;
-
 use super::StoreState;
 use super::health::Concern;
 use super::index::Located;
@@ -81,17 +79,6 @@ impl StoreState {
             space.give_up(&slot, slot.entries());
         }
         Err(NoSpace::Memory(error))
-    }
-
-    /// What a waiting delete was granted, as [`Space::take_granted`], with the memory for it in the index.
-    ///
-    /// # Errors
-    /// There is no memory.
-    pub(crate) fn take_granted(&self, delete: u64) -> Result<Option<Allocation>, NoSpace> {
-        let mut guard = self.lock();
-        let Some(mut granted) = guard.space.take_granted(delete) else { return Ok(None) };
-        self.extend_index(&mut guard.space, 0, &mut granted)?;
-        Ok(Some(granted))
     }
 
     /// Reports what became of a slot, as [`Space::published`], and frees segments that waited for it.

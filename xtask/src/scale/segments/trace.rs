@@ -151,7 +151,7 @@ fn replay(
     })
 }
 
-/// The requests of all replays with their numbers. Each replay has keys of its own.
+/// The requests of all replays with their numbers. Each replay has its own keys.
 fn repeated(
     requests: &[Request],
     times: u64,

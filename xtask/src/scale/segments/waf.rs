@@ -16,7 +16,7 @@ use super::table::{Table, ratio, size};
 
 /// Keys, for each object that the store holds.
 const KEYS_PER_OBJECT: u64 = 10;
-/// How many of 100 requests ask for a key that nobody asks for again.
+/// How many of 100 requests ask for a key that is never requested again.
 const NEW: u64 = 30;
 
 /// The arguments of `waf`.

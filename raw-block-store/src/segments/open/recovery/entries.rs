@@ -28,7 +28,7 @@ pub(super) struct Entries<'a> {
     /// Those whose keys are not read yet, because a table names them.
     unread_tombstones: Vec<Located>,
     steps: Steps<'a>,
-    /// Whether a slot tells of a checkpoint that is newer than the one that was found.
+    /// Whether a slot names a checkpoint that is newer than the one that was found.
     pub(super) newer_checkpoint: bool,
 }
 

@@ -49,6 +49,7 @@ impl Index {
     }
 
     /// How many entries of a segment are live.
+    #[cfg(test)]
     pub(crate) fn live_count(&self, segment: u32) -> u32 {
         let words = self.entries.chunks(segment).map(|chunk| chunk.live().load(Ordering::Relaxed));
         words.map(u64::count_ones).sum()

@@ -75,6 +75,7 @@ impl Gone {
     }
 
     /// How many keys are remembered.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.remembered.load(Ordering::Relaxed)
     }

@@ -73,6 +73,7 @@ impl Index {
     }
 
     /// Shows an object, whose entry [exists](Self::extend) and is empty, if its sequence is the newest of its key.
+    #[cfg(test)]
     pub(crate) fn publish(&self, new: &Located) -> Published {
         self.insert(new, false)
     }

@@ -25,6 +25,7 @@ pub(super) struct Context<'a> {
 }
 
 impl Shard {
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }

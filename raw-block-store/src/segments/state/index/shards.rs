@@ -33,7 +33,7 @@ pub(super) struct Shards {
     growing: Mutex<Split>,
 }
 
-/// A shard in a line of the cache of its own.
+/// A shard that shares its cache line with no other.
 #[derive(Default)]
 #[repr(align(64))]
 struct Line(RwLock<Shard>);

@@ -130,15 +130,6 @@ impl Space {
         }
     }
 
-    /// The tables that a checkpoint wrote are not to be relied on: a write of one failed.
-    pub(crate) fn tables_failed(&mut self, checkpoint: u64) {
-        for segment in &mut self.segments {
-            if segment.table == checkpoint {
-                segment.table = 0;
-            }
-        }
-    }
-
     /// A checkpoint is durable. The segments that it releases drain from now on. The caller removes their objects from
     /// the index, but those that are pinned, and [reports](Self::drop_objects) them; it moves the pinned ones, and
     /// reports what is left with [`emptied`](Self::emptied) or [`left_pinned`](Self::left_pinned). Returns the

@@ -23,16 +23,16 @@ use std::sync::Arc;
 pub(crate) use allocation::{
     Allocated, Allocation, Batch, OpenedSegment, Outcome, Retry, Shortage, Slot,
 };
-pub(crate) use checkpoint::{CheckpointPurpose, Chosen, ChosenSegment, Committed, SETTLED_ALL};
-pub(crate) use in_flight::Change;
+#[cfg(test)]
+pub(crate) use checkpoint::SETTLED_ALL;
+pub(crate) use checkpoint::{CheckpointPurpose, Chosen, ChosenSegment, Committed};
 use in_flight::Changes;
 pub(crate) use moves::{MoveDemand, MovePlan, NoPlan};
 pub(crate) use readers::{LookupTime, Readers};
 pub(crate) use restore::{Restored, RestoredSegment};
 use segment::Segment;
-pub(crate) use segment::{HeaderState, Live, SegmentState, Stream};
+pub(crate) use segment::{HeaderState, Stream};
 pub(crate) use shape::{Demand, Shape};
-pub(crate) use usage::Usage;
 pub(crate) use victims::{Victim, VictimKind};
 
 use super::index::Place;
@@ -143,6 +143,7 @@ impl Space {
     }
 
     /// The sequence that the next change gets.
+    #[cfg(test)]
     pub(crate) fn next_sequence(&self) -> u64 {
         self.next_sequence
     }

@@ -1,6 +1,6 @@
 //! Moves: space for copies of the live objects of a victim, for all of them or for none.
 
-use super::allocation::{Allocation, OpenedSegment, Outcome, Purpose, Source};
+use super::allocation::{Allocation, Outcome, Purpose, Source};
 use super::segment::{Fill, Live, Segment, SegmentState, Stream};
 use super::shape::Demand;
 use super::{Space, victims};
@@ -18,8 +18,6 @@ pub(crate) struct MoveDemand {
 #[derive(Debug)]
 #[must_use = "it is in flight"]
 pub(crate) struct MovePlan {
-    /// The segment that the objects are in.
-    pub(crate) victim: u32,
     /// The slots of the copies. The index of an object is its position in the demands.
     pub(crate) allocation: Allocation,
 }
@@ -86,7 +84,7 @@ impl Space {
             return Err(NoPlan::TooLittle);
         }
         self.moves += 1;
-        Ok(MovePlan { victim, allocation })
+        Ok(MovePlan { allocation })
     }
 
     /// Ends moves. `outcomes` says of each object of the plan, in the order of its allocation, whether its copy took its
@@ -97,7 +95,7 @@ impl Space {
         outcomes: &[Outcome],
         moved: &[(Located, Located)],
     ) {
-        let MovePlan { victim: _, allocation } = plan;
+        let MovePlan { allocation } = plan;
         for slot in &allocation.slots {
             let objects = allocation.objects_of(slot);
             let outcomes = outcomes.get(slot.objects.clone()).unwrap_or(&[]);
@@ -112,16 +110,6 @@ impl Space {
         }
         self.moves = self.moves.saturating_sub(1);
         self.changed();
-    }
-
-    /// How many plans are in flight: a checkpoint waits for them.
-    pub(crate) fn moves_in_flight(&self) -> u32 {
-        self.moves
-    }
-
-    /// The headers of segments that a plan opened, to be written before its copies are published.
-    pub(crate) fn opened_by(plan: &MovePlan) -> impl Iterator<Item = OpenedSegment> {
-        plan.allocation.slots.iter().filter_map(|slot| slot.opened)
     }
 
     fn try_plan(

@@ -60,11 +60,6 @@ impl RestoredSegment {
     pub(crate) fn count_live(&mut self, object: &Located, shape: &Shape) {
         self.live.add(&Live::of(Demand::of(&object.entry), shape));
     }
-
-    /// Counts an object that was counted before, and is not live after all.
-    pub(crate) fn count_dead(&mut self, object: &Located, shape: &Shape) {
-        self.live.subtract(&Live::of(Demand::of(&object.entry), shape));
-    }
 }
 
 impl Space {

@@ -7,7 +7,7 @@ mod rough;
 mod simulation;
 mod tasks;
 
-use super::segment::{Fill, Segment};
+use super::segment::{Fill, Live, Segment, SegmentState};
 use super::*;
 use crate::segments::format::Entry;
 use crate::segments::mutant::Mutant;

@@ -50,6 +50,7 @@ pub(super) struct Reclaim {
 enum Stage {
     Victims,
     Moving {
+        victim: u32,
         plan: MovePlan,
         objects: Vec<(u64, Version)>,
         left: usize,
@@ -334,12 +335,12 @@ impl Reclaim {
                 .collect();
             match of.space.plan_moves(victim.segment, &demands) {
                 Ok(plan) => {
-                    for opened in Space::opened_by(&plan) {
+                    for opened in plan.allocation.slots.iter().filter_map(|slot| slot.opened) {
                         let written = !of.write_fails();
                         of.space.header_written(&opened, written);
                     }
                     let left = plan.allocation.slots.len();
-                    return Stage::Moving { plan, objects, left };
+                    return Stage::Moving { victim: victim.segment, plan, objects, left };
                 }
                 Err(NoPlan::NoSpace)
                     if victim.kind == VictimKind::Compact
@@ -367,8 +368,7 @@ impl Reclaim {
 
     fn end_moves(&mut self, of: &mut Simulation) {
         let stage = std::mem::replace(&mut self.stage, Stage::Victims);
-        let Stage::Moving { plan, objects, left } = stage else { return };
-        let victim = plan.victim;
+        let Stage::Moving { victim, plan, objects, left } = stage else { return };
         let written = |slot: &Slot| of.space.header_of(slot) == HeaderState::Written;
         if left == 0 && plan.allocation.slots.iter().all(written) {
             of.publish_moves(plan, &objects);
