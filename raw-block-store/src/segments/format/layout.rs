@@ -27,7 +27,7 @@ const BLOCKS_BESIDE_LARGEST: u32 = 3;
 /// The sizes and places of a store on one device, and the identity that its structures carry.
 ///
 /// Offsets and lengths are in bytes. [`Layout::of`] makes one from a superblock that
-/// [`Superblock::read`] returned, [`Layout::plan`] one for a new store. The other methods rely on the rules
+/// [`Superblock::read`](super::Superblock::read) returned, [`Layout::plan`] one for a new store. The other methods rely on the rules
 /// that these two keep; on a layout that breaks them they return some number, but do not panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {

@@ -21,7 +21,7 @@ pub(super) const TOMBSTONES: u16 = 2;
 /// The fixed part of the header of a slot, at the beginning of its first block.
 ///
 /// In a slot of objects, the entries follow it, then the key and the metadata of each object in the same
-/// order, then the payload if it is [inline](Entry::is_inline). In a slot of tombstones, key hashes follow.
+/// order, then the payload if it is [inline](super::Entry::is_inline). In a slot of tombstones, key hashes follow.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
