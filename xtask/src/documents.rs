@@ -125,7 +125,8 @@ fn the_protocol_names_every_fault_and_tests_that_there_are() {
         rows.iter().flat_map(move |row| row[column].split('`').skip(1).step_by(2)).collect()
     };
     let (mut faults, tests): (Vec<_>, Vec<_>) = (quoted(2), quoted(3));
-    let mut all = raw_block_store::Fault::ALL.map(|fault| format!("{fault:?}"));
+    let mut all =
+        raw_block_store::Mutant::ALL.iter().map(|mutant| format!("{mutant:?}")).collect::<Vec<_>>();
     all.sort();
     faults.sort_unstable();
     assert_eq!(faults, all);

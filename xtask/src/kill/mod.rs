@@ -23,7 +23,7 @@ use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, open_device};
 
 use journal::Journal;
-use target::Kind;
+use target::{Kind, put_many};
 
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Kills processes that use a store, and holds the store to its promises.
@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which store.
-    #[arg(long, value_enum, default_value_t = Kind::Slots)]
+    #[arg(long, value_enum, default_value_t = Kind::Few)]
     store: Kind,
     /// Runs as the child that is killed.
     #[arg(long, hide = true, value_name = "PATH ENGINE DIRECT SEED FIRST", num_args = 5)]
@@ -133,7 +133,7 @@ fn formatted(place: &Place, kind: Kind) -> Result<Journal> {
         let object =
             |&key: &u64| (objects::name(key), objects::payload(kind.payload_lens(), key + 1));
         let batch: Vec<_> = keys.iter().map(object).collect();
-        store.put_many(&batch).into_iter().collect::<Result<Vec<_>, _>>()?;
+        put_many(&store, &batch).into_iter().collect::<Result<Vec<_>, _>>()?;
     }
     store.close()?;
     Ok(Journal::new(kind))
@@ -193,7 +193,7 @@ fn round(
     let store = kind
         .open(open(place.path(), way)?)
         .with_context(|| format!("it does not open with {way:?}"))?;
-    journal.check(&*store, random).with_context(|| format!("opened with {way:?}"))?;
+    journal.check(&store, random).with_context(|| format!("opened with {way:?}"))?;
     if random.bool() {
         store.close().context("it does not close")?;
     }

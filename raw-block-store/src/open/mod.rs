@@ -1,0 +1,12 @@
+//! Making and opening a store: superblocks, and what the store holds.
+
+pub(crate) mod claim;
+mod limited_log;
+pub(crate) mod make;
+pub(crate) mod recovery;
+mod signature;
+pub(crate) mod superblocks;
+mod zeroes;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! Putting objects.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use raw_block_core::OpKind;
+
+use super::stage::PutBatch;
+use crate::Error;
+use crate::Store;
+use crate::error::Doing;
+use crate::mutant;
+use crate::reclaim;
+use crate::state::space::{Allocation, Batch, Demand, Shortage};
+use crate::state::{NoSpace, StoreState};
+
+/// Objects that are allocated at once. A longer batch goes in parts.
+const MAX_SUBMISSION: usize = 1024;
+
+/// Reclaims that a put runs for its next object before the store counts as full: objects may fill segments so badly
+/// that moving them frees nothing.
+const MAX_RECLAIMS: usize = 16;
+
+/// An object to put.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::Put;
+///
+/// let put = Put::new(b"layer 0", &[1; 1000]).with_metadata(b"f16, 500");
+/// # let _ = put;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Put<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) metadata: &'a [u8],
+    pub(super) payload: &'a [u8],
+}
+
+impl<'a> Put<'a> {
+    /// An object without metadata.
+    ///
+    /// The key has at least one byte. A payload that is aligned like a device buffer, and whose length is a
+    /// multiple of the block size, is written without a copy.
+    #[must_use]
+    pub fn new(key: &'a [u8], payload: &'a [u8]) -> Self {
+        Self { key, metadata: &[], payload }
+    }
+
+    /// The same with a small description of the payload, for the caller's own use. Key and metadata together
+    /// fit into a block less 128 bytes.
+    #[must_use]
+    pub fn with_metadata(self, metadata: &'a [u8]) -> Self {
+        Self { metadata, ..self }
+    }
+
+    /// What it needs of a slot. The lengths were checked.
+    pub(super) fn demand(&self) -> Demand {
+        let names = self.key.len() + self.metadata.len();
+        Demand {
+            names: u32::try_from(names).unwrap_or(u32::MAX),
+            payload_len: u32::try_from(self.payload.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl Store {
+    /// Puts one object. See [`put_many`](Self::put_many).
+    ///
+    /// # Errors
+    /// Those of [`put_many`](Self::put_many).
+    pub fn put(&self, key: &[u8], payload: &[u8]) -> Result<(), Error> {
+        self.put_many(&[Put::new(key, payload)]).into_iter().collect()
+    }
+
+    /// Puts a batch of objects, which are written next to each other.
+    ///
+    /// Each object has its own result, in the order of the batch. One that succeeded replaces the object
+    /// that had its key, for every get that begins afterwards; it is durable after the next
+    /// [`flush`](Self::flush). One that failed leaves the older object in place, and after a crash may
+    /// turn out to have happened, whole. If a key appears twice in the batch, the later one wins, and both have its
+    /// result.
+    ///
+    /// An object whose write fails is written elsewhere, up to three times.
+    ///
+    /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when the
+    /// object does not fit, [`Error::OutOfSpace`] when the store is full, [`Error::Device`] when the device
+    /// fails.
+    #[must_use = "each object may have failed"]
+    pub fn put_many(&self, puts: &[Put<'_>]) -> Vec<Result<(), Error>> {
+        let began = Instant::now();
+        let mut results: Vec<_> = puts.iter().map(|put| self.check_put(put)).collect();
+        self.put_checked(puts, &mut results);
+        self.state.counters.put_latency.add_since(began);
+        results
+    }
+
+    /// Puts those objects of a batch whose keys are not there. Each result says whether its object was put; a key that
+    /// is there counts as used, and its object is not compared.
+    ///
+    /// For keys that are derived from the content. See [`put_many`](Self::put_many) for the rest.
+    #[must_use = "each object may have failed"]
+    pub fn put_many_if_absent(&self, puts: &[Put<'_>]) -> Vec<Result<bool, Error>> {
+        let hashes: Vec<_> = puts.iter().map(|put| self.hash(put.key)).collect();
+        let mut located = Vec::with_capacity(puts.len());
+        self.state.index.find_many(&hashes, &mut located);
+        let now = self.state.policy.now();
+        let is_present = |found: &Option<_>| {
+            found.is_some_and(|found: crate::state::index::Located| {
+                let damaged = self.state.index.is_damaged(found.place);
+                if !damaged {
+                    self.state.index.note_use(found.place, now);
+                }
+                !damaged
+            })
+        };
+        let present: Vec<bool> = located.iter().map(is_present).collect();
+        let absent: Vec<Put<'_>> = puts
+            .iter()
+            .zip(&present)
+            .filter(|(_, present)| !**present)
+            .map(|(put, _)| *put)
+            .collect();
+        let mut put = self.put_many(&absent).into_iter();
+        let result = |present: bool| {
+            if present { Ok(false) } else { put.next().unwrap_or(Ok(())).map(|()| true) }
+        };
+        present.into_iter().map(result).collect()
+    }
+
+    fn check_put(&self, put: &Put<'_>) -> Result<(), Error> {
+        let shape = &self.state.shape;
+        let (key_len, metadata_len) = (put.key.len(), put.metadata.len());
+        let limit = (shape.header_capacity as usize)
+            .saturating_sub(crate::format::ENTRY_LEN)
+            .min(u16::MAX.into());
+        if key_len == 0 || key_len.saturating_add(metadata_len) > limit {
+            return Err(Error::Key { key_len, metadata_len, limit });
+        }
+        let limit = self.max_payload();
+        if put.payload.len() as u64 > limit {
+            return Err(Error::PayloadTooLarge { len: put.payload.len(), limit });
+        }
+        Ok(())
+    }
+
+    /// Puts the objects that passed their checks.
+    fn put_checked(&self, puts: &[Put<'_>], results: &mut [Result<(), Error>]) {
+        let fitting: Vec<usize> = (0..puts.len()).filter(|&at| results[at].is_ok()).collect();
+        let (last, replaced) = newest_of_each_key(puts, fitting);
+        let max = mutant::limit(MAX_SUBMISSION, 8);
+        for batch in last.chunks(max) {
+            if let Err(error) = self.state.check_puts() {
+                fail(results, batch.iter().copied(), &error);
+                continue;
+            }
+            let hashes: Vec<_> = batch.iter().map(|&at| self.hash(puts[at].key)).collect();
+            let batch = PutBatch { puts, positions: batch, hashes: &hashes };
+            put_batch(&self.state, &batch, results);
+        }
+        for (earlier, later) in replaced {
+            results[earlier] = results[later].clone();
+        }
+    }
+}
+
+impl StoreState {
+    /// Refuses puts that cannot succeed.
+    fn check_puts(&self) -> Result<(), Error> {
+        const PUT: &str = "put an object";
+        self.check_process()?;
+        self.dispatcher.check_accepted(OpKind::Write).doing(PUT)?;
+        self.check_writes(PUT)
+    }
+}
+
+/// Of objects with the same key the last one. Also the pairs of an earlier one and the one that replaces it.
+fn newest_of_each_key(puts: &[Put<'_>], fitting: Vec<usize>) -> (Vec<usize>, Vec<(usize, usize)>) {
+    let mut newest: HashMap<&[u8], usize> = HashMap::with_capacity(fitting.len());
+    for &at in &fitting {
+        newest.insert(puts[at].key, at);
+    }
+    if newest.len() == fitting.len() {
+        return (fitting, Vec::new());
+    }
+    let last = |at: usize| newest.get(puts[at].key).copied().unwrap_or(at);
+    let replaced =
+        fitting.iter().map(|&at| (at, last(at))).filter(|(at, last)| at != last).collect();
+    let kept = fitting.iter().copied().filter(|&at| last(at) == at).collect();
+    (kept, replaced)
+}
+
+/// Puts a batch.
+fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(), Error>]) {
+    let mut left = Batch::default();
+    left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
+    let mut allocation = Allocation::default();
+    let mut reclaims = 0;
+    loop {
+        allocation.clear();
+        let ended = allocate(state, &mut left, &mut allocation);
+        if !allocation.slots.is_empty() {
+            reclaims = 0;
+            // Before anything is waited for: what is allocated holds down what a checkpoint covers.
+            state.write_objects(batch, &allocation, results);
+        }
+        let error = match ended {
+            Ok(()) => break,
+            Err(NoSpace::Space(Shortage::Wait)) => continue,
+            Err(NoSpace::Space(Shortage::Reclaim)) if reclaims < MAX_RECLAIMS => {
+                reclaims += 1;
+                match reclaim::make_space(state) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                }
+            }
+            Err(NoSpace::Space(Shortage::Reclaim)) => state.out_of_space(),
+            Err(NoSpace::Space(Shortage::Full)) => state.out_of_space(),
+            Err(NoSpace::Memory(error)) => error,
+        };
+        fail(results, left.rest().map(|index| batch.position(index)), &error);
+        break;
+    }
+    if state.with_space(|space| space.needs_reclaim()) {
+        state.worker.wake();
+    }
+}
+
+/// Allocates as much of a batch as there is space for. Waits while nothing at all can be allocated, and that will
+/// change by itself.
+fn allocate(
+    state: &StoreState,
+    left: &mut Batch,
+    allocation: &mut Allocation,
+) -> Result<(), NoSpace> {
+    match state.allocate(left, allocation) {
+        Err(NoSpace::Space(Shortage::Wait)) if allocation.slots.is_empty() => {}
+        ended => return ended,
+    }
+    state.wait_for(|space| match space.allocate(left, allocation) {
+        Err(Shortage::Wait) if allocation.slots.is_empty() => None,
+        ended => {
+            let extended = state.extend_index(space, 0, allocation);
+            Some(extended.and_then(|()| ended.map_err(NoSpace::from)))
+        }
+    })
+}
+
+impl StoreState {
+    pub(super) fn out_of_space(&self) -> Error {
+        let usage = self.with_space(|space| space.usage());
+        Error::OutOfSpace {
+            segments: usage.segments,
+            objects: self.index.len(),
+            pinned: usage.pinned_versions,
+            bad: usage.bad,
+        }
+    }
+}
+
+/// Gives these objects the same error.
+pub(super) fn fail(
+    results: &mut [Result<(), Error>],
+    objects: impl Iterator<Item = usize>,
+    error: &Error,
+) {
+    for at in objects {
+        results[at] = Err(error.clone());
+    }
+}

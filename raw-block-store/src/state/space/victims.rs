@@ -1,0 +1,278 @@
+//! Which segments are reclaimed next, and when.
+
+use super::segment::{Live, Segment, SegmentState, Stream};
+use super::{RESERVE, Shape, Shortage, Space};
+use crate::mutant::Mutant;
+use crate::options::EvictionPolicy;
+
+/// Which part of a segment moving has to free.
+const LEAST_PART: u64 = 16;
+/// Which part of all segments is to be free.
+const FREE_PART: u32 = 32;
+/// With fewer segments puts may have to wait for a reclaim.
+const AHEAD_SEGMENTS: u32 = 64;
+/// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those before another one is
+/// full. Moving what has a sixth of garbage frees a segment every sixth time, a sixteenth every sixteenth time.
+const MAX_VAIN_RECLAIMS: u32 = 8;
+/// A checkpoint is taken when this part of the objects was written since the last one.
+const CHANGED_PART: u64 = 64;
+/// It is not taken for fewer entries.
+const LEAST_CHANGED: u64 = 1 << 17;
+
+/// A segment to be reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim {
+    pub(crate) segment: u32,
+    pub(crate) kind: VictimKind,
+}
+
+/// What is done with a victim before it is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VictimKind {
+    /// Nothing in it is live.
+    Dead,
+    /// All of its objects are moved. If there is no space for them, the reclaim goes on with the victims that it has. If
+    /// it has none, a store that evicts treats it as one of [`Evict`](Self::Evict).
+    Compact,
+    /// The policy chooses what is moved; the rest is evicted.
+    Evict,
+}
+
+/// Blocks that moving `blocks` of live objects with so many entries out of a segment frees.
+pub(super) fn garbage(shape: &Shape, entries: u32, blocks: u64) -> i64 {
+    let usable = i64::from(shape.segment_blocks) - 1 - i64::from(shape.table_blocks(entries));
+    usable.saturating_sub_unsigned(blocks)
+}
+
+/// Blocks that moving has to free.
+pub(super) fn least_garbage(shape: &Shape) -> i64 {
+    i64::from(shape.segment_blocks).div_euclid(LEAST_PART as i64).max(1)
+}
+
+impl Space {
+    /// The next segment to reclaim, if any is worth it. It is not offered again before [`end_reclaim`](Self::end_reclaim).
+    pub(crate) fn take_victim(&mut self) -> Option<Victim> {
+        let victim = self.choose_victim()?;
+        if !self.segments.iter().any(|segment| segment.victim) {
+            self.free_before_reclaim = Some(self.free.len() + self.about_to_be_free());
+        }
+        if let Some(segment) = self.segment_mut(victim.segment) {
+            segment.victim = true;
+        }
+        Some(victim)
+    }
+
+    /// A victim is none after all: something in it has to stay.
+    pub(crate) fn spare_victim(&mut self, number: u32) {
+        if let Some(segment) = self.segment_mut(number) {
+            segment.victim = false;
+        }
+    }
+
+    /// A victim is none before something in it changes: an object in it cannot be read.
+    pub(crate) fn set_futile(&mut self, number: u32) {
+        if let Some(segment) = self.segment_mut(number) {
+            segment.futile = true;
+        }
+    }
+
+    /// Whether a reclaim that has this many victims takes another one.
+    pub(crate) fn wants_victims(&self, victims: usize) -> bool {
+        let coming = self.free.len() + victims + self.about_to_be_free();
+        coming < self.wanted_free() as usize && victims < self.segments.len()
+    }
+
+    /// Ends a reclaim. `progress` says whether it released or moved something, or covered what was not. Serves the
+    /// deletes that wait before another reclaim begins.
+    pub(crate) fn end_reclaim(&mut self, progress: bool) {
+        for segment in &mut self.segments {
+            segment.victim = false;
+        }
+        self.note_gain();
+        self.serve_deletes();
+        self.changed();
+        self.futile_at = (!progress).then_some(self.version);
+    }
+
+    /// Whether something is not covered by the committed checkpoint, so that another one makes more victims.
+    pub(crate) fn is_anything_uncovered(&self) -> bool {
+        self.segments.iter().any(|segment| {
+            matches!(segment.state, SegmentState::Open | SegmentState::Full)
+                && !self.is_covered(segment)
+        })
+    }
+
+    /// Free segments that there are to be: the reserve, a part of all, and what is put during one checkpoint.
+    pub(crate) fn wanted_free(&self) -> u32 {
+        let part = (self.shape.segments / FREE_PART).max(1);
+        let ahead = if !self.is_large() {
+            0
+        } else {
+            self.opened_per_checkpoint.min(self.shape.segments / 8)
+        };
+        RESERVE + part.max(ahead)
+    }
+
+    /// Whether puts need not wait for reclaims.
+    pub(super) fn is_large(&self) -> bool {
+        self.shape.segments >= AHEAD_SEGMENTS
+    }
+
+    /// Whether a reclaim is to run before a put has to wait for one.
+    pub(crate) fn needs_reclaim(&self) -> bool {
+        let is_short = self.wants_victims(0);
+        is_short && self.futile_at != Some(self.version)
+    }
+
+    /// Whether a checkpoint would make a victim of a segment that is none yet, because the committed one does not cover
+    /// it.
+    pub(crate) fn gains_by_checkpoint(&self) -> bool {
+        let least = least_garbage(&self.shape);
+        self.segments.iter().any(|segment| {
+            segment.state == SegmentState::Full
+                && !segment.is_in_flight()
+                && !self.is_covered(segment)
+                && segment.old_pins == 0
+                && (segment.is_dead() || self.evicts() || self.garbage_in(segment) >= least)
+        })
+    }
+
+    /// Whether the background worker has something to do; `objects` are live.
+    pub(crate) fn wants_worker(&self, objects: u64) -> bool {
+        let wants_ahead = self.is_large() && self.ahead.is_none() && self.free_for_puts() > 0;
+        wants_ahead || self.needs_reclaim() || self.needs_checkpoint(objects)
+    }
+
+    /// Whether a checkpoint is to be taken because much was written since the last one; `objects` are live.
+    pub(crate) fn needs_checkpoint(&self, objects: u64) -> bool {
+        self.entries_since_choice >= LEAST_CHANGED.max(objects / CHANGED_PART)
+    }
+
+    /// What to do when no segment is left to be opened.
+    pub(super) fn shortage(&self) -> Shortage {
+        if self.about_to_be_free() > 0 {
+            Shortage::Wait
+        } else if self.futile_at == Some(self.version) {
+            Shortage::Full
+        } else {
+            Shortage::Reclaim
+        }
+    }
+
+    /// Draining segments that will be free soon, without anything that has to be done for it.
+    fn about_to_be_free(&self) -> usize {
+        let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
+        let is_coming =
+            |of: &&Segment| of.pins == 0 && !of.bad && (of.emptying || of.emptied_at.is_some());
+        self.releasing + segments.filter(is_coming).count()
+    }
+
+    /// Whether the committed checkpoint covers everything in a segment.
+    fn is_covered(&self, segment: &Segment) -> bool {
+        segment.highest <= self.committed.covered && segment.moved_before <= self.committed_choice
+    }
+
+    fn choose_victim(&self) -> Option<Victim> {
+        let candidates = || self.numbered().filter(|(_, segment)| self.may_be_victim(segment));
+        let by_age = |&(_, segment): &(u32, &Segment)| segment.generation;
+        let victim = |kind| move |(segment, _): (u32, &Segment)| Victim { segment, kind };
+        let dead = candidates().filter(|(_, segment)| segment.is_dead()).min_by_key(by_age);
+        if let Some(dead) = dead {
+            return Some(victim(VictimKind::Dead)(dead));
+        }
+        // A segment in quarantine is emptied when there is space to spare.
+        let bad = candidates().find(|(_, segment)| segment.bad);
+        if bad.is_some() && self.free.len() > RESERVE as usize {
+            return bad.map(victim(VictimKind::Compact));
+        }
+        let least = self.least_to_compact();
+        let compacted = candidates()
+            .map(|(number, segment)| (self.garbage_in(segment), number, segment))
+            .filter(|&(garbage, _, _)| garbage >= least)
+            .max_by_key(|&(garbage, _, segment)| (garbage, std::cmp::Reverse(segment.generation)));
+        if let Some((_, number, segment)) = compacted {
+            return Some(victim(VictimKind::Compact)((number, segment)));
+        }
+        let oldest = |kept: Option<bool>| {
+            candidates()
+                .filter(move |(_, of)| kept.is_none_or(|kept| kept == (of.stream == Stream::Kept)))
+                .min_by_key(by_age)
+        };
+        let evicted = match self.eviction {
+            EvictionPolicy::None => None,
+            EvictionPolicy::Lru | EvictionPolicy::Fifo => oldest(None),
+            EvictionPolicy::S3Fifo => {
+                // The moved ones are a queue that may grow to nine tenths.
+                let full = candidates().count();
+                let new = candidates().filter(|(_, of)| of.stream != Stream::Kept).count();
+                let from_new = new > full / 10 || new == full;
+                oldest(Some(!from_new)).or_else(|| oldest(None))
+            }
+        };
+        evicted.map(victim(VictimKind::Evict))
+    }
+
+    /// Blocks of garbage in a segment for which it is compacted.
+    ///
+    /// A store that does not evict compacts for any garbage that is worth it, until several reclaims in a row freed
+    /// nothing: then garbage has to be added first.
+    ///
+    /// A store that evicts compacts what is half garbage, and more while overwriting leaves enough garbage in all: as
+    /// long as no more than five sixths of what full segments hold is live, there is one with a sixth of garbage, and
+    /// nothing is evicted. Unless several reclaims in a row freed nothing: objects may fill segments so badly that moving them
+    /// does not help. Then a segment's worth of garbage has to be added first.
+    fn least_to_compact(&self) -> i64 {
+        let (live, usable) = self.fill_of_full();
+        if !self.evicts() {
+            let was_vain = usable.saturating_sub_unsigned(live) <= self.vain_garbage;
+            return if was_vain { i64::MAX } else { least_garbage(&self.shape) };
+        }
+        let is_ample = i128::from(live) * 6 <= i128::from(usable) * 5;
+        let blocks = i64::from(self.shape.segment_blocks);
+        let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
+        blocks / if is_ample && !was_vain { 6 } else { 2 }
+    }
+
+    /// Notes whether the reclaim that ends freed anything.
+    fn note_gain(&mut self) {
+        let (live, usable) = self.fill_of_full();
+        let garbage = usable.saturating_sub_unsigned(live);
+        self.vain_garbage = self.vain_garbage.min(garbage);
+        let Some(before) = self.free_before_reclaim.take() else { return };
+        if self.free.len() + self.about_to_be_free() > before {
+            self.vain_reclaims = 0;
+            return;
+        }
+        self.vain_reclaims += 1;
+        let most = if self.evicts() { MAX_VAIN_RECLAIMS } else { 2 * MAX_VAIN_RECLAIMS };
+        if self.vain_reclaims >= most {
+            self.vain_reclaims = 0;
+            self.vain_garbage = garbage;
+        }
+    }
+
+    /// The live blocks in full segments, and those that they can have.
+    fn fill_of_full(&self) -> (u64, i64) {
+        let (mut live, mut usable) = (Live::default(), 0_i64);
+        for segment in self.segments.iter().filter(|of| of.state == SegmentState::Full) {
+            live.add(&segment.live);
+            usable += garbage(&self.shape, segment.fill.entries, 0);
+        }
+        (live.blocks_together(&self.shape), usable)
+    }
+
+    fn may_be_victim(&self, segment: &Segment) -> bool {
+        segment.state == SegmentState::Full
+            && !segment.is_in_flight()
+            && !segment.victim
+            && !segment.futile
+            && (self.is_covered(segment) || Mutant::VictimNotCovered.is_on())
+            && (segment.old_pins == 0 || Mutant::VictimWithPinnedVersion.is_on())
+    }
+
+    /// Blocks that moving what is live in a segment frees.
+    fn garbage_in(&self, segment: &Segment) -> i64 {
+        let entries = u32::try_from(segment.live.objects).unwrap_or(u32::MAX);
+        garbage(&self.shape, entries, segment.live.blocks_together(&self.shape))
+    }
+}
