@@ -167,6 +167,19 @@ impl Store {
         checkpoint::take(&self.state, CheckpointPurpose::Period)
     }
 
+    /// Does the most urgent work of the background thread, in the thread of the caller. Returns whether there may be
+    /// more.
+    ///
+    /// For crash tests, which open stores without that thread: there all work is done in deterministic steps.
+    ///
+    /// # Errors
+    /// [`Error::Device`], [`Error::OutOfMemory`]: a later call tries again.
+    #[doc(hidden)]
+    #[cfg(feature = "faults")]
+    pub fn work(&self) -> Result<bool, Error> {
+        super::reclaim::work(&self.state)
+    }
+
     /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening it
     /// again needs no recovery.
     ///

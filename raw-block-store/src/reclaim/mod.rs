@@ -15,6 +15,8 @@ use std::sync::MutexGuard;
 
 use raw_block_core::{ErrorClass, OpKind, waiting};
 pub(crate) use worker::Worker;
+#[cfg(feature = "faults")]
+pub(crate) use worker::work;
 
 use super::checkpoint;
 use super::mutant::Mutant;

@@ -67,7 +67,10 @@ fn run(state: &StoreState) {
 }
 
 /// Does the most urgent work. Returns whether there may be more.
-fn work(state: &StoreState) -> Result<bool, Error> {
+///
+/// # Errors
+/// [`Error::Device`], [`Error::OutOfMemory`]: it is to be tried again later.
+pub(crate) fn work(state: &StoreState) -> Result<bool, Error> {
     checkpoint::empty_unpinned(state);
     if state.refuses_writes() {
         // A checkpoint shows when the device accepts writes again.
