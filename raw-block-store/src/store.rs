@@ -127,6 +127,7 @@ impl Store {
         let parts = StateParts { dispatcher, layout, options, index, space, containers };
         let state = Arc::new(StoreState::new(parts));
         state.counters.failed_checks.add(damaged);
+        state.note_bad_segments();
         if writes && !Mutant::NotMarkedOpen.is_on() {
             superblocks.mark(&state.dispatcher, SuperblockState::Open)?;
         }

@@ -141,6 +141,15 @@ impl StoreState {
         }
     }
 
+    /// Reports in the health of the store which segments were in quarantine before.
+    pub(crate) fn note_bad_segments(&self) {
+        let bad = self.with_space(|space| space.usage()).bad;
+        if bad > 0 {
+            let reason = format!("{bad} segments are in quarantine: writes to them failed");
+            self.health.raise(Concern::Quarantine, self.device_name(), reason);
+        }
+    }
+
     fn note_quarantine(&self, segment: u32) {
         let reason = format!("segment {segment} is in quarantine: writes to it failed");
         self.health.raise(Concern::Quarantine, self.device_name(), reason);
