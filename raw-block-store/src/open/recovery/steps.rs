@@ -11,12 +11,15 @@ pub(super) struct Steps<'a> {
     report: Option<Callback<'a>>,
     done: u64,
     of: u64,
+    /// Bytes of a segment.
+    segment_size: u64,
 }
 
 impl<'a> Steps<'a> {
     /// Reports that nothing is read.
     pub(super) fn new(report: Option<Callback<'a>>, layout: &Layout) -> Self {
-        let steps = Self { report, done: 0, of: layout.segment_count.into() };
+        let of = layout.segment_count.into();
+        let steps = Self { report, done: 0, of, segment_size: layout.segment_size() };
         steps.report();
         steps
     }
@@ -35,7 +38,10 @@ impl<'a> Steps<'a> {
 
     fn report(&self) {
         if let Some(report) = self.report {
-            report(Progress { slots_done: self.done, slots: self.of });
+            report(Progress {
+                bytes_done: self.done * self.segment_size,
+                bytes: self.of * self.segment_size,
+            });
         }
     }
 }
