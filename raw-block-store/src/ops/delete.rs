@@ -2,53 +2,49 @@
 
 use raw_block_core::OpKind;
 
-use super::tombstones::Deleted;
 use crate::Error;
 use crate::Store;
 use crate::error::Doing;
 use crate::mutant::Mutant;
 
 impl Store {
-    /// Deletes one object, if there is one. See [`delete_many`](Self::delete_many).
+    /// Deletes one object. Returns whether there was one with this key. See [`delete_many`](Self::delete_many).
     ///
     /// # Errors
     /// Those of [`delete_many`](Self::delete_many).
-    pub fn delete(&self, key: &[u8]) -> Result<(), Error> {
-        self.delete_many(&[key]).into_iter().collect()
+    pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
+        self.delete_many(&[key]).pop().unwrap_or(Ok(false))
     }
 
-    /// Deletes the objects with these keys. A key that is not there counts as deleted.
+    /// Deletes the objects with these keys. Deletes of several threads at the same time are written together, some
+    /// hundred keys to a block.
     ///
-    /// Each key has its own result, in the order of the batch. What succeeded is durable after the next
-    /// [`flush`](Self::flush). What failed may turn out to have happened after a crash.
+    /// Each key has its own result, in the order of the batch: whether there was an object with it, also a damaged one. A
+    /// deletion takes effect for every get that begins afterwards, and is durable after the next
+    /// [`flush`](Self::flush). The deletion of a key without an object is written too, because a put of that key may be
+    /// in flight. What failed may turn out to have happened after a crash.
     ///
     /// A full store can delete: a part of its space is reserved for that. Each result is an error of these kinds:
     /// [`Error::Device`] when the device fails, [`Error::OutOfSpace`] when pins or quarantined segments take the
-    /// reserve.
+    /// reserve, [`Error::OutOfMemory`].
     #[must_use = "each deletion may have failed"]
-    pub fn delete_many(&self, keys: &[&[u8]]) -> Vec<Result<(), Error>> {
+    pub fn delete_many(&self, keys: &[&[u8]]) -> Vec<Result<bool, Error>> {
         const DELETE: &str = "delete an object";
-        if keys.is_empty() {
-            return Vec::new();
-        }
-        let accepted = self.state.check_process().and_then(|()| {
-            self.state.dispatcher.check_accepted(OpKind::Write).doing(DELETE)?;
-            self.state.check_writes(DELETE)
+        let state = &*self.state;
+        let accepted = state.check_process().and_then(|()| {
+            state.dispatcher.check_accepted(OpKind::Write).doing(DELETE)?;
+            state.check_writes(DELETE)
         });
         if let Err(error) = accepted {
             return vec![Err(error); keys.len()];
         }
-        let Deleted { count, error } = {
-            let mut hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
-            if Mutant::AbsentDeletesUnrecorded.is_on() {
-                hashes.retain(|hash| self.state.index.find(hash).is_some());
-            }
-            if hashes.is_empty() { Deleted::default() } else { self.state.delete_keys(&hashes) }
-        };
-        let result = |at| match &error {
-            Some(error) if at >= count => Err(error.clone()),
-            _ => Ok(()),
-        };
-        (0..keys.len()).map(result).collect()
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        if Mutant::AbsentDeletesUnrecorded.is_on() && !keys.iter().any(|key| self.contains(key)) {
+            return vec![Ok(false); keys.len()];
+        }
+        let hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
+        state.deletes.delete(&hashes, |hashes| state.write_tombstones(hashes))
     }
 }

@@ -1,6 +1,7 @@
 //! What callers do with objects.
 
 mod delete;
+mod delete_queue;
 mod get;
 mod pin;
 mod put;
@@ -9,7 +10,7 @@ mod stage;
 mod tombstones;
 mod write;
 
+pub(crate) use delete_queue::DeleteQueue;
 pub use get::{Found, Get, Object};
 pub use pin::Pin;
 pub use put::Put;
-pub(crate) use tombstones::DeleteQueue;

@@ -1,8 +1,6 @@
-//! Writing tombstones: deletes that run at the same time share a slot.
+//! Writing tombstones, and removing what they delete.
 
-use std::sync::{Condvar, Mutex, MutexGuard};
-
-use raw_block_core::{AlignedBuf, ErrorClass, WriteAt, waiting};
+use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
 use super::stage::slot_place;
 use super::write::header_error;
@@ -20,101 +18,20 @@ use crate::state::{NoSpace, StoreState};
 const ATTEMPTS: usize = 3;
 const DELETE: &str = "delete an object";
 
-/// Deletes that wait to be written together.
-#[derive(Debug, Default)]
-pub(crate) struct DeleteQueue {
-    state: Mutex<Queue>,
-    /// Signalled when a group was written.
-    written: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// The keys of the next group.
-    keys: Vec<KeyHash>,
-    /// The number of the next group.
-    group: u64,
-    /// Whether a thread writes a group.
-    writing: bool,
-    /// The groups that failed, with how many threads have not seen that.
-    failed: Vec<(u64, Deleted, usize)>,
-    /// How many threads have keys in the next group.
-    members: usize,
-    /// The number of the group that was written last, plus one.
-    ended: u64,
-}
-
-/// How deletes ended: tombstones of many keys take several slots.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Deleted {
-    /// How many keys were deleted, the first ones.
-    pub(super) count: usize,
-    /// Why not all of them were: [`Error::Device`], [`Error::OutOfMemory`], [`Error::OutOfSpace`].
-    pub(super) error: Option<Error>,
-}
-
-impl Deleted {
-    /// What became of the keys of one thread: this many from this position on.
-    fn of(&self, start: usize, count: usize) -> Self {
-        let deleted = self.count.saturating_sub(start).min(count);
-        Self { count: deleted, error: self.error.clone().filter(|_| deleted < count) }
-    }
-}
-
 impl StoreState {
-    /// Deletes keys, whether they are there or not. One thread at a time writes the keys of all that wait.
-    pub(super) fn delete_keys(&self, keys: &[KeyHash]) -> Deleted {
-        let count = keys.len();
-        let mut queue = self.lock_deletes();
-        let start = queue.keys.len();
-        queue.keys.extend_from_slice(keys);
-        queue.members += 1;
-        let group = queue.group;
-        loop {
-            if queue.ended > group {
-                return queue
-                    .take_result(group)
-                    .map_or(Deleted { count, error: None }, |deleted| deleted.of(start, count));
-            }
-            if !queue.writing {
-                break;
-            }
-            queue = waiting::wait(&self.deletes.written, &self.deletes.state, queue);
-        }
-        // No key is added to the group from here on: its tombstones get their sequence after the last one was added.
-        queue.writing = true;
-        queue.group += 1;
-        let keys = std::mem::take(&mut queue.keys);
-        let members = std::mem::take(&mut queue.members);
-        drop(queue);
-        let deleted = self.write_tombstones(&keys);
-        let mut queue = self.lock_deletes();
-        queue.writing = false;
-        queue.ended = group + 1;
-        if let (Some(_), others @ 1..) = (&deleted.error, members - 1) {
-            queue.failed.push((group, deleted.clone(), others));
-        }
-        drop(queue);
-        self.deletes.written.notify_all();
-        deleted.of(start, count)
-    }
-
-    fn lock_deletes(&self) -> MutexGuard<'_, Queue> {
-        waiting::lock(&self.deletes.state)
-    }
-
-    fn write_tombstones(&self, keys: &[KeyHash]) -> Deleted {
+    /// Deletes keys, whether they are there or not. Returns for each whether there was an object with it.
+    pub(super) fn write_tombstones(&self, keys: &[KeyHash]) -> Vec<Result<bool, Error>> {
         let per_slot = tombstones_per_slot(self.layout.block_size).max(1);
-        let mut count = 0;
+        let mut results = Vec::with_capacity(keys.len());
         for keys in keys.chunks(per_slot) {
+            let allocated = self.allocate_slot();
             let written =
-                self.allocate_slot().and_then(|allocation| self.write_slot(keys, allocation));
+                allocated.and_then(|allocation| self.write_slot(keys, allocation, &mut results));
             if let Err(error) = written {
-                return Deleted { count, error: Some(error) };
+                results.extend(keys.iter().map(|_| Err(error.clone())));
             }
-            count += keys.len();
         }
-        Deleted { count, error: None }
+        results
     }
 
     /// Allocates a slot for tombstones. Waits for reclaims, which serve deletes first.
@@ -168,8 +85,17 @@ impl StoreState {
         })
     }
 
-    /// Writes a slot of tombstones, elsewhere if that fails, and removes what they delete.
-    fn write_slot(&self, keys: &[KeyHash], mut allocation: Allocation) -> Result<(), Error> {
+    /// Writes a slot of tombstones, elsewhere if that fails, removes what they delete, and appends for each key whether
+    /// there was an object with it.
+    ///
+    /// # Errors
+    /// No result was appended.
+    fn write_slot(
+        &self,
+        keys: &[KeyHash],
+        mut allocation: Allocation,
+        results: &mut Vec<Result<bool, Error>>,
+    ) -> Result<(), Error> {
         let mut attempt = 1;
         loop {
             let Some(slot) = allocation.slots.first().cloned() else { return Ok(()) };
@@ -180,7 +106,14 @@ impl StoreState {
                 if is_there { Ok(()) } else { Err(header_error(&slot, self.device_name())) }
             });
             let Err(error) = written else {
-                self.publish_tombstones(&slot, object.sequence, object.number, keys, &allocation);
+                self.publish_tombstones(
+                    &slot,
+                    object.sequence,
+                    object.number,
+                    keys,
+                    &allocation,
+                    results,
+                );
                 return Ok(());
             };
             self.published(&slot, &allocation.objects, [Outcome::Failed], &[]);
@@ -263,27 +196,18 @@ impl StoreState {
         number: u32,
         keys: &[KeyHash],
         allocation: &Allocation,
+        results: &mut Vec<Result<bool, Error>>,
     ) {
         let place = Place { segment: slot.segment, number };
         self.index.set_tombstone(place, &Entry::tombstone(sequence, slot.block));
         let oldest = self.with_space(|space| space.oldest_in_flight());
         let mut dropped = Vec::new();
         for key in keys {
-            dropped.extend(self.index.delete(key, sequence, oldest));
+            let deleted = self.index.delete(key, sequence, oldest);
+            results.push(Ok(deleted.is_some()));
+            dropped.extend(deleted);
         }
         self.counters.deletes.add(keys.len() as u64);
         self.published(slot, &allocation.objects, [Outcome::Shown], &dropped);
-    }
-}
-
-impl Queue {
-    /// How a group ended that a thread had keys in, if it failed.
-    fn take_result(&mut self, group: u64) -> Option<Deleted> {
-        let at = self.failed.iter().position(|(failed, ..)| *failed == group)?;
-        self.failed[at].2 -= 1;
-        if self.failed[at].2 == 0 {
-            return Some(self.failed.swap_remove(at).1);
-        }
-        Some(self.failed[at].1.clone())
     }
 }
