@@ -1,7 +1,7 @@
 //! Making and opening a store: superblocks, and what the store holds.
 
 pub(crate) mod claim;
-mod limited_log;
+pub(crate) mod limited_log;
 pub(crate) mod make;
 pub(crate) mod recovery;
 mod signature;

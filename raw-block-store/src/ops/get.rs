@@ -176,7 +176,7 @@ impl Store {
 }
 
 /// Looks up keys, and begins to read the segments where their objects are.
-fn locate<'a>(
+pub(super) fn locate<'a>(
     state: &'a StoreState,
     hashes: &[KeyHash],
 ) -> (Vec<Option<Located>>, Vec<ReadGuard<'a>>) {
@@ -202,7 +202,7 @@ fn locate<'a>(
     }
 }
 
-fn generation(guards: &[ReadGuard<'_>], segment: u32) -> u64 {
+pub(super) fn generation(guards: &[ReadGuard<'_>], segment: u32) -> u64 {
     let guard = guards.iter().find(|guard| guard.segment == segment);
     guard.map_or(0, |guard| guard.generation)
 }

@@ -1,6 +1,6 @@
 //! The store that is tested, and the few places where its interface is its own.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use anyhow::{Result, ensure};
 use raw_block_core::Geometry;
@@ -170,8 +170,12 @@ pub(super) fn clear(store: &Store) -> Option<Result<(), Error>> {
 
 /// The keys of all objects; `None` if the store cannot list them.
 pub(super) fn list(store: &Store) -> Option<Result<Vec<Vec<u8>>, Error>> {
-    let _ = store;
-    None
+    let mut keys = Vec::new();
+    let listed = store.list(|object| {
+        keys.push(object.key.to_vec());
+        ControlFlow::Continue(())
+    });
+    Some(listed.map(|()| keys))
 }
 
 /// Whether there was no space for a put.

@@ -72,6 +72,18 @@ impl Index {
         }
     }
 
+    /// Into how many parts the keys can be divided now for [`keys_of`](Self::keys_of).
+    pub(crate) fn parts(&self) -> u32 {
+        self.shards.parts()
+    }
+
+    /// Appends the keys of one of so many [parts](Self::parts): each key that is there during the whole call at least
+    /// once. It is of the same part whatever happens to its object and to other keys. A part has some hundred keys, and more
+    /// only if the index has grown since.
+    pub(crate) fn keys_of(&self, part: u32, parts: u32, keys: &mut Vec<KeyHash>) {
+        self.shards.keys_of(part, parts, &self.entries, keys);
+    }
+
     /// Shows an object, whose entry [exists](Self::extend) and is empty, if its sequence is the newest of its key.
     #[cfg(test)]
     pub(crate) fn publish(&self, new: &Located) -> Published {

@@ -100,6 +100,30 @@ impl Shards {
         (0..self.active.load(Ordering::Acquire)).map(|shard| read(self.shard(shard)))
     }
 
+    /// Into how many parts the keys can be divided for [`keys_of`](Self::keys_of), so that none has many keys.
+    pub(super) fn parts(&self) -> u32 {
+        1 << self.active.load(Ordering::Acquire).ilog2()
+    }
+
+    /// Appends the keys of one of so many parts, as [`parts`](Self::parts) returned it before. Locks one shard at a time.
+    ///
+    /// A key belongs to the same part however many shards there are: the shards of a part are those whose numbers have
+    /// the same remainder. A split moves keys to a shard of the same part with a higher number, so a key that is there
+    /// all the time is found, perhaps twice.
+    pub(super) fn keys_of(
+        &self,
+        part: u32,
+        parts: u32,
+        entries: &Entries,
+        keys: &mut Vec<KeyHash>,
+    ) {
+        let mut shard = part;
+        while shard < self.active.load(Ordering::Acquire) {
+            keys.extend(read(self.shard(shard)).iter(entries).map(|(hash, _)| hash));
+            shard += parts;
+        }
+    }
+
     /// Splits shards until there are enough for this number of keys, unless another thread does.
     pub(super) fn grow(&self, keys: u64, entries: &Entries) {
         while keys > u64::from(self.active.load(Ordering::Acquire)) * KEYS_PER_SHARD {

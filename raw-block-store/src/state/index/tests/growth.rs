@@ -57,3 +57,24 @@ fn what_is_reserved_is_not_split_later() {
     fill(&index, 0, 50_000);
     assert_eq!(index.shards.each().count(), shards);
 }
+
+#[test]
+fn keys_are_found_part_by_part_while_shards_are_split() {
+    let index = index(40_000);
+    fill(&index, 0, 20_000);
+    let (parts, mut keys) = (index.parts(), Vec::new());
+    for part in 0..parts {
+        if part == parts / 3 {
+            fill(&index, 20_000, 20_000);
+            assert!(index.shards.each().count() > 64, "some are split");
+        }
+        let first = keys.len();
+        index.keys_of(part, parts, &mut keys);
+        assert!(keys.len() > first, "part {part} of {parts} is empty");
+    }
+    keys.sort_unstable();
+    let found = keys.len();
+    keys.dedup();
+    assert_eq!(found, keys.len(), "a key was found twice");
+    assert!((0..20_000).all(|key| keys.binary_search(&hash(key)).is_ok()));
+}
