@@ -8,7 +8,6 @@ use std::process;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-
 use raw_block_store::Store;
 
 use super::journal::is_full;
@@ -138,7 +137,7 @@ impl Worker<'_> {
 
 /// Writes to the pipe by one system call: what is in it stays there when this process is killed, and short lines
 /// of several threads do not mix.
-fn say(lines: &str) {
+pub(super) fn say(lines: &str) {
     if lines.is_empty() || io::stdout().lock().write_all(lines.as_bytes()).is_ok() {
         return;
     }

@@ -2,6 +2,7 @@
 
 mod child;
 mod journal;
+mod late;
 mod objects;
 mod target;
 
@@ -54,6 +55,14 @@ pub(crate) struct Options {
     /// Which store.
     #[arg(long, value_enum, default_value_t = Kind::Few)]
     store: Kind,
+    /// Limits how fast the processes write, so that the kernel still has writes when they are killed; changes the store
+    /// before these take effect, and checks it afterwards. So many rounds with each of two engines on each device. It
+    /// takes root and version 1 of the blkio controller.
+    #[arg(long, conflicts_with = "store")]
+    late_writes: bool,
+    /// Runs as the child that is killed in such a round.
+    #[arg(long, hide = true, value_name = "PATH ENGINE FIRST GROUP", num_args = 4)]
+    late_child: Vec<String>,
     /// Runs as the child that is killed.
     #[arg(long, hide = true, value_name = "PATH ENGINE DIRECT SEED FIRST", num_args = 5)]
     child: Vec<String>,
@@ -78,14 +87,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let way = Way::named(engine, direct).context("no such way to open a device")?;
         return child::run(Path::new(path), way, options.store, seed.parse()?, first.parse()?);
     }
+    if let [path, engine, first, group] = &options.late_child[..] {
+        return late::child(Path::new(path), engine, first.parse()?, Path::new(group));
+    }
+    if options.late_writes {
+        return late::run(options.rounds, options.seed);
+    }
     let began = Instant::now();
     let kind = options.store;
-    let len = kind.device_len();
-    let mut places = vec![Place::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
-    match LoopDevice::attach(len, 512) {
-        Ok(device) => places.push(Place::Loop(device)),
-        Err(skipped) => skipped.tell(),
-    }
+    let places = places(kind)?;
     let mut journals = Vec::new();
     for place in &places {
         journals.push(formatted(place, kind)?);
@@ -121,6 +131,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the store broke a promise");
     }
     Ok(())
+}
+
+/// A file and, if there can be one, a loop device.
+fn places(kind: Kind) -> Result<Vec<Place>> {
+    let len = kind.device_len();
+    let mut places = vec![Place::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
+    match LoopDevice::attach(len, 512) {
+        Ok(device) => places.push(Place::Loop(device)),
+        Err(skipped) => skipped.tell(),
+    }
+    Ok(places)
 }
 
 /// A new store, with the objects that it begins with.
