@@ -208,14 +208,15 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(),
             Ok(()) => break,
             Err(NoSpace::Space(Shortage::Wait)) => continue,
             Err(NoSpace::Space(Shortage::Reclaim)) if reclaims < MAX_RECLAIMS => {
-                reclaims += 1;
                 match reclaim::make_space(state) {
-                    Ok(()) => continue,
+                    Ok(ran) => {
+                        reclaims += usize::from(ran);
+                        continue;
+                    }
                     Err(error) => error,
                 }
             }
-            Err(NoSpace::Space(Shortage::Reclaim)) => state.out_of_space(),
-            Err(NoSpace::Space(Shortage::Full)) => state.out_of_space(),
+            Err(NoSpace::Space(Shortage::Reclaim | Shortage::Full)) => state.out_of_space(),
             Err(NoSpace::Memory(error)) => error,
         };
         fail(results, left.rest().map(|index| batch.position(index)), &error);

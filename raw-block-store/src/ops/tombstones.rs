@@ -63,7 +63,7 @@ impl StoreState {
                 Err(NoSpace::Memory(error)) => error,
                 Err(NoSpace::Space(Shortage::Reclaim | Shortage::Wait)) => {
                     match reclaim::make_space(self) {
-                        Ok(()) => continue,
+                        Ok(_) => continue,
                         Err(error) => error,
                     }
                 }

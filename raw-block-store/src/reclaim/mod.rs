@@ -29,7 +29,8 @@ use crate::error::Doing;
 /// attempt.
 const CHECKPOINT_ATTEMPTS: usize = 3;
 
-/// Runs a reclaim, or waits for the one that runs. Call it when an allocation failed with
+/// Runs a reclaim, or waits for the one that runs, or for the change in flight without which none gains anything. Returns
+/// whether a reclaim ran. Call it when an allocation failed with
 /// [`Shortage::Reclaim`](super::state::space::Shortage::Reclaim), and then allocate again: if the reclaim found nothing
 /// to do, that fails with [`Shortage::Full`](super::state::space::Shortage::Full).
 ///
@@ -37,18 +38,24 @@ const CHECKPOINT_ATTEMPTS: usize = 3;
 ///
 /// # Errors
 /// [`Error::Device`] when a checkpoint cannot be written, [`Error::OutOfMemory`].
-pub(crate) fn make_space(state: &StoreState) -> Result<(), Error> {
+pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
     state.check_process()?;
     state.dispatcher.check_accepted(OpKind::Write).doing("reclaim space")?;
     let _hurry = state.throttle.hurry();
     state.counters.waits_for_space.add(1);
     let ended = state.counters.reclaims.get();
-    let _alone = lock(state);
+    let alone = lock(state);
     if state.counters.reclaims.get() != ended {
         // Another thread's reclaim has ended since.
-        return Ok(());
+        return Ok(true);
     }
-    run(state, Space::is_anything_uncovered)
+    let ended = run(state, Space::is_anything_uncovered)?;
+    let blocking =
+        state.with_space(|space| space.blocking_change().filter(|_| space.is_exhausted()));
+    drop(alone);
+    let Some(oldest) = blocking else { return Ok(ended != Ended::Blocked) };
+    state.wait_for(|space| (space.oldest_in_flight() != oldest).then_some(()));
+    Ok(false)
 }
 
 /// Runs a reclaim if few segments are free, before a caller waits for one. Returns whether it did.
@@ -60,8 +67,18 @@ fn run_ahead(state: &StoreState) -> Result<bool, Error> {
     if !state.with_space(|space| space.needs_reclaim()) {
         return Ok(false);
     }
-    run(state, Space::gains_by_checkpoint)?;
-    Ok(true)
+    Ok(run(state, Space::gains_by_checkpoint)? == Ended::Progress)
+}
+
+/// How a reclaim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It released or moved something, or a checkpoint covers more.
+    Progress,
+    /// There was nothing to do.
+    Futile,
+    /// There was nothing to do, because a change in flight keeps checkpoints from covering more.
+    Blocked,
 }
 
 /// Keeps other reclaims from running.
@@ -71,20 +88,30 @@ fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
 }
 
 /// Empties as many victims as are wanted, and takes the checkpoint that releases them. Without victims one is taken only
-/// if `helps` says so.
-fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<(), Error> {
+/// if `helps` says so, and covers something that the committed one does not.
+fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Ended, Error> {
     let mut progress = false;
     let result = empty_victims(state, &mut progress).and_then(|()| {
-        progress |= state.with_space(|space| helps(space));
+        let mut ended = if progress { Ended::Progress } else { Ended::Futile };
+        if !progress {
+            ended = state.with_space(|space| match space.blocking_change() {
+                Some(_) => Ended::Blocked,
+                None if helps(space) => Ended::Progress,
+                None => Ended::Futile,
+            });
+        }
+        progress = ended == Ended::Progress;
         if progress {
             checkpoint_for_space(state)?;
             moves::rescue_pinned(state)?;
         }
-        Ok(())
+        Ok(ended)
     });
     // After an error the next caller tries again, and gets its own.
     state.with_space(|space| space.end_reclaim(progress || result.is_err()));
-    state.counters.reclaims.add(1);
+    if !matches!(result, Ok(Ended::Blocked)) {
+        state.counters.reclaims.add(1);
+    }
     if !state.options.background {
         while discard::discard_free(state) {}
     }

@@ -1,4 +1,6 @@
 use std::collections::HashMap;
+use std::thread;
+use std::time::Duration;
 
 use raw_block_core::OpKind;
 use raw_block_core::simulated::Fault;
@@ -347,4 +349,27 @@ fn free_segments_are_discarded_when_every_checkpoint_calls_them_free() {
     assert!(discard::discard_free(&fixture.state));
     while discard::discard_free(&fixture.state) {}
     assert!(free(&fixture) > 10, "they can be opened again");
+}
+
+#[test]
+fn a_put_waits_for_the_change_in_flight_that_keeps_garbage() {
+    let fixture = Fixture::new(12, EvictionPolicy::None);
+    let begun = fixture.begin_put(1, 100, 1).unwrap();
+    thread::scope(|scope| {
+        let overwriting = scope.spawn(|| {
+            for fill in 0..100 {
+                fixture.put(2, 10_000, fill).unwrap();
+            }
+        });
+        while fixture.state.counters.waits_for_space.get() == 0 {
+            thread::yield_now();
+        }
+        // No checkpoint covers what was put after the change in flight: a put that does not wait fails by now.
+        thread::sleep(Duration::from_millis(50));
+        let reclaims = fixture.state.counters.reclaims.get();
+        assert!(reclaims <= 2, "{reclaims} reclaims, which gain nothing");
+        fixture.publish(&begun);
+        overwriting.join().unwrap();
+    });
+    assert_eq!((fixture.get(1), fixture.get(2)), (Some(1), Some(99)));
 }

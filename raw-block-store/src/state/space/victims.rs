@@ -91,15 +91,36 @@ impl Space {
         self.note_gain();
         self.serve_deletes();
         self.changed();
-        self.futile_at = (!progress).then_some(self.version);
+        // What is not covered yet may hold garbage.
+        let is_futile = !progress && !self.is_anything_uncovered();
+        self.futile_at = is_futile.then_some(self.version);
     }
 
-    /// Whether something is not covered by the committed checkpoint, so that another one makes more victims.
+    /// Whether something is not covered by the committed checkpoint, so that another one makes more victims, at the latest when
+    /// no change is in flight.
     pub(crate) fn is_anything_uncovered(&self) -> bool {
-        self.segments.iter().any(|segment| {
+        self.uncovered().next().is_some()
+    }
+
+    fn uncovered(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().filter(|segment| {
             matches!(segment.state, SegmentState::Open | SegmentState::Full)
                 && !self.is_covered(segment)
         })
+    }
+
+    /// The sequence of the oldest change in flight, if that keeps a checkpoint from covering any segment that the committed
+    /// one does not cover.
+    pub(crate) fn blocking_change(&self) -> Option<u64> {
+        let coverable = self.coverable();
+        let is_blocked = self.is_anything_uncovered()
+            && self.uncovered().all(|segment| segment.highest > coverable);
+        is_blocked.then(|| self.oldest_in_flight())
+    }
+
+    /// Whether puts have no segment to open, and none is about to be free.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.free_for_puts() == 0 && self.about_to_be_free() == 0
     }
 
     /// Free segments that there are to be: the reserve, a part of all, and what is put during one checkpoint.
