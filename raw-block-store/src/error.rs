@@ -153,9 +153,6 @@ pub enum Error {
         /// The device's error.
         error: raw_block_core::Error,
     },
-    /// The object that was pinned has another key with the same 128-bit hash.
-    #[error("the pinned object has another key with the same hash")]
-    Collision,
     /// The caller's buffer is shorter than what it is to hold.
     #[error("the buffer for the {what} has {given} bytes, it needs {needed}")]
     BufferTooSmall {

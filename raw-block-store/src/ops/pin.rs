@@ -7,6 +7,7 @@ use super::get::{Found, Get};
 use super::read::{Reading, Target};
 use crate::Error;
 use crate::Store;
+use crate::format::Damage;
 use crate::state::pins::PinId;
 
 /// Keeps a version of an object until it is dropped: it is not evicted, and it can be read also after it was
@@ -48,25 +49,14 @@ impl Store {
             return None;
         }
         let hash = self.hash(key);
-        loop {
+        // What the index shows while the space is locked cannot be evicted before it is pinned. If it is replaced or
+        // moved at the same time, that is reported to the space afterwards, and the space knows the pin.
+        let (pin, found) = self.state.with_space(|space| {
             let located = self.state.index.find(&hash)?;
-            if self.state.index.is_damaged(located.place) {
-                return None;
-            }
-            let pin = self.state.with_space(|space| {
-                let pin = space.pin(&located);
-                // It may have been moved or removed since it was looked up.
-                let is_shown = self.state.index.find(&hash) == Some(located);
-                if is_shown { Ok(pin) } else { Err(pin) }
-            });
-            match pin {
-                Ok(pin) => {
-                    let found = Found::of(&located);
-                    return Some(Pin { store: self, key: key.into(), pin, found });
-                }
-                Err(pin) => self.state.unpin(pin),
-            }
-        }
+            let is_damaged = self.state.index.is_damaged(located.place);
+            (!is_damaged).then(|| (space.pin(&located), Found::of(&located)))
+        })?;
+        Some(Pin { store: self, key: key.into(), pin, found })
     }
 }
 
@@ -102,7 +92,13 @@ impl Pin<'_> {
             state.index.note_use(located.place, state.policy.now());
         }
         state.counters.get_latency.add_since(began);
-        results.pop().unwrap_or(Ok(None))?.ok_or(Error::Collision)
+        // A get misses what is damaged in a store that evicts. The pin says what it is.
+        let damaged = || {
+            let offset = state.layout.block_offset(located.place.segment, located.entry.block.get());
+            let damage = Damage::Inconsistent("it failed its checks");
+            Error::Damaged { structure: "an object", offset, damage }
+        };
+        results.pop().unwrap_or(Ok(None))?.ok_or_else(damaged)
     }
 }
 

@@ -108,7 +108,15 @@ fn finish(
     }
     count(state, &plan, moved.len());
     confirm_errors(state, &plan, copies);
-    state.with_space(|space| space.end_moves(plan, &outcomes, &moved));
+    state.with_space(|space| {
+        space.end_moves(plan, &outcomes, &moved);
+        if space.pinned_versions() > 0 {
+            // A copy that was replaced before its pins followed it is not reported to them again.
+            let is_replaced = |to: &Located| state.index.live(to.place) != Some(to.entry);
+            let replaced = moved.iter().filter(|(_, to)| is_replaced(to));
+            replaced.for_each(|(_, to)| space.replace_pinned(to.place));
+        }
+    });
     result
 }
 

@@ -22,6 +22,20 @@ struct Version {
     pins: u64,
     /// The index does not show it any more.
     replaced: bool,
+    /// The name under which the version is kept, if another pin named its copy before the move of it had ended. That one
+    /// counts the pins of this one too.
+    same_as: Option<PinId>,
+}
+
+/// What a move did to the pins of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MovedPin {
+    /// It is not pinned.
+    NotPinned,
+    /// It is pinned at its new place.
+    Moved,
+    /// It is pinned at its new place, as it was before the move had ended.
+    Joined,
 }
 
 impl PinTable {
@@ -38,7 +52,8 @@ impl PinTable {
     }
 
     pub(super) fn get(&self, pin: PinId) -> Option<Located> {
-        self.versions.get(&pin).map(|version| version.object)
+        let version = self.versions.get(&pin)?;
+        version.same_as.map_or(Some(version.object), |same| self.get(same))
     }
 
     /// Adds a pin. Returns whether it is the first one of its version.
@@ -51,7 +66,7 @@ impl PinTable {
         }
         self.next += 1;
         let pin = PinId(self.next);
-        self.versions.insert(pin, Version { object: *object, pins: 1, replaced: false });
+        self.versions.insert(pin, Version { object: *object, pins: 1, replaced: false, same_as: None });
         self.by_place.insert(object.place, pin);
         (pin, true)
     }
@@ -60,10 +75,14 @@ impl PinTable {
     pub(super) fn remove(&mut self, pin: PinId) -> Option<(Place, bool)> {
         let version = self.versions.get_mut(&pin)?;
         version.pins -= 1;
+        let same_as = version.same_as;
         if version.pins > 0 {
-            return None;
+            return same_as.and_then(|same| self.remove(same));
         }
         let Version { object, replaced, .. } = self.versions.remove(&pin)?;
+        if let Some(same) = same_as {
+            return self.remove(same);
+        }
         self.by_place.remove(&object.place);
         Some((object.place, replaced))
     }
@@ -74,13 +93,51 @@ impl PinTable {
         version.is_some_and(|version| !std::mem::replace(&mut version.replaced, true))
     }
 
-    /// The object at a place was moved. Returns whether it is pinned.
-    pub(super) fn move_to(&mut self, from: Place, to: &Located) -> bool {
-        let Some(pin) = self.by_place.remove(&from) else { return false };
-        if let Some(version) = self.versions.get_mut(&pin) {
-            version.object = *to;
+    /// The object at a place was moved.
+    pub(super) fn move_to(&mut self, from: Place, to: &Located) -> MovedPin {
+        let Some(pin) = self.by_place.remove(&from) else { return MovedPin::NotPinned };
+        let same_as = self.by_place.get(&to.place).copied();
+        let Some(version) = self.versions.get_mut(&pin) else { return MovedPin::NotPinned };
+        version.object = *to;
+        version.same_as = same_as;
+        let pins = version.pins;
+        match same_as.and_then(|same| self.versions.get_mut(&same)) {
+            Some(same) => {
+                same.pins += pins;
+                MovedPin::Joined
+            }
+            None => {
+                self.by_place.insert(to.place, pin);
+                MovedPin::Moved
+            }
         }
-        self.by_place.insert(to.place, pin);
-        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Entry;
+
+    fn at(number: u32) -> Located {
+        Located { place: Place { segment: 0, number }, entry: Entry::EMPTY }
+    }
+
+    #[test]
+    fn a_pin_of_a_copy_joins_those_of_the_object() {
+        let mut pins = PinTable::default();
+        let (first, _) = pins.add(&at(1));
+        assert_eq!(pins.add(&at(1)), (first, false));
+        let (second, is_first) = pins.add(&at(2));
+        assert!(is_first);
+        assert_eq!(pins.move_to(at(1).place, &at(2)), MovedPin::Joined);
+        assert_eq!(pins.remove(second), None, "the others hold it");
+        assert!(pins.holds(at(2).place) && !pins.holds(at(1).place));
+        assert_eq!(pins.move_to(at(2).place, &at(3)), MovedPin::Moved);
+        assert_eq!(pins.get(first), Some(at(3)));
+        assert!(pins.replace(at(3).place));
+        assert_eq!(pins.remove(first), None);
+        assert_eq!(pins.remove(first), Some((at(3).place, true)));
+        assert!(pins.is_empty() && !pins.holds(at(3).place));
     }
 }

@@ -2,10 +2,10 @@
 
 use super::Space;
 use crate::state::index::{Located, Place};
-use crate::state::pins::PinId;
+use crate::state::pins::{MovedPin, PinId};
 
 impl Space {
-    /// Pins the version of an object that the index shows. Look afterwards whether it still does.
+    /// Pins the version of an object that the index shows. The caller has looked it up with the space locked.
     pub(crate) fn pin(&mut self, object: &Located) -> PinId {
         let (pin, is_first) = self.pins.add(object);
         if is_first && let Some(segment) = self.segment_mut(object.place.segment) {
@@ -43,7 +43,7 @@ impl Space {
     }
 
     /// The object at a place was overwritten, deleted or evicted. If it is pinned, it keeps its segment.
-    pub(super) fn replace_pinned(&mut self, place: Place) {
+    pub(crate) fn replace_pinned(&mut self, place: Place) {
         if !self.pins.is_empty()
             && self.pins.replace(place)
             && let Some(segment) = self.segment_mut(place.segment)
@@ -54,13 +54,18 @@ impl Space {
 
     /// A copy took the place of an object. Its pins follow.
     pub(super) fn move_pin(&mut self, from: Place, to: &Located) {
-        if self.pins.is_empty() || !self.pins.move_to(from, to) {
+        if self.pins.is_empty() {
             return;
         }
-        if let Some(segment) = self.segment_mut(from.segment) {
+        let moved = self.pins.move_to(from, to);
+        if moved != MovedPin::NotPinned
+            && let Some(segment) = self.segment_mut(from.segment)
+        {
             segment.pins = segment.pins.saturating_sub(1);
         }
-        if let Some(segment) = self.segment_mut(to.place.segment) {
+        if moved == MovedPin::Moved
+            && let Some(segment) = self.segment_mut(to.place.segment)
+        {
             segment.pins += 1;
         }
     }
