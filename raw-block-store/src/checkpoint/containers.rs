@@ -50,7 +50,6 @@ impl Containers {
     }
 
     /// The number of the committed checkpoint.
-    #[cfg(test)]
     pub(crate) fn committed_number(&self) -> u64 {
         self.numbers[self.committed]
     }
@@ -66,7 +65,6 @@ impl Containers {
     }
 
     /// The container of the committed checkpoint.
-    #[cfg(test)]
     pub(crate) fn committed_container(&self) -> usize {
         self.committed
     }

@@ -160,6 +160,52 @@ pub(crate) fn find(
     Err(failure.unwrap_or(none))
 }
 
+/// Reads the committed checkpoint, twice if it is damaged. Returns what is wrong with it, and where, if anything is.
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::Device`] if there is no memory for buffers.
+pub(crate) fn verify(
+    device: &Dispatcher,
+    layout: &Layout,
+    containers: &Containers,
+) -> Result<Result<(), (u64, Error)>, Error> {
+    let container = containers.committed_container();
+    let mut failure = None;
+    for _ in 0..2 {
+        match read_committed(device, layout, container, containers.committed_number()) {
+            Ok(()) => return Ok(Ok(())),
+            Err(error @ (Error::Damaged { .. } | Error::Device { .. })) if is_damage(&error) => {
+                failure = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let place = |error| match error {
+        Error::Damaged { offset, .. } => (offset, error),
+        error => (layout.container_offset[container], error),
+    };
+    Ok(failure.map_or(Ok(()), |error| Err(place(error))))
+}
+
+fn read_committed(
+    device: &Dispatcher,
+    layout: &Layout,
+    container: usize,
+    number: u64,
+) -> Result<(), Error> {
+    let offset = layout.container_offset[container];
+    let mut block = AlignedBuf::zeroed(layout.block_size as usize).doing(READ)?;
+    device.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all().doing(READ)?;
+    let structure = "the header of a checkpoint";
+    let damaged = |damage| Error::Damaged { structure, offset, damage };
+    let header = CheckpointHeader::read(&block, layout).map_err(damaged)?;
+    let found = header.number.get();
+    if found != number {
+        return Err(damaged(crate::format::Damage::WrongPlace { found, expected: number }));
+    }
+    Checkpoint::read(device, layout, header, container).map(drop)
+}
+
 /// Whether a checkpoint cannot be read, rather than the device not be used.
 fn is_damage(error: &Error) -> bool {
     match error {

@@ -7,10 +7,11 @@ use raw_block_core::{ErrorKind, ReadAt};
 
 use super::escaped::Escaped;
 use super::get::{generation, locate};
+use super::header::slot_header;
 use crate::Error;
 use crate::Store;
 use crate::error::Doing;
-use crate::format::{Damage, SlotHeader, SlotView};
+use crate::format::SlotView;
 use crate::mutant;
 use crate::open::limited_log::{log_count, log_first};
 use crate::state::StoreState;
@@ -150,7 +151,7 @@ impl<V: FnMut(ObjectInfo<'_>) -> ControlFlow<()>> Listing<'_, V> {
         let views: Vec<_> = places
             .iter()
             .zip(blocks.chunks_exact(block_size))
-            .map(|(&place, block)| view(state, block, place, generation(place.0)))
+            .map(|(&place, block)| slot_header(state, block, place, generation(place.0)))
             .collect();
         // The caller may wait for what would keep a segment from being freed.
         drop(guards);
@@ -174,19 +175,7 @@ impl<V: FnMut(ObjectInfo<'_>) -> ControlFlow<()>> Listing<'_, V> {
         let state = &*self.store.state;
         let (segment, entry) = (located.place.segment, &located.entry);
         let offset = state.layout.block_offset(segment, entry.block.get());
-        let object = view.and_then(|view| {
-            let object = view.object(located.place.number);
-            let is_it = |of: &crate::format::ObjectView<'_>| {
-                of.entry == entry && self.store.hash(of.key) == entry.key_hash
-            };
-            let damage = Damage::Inconsistent("it names another object than the index");
-            object.filter(is_it).ok_or(Error::Damaged {
-                structure: "a slot header",
-                offset,
-                damage,
-            })
-        });
-        match object {
+        match view.and_then(|view| self.store.object_in(&view, located)) {
             Ok(object) => (self.visit)(ObjectInfo {
                 key: object.key,
                 metadata: object.metadata,
@@ -229,7 +218,7 @@ fn read_headers(
         places.iter().zip(blocks.chunks_exact_mut(block_size)).zip(results)
     {
         let mut result = result;
-        if result.is_err() || view(state, block, *place, generation(place.0)).is_err() {
+        if result.is_err() || slot_header(state, block, *place, generation(place.0)).is_err() {
             let mut again = [ReadAt::new(offset(place), block)];
             result = state.dispatcher.read_buffers(&mut again).all();
         }
@@ -239,20 +228,6 @@ fn read_headers(
         });
     }
     Ok(errors)
-}
-
-/// The header of the slot in this block.
-fn view<'b>(
-    state: &StoreState,
-    block: &'b [u8],
-    (segment, number): (u32, u32),
-    generation: u64,
-) -> Result<SlotView<'b>, Error> {
-    let view = SlotHeader::read(block, &state.layout, segment, number);
-    view.and_then(|view| view.of_generation(generation)).map_err(|damage| {
-        let offset = state.layout.block_offset(segment, number);
-        Error::Damaged { structure: "a slot header", offset, damage }
-    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,19 @@
 //! What callers do with objects.
 
+mod damage;
 mod delete;
 mod delete_queue;
 mod escaped;
 mod get;
+mod header;
 mod list;
 mod pin;
 mod put;
 mod read;
+mod scrub;
 mod stage;
+#[cfg(test)]
+mod test_store;
 mod tombstones;
 mod write;
 
@@ -17,3 +22,4 @@ pub use get::{Found, Get, Object};
 pub use list::ObjectInfo;
 pub use pin::Pin;
 pub use put::Put;
+pub use scrub::{Finding, ScrubReport};

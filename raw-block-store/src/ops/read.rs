@@ -258,28 +258,10 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// An object failed its checks twice: it is marked, counted and logged, once.
+    /// An object failed its checks twice.
     fn report_damage(&self, target: &Target, damage: Damage) -> Result<Option<Found>, Error> {
-        let state = self.state;
         let error = self.damaged(target, damage);
-        let evicts = state.with_space(|space| space.evicts());
-        let is_first = if evicts {
-            state.with_space(|space| {
-                let oldest = space.oldest_in_flight();
-                let removed = state.index.remove(&target.located, Some(oldest));
-                if removed {
-                    space.drop_objects(&[target.located]);
-                }
-                removed
-            })
-        } else {
-            state.index.mark_damaged(&target.located)
-        };
-        if is_first {
-            tracing::warn!(device = state.device_name(), %error, "an object failed its checks");
-            state.counters.failed_checks.add(1);
-        }
-        if evicts { Ok(None) } else { Err(error) }
+        if self.state.mark_damaged(&target.located, &error) { Ok(None) } else { Err(error) }
     }
 
     fn damaged(&self, target: &Target, damage: Damage) -> Error {

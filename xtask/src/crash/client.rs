@@ -10,7 +10,7 @@ use super::objects;
 use super::target::{self, Error, Pin, Put, Store};
 
 /// What clients do, and how often.
-const STEPS: [(Step, u32); 11] = [
+const STEPS: [(Step, u32); 12] = [
     (Step::Put, 60),
     (Step::PutAbsent, 10),
     (Step::Delete, 22),
@@ -20,6 +20,7 @@ const STEPS: [(Step, u32); 11] = [
     (Step::Pin, 7),
     (Step::Unpin, 7),
     (Step::List, 3),
+    (Step::Scrub, 2),
     (Step::Fault, 14),
     (Step::Clear, 1),
 ];
@@ -35,6 +36,7 @@ enum Step {
     Pin,
     Unpin,
     List,
+    Scrub,
     Fault,
     Clear,
 }
@@ -130,6 +132,7 @@ impl<'a> Client<'a> {
                 Ok(())
             }
             Step::List => self.list(),
+            Step::Scrub => self.scrub(),
             Step::Fault => {
                 faults::inject(self.context, self.name, &mut self.random);
                 Ok(())
@@ -322,6 +325,19 @@ impl<'a> Client<'a> {
             checked.map_err(|wrong| anyhow!("list: key {key}: {wrong}"))?;
         }
         Ok(())
+    }
+
+    /// Scrubs the store. Unless reads fail, nothing is damaged: what a power cut tore is gone since it was looked up.
+    fn scrub(&self) -> Result<()> {
+        let Some(scrubbed) = target::scrub(self.store) else { return Ok(()) };
+        let findings = scrubbed.as_ref().map_or(0, Vec::len);
+        self.note(|| format!("scrub: {findings} findings"));
+        let trouble = self.context.model().misreads || !self.context.must_succeed();
+        match scrubbed {
+            Err(error) => self.expect(Some(&error), "scrub"),
+            Ok(findings) if findings.is_empty() || trouble => Ok(()),
+            Ok(findings) => bail!("a scrub finds damage in a sound store: {findings:?}"),
+        }
     }
 
     fn pin(&mut self) -> Result<()> {

@@ -178,6 +178,12 @@ pub(super) fn list(store: &Store) -> Option<Result<Vec<Vec<u8>>, Error>> {
     Some(listed.map(|()| keys))
 }
 
+/// Verifies everything. Returns what is damaged or cannot be read, as text; `None` if the store cannot do that.
+pub(super) fn scrub(store: &Store) -> Option<Result<Vec<String>, Error>> {
+    let scrubbed = store.scrub(|_| ControlFlow::Continue(()));
+    Some(scrubbed.map(|report| report.findings.iter().map(ToString::to_string).collect()))
+}
+
 /// Whether there was no space for a put.
 pub(super) fn is_full(error: &Error) -> bool {
     matches!(error, Error::OutOfSpace { .. })

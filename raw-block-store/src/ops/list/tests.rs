@@ -1,39 +1,10 @@
 use std::collections::HashMap;
-use std::sync::Arc;
-
-use raw_block_core::MemoryBackend;
 
 use super::*;
-use crate::{EvictionPolicy, FormatOptions, OpenOptions, Put};
+use crate::EvictionPolicy;
+use crate::ops::test_store::{delete, locate, put, store};
 
-const SEGMENT: u64 = 64 * 512;
 const LIMITS: Limits = Limits { window: 50, batch: 5 };
-
-fn store(segments: u64, eviction: EvictionPolicy) -> Store {
-    let device = Arc::new(MemoryBackend::new(segments * SEGMENT + (256 << 10)).unwrap());
-    let options = FormatOptions {
-        segment_size: Some(SEGMENT),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    };
-    Store::format(device.clone(), &options).unwrap();
-    let options = OpenOptions { eviction, background: false, ..OpenOptions::default() };
-    Store::open_with(device, &options).unwrap()
-}
-
-fn put(store: &Store, keys: impl IntoIterator<Item = u32>, len: usize) {
-    let keys: Vec<_> = keys.into_iter().map(u32::to_le_bytes).collect();
-    let payload = vec![7; len];
-    let puts: Vec<_> =
-        keys.iter().map(|key| Put::new(key, &payload).with_metadata(&key[..2])).collect();
-    store.put_many(&puts).into_iter().for_each(Result::unwrap);
-}
-
-fn delete(store: &Store, keys: impl IntoIterator<Item = u32>) {
-    for key in keys {
-        assert!(store.delete(&key.to_le_bytes()).unwrap(), "key {key}");
-    }
-}
 
 fn number(object: &ObjectInfo<'_>) -> u32 {
     u32::from_le_bytes(object.key.try_into().unwrap())
@@ -54,7 +25,7 @@ fn listed(store: &Store, mut each: impl FnMut(usize)) -> HashMap<u32, u32> {
 
 #[test]
 fn every_object_is_listed_once_with_what_was_put() {
-    let store = store(40, EvictionPolicy::None);
+    let (_, store) = store(40, EvictionPolicy::None);
     put(&store, 0..150, 700);
     put(&store, 100..200, 100);
     delete(&store, [7]);
@@ -75,7 +46,7 @@ fn every_object_is_listed_once_with_what_was_put() {
 
 #[test]
 fn a_list_ends_when_it_is_told_to() {
-    let store = store(16, EvictionPolicy::None);
+    let (_, store) = store(16, EvictionPolicy::None);
     put(&store, 0..60, 100);
     let mut count = 0;
     let visit = |_: ObjectInfo<'_>| {
@@ -88,7 +59,7 @@ fn a_list_ends_when_it_is_told_to() {
 
 #[test]
 fn what_a_reclaim_moves_meanwhile_is_listed_once() {
-    let store = store(16, EvictionPolicy::None);
+    let (_, store) = store(16, EvictionPolicy::None);
     let keys = 480;
     put(&store, 0..keys, 900);
     delete(&store, (0..keys).filter(|key| key % 3 != 0));
@@ -111,7 +82,7 @@ fn what_a_reclaim_moves_meanwhile_is_listed_once() {
 
 #[test]
 fn a_list_keeps_no_segment_of_a_full_cache() {
-    let store = store(16, EvictionPolicy::Fifo);
+    let (_, store) = store(16, EvictionPolicy::Fifo);
     put(&store, 0..400, 900);
     // Everything that is there when the list begins is evicted while it runs.
     let mut next = 1000;
@@ -124,13 +95,11 @@ fn a_list_keeps_no_segment_of_a_full_cache() {
 
 #[test]
 fn an_object_without_its_slot_header_is_left_out() {
-    let store = store(16, EvictionPolicy::None);
+    let (device, store) = store(16, EvictionPolicy::None);
     put(&store, 0..30, 700);
-    let object = store.state.index.find(&store.hash(&7_u32.to_le_bytes())).unwrap();
-    let header = (object.place.segment, object.entry.header_block());
-    let offset = store.state.layout.block_offset(header.0, header.1);
-    let write = raw_block_core::WriteAt::new(offset, &[0; 512]);
-    store.state.dispatcher.write_buffers(&[write]).all().unwrap();
+    let object = locate(&store, 7);
+    let offset = store.state.layout.block_offset(object.place.segment, object.entry.header_block());
+    device.poke(offset, &[0; 512]);
     let times = listed(&store, |_| ());
     assert!(!times.contains_key(&7));
     assert_eq!(times.len() as u64 + store.stats().failed_checks, 30);

@@ -42,6 +42,32 @@ impl Index {
         }
     }
 
+    /// As [`for_each_live`](Self::for_each_live) for the next live entries of a segment from the number `first` on: so many,
+    /// and up to 63 more. Returns the number to go on with; `None` if there is none.
+    pub(crate) fn for_live_from(
+        &self,
+        segment: u32,
+        first: u32,
+        count: usize,
+        mut each: impl FnMut(u32, Entry),
+    ) -> Option<u32> {
+        let (skipped, mut found) = (first / CHUNK, 0);
+        let chunks = self.entries.chunks(segment).skip(skipped as usize);
+        for (chunk, start) in chunks.zip((skipped * CHUNK..).step_by(CHUNK as usize)) {
+            let mut live = chunk.live().load(Ordering::Acquire);
+            while live != 0 {
+                let number = live.trailing_zeros();
+                live &= live - 1;
+                each(start + number, chunk.entry(number).load());
+                found += 1;
+            }
+            if found >= count {
+                return Some(start + CHUNK);
+            }
+        }
+        (found > 0).then_some(u32::MAX)
+    }
+
     /// Appends the live bits of a segment: bit *i* of word *w* is that of entry 64 *w* + *i*.
     pub(crate) fn live_words(&self, segment: u32, words: &mut Vec<u64>) {
         words
