@@ -151,7 +151,9 @@ fn an_overwrite_replaces_and_a_delete_removes() {
     store.put(b"b", b"keep").unwrap();
     store.put(b"a", b"two").unwrap();
     assert_eq!(payload(&store, b"a").unwrap(), b"two");
-    store.delete_many(&[b"a", b"never"]).into_iter().for_each(Result::unwrap);
+    let deleted: Vec<_> =
+        store.delete_many(&[b"a", b"never"]).into_iter().map(Result::unwrap).collect();
+    assert_eq!(deleted, [true, false]);
     assert_eq!(payload(&store, b"a"), None);
     assert_eq!(payload(&store, b"b").unwrap(), b"keep");
     store.put(b"a", b"three").unwrap();
@@ -172,7 +174,7 @@ fn a_full_store_says_so_and_takes_puts_again_after_deletes() {
     // Six objects fill a segment. Space is gained by segments, so those of two make room for those of one.
     let (deleted, kept) = keys[..count].split_at(12);
     for key in deleted {
-        store.delete(key).unwrap();
+        assert!(store.delete(key).unwrap());
     }
     put_all(&store, &puts[count..count + 6]);
     for key in kept.iter().chain(&keys[count..count + 6]) {
@@ -185,7 +187,7 @@ fn deletes_never_fill_a_store() {
     let (_, store) = store(1 << 20);
     for round in 0..2000_u64 {
         store.put(&round.to_le_bytes(), b"x").unwrap();
-        store.delete(&round.to_le_bytes()).unwrap();
+        assert!(store.delete(&round.to_le_bytes()).unwrap());
     }
     // In one call, more keys than a segment has tombstones.
     let keys: Vec<_> = (0..30_000_u64).map(u64::to_le_bytes).collect();
@@ -193,7 +195,7 @@ fn deletes_never_fill_a_store() {
     store.put(&29_999_u64.to_le_bytes(), b"x").unwrap();
     let deleted = store.delete_many(&keys);
     assert_eq!(deleted.len(), 30_000);
-    deleted.into_iter().for_each(Result::unwrap);
+    assert_eq!(deleted.into_iter().map(Result::unwrap).filter(|&present| present).count(), 1);
     assert_eq!(store.stats().objects, 0);
     check_segments(&store);
 }
@@ -261,7 +263,7 @@ fn many_threads_put_get_and_delete_without_seeing_each_others_bytes() {
                     store.put(key.as_bytes(), &value).unwrap();
                     assert_eq!(payload(store, key.as_bytes()).unwrap(), value);
                     if round % 3 == 0 {
-                        store.delete(key.as_bytes()).unwrap();
+                        assert!(store.delete(key.as_bytes()).unwrap());
                         assert_eq!(payload(store, key.as_bytes()), None);
                     }
                 }

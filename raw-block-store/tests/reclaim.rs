@@ -1,25 +1,32 @@
-//! Stores on segments that are full: their space is reclaimed, by calls and by the background worker.
+//! Full stores: their space is reclaimed, by calls and by the background thread.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
-use raw_block_core::MemoryBackend;
-use raw_block_store::segments::{EvictionPolicy, FormatOptions, OpenOptions, Store};
+use common::{check_segments, memory};
+use raw_block_core::IoBackend;
+use raw_block_store::{EvictionPolicy, FormatOptions, OpenOptions, Store};
 
-const SEGMENT: u64 = 256 << 10;
-const SEGMENTS: u64 = 40;
+const SEGMENT: u64 = 128 << 10;
+const SEGMENTS: u64 = 32;
 
-fn device() -> Arc<MemoryBackend> {
-    let device = Arc::new(MemoryBackend::new(SEGMENTS * SEGMENT + (2 << 20)).unwrap());
-    let options = FormatOptions { segment_size: Some(SEGMENT), ..FormatOptions::default() };
+fn device() -> Arc<dyn IoBackend> {
+    let device = memory((SEGMENTS + 2) * SEGMENT);
+    let options = FormatOptions {
+        segment_size: Some(SEGMENT),
+        block_size: Some(512),
+        ..FormatOptions::default()
+    };
     Store::format(device.clone(), &options).unwrap();
     device
 }
 
-fn open(device: &Arc<MemoryBackend>, eviction: EvictionPolicy, background: bool) -> Store {
+fn open(device: &Arc<dyn IoBackend>, eviction: EvictionPolicy, background: bool) -> Store {
     let options = OpenOptions { eviction, background, ..OpenOptions::default() };
     Store::open_with(device.clone(), &options).unwrap()
 }
@@ -35,9 +42,14 @@ impl Numbers {
     }
 }
 
+/// Bytes that differ for every key and version, at the front and, for most, anywhere.
 fn payload(key: u64, version: u64, len: u64) -> Vec<u8> {
-    let first = key.wrapping_mul(31) ^ version.wrapping_mul(17);
-    (0..len).map(|at| (first ^ at).to_le_bytes()[0]).collect()
+    let fill = (key.wrapping_mul(31) ^ version.wrapping_mul(17)).to_le_bytes()[0];
+    let mut payload = vec![fill; usize::try_from(len).unwrap()];
+    for (byte, own) in payload.iter_mut().zip([key.to_le_bytes(), version.to_le_bytes()].concat()) {
+        *byte = own;
+    }
+    payload
 }
 
 fn get(store: &Store, key: u64) -> Option<Vec<u8>> {
@@ -50,8 +62,9 @@ fn churn(store: &Store, seed: u64, keys: u64, changes: u64, there: &mut HashMap<
     for version in 0..changes {
         let key = seed << 32 | numbers.below(keys);
         if numbers.below(10) < 3 {
-            store.delete(&key.to_le_bytes()).unwrap();
-            there.remove(&key);
+            let (deleted, was_put) =
+                (store.delete(&key.to_le_bytes()).unwrap(), there.remove(&key).is_some());
+            assert!(deleted == was_put || was_put && store.stats().evictions > 0, "key {key}");
             continue;
         }
         let len = match numbers.below(10) {
@@ -72,13 +85,13 @@ fn churn_in_a_store_without_eviction_loses_nothing() {
         let store = open(&device, EvictionPolicy::None, background);
         let mut there = HashMap::new();
         for round in 0..3 {
-            churn(&store, 1 + round, 600, 4000, &mut there);
+            churn(&store, 1 + round, 300, 1000, &mut there);
             for (&key, &(version, len)) in &there {
                 assert!(get(&store, key).unwrap() == payload(key, version, len), "key {key}");
             }
             // What was put is not needed any more.
             for key in there.drain().map(|(key, _)| key) {
-                store.delete(&key.to_le_bytes()).unwrap();
+                assert!(store.delete(&key.to_le_bytes()).unwrap());
             }
         }
         let stats = store.stats();
@@ -98,7 +111,7 @@ fn what_was_moved_is_found_after_an_orderly_end_and_without_one() {
             for (&key, &(version, len)) in &there {
                 assert!(get(&store, key).unwrap() == payload(key, version, len), "key {key}");
             }
-            churn(&store, 7, 300, 1000 + 10 * round, &mut there);
+            churn(&store, 7, 200, 600 + 10 * round, &mut there);
             if orderly {
                 store.close().unwrap();
             } else {
@@ -109,7 +122,7 @@ fn what_was_moved_is_found_after_an_orderly_end_and_without_one() {
 }
 
 #[test]
-fn threads_share_a_full_cache_with_the_background_worker() {
+fn threads_share_a_full_cache_with_the_background_thread() {
     let device = device();
     let store = open(&device, EvictionPolicy::Lru, true);
     thread::scope(|scope| {
@@ -117,7 +130,7 @@ fn threads_share_a_full_cache_with_the_background_worker() {
             let store = &store;
             scope.spawn(move || {
                 let mut there = HashMap::new();
-                churn(store, 10 + thread, 400, 3000, &mut there);
+                churn(store, 10 + thread, 400, 800, &mut there);
                 let mut found = 0;
                 for (key, (version, len)) in there {
                     let Some(bytes) = get(store, key) else { continue };
@@ -130,6 +143,7 @@ fn threads_share_a_full_cache_with_the_background_worker() {
     });
     let stats = store.stats();
     assert!(stats.evictions > 0 && stats.checkpoints > 0, "{stats:?}");
+    check_segments(&store);
     let objects = stats.objects;
     store.close().unwrap();
     assert_eq!(open(&device, EvictionPolicy::Lru, false).stats().objects, objects);
