@@ -93,7 +93,10 @@ Verifies everything that the store needs: all copies of the superblock, the chec
 segments, and every object, header and payload. Writes nothing.
 
 Each damage is printed with its place. The exit status is 0 if there is none, 1 if there is some, and 2 if \
-there is no store or the device cannot be read at all.";
+there is no store or the device cannot be read at all.
+
+In a store that was not closed in order, an object that was being written when the power failed may be torn. \
+It is printed as a damage; a get does not find it.";
 
 const DUMP_EXAMPLES: &str = "\
 Examples:

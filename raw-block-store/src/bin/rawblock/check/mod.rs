@@ -5,19 +5,20 @@ mod segments;
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use raw_block_core::Dispatcher;
 use raw_block_store::format::Layout;
-use raw_block_store::{Error as StoreError, Store};
+use raw_block_store::{Error as StoreError, Finding, ScrubReport, Store};
 use serde_json::json;
 
 use crate::Answer;
 use crate::arguments::Check;
 use crate::device::options;
-use crate::output::{BAD, GOOD, Hex, Text, answered, counted, on_stdout, print};
+use crate::output::{BAD, GOOD, Hex, Text, answered, counted, on_stdout, print, shown};
 use crate::read::{Copies, Flaw, Reader};
 
 pub(crate) fn run(arguments: &Check) -> Result<Answer> {
@@ -44,14 +45,7 @@ pub(crate) fn run(arguments: &Check) -> Result<Answer> {
 #[derive(Default)]
 struct Verified {
     damages: Vec<Damaged>,
-    scrubbed: Scrubbed,
-}
-
-/// What was read of objects.
-#[derive(Default)]
-struct Scrubbed {
-    objects: u64,
-    bytes: u64,
+    scrubbed: ScrubReport,
 }
 
 /// Something that is damaged.
@@ -60,6 +54,8 @@ struct Damaged {
     text: String,
     /// Where it begins, if it has a place.
     offset: Option<u64>,
+    /// The segment that has it, if one has.
+    segment: Option<u32>,
     /// Its key, if it is an object whose header is intact.
     key: Option<Vec<u8>>,
 }
@@ -71,18 +67,11 @@ impl Damaged {
             Flaw::Damaged(_) => "is damaged",
         };
         let text = format!("{structure} at offset {offset} {what}: {flaw}");
-        Self { text, offset: Some(offset), key: None }
+        Self { text, offset: Some(offset), segment: None, key: None }
     }
 
-    fn of(error: &StoreError, key: Option<Vec<u8>>) -> Self {
-        let offset = match error {
-            StoreError::Damaged { offset, .. } | StoreError::NewestLost { offset, .. } => {
-                Some(*offset)
-            }
-            StoreError::Device { error, .. } => error.place().map(|(offset, _)| offset),
-            _ => None,
-        };
-        Self { text: error.to_string(), offset, key }
+    fn in_segment(self, segment: u32) -> Self {
+        Self { segment: Some(segment), ..self }
     }
 
     fn text(&self) -> String {
@@ -95,6 +84,7 @@ impl Damaged {
         let line = json!({
             "damage": self.text,
             "offset": self.offset,
+            "segment": self.segment,
             "key": key.and_then(|key| str::from_utf8(key).ok()),
             "key_hex": key.map(|key| Hex(key).to_string()),
         });
@@ -102,7 +92,46 @@ impl Damaged {
     }
 }
 
+impl From<&StoreError> for Damaged {
+    /// What prevents the store from being opened.
+    fn from(error: &StoreError) -> Self {
+        let offset = match error {
+            StoreError::Damaged { offset, .. } | StoreError::NewestLost { offset, .. } => {
+                Some(*offset)
+            }
+            _ => None,
+        };
+        Self { text: error.to_string(), offset, segment: None, key: None }
+    }
+}
+
+impl From<&Finding> for Damaged {
+    fn from(finding: &Finding) -> Self {
+        let Finding { key, segment, offset, error, .. } = finding;
+        Self {
+            text: match error {
+                StoreError::Device { .. } => {
+                    format!("what is at offset {offset} cannot be read: {error}")
+                }
+                error => error.to_string(),
+            },
+            offset: Some(*offset),
+            segment: *segment,
+            key: key.clone(),
+        }
+    }
+}
+
 impl Verified {
+    /// Adds what a scrub found. The objects of one slot share its header.
+    fn add_findings(&mut self, scrubbed: ScrubReport) {
+        let mut known = HashSet::new();
+        let is_new = |finding: &&Finding| known.insert((finding.offset, finding.key.clone()));
+        let findings: Vec<_> = scrubbed.findings.iter().filter(is_new).map(Damaged::from).collect();
+        self.add(findings);
+        self.scrubbed = scrubbed;
+    }
+
     /// Adds damages, but for those of a place of which one is known.
     fn add(&mut self, damages: Vec<Damaged>) {
         let known: HashSet<_> = self.damages.iter().filter_map(|damage| damage.offset).collect();
@@ -125,11 +154,14 @@ fn verify(arguments: &Check) -> Result<Verified> {
             | StoreError::Damaged { .. }
             | StoreError::NewestLost { .. }),
         ) => {
-            verified.damages.push(Damaged::of(&lost, None));
+            verified.damages.push(Damaged::from(&lost));
             open(true).ok()
         }
         Err(error) => return Err(error.into()),
     };
+    if let Some(store) = &store {
+        verified.add_findings(scrub(store)?);
+    }
     drop(store);
     let device = Dispatcher::read_only(backend)?;
     let copies = Copies::read(&device)?;
@@ -142,8 +174,16 @@ fn verify(arguments: &Check) -> Result<Verified> {
     Ok(verified)
 }
 
+fn scrub(store: &Store) -> Result<ScrubReport> {
+    let show = shown("verifying");
+    Ok(store.scrub(|progress| {
+        show(progress);
+        ControlFlow::Continue(())
+    })?)
+}
+
 /// The last line: how much was verified, and whether it is intact.
-fn conclusion(arguments: &Check, damages: usize, report: &Scrubbed, seconds: f64) -> String {
+fn conclusion(arguments: &Check, damages: usize, report: &ScrubReport, seconds: f64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a figure has fewer digits than a double")]
     let bytes = report.bytes as f64;
     if arguments.json {

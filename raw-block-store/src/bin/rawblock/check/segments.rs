@@ -9,7 +9,9 @@ use raw_block_store::format::{Damage, SegmentRecord, SlotHeader, TableId};
 use super::Damaged;
 use crate::read::{Flaw, Reader, Record, Table};
 
-const SLOT: &str = "the header of a slot";
+const HEADER: &str = "the header of a segment";
+const TABLE: &str = "a block of a table";
+const SLOT: &str = "a slot header";
 
 /// What is wrong with the segments that the newest checkpoint uses.
 pub(super) fn verify(reader: &Reader<'_>) -> Result<Vec<Damaged>> {
@@ -42,7 +44,7 @@ fn headers(
             }
             Err(flaw) => Some(flaw),
         };
-        damages.extend(flaw.map(|flaw| Damaged::new("the header of a segment", offset, &flaw)));
+        damages.extend(flaw.map(|flaw| Damaged::new(HEADER, offset, &flaw).in_segment(segment)));
         Ok(())
     })
 }
@@ -65,7 +67,7 @@ fn table(
                 let named = named.filter(|(_, entry)| entry.is_tombstone());
                 tombstones.extend(named.map(|(_, entry)| entry.header_block()));
             }
-            Err(flaw) => damages.push(Damaged::new("a block of a table", offset, &flaw)),
+            Err(flaw) => damages.push(Damaged::new(TABLE, offset, &flaw).in_segment(segment)),
         }
         Ok(())
     })?;
@@ -76,7 +78,8 @@ fn table(
             let view = SlotHeader::read(block, &reader.layout, segment, number)?;
             Ok(view.of_generation(generation).map(drop)?)
         });
-        damages.extend(read.err().map(|flaw| Damaged::new(SLOT, offset, &flaw)));
+        damages
+            .extend(read.err().map(|flaw| Damaged::new(SLOT, offset, &flaw).in_segment(segment)));
         Ok(())
     })?;
     Ok(whole)
@@ -115,7 +118,8 @@ fn slots(
     for block in gaps {
         let absent = || Damage::NotThisStructure { expected: "slot header" }.into();
         let flaw = flaws.remove(&block).unwrap_or_else(absent);
-        damages.push(Damaged::new(SLOT, reader.layout.block_offset(segment, block), &flaw));
+        let offset = reader.layout.block_offset(segment, block);
+        damages.push(Damaged::new(SLOT, offset, &flaw).in_segment(segment));
     }
     Ok(())
 }
