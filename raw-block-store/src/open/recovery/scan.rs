@@ -180,9 +180,11 @@ impl Lane {
         Self { at, scan, found, next: 1, last_slot: 0, pending: Vec::new() }
     }
 
-    /// The last block at which the next slot can begin: no slot is allocated further past an incomplete one.
+    /// The last block at which the next slot can begin: no slot is allocated further past an incomplete one, or where
+    /// the table lies that has its entry.
     fn limit(&self, layout: &Layout) -> u32 {
-        self.found.end.saturating_add(layout.window()).min(layout.segment_blocks - 1)
+        let table = layout.table_block(self.found.entries.saturating_add(1));
+        self.found.end.saturating_add(layout.window()).min(table.saturating_sub(1))
     }
 
     fn is_done(&self, layout: &Layout) -> bool {
