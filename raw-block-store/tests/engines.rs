@@ -45,7 +45,7 @@ fn mix(path: &Path) {
                 let options = FormatOptions { force: true, ..FormatOptions::default() };
                 let store = store_on(&open(path, writer), &options);
                 put_all(&store, &puts);
-                store.delete(b"key 7").unwrap();
+                assert!(store.delete(b"key 7").unwrap());
                 if orderly {
                     store.close().unwrap();
                 } else {

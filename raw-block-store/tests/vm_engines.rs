@@ -36,7 +36,7 @@ fn mix(scenario: &str, nsid: u32) {
             let options = FormatOptions { force: true, ..FormatOptions::default() };
             let store = store_on(&open(writer), &options);
             put_all(&store, &puts);
-            store.delete(b"key 7").unwrap();
+            assert!(store.delete(b"key 7").unwrap());
             if orderly {
                 store.close().unwrap();
             } else {
