@@ -85,9 +85,10 @@ pub enum Error {
         /// What both may have together, in bytes.
         limit: usize,
     },
-    /// A payload does not fit into a slot.
+    /// A payload does not fit into a segment.
     #[error(
-        "a payload of {len} bytes does not fit into a slot, which holds {limit}: format with larger slots"
+        "a payload of {len} bytes does not fit into a segment, which takes at most {limit}: format with larger \
+         segments"
     )]
     PayloadTooLarge {
         /// Length of the payload in bytes.

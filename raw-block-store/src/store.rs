@@ -256,8 +256,7 @@ impl Store {
     /// The largest payload that fits, in bytes, whatever the key.
     #[must_use]
     pub fn max_payload(&self) -> u64 {
-        let shape = &self.state.shape;
-        u64::from(shape.largest_slot().saturating_sub(1)) * u64::from(shape.block_size)
+        self.state.layout.largest_payload().into()
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {

@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::{bytes, check_segments, get_one, payload, put_all, store};
-use raw_block_core::AlignedBuf;
-use raw_block_store::{Error, Get, Put};
+use common::{bytes, check_segments, get_one, payload, put_all, store, store_on};
+use raw_block_core::simulated::SimulatedDevice;
+use raw_block_core::{AlignedBuf, Geometry};
+use raw_block_store::{Error, FormatOptions, Get, Put};
 
 /// Payload bytes that fit into a header block of 512 bytes after a key of three bytes.
 const INLINE: usize = 512 - 128 - 3;
@@ -271,4 +272,17 @@ fn many_threads_put_get_and_delete_without_seeing_each_others_bytes() {
         }
     });
     check_segments(&store);
+}
+
+#[test]
+fn no_payload_is_longer_than_its_length_can_say() {
+    let geometry = Geometry::new(66 << 30, 512).unwrap();
+    let device = SimulatedDevice::new(geometry, 1).unwrap();
+    let options = FormatOptions {
+        segment_size: Some(8 << 30),
+        block_size: Some(65_536),
+        ..FormatOptions::default()
+    };
+    let store = store_on(&device.backend(), &options);
+    assert_eq!(store.max_payload(), u32::MAX.into());
 }
