@@ -66,7 +66,7 @@ fn containers(image: &[u8], layout: &Layout) -> Vec<usize> {
 
 /// What a device may hold in place of a block that was written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Decay {
+enum Corruption {
     FlippedBit,
     Zeroes,
     OldVersion,
@@ -123,7 +123,7 @@ fn every_damage_is_found_and_its_place_is_named() {
     assert!(done("check", path, [""; 0]).text().starts_with("healthy "));
 
     let places = Places::of(path, &image);
-    use Decay::{FlippedBit, OldVersion, OtherBlock, Zeroes};
+    use Corruption::{FlippedBit, OldVersion, OtherBlock, Zeroes};
     let all = &[FlippedBit, Zeroes, OldVersion, OtherBlock][..];
     let (superblock, checkpoint) = ("a copy of the superblock", "the header of a checkpoint");
     let body = "a block of a checkpoint";
@@ -144,20 +144,19 @@ fn every_damage_is_found_and_its_place_is_named() {
         ("the payload of an object", places.payload, all),
         ("the payload of an object", places.payload + BLOCK, all),
     ];
-    for (structure, at, decays) in cases {
+    let other = places.payload + 2 * BLOCK;
+    for (structure, at, corruptions) in cases {
         let named = if structure.contains("payload") { places.payload } else { at };
-        for &decay in decays {
+        for &corruption in corruptions {
             let mut damaged = image.clone();
-            match decay {
+            match corruption {
                 FlippedBit => damaged[at + 100] ^= 0x10,
                 Zeroes => damaged[at..at + BLOCK].fill(0),
                 OldVersion => damaged[at..at + BLOCK].copy_from_slice(&old[at..at + BLOCK]),
-                OtherBlock => {
-                    damaged.copy_within(places.payload + 2 * BLOCK..places.payload + 3 * BLOCK, at)
-                }
+                OtherBlock => damaged.copy_within(other..other + BLOCK, at),
             }
-            assert!(damaged != image, "{structure} {decay:?} changes something");
-            check_finds(path, &damaged, structure, named, &format!("{decay:?}"));
+            assert!(damaged != image, "{structure} {corruption:?} changes something");
+            check_finds(path, &damaged, structure, named, &format!("{corruption:?}"));
         }
     }
 }
