@@ -91,6 +91,7 @@ fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
 /// if `helps` says so, and covers something that the committed one does not.
 fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Ended, Error> {
     let mut progress = false;
+    let since = state.with_space(|space| space.version());
     let result = empty_victims(state, &mut progress).and_then(|()| {
         let mut ended = if progress { Ended::Progress } else { Ended::Futile };
         if !progress {
@@ -108,7 +109,7 @@ fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Ended, 
         Ok(ended)
     });
     // After an error the next caller tries again, and gets its own.
-    state.with_space(|space| space.end_reclaim(progress || result.is_err()));
+    state.with_space(|space| space.end_reclaim(progress || result.is_err(), since));
     if !matches!(result, Ok(Ended::Blocked)) {
         state.counters.reclaims.add(1);
     }

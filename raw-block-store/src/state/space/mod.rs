@@ -85,8 +85,10 @@ pub(crate) struct Space {
     opened_per_checkpoint: u32,
     /// Counts changes that may end a wait for space.
     version: u64,
-    /// Segments that were free, or about to be, when the running reclaim took its first victim.
-    free_before_reclaim: Option<usize>,
+    /// Segments that were opened for puts and deletes.
+    opened_for_puts: u64,
+    /// The [supply](Self::supply) of segments when the running reclaim took its first victim.
+    supply_before_reclaim: Option<u64>,
     /// Reclaims in a row that freed nothing.
     vain_reclaims: u32,
     /// Blocks of garbage in full segments when the last of several reclaims that freed nothing ended, or the least since; far below
@@ -130,7 +132,8 @@ impl Space {
             opened_since_choice: 0,
             opened_per_checkpoint: 0,
             version: 0,
-            free_before_reclaim: None,
+            opened_for_puts: 0,
+            supply_before_reclaim: None,
             vain_reclaims: 0,
             vain_garbage: i64::MIN / 2,
             futile_at: None,

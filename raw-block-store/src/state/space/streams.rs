@@ -109,6 +109,7 @@ impl Space {
             ..Segment::free()
         };
         self.opened_since_choice += 1;
+        self.opened_for_puts += u64::from(stream != Stream::Kept);
         self.readers.open(number, generation);
         let checkpoint = self.committed.number;
         OpenedSegment { segment: number, generation, stream, checkpoint }

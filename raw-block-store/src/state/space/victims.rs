@@ -54,7 +54,7 @@ impl Space {
     pub(crate) fn take_victim(&mut self) -> Option<Victim> {
         let victim = self.choose_victim()?;
         if !self.segments.iter().any(|segment| segment.victim) {
-            self.free_before_reclaim = Some(self.free.len() + self.about_to_be_free());
+            self.supply_before_reclaim = Some(self.supply());
         }
         if let Some(segment) = self.segment_mut(victim.segment) {
             segment.victim = true;
@@ -82,17 +82,17 @@ impl Space {
         coming < self.wanted_free() as usize && victims < self.segments.len()
     }
 
-    /// Ends a reclaim. `progress` says whether it released or moved something, or covered what was not. Serves the
-    /// deletes that wait before another reclaim begins.
-    pub(crate) fn end_reclaim(&mut self, progress: bool) {
+    /// Ends a reclaim, which began at the [version](Self::version) `since`. `progress` says whether it released or moved
+    /// something, or covered what was not. Serves the deletes that wait before another reclaim begins.
+    pub(crate) fn end_reclaim(&mut self, progress: bool, since: u64) {
         for segment in &mut self.segments {
             segment.victim = false;
         }
         self.note_gain();
+        // What changed in the meantime may help the next one, and what is not covered yet may hold garbage.
+        let is_futile = !progress && self.version == since && !self.is_anything_uncovered();
         self.serve_deletes();
         self.changed();
-        // What is not covered yet may hold garbage.
-        let is_futile = !progress && !self.is_anything_uncovered();
         self.futile_at = is_futile.then_some(self.version);
     }
 
@@ -259,8 +259,8 @@ impl Space {
         let (live, usable) = self.fill_of_full();
         let garbage = usable.saturating_sub_unsigned(live);
         self.vain_garbage = self.vain_garbage.min(garbage);
-        let Some(before) = self.free_before_reclaim.take() else { return };
-        if self.free.len() + self.about_to_be_free() > before {
+        let Some(before) = self.supply_before_reclaim.take() else { return };
+        if self.supply() > before {
             self.vain_reclaims = 0;
             return;
         }
@@ -270,6 +270,12 @@ impl Space {
             self.vain_reclaims = 0;
             self.vain_garbage = garbage;
         }
+    }
+
+    /// Segments that are free, about to be, or were opened for puts since the store was opened: what reclaims add to, whatever
+    /// puts take in the meantime.
+    fn supply(&self) -> u64 {
+        (self.free.len() + self.about_to_be_free()) as u64 + self.opened_for_puts
     }
 
     /// The live blocks in full segments, and those that they can have.

@@ -102,10 +102,38 @@ fn puts_leave_two_segments_and_say_full_when_a_reclaim_finds_nothing() {
     assert_eq!(objects, 12);
     checkpoint(&mut space, CheckpointPurpose::Space);
     assert_eq!(space.take_victim(), None, "nothing in it is garbage");
-    space.end_reclaim(false);
+    space.end_reclaim(false, space.version());
     assert_eq!(put(&mut space, &[demand(31, 1)]), Err(Shortage::Full));
     assert!(!space.needs_reclaim());
     check(&space);
+}
+
+#[test]
+fn a_reclaim_during_which_something_changed_is_not_the_last() {
+    let mut space = space(8, 64, NONE);
+    while put(&mut space, &[demand(31, 1)]).is_ok() {}
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    let since = space.version();
+    assert_eq!(space.take_victim(), None);
+    space.changed();
+    space.end_reclaim(false, since);
+    assert_eq!(put(&mut space, &[demand(31, 1)]), Err(Shortage::Reclaim));
+}
+
+#[test]
+fn a_reclaim_gained_what_puts_took_in_the_meantime() {
+    let mut space = space(8, 64, NONE);
+    let mut objects = Vec::new();
+    while let Ok(located) = put(&mut space, &[demand(61, 1)]) {
+        objects.extend(located);
+    }
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    space.drop_objects(&objects[..1]);
+    assert!(space.take_victim().is_some());
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    put(&mut space, &[demand(61, 1)]).unwrap();
+    space.end_reclaim(true, space.version());
+    assert_eq!((space.usage().free, space.vain_reclaims), (2, 0));
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn a_delete_finds_space_in_a_full_store_and_returns_it() {
     let delete = space.ask_for_tombstones();
     assert_eq!(space.take_granted(delete), None);
     checkpoint(&mut space, CheckpointPurpose::Space);
-    space.end_reclaim(true);
+    space.end_reclaim(true, space.version());
     let granted = space.take_granted(delete).unwrap();
     assert_eq!(granted.objects.len(), 1);
     assert_eq!(space.take_granted(delete), None);
@@ -261,7 +261,7 @@ fn a_victim_is_covered_by_the_committed_checkpoint() {
     checkpoint(&mut space, CheckpointPurpose::Whole);
     assert!(!space.is_anything_uncovered());
     assert_eq!(space.take_victim().map(|victim| victim.segment), Some(0));
-    space.end_reclaim(true);
+    space.end_reclaim(true, space.version());
     let plan = space.plan_moves(0, &demands(&objects[..10])).unwrap();
     let target = plan.allocation.slots[0].segment;
     end_moves(&mut space, plan, &objects[..10]);

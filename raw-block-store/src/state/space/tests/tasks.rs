@@ -294,7 +294,7 @@ impl Reclaim {
                     None => {}
                     Some(false) => self.stage = Stage::Checkpoint(None),
                     Some(true) => {
-                        of.space.end_reclaim(self.progress);
+                        of.space.end_reclaim(self.progress, of.space.version());
                         of.progress = self.progress;
                         of.reclaims += 1;
                         of.reclaiming = false;
