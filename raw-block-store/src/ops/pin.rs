@@ -94,7 +94,8 @@ impl Pin<'_> {
         state.counters.get_latency.add_since(began);
         // A get misses what is damaged in a store that evicts. The pin says what it is.
         let damaged = || {
-            let offset = state.layout.block_offset(located.place.segment, located.entry.block.get());
+            let offset =
+                state.layout.block_offset(located.place.segment, located.entry.block.get());
             let damage = Damage::Inconsistent("it failed its checks");
             Error::Damaged { structure: "an object", offset, damage }
         };

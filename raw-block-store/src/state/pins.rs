@@ -66,7 +66,8 @@ impl PinTable {
         }
         self.next += 1;
         let pin = PinId(self.next);
-        self.versions.insert(pin, Version { object: *object, pins: 1, replaced: false, same_as: None });
+        self.versions
+            .insert(pin, Version { object: *object, pins: 1, replaced: false, same_as: None });
         self.by_place.insert(object.place, pin);
         (pin, true)
     }
