@@ -173,6 +173,10 @@ mutants! {
     VictimWithPinnedVersion,
     /// Deletes that wait for space are not served before the next reclaim begins.
     WaitingDeletesNotServedFirst,
+    /// A clear does not wait for what is in flight.
+    ClearDoesNotWait,
+    /// A clear leaves what is pinned in the index.
+    ClearLeavesPinned,
     /// Of two puts of a key the one that completes last wins.
     LastToCompleteWins,
     /// The index forgets at once that a key was deleted.

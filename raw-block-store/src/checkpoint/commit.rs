@@ -4,6 +4,7 @@ use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place};
 use crate::state::space::{Chosen, Space};
+use crate::stats::Counter;
 
 /// Objects that leave the index between two times that the lock of the space is taken.
 const PIECE: usize = 64;
@@ -17,7 +18,8 @@ pub(super) fn commit(state: &StoreState, chosen: &Chosen, number: u64) {
     for place in covered {
         state.index.clear_tombstone(place);
     }
-    emptying.into_iter().for_each(|segment| empty(state, segment));
+    let counter = if chosen.clears { &state.counters.deletes } else { &state.counters.evictions };
+    emptying.into_iter().for_each(|segment| empty(state, segment, counter));
     state.free_drained();
     state.index.forget_deletions(state.with_space(|space| space.oldest_in_flight()));
 }
@@ -27,13 +29,26 @@ pub(super) fn commit(state: &StoreState, chosen: &Chosen, number: u64) {
 pub(crate) fn empty_unpinned(state: &StoreState) -> bool {
     let mut any = false;
     while let Some(segment) = state.with_space(Space::take_to_empty) {
-        empty(state, segment);
+        empty(state, segment, &state.counters.evictions);
         any = true;
     }
     if any {
         state.free_drained();
     }
     any
+}
+
+/// Removes what is left in the index of draining segments that were opened before this sequence, also what is pinned:
+/// that stays readable by its pins.
+pub(crate) fn empty_pinned(state: &StoreState, before: u64) {
+    let (taken, of_others) = state.with_space(|space| space.take_all_to_empty(before));
+    for &segment in taken.iter().chain(&of_others) {
+        remove_objects(state, segment, true, &state.counters.deletes);
+    }
+    for segment in taken {
+        state.with_space(|space| space.emptied(segment));
+    }
+    state.free_drained();
 }
 
 /// Releases segments before the checkpoint is durable that does: a mutation.
@@ -44,14 +59,14 @@ pub(super) fn release_early(state: &StoreState, chosen: &Chosen, number: u64) {
 /// Removes the objects of segments before the checkpoint is committed that releases them: a mutation.
 pub(super) fn remove_released(state: &StoreState, released: &[u32]) {
     for &segment in released {
-        remove_objects(state, segment);
+        remove_objects(state, segment, false, &state.counters.evictions);
     }
 }
 
 /// Removes the objects of a draining segment from the index. Those that are pinned stay, until they are moved or pinned
 /// no more.
-fn empty(state: &StoreState, segment: u32) {
-    let is_empty = remove_objects(state, segment);
+fn empty(state: &StoreState, segment: u32, counter: &Counter) {
+    let is_empty = remove_objects(state, segment, false, counter);
     state.with_space(
         |space| {
             if is_empty { space.emptied(segment) } else { space.left_pinned(segment) }
@@ -59,23 +74,24 @@ fn empty(state: &StoreState, segment: u32) {
     );
 }
 
-/// Removes the objects of a segment that are not pinned from the index, in pieces: no lock is held for longer than one
-/// of them takes. Returns whether none is left.
-fn remove_objects(state: &StoreState, segment: u32) -> bool {
+/// Removes the objects of a segment from the index, those that are pinned only if `pinned` says so. Goes in pieces: no
+/// lock is held for longer than one of them takes. Counts the objects, and returns whether none is left.
+fn remove_objects(state: &StoreState, segment: u32, pinned: bool, counter: &Counter) -> bool {
     let mut objects = Vec::new();
     state.index.for_each_live(segment, |number, entry| {
         if entry.is_object() {
             objects.push(Located { place: Place { segment, number }, entry });
         }
     });
-    let (mut evicted, mut is_empty) = (0, true);
+    let mut is_empty = true;
     let mut removed = Vec::with_capacity(PIECE);
     for piece in objects.chunks(PIECE) {
         state.with_space(|space| {
             removed.clear();
             for object in piece {
                 // No pin can be added while the space is locked.
-                if space.is_pinned(object.place) && !Mutant::ReopenedWhilePinned.is_on() {
+                if !pinned && space.is_pinned(object.place) && !Mutant::ReopenedWhilePinned.is_on()
+                {
                     is_empty = false;
                 } else if state.index.remove(object, None) {
                     removed.push(*object);
@@ -83,8 +99,7 @@ fn remove_objects(state: &StoreState, segment: u32) -> bool {
             }
             space.drop_objects(&removed);
         });
-        evicted += removed.len() as u64;
+        counter.add(removed.len() as u64);
     }
-    state.counters.evictions.add(evicted);
     is_empty
 }

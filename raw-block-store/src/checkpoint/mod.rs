@@ -20,7 +20,7 @@ mod write;
 
 use std::time::Instant;
 
-pub(crate) use commit::empty_unpinned;
+pub(crate) use commit::{empty_pinned, empty_unpinned};
 use containers::{Attempt, Containers};
 use raw_block_core::{OpKind, waiting};
 

@@ -1,5 +1,6 @@
 //! What callers do with objects.
 
+mod clear;
 mod damage;
 mod delete;
 mod delete_queue;

@@ -4,6 +4,7 @@
 //! get space first. The background worker runs reclaims before a put has to wait for one.
 
 mod backoff;
+mod clear;
 mod copy;
 mod discard;
 mod moves;
@@ -13,6 +14,7 @@ mod worker;
 
 use std::sync::MutexGuard;
 
+pub(crate) use clear::clear;
 use raw_block_core::{ErrorClass, OpKind, waiting};
 pub(crate) use worker::Worker;
 #[cfg(feature = "faults")]
@@ -103,7 +105,7 @@ fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Ended, 
         }
         progress = ended == Ended::Progress;
         if progress {
-            checkpoint_for_space(state)?;
+            checkpoint_for(state, CheckpointPurpose::Space)?;
             moves::rescue_pinned(state)?;
         }
         Ok(ended)
@@ -146,10 +148,10 @@ fn empty_victims(state: &StoreState, progress: &mut bool) -> Result<(), Error> {
 
 /// Takes the checkpoint that releases the victims. A failure is tried again at once: the caller needs the space, and
 /// the next attempt takes another container.
-fn checkpoint_for_space(state: &StoreState) -> Result<(), Error> {
+fn checkpoint_for(state: &StoreState, purpose: CheckpointPurpose) -> Result<(), Error> {
     let mut attempts = 1;
     loop {
-        match checkpoint::take(state, CheckpointPurpose::Space) {
+        match checkpoint::take(state, purpose) {
             Err(Error::Device { error, .. })
                 if attempts < CHECKPOINT_ATTEMPTS && error.class() == ErrorClass::Failed =>
             {

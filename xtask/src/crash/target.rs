@@ -164,8 +164,7 @@ pub(super) fn put_absent(store: &Store, puts: &[Put<'_>]) -> Option<Vec<Result<b
 
 /// Deletes everything; `None` if the store cannot do that.
 pub(super) fn clear(store: &Store) -> Option<Result<(), Error>> {
-    let _ = store;
-    None
+    Some(store.clear())
 }
 
 /// The keys of all objects; `None` if the store cannot list them.

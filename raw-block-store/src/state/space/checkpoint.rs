@@ -23,6 +23,8 @@ pub(crate) enum CheckpointPurpose {
     Period,
     /// Before the store is closed, or after a recovery. Nothing live is released.
     Whole,
+    /// To clear the store: it releases all segments that were opened before this sequence was given out.
+    Clear { before: u64 },
 }
 
 /// What a checkpoint says of the space, chosen in one moment.
@@ -34,6 +36,8 @@ pub(crate) struct Chosen {
     pub(crate) segments: Vec<ChosenSegment>,
     /// The segments that the commit releases. They are not used in the checkpoint.
     pub(crate) released: Vec<u32>,
+    /// Whether it clears the store.
+    pub(crate) clears: bool,
     choice: u64,
 }
 
@@ -74,8 +78,13 @@ impl Space {
         let covered = self.coverable();
         let released: Vec<u32> = self
             .numbered()
-            .filter(|(_, segment)| segment.is_dead() || purpose == CheckpointPurpose::Space)
-            .filter(|&(number, _)| self.may_release(number, covered))
+            .filter(|&(number, segment)| match purpose {
+                CheckpointPurpose::Clear { before } if segment.generation < before => {
+                    is_over(segment, covered)
+                }
+                CheckpointPurpose::Space => self.may_release(number, covered),
+                _ => segment.is_dead() && self.may_release(number, covered),
+            })
             .map(|(number, _)| number)
             .collect();
         self.choices += 1;
@@ -88,7 +97,8 @@ impl Space {
             (segment.used, segment.wants_table) = (false, false);
         }
         let next_sequence = self.next_sequence;
-        Some(Chosen { covered, next_sequence, segments, released, choice: self.choices })
+        let clears = matches!(purpose, CheckpointPurpose::Clear { .. });
+        Some(Chosen { covered, next_sequence, segments, released, clears, choice: self.choices })
     }
 
     /// The settled prefix of a segment as it is now: for a mutation.
@@ -104,14 +114,28 @@ impl Space {
         self.oldest_in_flight() - 1
     }
 
+    /// Seals all open segments, and returns the next sequence: what is allocated from now on is in segments that are
+    /// opened later.
+    pub(crate) fn seal_all(&mut self) -> u64 {
+        let open: Vec<u32> = self.open.iter().flatten().copied().chain(self.ahead).collect();
+        open.into_iter().for_each(|number| self.seal(number));
+        self.changed();
+        self.next_sequence
+    }
+
+    /// Whether nothing is in flight that began before this sequence was given out.
+    pub(crate) fn is_settled_before(&self, sequence: u64) -> bool {
+        let mut older = self.segments.iter().filter(|of| of.generation < sequence);
+        self.oldest_in_flight() >= sequence && !older.any(Segment::is_in_flight)
+    }
+
     /// Whether a checkpoint that covers this sequence may release a segment.
     pub(crate) fn may_release(&self, number: u32, covered: u64) -> bool {
         let Some(segment) = self.segment(number) else { return false };
-        let is_covered = segment.highest <= covered || Mutant::ReleasedAboveCovered.is_on();
         let may_lose = segment.is_dead()
             || segment.victim && self.evicts()
             || segment.victim && Mutant::ReleasedWithLiveObjects.is_on();
-        segment.state == SegmentState::Full && !segment.is_in_flight() && is_covered && may_lose
+        may_lose && is_over(segment, covered)
     }
 
     /// The checkpoint has copied the index. Moves may begin again, but none out of a segment that it releases.
@@ -182,6 +206,12 @@ impl Space {
             empty.into_iter().for_each(|number| self.seal(number));
         }
     }
+}
+
+/// Whether a segment is full, and a checkpoint that covers this sequence covers everything in it.
+fn is_over(segment: &Segment, covered: u64) -> bool {
+    let is_covered = segment.highest <= covered || Mutant::ReleasedAboveCovered.is_on();
+    segment.state == SegmentState::Full && !segment.is_in_flight() && is_covered
 }
 
 fn choose_segment(segment: &Segment) -> ChosenSegment {

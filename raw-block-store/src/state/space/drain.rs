@@ -41,6 +41,24 @@ impl Space {
         self.draining.iter().filter(is_kept).copied().collect()
     }
 
+    /// Takes the draining segments that were opened before this sequence and whose objects are left in the index, pinned
+    /// or not: to be [emptied](Self::emptied). With them those that another thread empties now.
+    pub(crate) fn take_all_to_empty(&mut self, before: u64) -> (Vec<u32>, Vec<u32>) {
+        let mut taken = (Vec::new(), Vec::new());
+        for &number in &self.draining {
+            let segment = &mut self.segments[number as usize];
+            if segment.generation >= before || segment.emptied_at.is_some() {
+                continue;
+            }
+            if std::mem::replace(&mut segment.emptying, true) {
+                taken.1.push(number);
+            } else {
+                taken.0.push(number);
+            }
+        }
+        taken
+    }
+
     /// Takes a draining segment whose objects are left in the index and not pinned any more. The caller does with it as
     /// after a [commit](Self::commit_checkpoint).
     pub(crate) fn take_to_empty(&mut self) -> Option<u32> {
