@@ -28,7 +28,7 @@ pub(crate) fn clear(state: &StoreState) -> Result<(), Error> {
     if result.is_ok() && !Mutant::ClearLeavesPinned.is_on() {
         checkpoint::empty_pinned(state, before);
     }
-    state.with_space(|space| space.end_reclaim(true));
+    state.with_space(|space| space.end_reclaim(true, space.version()));
     state.counters.reclaims.add(1);
     if !state.options.background {
         while discard::discard_free(state) {}

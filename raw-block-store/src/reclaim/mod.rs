@@ -52,8 +52,11 @@ pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
         return Ok(true);
     }
     let ended = run(state, Space::is_anything_uncovered)?;
-    let blocking =
-        state.with_space(|space| space.blocking_change().filter(|_| space.is_exhausted()));
+    let blocking = state.with_space(|space| {
+        // What a delete was granted is in flight until its thread uses it, which may be this one.
+        let waits = space.is_exhausted() && !space.is_anything_granted();
+        space.blocking_change().filter(|_| waits)
+    });
     drop(alone);
     let Some(oldest) = blocking else { return Ok(ended != Ended::Blocked) };
     state.wait_for(|space| (space.oldest_in_flight() != oldest).then_some(()));

@@ -31,6 +31,11 @@ impl Space {
         self.waiting_deletes.remove(at)?.1
     }
 
+    /// Whether a delete that waits was granted something, and has not taken it.
+    pub(crate) fn is_anything_granted(&self) -> bool {
+        self.waiting_deletes.iter().any(|(_, granted)| granted.is_some())
+    }
+
     /// A delete waits no more. If it was granted something, that is returned, and has to be used.
     pub(crate) fn stop_asking(&mut self, delete: u64) -> Option<Allocation> {
         let at = self.waiting_deletes.iter().position(|&(id, _)| id == delete)?;
