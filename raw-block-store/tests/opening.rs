@@ -359,7 +359,7 @@ fn a_device_that_does_not_suit_a_store_is_refused_with_the_reason() {
     assert!(reason(1 << 20, label).contains("label"));
     let few = reason(256 << 10, small());
     assert!(few.contains("too few for 8 segments") && few.contains("smaller"), "{few}");
-    for size in [0, 48 << 10, 4 << 10, u64::MAX] {
+    for size in [0, 48 << 10, 2 << 10, u64::MAX] {
         let options = FormatOptions { segment_size: Some(size), ..small() };
         let odd = reason(1 << 20, options);
         assert!(odd.contains(&size.to_string()) && odd.contains("power of two"), "{odd}");
