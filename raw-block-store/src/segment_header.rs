@@ -15,9 +15,11 @@ pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {
     if let Err(error) = &written {
         let (device, segment) = (state.device_name(), opened.segment);
         tracing::warn!(device, segment, %error, "the header of a segment was not written");
-        if matches!(error, Error::Device { error, .. } if error.class() == ErrorClass::Unknown) {
+        if let Error::Device { error, .. } = error
+            && error.class() == ErrorClass::Unknown
+        {
             // The device may still carry it out, over the next header.
-            state.quarantine(segment, opened.generation);
+            state.quarantine(segment, opened.generation, error);
         }
     }
     state.header_written(opened, written.is_ok());

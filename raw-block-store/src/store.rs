@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use raw_block_core::{Dispatcher, IoBackend, OpKind};
 
@@ -192,6 +193,7 @@ impl Store {
         checkpoint::take(&self.state, CheckpointPurpose::Whole)?;
         let checkpoint = self.state.with_space(|space| space.committed()).number;
         self.superblocks.mark(&self.state.dispatcher, SuperblockState::Clean { checkpoint })?;
+        self.state.is_closed.store(true, Ordering::Relaxed);
         tracing::info!(device = self.state.device_name(), "a store was closed");
         Ok(())
     }

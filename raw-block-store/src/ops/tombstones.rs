@@ -179,11 +179,9 @@ impl StoreState {
         if let Some(header) = &slot.opened {
             self.header_written(header, opened.is_ok());
         }
-        let unknown = |result: &Result<(), raw_block_core::Error>| {
-            result.as_ref().is_err_and(|error| error.class() == ErrorClass::Unknown)
-        };
-        if unknown(&written) || unknown(&opened) {
-            self.quarantine(slot.segment, slot.generation);
+        let errors = [&written, &opened].into_iter().filter_map(|result| result.as_ref().err());
+        for error in errors.filter(|error| error.class() == ErrorClass::Unknown) {
+            self.quarantine(slot.segment, slot.generation, error);
         }
         opened.and(written).doing(DELETE)
     }

@@ -191,7 +191,7 @@ impl StoreState {
         }
         let Err(error) = result else { return };
         if error.class() == ErrorClass::Unknown {
-            self.quarantine(slot.segment, slot.generation);
+            self.quarantine(slot.segment, slot.generation, &error);
         }
         let error = Error::Device { doing: PUT, error };
         match target {

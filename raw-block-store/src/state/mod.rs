@@ -11,7 +11,7 @@ mod slots;
 pub(crate) mod space;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use health::{Concern, HealthMonitor};
 use index::Index;
@@ -55,6 +55,10 @@ pub(crate) struct StoreState {
     refuses_writes: AtomicBool,
     /// The error of the write because of which changes are refused.
     refused: Mutex<Option<raw_block_core::Error>>,
+    /// The error of a write with an unknown outcome, whose segment is in quarantine.
+    unknown: OnceLock<raw_block_core::Error>,
+    /// Whether the store was closed, so that the next opening knows the segments in quarantine.
+    pub(crate) is_closed: AtomicBool,
     /// The pauses of checkpoints.
     pub(crate) throttle: Throttle,
     /// Wakes the background worker.
@@ -105,6 +109,8 @@ impl StoreState {
             health: HealthMonitor::default(),
             refuses_writes: AtomicBool::new(false),
             refused: Mutex::new(None),
+            unknown: OnceLock::new(),
+            is_closed: AtomicBool::new(false),
             throttle: Throttle::default(),
             worker: Signal::default(),
             checkpointing: Mutex::new(containers),
@@ -223,5 +229,18 @@ impl StoreState {
 
     fn lock(&self) -> MutexGuard<'_, Waited> {
         waiting::lock(&self.space)
+    }
+}
+
+impl Drop for StoreState {
+    /// The next opening on the same backend may not know the segments in quarantine, to which the device may still carry out
+    /// a write.
+    fn drop(&mut self) {
+        if let Some(error) = self.unknown.get()
+            && !self.is_closed.load(Ordering::Relaxed)
+            && !self.is_inherited()
+        {
+            self.dispatcher.backend().flush_state().stop_writes(error);
+        }
     }
 }

@@ -134,8 +134,10 @@ impl StoreState {
         }
     }
 
-    /// Puts a segment into quarantine: the device may still carry out a write to it.
-    pub(crate) fn quarantine(&self, segment: u32, generation: u64) {
+    /// Puts a segment into quarantine, to which the device may still carry out a write that failed with this error.
+    pub(crate) fn quarantine(&self, segment: u32, generation: u64, error: &raw_block_core::Error) {
+        // The first one is as good as any.
+        let _ = self.unknown.set(error.clone());
         if self.with_space(|space| space.quarantine(segment, generation)) {
             self.note_quarantine(segment);
         }

@@ -187,7 +187,7 @@ impl<'a> Copier<'a> {
         tracing::warn!(device, segment, block, %error, "the copy of an object was not written");
         if error.class() == ErrorClass::Unknown {
             // The device may still carry it out, over what would be written there next.
-            self.state.quarantine(slot.segment, slot.generation);
+            self.state.quarantine(slot.segment, slot.generation, error);
         }
         copies[slot.objects.clone()].fill(Copied::WriteFailed);
     }
