@@ -43,11 +43,11 @@ fn filled(block_size: u32) -> (SimulatedDevice, Store) {
     let format = FormatOptions { segment_size, block_size: Some(block_size), ..small() };
     Store::format(device.backend(), &format).unwrap();
     let store = open(&device, &without_thread()).unwrap();
-    let mut fillers = Vec::new();
-    while store.put(&[b'f', fillers.len() as u8], &[7; 2 * PAYLOAD]).is_ok() {
-        fillers.push([b'f', fillers.len() as u8]);
+    let is_filler = |number: &u32| store.put(&number.to_le_bytes(), &[7; 2 * PAYLOAD]).is_ok();
+    let fillers = (0..).take_while(is_filler).count();
+    for (_, filler) in (0..fillers).zip(0_u32..) {
+        assert!(store.delete(&filler.to_le_bytes()).unwrap());
     }
-    fillers.iter().for_each(|filler| assert!(store.delete(filler).unwrap()));
     let put = |number: u8| {
         let (key, value) = (key(number), value(number));
         let metadata = if number == DESCRIBED { &b"metadata"[..] } else { b"" };
