@@ -10,12 +10,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use common::bytes;
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{self, TempFile};
 use raw_block_store::{Engine, Put, Store, open_device};
-use tool::{command, done, run, run_with_input};
+use tool::{command, done, finish, run, run_with_input};
 
 const NONE: [&str; 0] = [];
 
@@ -68,7 +69,7 @@ fn what_is_put_is_listed_got_and_deleted_with_every_engine() {
 }
 
 #[test]
-fn a_key_that_is_not_there_is_an_answer_and_the_others_are_deleted() {
+fn a_missing_key_is_an_answer_and_the_others_are_deleted() {
     let Some(device) = store() else { return };
     put(device.path(), "here", b"value");
     let got = run("get", device.path(), ["missing", "-"]);
@@ -191,6 +192,25 @@ fn a_key_that_is_there_is_not_put_again_on_request() {
 }
 
 #[test]
+fn a_store_is_cleared_only_on_confirmation() {
+    let Some(device) = store() else { return };
+    let device = device.path();
+    put(device, "key", b"value");
+    put(device, "other", b"value");
+    let refused = run("clear", device, NONE);
+    assert_eq!((refused.status, &*refused.stdout), (2, &b""[..]));
+    assert!(refused.stderr.contains("`--yes`"), "{}", refused.stderr);
+    assert_eq!(done("get", device, ["key", "-"]).stdout, b"value");
+    let cleared = done("clear", device, ["--yes"]).text();
+    assert!(cleared.ends_with(": 2 objects deleted\n"), "{cleared}");
+    assert_eq!(done("ls", device, NONE).text(), "");
+    assert_eq!(done("info", device, ["--json"]).json()[0]["state"], "clean");
+    assert!(done("check", device, NONE).text().contains("0 objects"));
+    put(device, "key", b"again");
+    assert_eq!(done("get", device, ["key", "-"]).stdout, b"again");
+}
+
+#[test]
 fn a_store_is_overwritten_only_by_force() {
     let Some(device) = store() else { return };
     put(device.path(), "key", b"value");
@@ -242,9 +262,15 @@ fn a_store_that_another_process_has_open_is_left_alone() {
     let Some(device) = store() else { return };
     let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
     let _open = Store::open(backend).unwrap();
-    for (command, arguments) in [("ls", &NONE[..]), ("check", &NONE), ("rm", &["key"])] {
-        let refused = run(command, device.path(), arguments);
-        assert_eq!(refused.status, 2, "{command}");
+    // Each of them waits for a while, in case that the holder ends.
+    let refused =
+        [("ls", &NONE[..]), ("check", &NONE), ("rm", &["key"])].map(|(name, arguments)| {
+            let mut command = command(name, device.path(), arguments);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        });
+    for child in refused {
+        let refused = finish(child.wait_with_output().unwrap());
+        assert_eq!(refused.status, 2);
         let holder = format!("in process {}", std::process::id());
         assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
     }

@@ -23,7 +23,7 @@ const NONE: [&str; 0] = [];
 const FORMAT: [&str; 2] = ["--segment-size=256KiB", "--force"];
 
 /// Every command that prints to the standard output.
-const PRINTING: [(&str, &[&str]); 10] = [
+const PRINTING: [(&str, &[&str]); 11] = [
     ("info", &[]),
     ("info", &["--json"]),
     ("ls", &[]),
@@ -33,6 +33,7 @@ const PRINTING: [(&str, &[&str]); 10] = [
     ("dump", &["checkpoint"]),
     ("dump", &["table"]),
     ("dump", &["segment", "0", "--json"]),
+    ("clear", &["--yes"]),
     ("format", &FORMAT),
 ];
 
@@ -87,7 +88,7 @@ fn help() -> Command {
 }
 
 #[test]
-fn a_closed_output_ends_every_command_quietly() {
+fn a_closed_output_ends_every_command_without_a_message() {
     let Some(device) = store() else { return };
     let commands = PRINTING.map(|(name, arguments)| command(name, device.path(), arguments));
     for command in commands.into_iter().chain([help()]) {

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Put(Put),
     /// Deletes keys; durable when it returns
     Rm(Rm),
+    /// Deletes all keys; durable when it returns
+    Clear(Clear),
     /// Verifies everything that the store needs: superblock, checkpoints, tables, every object
     #[command(long_about = CHECK_ABOUT)]
     Check(Check),
@@ -256,6 +258,19 @@ pub(crate) struct Rm {
     /// The keys are written as hexadecimal digits
     #[arg(long)]
     pub(crate) hex: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Clear {
+    #[command(flatten)]
+    pub(crate) device: Device,
+
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+
+    /// Confirm that all objects are to be deleted
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]

@@ -56,6 +56,7 @@ fn run(arguments: &Arguments) -> Result<Answer> {
         Command::Get(options) => objects::get(options),
         Command::Put(options) => objects::put(options),
         Command::Rm(options) => objects::remove(options),
+        Command::Clear(options) => objects::clear(options),
         Command::Check(options) => check::run(options),
         Command::Dump(options) => dump::run(options),
     }

@@ -1,11 +1,11 @@
-//! `rawblock ls`, `get`, `put` and `rm`
+//! `rawblock ls`, `get`, `put`, `rm` and `clear`
 
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use indicatif::HumanCount;
 use raw_block_core::Dispatcher;
 use raw_block_store::Error as StoreError;
@@ -14,9 +14,9 @@ use raw_block_store::{Put as PutObject, Store};
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::{Get, Ls, Put, Rm};
+use crate::arguments::{Clear, Get, Ls, Put, Rm};
 use crate::destination;
-use crate::output::{Hex, Size, Text, UNWRITTEN, answered, key, note, print};
+use crate::output::{Hex, Size, Text, UNWRITTEN, answered, counted, key, note, print};
 use crate::read::Copies;
 
 pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
@@ -118,6 +118,22 @@ pub(crate) fn remove(arguments: &Rm) -> Result<Answer> {
     store.flush()?;
     store.close()?;
     Ok(answer)
+}
+
+pub(crate) fn clear(arguments: &Clear) -> Result<Answer> {
+    let path = arguments.device.path.display();
+    if !arguments.yes {
+        bail!("this deletes all objects of the store on {path}: repeat the command with `--yes`");
+    }
+    let store = arguments.device.open_store(&arguments.opening)?;
+    let objects = counted(store.stats().objects, "object");
+    let cleared = store.clear();
+    let closed = store.close();
+    cleared?;
+    closed?;
+    print(|out| writeln!(out, "{path}: {objects} deleted"))
+        .with_context(|| format!("{objects} on {path} were deleted"))?;
+    Ok(Answer::Yes)
 }
 
 /// The length of the longest value that fits into the store.
