@@ -9,9 +9,9 @@ use raw_block_core::{Dispatcher, IoBackend, OpKind};
 use super::checkpoint;
 use super::format::{CONTAINERS, Layout, SuperblockState};
 use super::mutant::Mutant;
-use super::open::make;
 use super::open::recovery::{self, LeftAs, Recovered};
 use super::open::superblocks::{Found, Superblocks};
+use super::open::{make, memory};
 use super::options::{FormatOptions, OpenOptions};
 use super::reclaim::Worker;
 use super::state::index::KeyHash;
@@ -54,6 +54,7 @@ impl Store {
     /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
     ///   are impossible.
     /// - [`Error::Busy`] when a store on this backend is open.
+    /// - [`Error::OutOfMemory`] when there is no memory for its segments.
     /// - [`Error::Device`] when the device fails.
     pub fn format(backend: Arc<dyn IoBackend>, options: &FormatOptions) -> Result<(), Error> {
         let _claim = Claim::take(&backend)?;
@@ -80,7 +81,7 @@ impl Store {
     /// - [`Error::CheckpointLost`] when its newest checkpoint is damaged, [`Error::Damaged`] when all are,
     ///   [`Error::NewestLost`] when it was not closed and something cannot be read that may be newer than the
     ///   checkpoint. See [`OpenOptions::accept_older_states`].
-    /// - [`Error::OutOfMemory`] when there is no memory for the index.
+    /// - [`Error::OutOfMemory`] when there is no memory for its segments or the index.
     /// - [`Error::Device`] when the device fails.
     pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
         let claim = Claim::take(&backend)?;
@@ -117,6 +118,7 @@ impl Store {
         }
         let mut superblocks = find_store(&dispatcher, writes)?;
         let layout = Layout::of(superblocks.current());
+        memory::check(layout.segment_count)?;
         let shape = Shape::of(&layout);
         let left =
             LeftAs { clean: superblocks.clean_checkpoint(), named: superblocks.named_checkpoint() };

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use raw_block_core::{Dispatcher, OpKind};
 
+use super::memory;
 use super::signature::{self, Signature};
 use super::superblocks::{Found, Superblocks};
 use super::zeroes;
@@ -34,6 +35,7 @@ pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<()
         refuse_occupied(&name, &found, &signature::find(&dispatcher)?)?;
     }
     let layout = Layout::of(&superblock);
+    memory::check(layout.segment_count)?;
 
     // Everything was checked. From here on, what was there is lost.
     if let Found::Store(found) = found {

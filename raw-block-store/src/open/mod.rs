@@ -3,6 +3,7 @@
 pub(crate) mod claim;
 pub(crate) mod limited_log;
 pub(crate) mod make;
+pub(crate) mod memory;
 pub(crate) mod recovery;
 mod signature;
 pub(crate) mod superblocks;

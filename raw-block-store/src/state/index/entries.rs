@@ -49,6 +49,9 @@ struct Pool {
 }
 
 impl Entries {
+    /// Bytes of memory that a segment without entries takes.
+    pub(super) const MEMORY_PER_SEGMENT: usize = size_of::<ChunkList>();
+
     pub(super) fn new(segments: u32) -> Self {
         Self {
             blocks: Directory::new(),

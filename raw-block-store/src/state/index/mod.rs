@@ -39,6 +39,9 @@ pub(crate) struct Index {
 
 /// By key.
 impl Index {
+    /// Bytes of memory that a segment without entries takes.
+    pub(crate) const MEMORY_PER_SEGMENT: usize = Entries::MEMORY_PER_SEGMENT;
+
     /// An empty index of a store with this many segments.
     pub(crate) fn new(segments: u32) -> Self {
         Self {

@@ -100,6 +100,10 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// Bytes of memory that a segment takes, its readers included.
+    pub(crate) const MEMORY_PER_SEGMENT: usize =
+        size_of::<Segment>() + Readers::MEMORY_PER_SEGMENT + size_of::<u32>();
+
     /// The space of an empty store.
     pub(crate) fn new(
         shape: Shape,

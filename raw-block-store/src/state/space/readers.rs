@@ -29,6 +29,9 @@ struct Readable {
 pub(crate) struct LookupTime(u64);
 
 impl Readers {
+    /// Bytes of memory that the counters of a segment take.
+    pub(super) const MEMORY_PER_SEGMENT: usize = size_of::<Readable>();
+
     /// No segment may be read.
     pub(crate) fn new(segments: u32) -> Self {
         let segments = (0..segments).map(|_| Readable::default()).collect();
