@@ -2,12 +2,14 @@
 //! the device is in use. The calls are those of the kernel's `include/uapi/linux/dm-ioctl.h`, version 4.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Bytes of a sector, the unit of the kernel whatever the device.
+const SECTOR: u64 = 512;
 const CONTROL: &str = "/dev/mapper/control";
 /// Bytes of `struct dm_ioctl`, and of a request: the structure and its data.
 const HEADER_LEN: usize = 312;
@@ -56,12 +58,10 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// Makes a device as large as `below`, of one target with these parameters.
-    pub(crate) fn new(name: &'static str, below: &Path, target: &str, parameters: &str) -> Self {
+    /// Makes a device of this length, of one target with these parameters.
+    pub(crate) fn new(name: &'static str, len: u64, target: &str, parameters: &str) -> Self {
         let control = File::options().read(true).write(true).open(CONTROL).unwrap();
-        let block = below.file_name().unwrap().to_str().unwrap();
-        let sectors = fs::read_to_string(format!("/sys/class/block/{block}/size")).unwrap();
-        let sectors = sectors.trim().parse().unwrap();
+        let sectors = len / SECTOR;
         let mut mapped = Self { control, name, sectors, path: PathBuf::new() };
         let made = mapped.call(call::dev_create, 0, 0, &[]);
         // As the kernel's `huge_encode_dev` packs it; a mapped device has a small number.
