@@ -146,7 +146,8 @@ impl Store {
 
     /// Puts the objects that passed their checks.
     fn put_checked(&self, puts: &[Put<'_>], results: &mut [Result<(), Error>]) {
-        let fitting: Vec<usize> = (0..puts.len()).filter(|&at| results[at].is_ok()).collect();
+        let mut fitting = Vec::with_capacity(puts.len());
+        fitting.extend((0..puts.len()).filter(|&at| results[at].is_ok()));
         let (last, replaced) = newest_of_each_key(puts, fitting);
         let max = mutant::limit(MAX_SUBMISSION, 8);
         for batch in last.chunks(max) {
@@ -194,7 +195,8 @@ fn newest_of_each_key(puts: &[Put<'_>], fitting: Vec<usize>) -> (Vec<usize>, Vec
 fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(), Error>]) {
     let mut left = Batch::default();
     left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
-    let mut allocation = Allocation::default();
+    let objects = Vec::with_capacity(batch.positions.len());
+    let mut allocation = Allocation { objects, ..Allocation::default() };
     let mut reclaims = 0;
     loop {
         allocation.clear();

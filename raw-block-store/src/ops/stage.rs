@@ -112,7 +112,8 @@ impl<'a> Stage<'a> {
 
     /// What is submitted first: the header blocks that [`encode_early`](Self::encode_early) filled, and all payloads.
     pub(super) fn early_writes<'b>(&'b self, memory: &'b [u8]) -> (Vec<WriteAt<'b>>, Vec<Target>) {
-        let (mut writes, mut targets) = (Vec::new(), Vec::new());
+        let most = self.allocation.objects.len() + 2 * self.allocation.slots.len();
+        let (mut writes, mut targets) = (Vec::with_capacity(most), Vec::with_capacity(most));
         let mut blocks = memory.chunks_exact(self.block_size());
         for (at, slot) in self.allocation.slots.iter().enumerate() {
             if slot.opened.is_some()

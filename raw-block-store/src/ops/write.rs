@@ -206,7 +206,9 @@ impl StoreState {
     fn publish(&self, allocation: &Allocation, written: Written) -> Vec<Failed> {
         let Written { entries, mut errors } = written;
         let mut failed = Vec::new();
-        let (mut located, mut published) = (Vec::new(), Vec::new());
+        let objects = allocation.objects.len();
+        let (mut located, mut published) =
+            (Vec::with_capacity(objects), Vec::with_capacity(objects));
         for slot in &allocation.slots {
             if !self.wait_for_header(slot) {
                 let error = || header_error(slot, self.device_name());
@@ -252,7 +254,7 @@ impl StoreState {
         published: &[Published],
     ) {
         let mut shown = published.iter();
-        let mut dropped = Vec::new();
+        let mut dropped = Vec::with_capacity(published.len());
         let mut outcomes = Vec::with_capacity(objects.len());
         for error in errors {
             outcomes.push(match (error, error.is_none().then(|| shown.next()).flatten()) {
