@@ -46,9 +46,11 @@ pub enum Verification {
 pub struct OpenOptions {
     /// Which objects are evicted when the store is full.
     pub eviction: EvictionPolicy,
-    /// Which part of a segment may be kept when it is evicted, in percent: objects that were used are moved to another
-    /// segment, up to so much on average. What is not kept of one segment may be kept of later ones, up to 90 percent of
-    /// each. More keeps more of what is used, and writes more. At most 90. Policies that look at no use ignore it.
+    /// How much is moved to keep what is used, in percent of what is put, on average. Objects of segments that are
+    /// evicted are moved if the policy wants to keep them. So are those that share a segment with objects that were
+    /// overwritten. More keeps more of what is used, and writes more. At most 90.
+    ///
+    /// A store that was never more than about three quarters full moves as much as it takes to evict nothing.
     pub kept_percent: u8,
     /// What a get checks. After a recovery every object is verified once, on its first get, whatever this says.
     pub verification: Verification,
@@ -71,12 +73,12 @@ impl OpenOptions {
 }
 
 impl Default for OpenOptions {
-    /// No eviction, half a segment kept by policies, full verification, a background thread, no discard, no older
+    /// No eviction, moves of a quarter of what is put by policies, full verification, a background thread, no discard, no older
     /// states, and no progress.
     fn default() -> Self {
         Self {
             eviction: EvictionPolicy::None,
-            kept_percent: 50,
+            kept_percent: 25,
             verification: Verification::Full,
             background: true,
             discard: false,

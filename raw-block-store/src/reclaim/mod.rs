@@ -166,4 +166,6 @@ fn checkpoint_for(state: &StoreState, purpose: CheckpointPurpose) -> Result<(), 
 }
 
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use crate::Error;
 use crate::checkpoint;
 use crate::mutant::Mutant;
 use crate::state::index::{Located, Move, Place};
-use crate::state::policy::{Candidate, Policy};
+use crate::state::policy::Candidate;
 use crate::state::space::{MoveDemand, MovePlan, NoPlan, Outcome};
 use crate::state::{NoSpace, StoreState};
 
@@ -140,8 +140,7 @@ fn publish(
             let place = Place { segment: slot.segment, number: allocated.number };
             let to = Located { place, entry: *entry };
             positions.push((at, from.object, *damaged));
-            let stamp = Policy::stamp_of_copy(from.stamp);
-            moves.push(Move { from: from.object.place, to, stamp });
+            moves.push(Move { from: from.object.place, to, stamp: from.stamp });
         }
     }
     let mut moved = Vec::with_capacity(moves.len());

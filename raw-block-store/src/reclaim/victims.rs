@@ -4,7 +4,7 @@ use super::moves::{self, Moved};
 use crate::Error;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place};
-use crate::state::policy::Candidate;
+use crate::state::policy::{Candidate, Choice, Policy};
 use crate::state::space::{NoPlan, Victim, VictimKind};
 
 /// Objects that are looked up between two times that the lock of the space is taken.
@@ -15,7 +15,7 @@ const PIECE: usize = 1024;
 pub(super) enum Emptied {
     /// A checkpoint may release it.
     All,
-    /// Moving its objects would free too little, or they cannot be read.
+    /// Moving its objects would free too little, or they cannot be read, or the policy keeps it as it is.
     NotWorthIt,
     /// There is no space for the copies.
     Not,
@@ -30,7 +30,7 @@ pub(super) enum Emptied {
 /// [`Error::OutOfMemory`].
 pub(super) fn empty(state: &StoreState, victim: Victim, is_first: bool) -> Result<Emptied, Error> {
     let segment = victim.segment;
-    let mut objects = match victim.kind {
+    let objects = match victim.kind {
         VictimKind::Dead => return Ok(Emptied::All),
         VictimKind::Compact | VictimKind::Evict => candidates(state, segment),
     };
@@ -42,21 +42,38 @@ pub(super) fn empty(state: &StoreState, victim: Victim, is_first: bool) -> Resul
             moved => return Ok(emptied(state, segment, moved)),
         }
     }
-    let opened_at = state.with_space(|space| space.opened_at(segment));
-    state.policy.choose(&mut objects, opened_at, &state.shape);
-    objects.sort_by_key(|candidate| candidate.object.place);
-    let mut moved = moves::move_all(state, segment, &objects)?;
-    if moved == Err(NoPlan::NoSpace) {
-        // There is no space for all of them. Those that are pinned are worth the most.
-        objects.retain(|candidate| candidate.pinned);
-        moved = moves::move_all(state, segment, &objects)?;
+    evict(state, segment, objects, is_first)
+}
+
+/// Moves out of a segment that is evicted what the policy chooses, or keeps it as it is.
+fn evict(
+    state: &StoreState,
+    segment: u32,
+    mut objects: Vec<Candidate>,
+    is_first: bool,
+) -> Result<Emptied, Error> {
+    let all: Vec<Place> = objects.iter().map(|candidate| candidate.object.place).collect();
+    let oldest = state.with_space(|space| space.oldest(segment));
+    if state.policy.choose(&mut objects, &oldest, &state.shape) == Choice::KeepWhole {
+        state.with_space(|space| space.keep_whole(segment));
+        all.into_iter().for_each(|place| state.index.change_stamp(place, Policy::stamp_when_kept));
+        return Ok(Emptied::NotWorthIt);
     }
-    if moved == Err(NoPlan::NoSpace) {
-        // They stay in the index after the commit, and are moved then.
-        return Ok(Emptied::All);
+    let pinned = objects.iter().filter(|candidate| candidate.pinned).count();
+    loop {
+        let mut moved = objects.clone();
+        moved.sort_by_key(|candidate| candidate.object.place);
+        match moves::move_all(state, segment, &moved)? {
+            // The other victims are released first.
+            Err(NoPlan::NoSpace) if !is_first => return Ok(Emptied::Not),
+            // Pinned ones stay in the index after the commit, and are moved then.
+            Err(NoPlan::NoSpace) if objects.len() == pinned => return Ok(Emptied::All),
+            // There is no space for all of them. The first ones are worth the most.
+            Err(NoPlan::NoSpace) => objects.truncate((objects.len() / 2).max(pinned)),
+            // What was not to be moved is evicted by the commit.
+            moved => return Ok(emptied(state, segment, moved)),
+        }
     }
-    // What was not to be moved is evicted by the commit.
-    Ok(emptied(state, segment, moved))
 }
 
 fn emptied(state: &StoreState, segment: u32, moved: Result<Moved, NoPlan>) -> Emptied {

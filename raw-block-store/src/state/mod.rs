@@ -92,7 +92,8 @@ pub(crate) struct StateParts {
 
 impl StoreState {
     pub(crate) fn new(parts: StateParts) -> Self {
-        let StateParts { dispatcher, layout, options, index, space, containers } = parts;
+        let StateParts { dispatcher, layout, options, index, mut space, containers } = parts;
+        space.set_kept_percent(options.kept_percent.min(OpenOptions::MAX_KEPT_PERCENT));
         let policy = Policy::new(&options, space.shape());
         policy.set_clock(space.clock());
         Self {

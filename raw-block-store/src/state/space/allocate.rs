@@ -148,6 +148,7 @@ impl Space {
         };
         if purpose == Purpose::Put {
             self.clock += u64::from(run.blocks);
+            self.budget.earn(run.blocks);
         }
         self.entries_since_choice += u64::from(run.objects);
         let segment = &mut self.segments[number as usize];

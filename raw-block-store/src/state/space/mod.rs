@@ -2,7 +2,9 @@
 
 mod allocate;
 mod allocation;
+mod budget;
 mod checkpoint;
+mod crowding;
 mod drain;
 mod in_flight;
 mod moves;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 pub(crate) use allocation::{
     Allocated, Allocation, Batch, OpenedSegment, Outcome, Retry, Shortage, Slot,
 };
+use budget::MoveBudget;
 #[cfg(test)]
 pub(crate) use checkpoint::SETTLED_ALL;
 pub(crate) use checkpoint::{CheckpointPurpose, Chosen, ChosenSegment, Committed};
@@ -37,7 +40,7 @@ pub(crate) use victims::{Victim, VictimKind};
 
 use super::index::Place;
 use super::pins::PinTable;
-use crate::options::EvictionPolicy;
+use crate::options::{EvictionPolicy, OpenOptions};
 
 /// Free segments that puts leave: one for moves, one for tombstones that fit nowhere else.
 const RESERVE: u32 = 2;
@@ -61,6 +64,11 @@ pub(crate) struct Space {
     tombstones: VecDeque<(u64, Place)>,
     /// Blocks that were allocated for puts.
     clock: u64,
+    budget: MoveBudget,
+    /// The most blocks that were live, less those that were deleted since; see [`is_crowded`](Self::is_crowded).
+    wanted_live: u64,
+    /// Whether moves are paid for from the budget.
+    crowded: bool,
     /// The committed checkpoint.
     committed: Committed,
     /// How many times the contents of a checkpoint were chosen.
@@ -123,6 +131,9 @@ impl Space {
             changes: Changes::default(),
             tombstones: VecDeque::new(),
             clock: 0,
+            budget: MoveBudget::new(&shape, OpenOptions::default().kept_percent),
+            wanted_live: 0,
+            crowded: false,
             committed,
             choices: 0,
             committed_choice: 0,
@@ -180,9 +191,9 @@ impl Space {
         self.clock
     }
 
-    /// The value of the clock when a segment was opened.
-    pub(crate) fn opened_at(&self, segment: u32) -> u64 {
-        self.segment(segment).map_or(0, |segment| segment.opened_at)
+    /// Sets how many blocks may be moved for each hundred that are put.
+    pub(crate) fn set_kept_percent(&mut self, percent: u8) {
+        self.budget = MoveBudget::new(&self.shape, percent);
     }
 
     /// Free segments that puts can open.

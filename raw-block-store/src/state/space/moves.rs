@@ -83,6 +83,9 @@ impl Space {
             }
             return Err(NoPlan::TooLittle);
         }
+        if self.crowded {
+            self.budget.spend(allocation.slots.iter().map(|slot| u64::from(slot.blocks)).sum());
+        }
         self.moves += 1;
         Ok(MovePlan { allocation })
     }

@@ -70,6 +70,9 @@ impl Space {
             self.changes.end(change, ended);
         }
         self.drop_objects(dropped);
+        if slot.tombstone {
+            self.note_deleted(dropped);
+        }
         self.changed();
     }
 

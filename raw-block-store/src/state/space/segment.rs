@@ -130,8 +130,11 @@ pub(super) struct Segment {
     pub(super) tombstones: u32,
     /// The number of the checkpoint that wrote its table; 0 if it has none.
     pub(super) table: u64,
-    /// The value of the store's clock when it was opened, in blocks.
+    /// The value of the store's clock when it was opened or last kept as it is, in blocks.
     pub(super) opened_at: u64,
+    /// Whether it was kept as it is when it was the oldest.
+    pub(super) kept: bool,
+
     /// The last choice of a checkpoint before which something was moved into it.
     pub(super) moved_before: u64,
     /// Media errors in this generation that a write elsewhere confirmed.
@@ -172,6 +175,7 @@ impl Segment {
             tombstones: 0,
             table: 0,
             opened_at: 0,
+            kept: false,
             moved_before: 0,
             errors: 0,
             bad: false,
@@ -189,6 +193,11 @@ impl Segment {
     /// Whether nothing in it is live.
     pub(super) fn is_dead(&self) -> bool {
         self.live.objects == 0
+    }
+
+    /// Whether the policy chose what is in it to be kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept || self.stream == Stream::Kept
     }
 
     /// Whether something in it is in flight, its header included.

@@ -1,9 +1,10 @@
 //! Which segments are reclaimed next, and when.
 
-use super::segment::{Live, Segment, SegmentState, Stream};
+use super::segment::{Segment, SegmentState, Stream};
 use super::{RESERVE, Shape, Shortage, Space};
 use crate::mutant::Mutant;
 use crate::options::EvictionPolicy;
+use crate::state::policy::Oldest;
 
 /// Which part of a segment moving has to free.
 const LEAST_PART: u64 = 16;
@@ -11,9 +12,6 @@ const LEAST_PART: u64 = 16;
 const FREE_PART: u32 = 32;
 /// With fewer segments puts may have to wait for a reclaim.
 const AHEAD_SEGMENTS: u32 = 64;
-/// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those before another one is
-/// full. Moving what has a sixth of garbage frees a segment every sixth time, a sixteenth every sixteenth time.
-const MAX_VAIN_RECLAIMS: u32 = 8;
 /// A checkpoint is taken when this part of the objects was written since the last one.
 const CHANGED_PART: u64 = 64;
 /// It is not taken for fewer entries.
@@ -52,7 +50,11 @@ pub(super) fn least_garbage(shape: &Shape) -> i64 {
 impl Space {
     /// The next segment to reclaim, if any is worth it. It is not offered again before [`end_reclaim`](Self::end_reclaim).
     pub(crate) fn take_victim(&mut self) -> Option<Victim> {
-        let victim = self.choose_victim()?;
+        self.crowded = self.is_crowded();
+        let mut victim = self.choose_victim()?;
+        while victim.kind == VictimKind::Evict && self.seal_oldest() {
+            victim = self.choose_victim()?;
+        }
         if !self.segments.iter().any(|segment| segment.victim) {
             self.supply_before_reclaim = Some(self.supply());
         }
@@ -80,6 +82,24 @@ impl Space {
     pub(crate) fn wants_victims(&self, victims: usize) -> bool {
         let coming = self.free.len() + victims + self.about_to_be_free();
         coming < self.wanted_free() as usize && victims < self.segments.len()
+    }
+
+    /// What the policy has to know of the oldest segment.
+    pub(crate) fn oldest(&self, number: u32) -> Oldest {
+        let segment = self.segment(number);
+        Oldest {
+            opened_at: segment.map_or(0, |segment| segment.opened_at),
+            moves_left: self.budget.left(),
+            may_be_kept: segment.is_some_and(|segment| !segment.bad),
+        }
+    }
+
+    /// A victim is none after all: most of it would be moved, so it is kept as it is, as if it had been opened now.
+    pub(crate) fn keep_whole(&mut self, number: u32) {
+        let clock = self.clock;
+        if let Some(segment) = self.segment_mut(number) {
+            (segment.opened_at, segment.kept) = (clock, true);
+        }
     }
 
     /// Ends a reclaim, which began at the [version](Self::version) `since`. `progress` says whether it released or moved
@@ -181,7 +201,7 @@ impl Space {
     }
 
     /// Draining segments that will be free soon, without anything that has to be done for it.
-    fn about_to_be_free(&self) -> usize {
+    pub(super) fn about_to_be_free(&self) -> usize {
         let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
         let is_coming =
             |of: &&Segment| of.pins == 0 && !of.bad && (of.emptying || of.emptied_at.is_some());
@@ -195,7 +215,7 @@ impl Space {
 
     fn choose_victim(&self) -> Option<Victim> {
         let candidates = || self.numbered().filter(|(_, segment)| self.may_be_victim(segment));
-        let by_age = |&(_, segment): &(u32, &Segment)| segment.generation;
+        let by_age = |&(_, segment): &(u32, &Segment)| (segment.opened_at, segment.generation);
         let victim = |kind| move |(segment, _): (u32, &Segment)| Victim { segment, kind };
         let dead = candidates().filter(|(_, segment)| segment.is_dead()).min_by_key(by_age);
         if let Some(dead) = dead {
@@ -211,12 +231,22 @@ impl Space {
             .map(|(number, segment)| (self.garbage_in(segment), number, segment))
             .filter(|&(garbage, _, _)| garbage >= least)
             .max_by_key(|&(garbage, _, segment)| (garbage, std::cmp::Reverse(segment.generation)));
-        if let Some((_, number, segment)) = compacted {
+        let oldest_number = candidates().min_by_key(by_age).map(|(number, _)| number);
+        // In a crowded store it has to be paid for. What is in the oldest segment is evicted: compacting would make it
+        // young again.
+        let may_compact = |number: u32, of: &Segment| {
+            !self.crowded
+                || Some(number) != oldest_number
+                    && of.live.blocks_together(&self.shape) <= self.budget.left()
+        };
+        if let Some((_, number, segment)) = compacted
+            && may_compact(number, segment)
+        {
             return Some(victim(VictimKind::Compact)((number, segment)));
         }
         let oldest = |kept: Option<bool>| {
             candidates()
-                .filter(move |(_, of)| kept.is_none_or(|kept| kept == (of.stream == Stream::Kept)))
+                .filter(move |(_, of)| kept.is_none_or(|kept| kept == of.is_kept()))
                 .min_by_key(by_age)
         };
         let evicted = match self.eviction {
@@ -225,67 +255,12 @@ impl Space {
             EvictionPolicy::S3Fifo => {
                 // The moved ones are a queue that may grow to nine tenths.
                 let full = candidates().count();
-                let new = candidates().filter(|(_, of)| of.stream != Stream::Kept).count();
+                let new = candidates().filter(|(_, of)| !of.is_kept()).count();
                 let from_new = new > full / 10 || new == full;
                 oldest(Some(!from_new)).or_else(|| oldest(None))
             }
         };
         evicted.map(victim(VictimKind::Evict))
-    }
-
-    /// Blocks of garbage in a segment for which it is compacted.
-    ///
-    /// A store that does not evict compacts for any garbage that is worth it, until several reclaims in a row freed
-    /// nothing: then garbage has to be added first.
-    ///
-    /// A store that evicts compacts what is half garbage, and more while overwriting leaves enough garbage in all: as
-    /// long as no more than five sixths of what full segments hold is live, there is one with a sixth of garbage, and
-    /// nothing is evicted. Unless several reclaims in a row freed nothing: objects may fill segments so badly that moving them
-    /// does not help. Then a segment's worth of garbage has to be added first.
-    fn least_to_compact(&self) -> i64 {
-        let (live, usable) = self.fill_of_full();
-        if !self.evicts() {
-            let was_vain = usable.saturating_sub_unsigned(live) <= self.vain_garbage;
-            return if was_vain { i64::MAX } else { least_garbage(&self.shape) };
-        }
-        let is_ample = i128::from(live) * 6 <= i128::from(usable) * 5;
-        let blocks = i64::from(self.shape.segment_blocks);
-        let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
-        blocks / if is_ample && !was_vain { 6 } else { 2 }
-    }
-
-    /// Notes whether the reclaim that ends freed anything.
-    fn note_gain(&mut self) {
-        let (live, usable) = self.fill_of_full();
-        let garbage = usable.saturating_sub_unsigned(live);
-        self.vain_garbage = self.vain_garbage.min(garbage);
-        let Some(before) = self.supply_before_reclaim.take() else { return };
-        if self.supply() > before {
-            self.vain_reclaims = 0;
-            return;
-        }
-        self.vain_reclaims += 1;
-        let most = if self.evicts() { MAX_VAIN_RECLAIMS } else { 2 * MAX_VAIN_RECLAIMS };
-        if self.vain_reclaims >= most {
-            self.vain_reclaims = 0;
-            self.vain_garbage = garbage;
-        }
-    }
-
-    /// Segments that are free, about to be, or were opened for puts since the store was opened: what reclaims add to, whatever
-    /// puts take in the meantime.
-    fn supply(&self) -> u64 {
-        (self.free.len() + self.about_to_be_free()) as u64 + self.opened_for_puts
-    }
-
-    /// The live blocks in full segments, and those that they can have.
-    fn fill_of_full(&self) -> (u64, i64) {
-        let (mut live, mut usable) = (Live::default(), 0_i64);
-        for segment in self.segments.iter().filter(|of| of.state == SegmentState::Full) {
-            live.add(&segment.live);
-            usable += garbage(&self.shape, segment.fill.entries, 0);
-        }
-        (live.blocks_together(&self.shape), usable)
     }
 
     fn may_be_victim(&self, segment: &Segment) -> bool {
@@ -295,6 +270,22 @@ impl Space {
             && !segment.futile
             && (self.is_covered(segment) || Mutant::VictimNotCovered.is_on())
             && (segment.old_pins == 0 || Mutant::VictimWithPinnedVersion.is_on())
+    }
+
+    /// Seals an open segment that is older than all full ones: few objects that fit were put into it, or moved. They are
+    /// evicted by their age like all others. Returns whether there was one.
+    fn seal_oldest(&mut self) -> bool {
+        let age = |segment: &Segment| (segment.opened_at, segment.generation);
+        let full = self.segments.iter().filter(|of| of.state == SegmentState::Full && !of.futile);
+        let Some(oldest) = full.map(age).min() else { return false };
+        let open = self.open_in(Stream::New).iter().chain(self.open_in(Stream::Kept));
+        let older = |&&number: &&u32| {
+            let segment = &self.segments[number as usize];
+            age(segment) < oldest && segment.fill.entries > 0
+        };
+        let Some(&number) = open.filter(older).min() else { return false };
+        self.seal(number);
+        true
     }
 
     /// Blocks that moving what is live in a segment frees.

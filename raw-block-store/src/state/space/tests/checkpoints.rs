@@ -271,9 +271,9 @@ fn a_victim_is_covered_by_the_committed_checkpoint() {
 }
 
 #[test]
-fn an_evicting_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
+fn a_crowded_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
     let mut space = space(64, 64, EvictionPolicy::Lru);
-    let segments: Vec<Vec<Located>> = (0..50)
+    let segments: Vec<Vec<Located>> = (0..58)
         .map(|_| {
             let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
             space.seal(objects[0].place.segment);
@@ -294,7 +294,7 @@ fn an_evicting_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
 }
 
 #[test]
-fn an_evicting_store_compacts_first_while_a_sixth_is_garbage() {
+fn a_store_that_is_not_crowded_compacts_what_has_a_sixth_of_garbage() {
     let mut space = space(64, 64, EvictionPolicy::Lru);
     for _ in 0..10 {
         let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
@@ -305,6 +305,80 @@ fn an_evicting_store_compacts_first_while_a_sixth_is_garbage() {
     checkpoint(&mut space, CheckpointPurpose::Whole);
     let compacted = Victim { segment: 7, kind: VictimKind::Compact };
     assert_eq!(space.take_victim(), Some(compacted));
+}
+
+/// A store with 54 full segments of 64, half of each garbage.
+fn half_garbage() -> (Space, Vec<Located>) {
+    let mut space = space(64, 64, EvictionPolicy::Lru);
+    let mut objects = Vec::new();
+    for _ in 0..54 {
+        objects.extend(put(&mut space, &[demand(2, 36); 54]).unwrap());
+        space.seal(objects[objects.len() - 1].place.segment);
+    }
+    assert!(space.is_crowded());
+    let (dropped, left) = objects.chunks(27).partition::<Vec<_>, _>(|of| of[0].place.number == 0);
+    dropped.into_iter().for_each(|objects| space.drop_objects(objects));
+    let left = left.concat();
+    checkpoint(&mut space, CheckpointPurpose::Whole);
+    (space, left)
+}
+
+#[test]
+fn a_crowded_store_compacts_only_what_is_paid_for() {
+    let (mut space, left) = half_garbage();
+    for segment in [5, 6, 7] {
+        let of_segment = left.iter().filter(|object| object.place.segment == segment);
+        space.drop_objects(&of_segment.take(9).copied().collect::<Vec<_>>());
+    }
+    assert_eq!(space.take_victim(), Some(Victim { segment: 5, kind: VictimKind::Compact }));
+    space.budget.spend(100_000);
+    assert_eq!(space.take_victim(), Some(Victim { segment: 0, kind: VictimKind::Evict }));
+    put(&mut space, &[demand(60, 1)]).unwrap();
+    assert_eq!(space.take_victim(), Some(Victim { segment: 1, kind: VictimKind::Evict }));
+    (0..400).for_each(|_| space.budget.earn(60));
+    assert_eq!(space.take_victim(), Some(Victim { segment: 6, kind: VictimKind::Compact }));
+    (2..5).for_each(|segment| space.segments[segment].victim = true);
+    // It is the oldest now: what is in it is evicted.
+    (5..7).for_each(|segment| space.spare_victim(segment));
+    assert_eq!(space.take_victim(), Some(Victim { segment: 5, kind: VictimKind::Evict }));
+}
+
+#[test]
+fn deletes_make_a_store_crowded_no_more() {
+    let (mut space, left) = half_garbage();
+    assert!(space.is_crowded(), "what was replaced or evicted may be put again");
+    space.note_deleted(&left[..left.len() / 2]);
+    assert!(!space.is_crowded());
+}
+
+#[test]
+fn a_segment_that_is_kept_as_it_is_is_the_youngest() {
+    let mut space = space(64, 64, EvictionPolicy::Lru);
+    for _ in 0..54 {
+        let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
+        space.seal(objects[0].place.segment);
+    }
+    checkpoint(&mut space, CheckpointPurpose::Whole);
+    assert_eq!(space.take_victim(), Some(Victim { segment: 0, kind: VictimKind::Evict }));
+    space.keep_whole(0);
+    space.spare_victim(0);
+    let victims: Vec<u32> =
+        std::iter::from_fn(|| space.take_victim()).map(|of| of.segment).collect();
+    assert!(victims.iter().copied().eq((1..54).chain([0])), "{victims:?}");
+}
+
+#[test]
+fn an_open_segment_that_is_the_oldest_is_sealed() {
+    let mut space = space(128, 64, EvictionPolicy::Fifo);
+    let old = put(&mut space, &[demand(40, 1)]).unwrap()[0].place.segment;
+    for _ in 0..110 {
+        let full = put(&mut space, &[demand(60, 1)]).unwrap()[0].place.segment;
+        space.seal(full);
+    }
+    checkpoint(&mut space, CheckpointPurpose::Whole);
+    assert_eq!(space.segments[old as usize].state, SegmentState::Open);
+    let victim = space.take_victim().unwrap();
+    assert_eq!((victim.segment, victim.kind), (old, VictimKind::Evict));
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn a_restored_space_counts_what_was_found() {
     let mut space = Space::restore(shape, NONE, found);
     check(&space);
     recount(&space, [(1, &demand(2, 36))]);
-    assert!(space.opened_at(2) < space.opened_at(1), "by generation");
+    assert!(space.oldest(2).opened_at < space.oldest(1).opened_at, "by generation");
     let usage = space.usage();
     assert_eq!((usage.free, usage.open, usage.full, usage.bad), (5, 1, 1, 1));
     assert_eq!(space.readers().generation(1), 30);
