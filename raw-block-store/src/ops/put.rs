@@ -17,9 +17,9 @@ use crate::state::{NoSpace, StoreState};
 /// Objects that are allocated at once. A longer batch goes in parts.
 const MAX_SUBMISSION: usize = 1024;
 
-/// Reclaims that a put runs for its next object before the store counts as full: objects may fill segments so badly
-/// that moving them frees nothing.
-const MAX_RECLAIMS: usize = 16;
+/// Reclaims in a row that free nothing before the store counts as full for a put. A store stops compacting after fewer
+/// that free nothing; then one that evicts does so. So it is met only where pinned objects are moved in vain.
+const MAX_VAIN_RECLAIMS: usize = 64;
 
 /// An object to put.
 ///
@@ -197,22 +197,22 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(),
     left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
     let objects = Vec::with_capacity(batch.positions.len());
     let mut allocation = Allocation { objects, ..Allocation::default() };
-    let mut reclaims = 0;
+    let mut vain_reclaims = 0;
     loop {
         allocation.clear();
         let ended = allocate(state, &mut left, &mut allocation);
         if !allocation.slots.is_empty() {
-            reclaims = 0;
+            vain_reclaims = 0;
             // Before anything is waited for: what is allocated holds down what a checkpoint covers.
             state.write_objects(batch, &allocation, results);
         }
         let error = match ended {
             Ok(()) => break,
             Err(NoSpace::Space(Shortage::Wait)) => continue,
-            Err(NoSpace::Space(Shortage::Reclaim)) if reclaims < MAX_RECLAIMS => {
+            Err(NoSpace::Space(Shortage::Reclaim)) if vain_reclaims < MAX_VAIN_RECLAIMS => {
                 match reclaim::make_space(state) {
-                    Ok(ran) => {
-                        reclaims += usize::from(ran);
+                    Ok(in_vain) => {
+                        vain_reclaims = if in_vain { vain_reclaims + 1 } else { 0 };
                         continue;
                     }
                     Err(error) => error,

@@ -32,7 +32,7 @@ use crate::error::Doing;
 const CHECKPOINT_ATTEMPTS: usize = 3;
 
 /// Runs a reclaim, or waits for the one that runs, or for the change in flight without which none gains anything. Returns
-/// whether a reclaim ran. Call it when an allocation failed with
+/// whether a reclaim ran and freed nothing. Call it when an allocation failed with
 /// [`Shortage::Reclaim`](super::state::space::Shortage::Reclaim), and then allocate again: if the reclaim found nothing
 /// to do, that fails with [`Shortage::Full`](super::state::space::Shortage::Full).
 ///
@@ -46,10 +46,12 @@ pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
     let _hurry = state.throttle.hurry();
     state.counters.waits_for_space.add(1);
     let ended = state.counters.reclaims.get();
+    let supply = state.with_space(|space| space.supply());
+    let is_vain = || state.with_space(|space| space.supply()) <= supply;
     let alone = lock(state);
     if state.counters.reclaims.get() != ended {
         // Another thread's reclaim has ended since.
-        return Ok(true);
+        return Ok(is_vain());
     }
     let ended = run(state, Space::is_anything_uncovered)?;
     let blocking = state.with_space(|space| {
@@ -58,7 +60,7 @@ pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
         space.blocking_change().filter(|_| waits)
     });
     drop(alone);
-    let Some(oldest) = blocking else { return Ok(ended != Ended::Blocked) };
+    let Some(oldest) = blocking else { return Ok(ended != Ended::Blocked && is_vain()) };
     state.wait_for(|space| (space.oldest_in_flight() != oldest).then_some(()));
     Ok(false)
 }

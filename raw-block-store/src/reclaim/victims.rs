@@ -70,6 +70,11 @@ fn evict(
             Err(NoPlan::NoSpace) if objects.len() == pinned => return Ok(Emptied::All),
             // There is no space for all of them. The first ones are worth the most.
             Err(NoPlan::NoSpace) => objects.truncate((objects.len() / 2).max(pinned)),
+            Err(NoPlan::TooLittle) => {
+                // It is no victim again before something in it changes.
+                state.with_space(|space| space.set_stuck(segment));
+                return Ok(Emptied::NotWorthIt);
+            }
             // What was not to be moved is evicted by the commit.
             moved => return Ok(emptied(state, segment, moved)),
         }

@@ -16,8 +16,9 @@ impl Space {
     /// nothing: then garbage has to be added first.
     ///
     /// A store that evicts compacts what has a sixth of garbage while it is not [crowded](Self::is_crowded), so that
-    /// nothing is evicted: unless several reclaims in a row freed nothing, because objects fill segments so badly that
-    /// moving them does not help. Then, and in a store that is crowded, half of a segment has to be garbage.
+    /// nothing is evicted; in a crowded one half of a segment has to be garbage. When several reclaims in a row freed
+    /// nothing, because objects fill segments so badly that moving them does not help, it evicts until there is a
+    /// segment's worth of garbage more.
     pub(super) fn least_to_compact(&self) -> i64 {
         let (live, usable) = self.fill_of_full();
         if !self.evicts() {
@@ -26,7 +27,11 @@ impl Space {
         }
         let blocks = i64::from(self.shape.segment_blocks);
         let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
-        blocks / if self.crowded || was_vain { 2 } else { 6 }
+        match (was_vain, self.crowded) {
+            (true, _) => i64::MAX,
+            (false, true) => blocks / 2,
+            (false, false) => blocks / 6,
+        }
     }
 
     /// Whether all that was live at the same time, and was not deleted since, does not fit into three quarters of the
@@ -74,7 +79,7 @@ impl Space {
 
     /// Segments that are free, about to be, or were opened for puts since the store was opened: what reclaims add to,
     /// whatever puts take in the meantime.
-    pub(super) fn supply(&self) -> u64 {
+    pub(crate) fn supply(&self) -> u64 {
         (self.free.len() + self.about_to_be_free()) as u64 + self.opened_for_puts
     }
 

@@ -67,8 +67,10 @@ pub(crate) struct Space {
     budget: MoveBudget,
     /// The most blocks that were live, less those that were deleted since; see [`is_crowded`](Self::is_crowded).
     wanted_live: u64,
-    /// Whether moves are paid for from the budget.
+    /// Whether that does not leave enough space, as the last victim was taken.
     crowded: bool,
+    /// Whether moves out of the last victim are paid for from the budget.
+    moves_are_paid: bool,
     /// The committed checkpoint.
     committed: Committed,
     /// How many times the contents of a checkpoint were chosen.
@@ -134,6 +136,7 @@ impl Space {
             budget: MoveBudget::new(&shape, OpenOptions::default().kept_percent),
             wanted_live: 0,
             crowded: false,
+            moves_are_paid: false,
             committed,
             choices: 0,
             committed_choice: 0,

@@ -83,7 +83,7 @@ impl Space {
             }
             return Err(NoPlan::TooLittle);
         }
-        if self.crowded {
+        if self.moves_are_paid {
             self.budget.spend(allocation.slots.iter().map(|slot| u64::from(slot.blocks)).sum());
         }
         self.moves += 1;

@@ -95,7 +95,7 @@ impl Space {
             let live = Live::of(Demand::of(&object.entry), &self.shape);
             if let Some(segment) = self.segments.get_mut(object.place.segment as usize) {
                 segment.live.subtract(&live);
-                segment.futile = false;
+                (segment.futile, segment.stuck) = (false, false);
             }
             self.replace_pinned(object.place);
         }

@@ -36,7 +36,7 @@ impl Space {
         if let Some(segment) = self.segment_mut(place.segment) {
             segment.pins = segment.pins.saturating_sub(1);
             segment.old_pins = segment.old_pins.saturating_sub(was_replaced.into());
-            segment.futile = false;
+            (segment.futile, segment.stuck) = (false, false);
         }
         self.changed();
         true

@@ -145,6 +145,8 @@ pub(super) struct Segment {
     pub(super) victim: bool,
     /// What is live in it was to be moved, and that would have yielded too little.
     pub(super) futile: bool,
+    /// The same, although only what the policy keeps or is pinned was to be moved: it is not evicted either.
+    pub(super) stuck: bool,
     /// Pinned versions in it.
     pub(super) pins: u32,
     /// Pinned versions in it that were overwritten or deleted.
@@ -181,6 +183,7 @@ impl Segment {
             bad: false,
             victim: false,
             futile: false,
+            stuck: false,
             pins: 0,
             old_pins: 0,
             released_by: 0,

@@ -55,6 +55,7 @@ impl Space {
         while victim.kind == VictimKind::Evict && self.seal_oldest() {
             victim = self.choose_victim()?;
         }
+        self.moves_are_paid = self.crowded || victim.kind == VictimKind::Evict;
         if !self.segments.iter().any(|segment| segment.victim) {
             self.supply_before_reclaim = Some(self.supply());
         }
@@ -75,6 +76,13 @@ impl Space {
     pub(crate) fn set_futile(&mut self, number: u32) {
         if let Some(segment) = self.segment_mut(number) {
             segment.futile = true;
+        }
+    }
+
+    /// The same of a victim from which only what has to be kept was to be moved.
+    pub(crate) fn set_stuck(&mut self, number: u32) {
+        if let Some(segment) = self.segment_mut(number) {
+            segment.stuck = true;
         }
     }
 
@@ -109,8 +117,12 @@ impl Space {
             segment.victim = false;
         }
         self.note_gain();
-        // What changed in the meantime may help the next one, and what is not covered yet may hold garbage.
-        let is_futile = !progress && self.version == since && !self.is_anything_uncovered();
+        // What changed in the meantime may help the next one, what is not covered yet may hold garbage, and while enough is
+        // free no victim was looked for.
+        let is_futile = !progress
+            && self.version == since
+            && !self.is_anything_uncovered()
+            && self.wants_victims(0);
         self.serve_deletes();
         self.changed();
         self.futile_at = is_futile.then_some(self.version);
@@ -228,6 +240,7 @@ impl Space {
         }
         let least = self.least_to_compact();
         let compacted = candidates()
+            .filter(|(_, segment)| !segment.futile)
             .map(|(number, segment)| (self.garbage_in(segment), number, segment))
             .filter(|&(garbage, _, _)| garbage >= least)
             .max_by_key(|&(garbage, _, segment)| (garbage, std::cmp::Reverse(segment.generation)));
@@ -267,7 +280,8 @@ impl Space {
         segment.state == SegmentState::Full
             && !segment.is_in_flight()
             && !segment.victim
-            && !segment.futile
+            && !segment.stuck
+            && (self.evicts() || !segment.futile)
             && (self.is_covered(segment) || Mutant::VictimNotCovered.is_on())
             && (segment.old_pins == 0 || Mutant::VictimWithPinnedVersion.is_on())
     }
@@ -276,7 +290,7 @@ impl Space {
     /// evicted by their age like all others. Returns whether there was one.
     fn seal_oldest(&mut self) -> bool {
         let age = |segment: &Segment| (segment.opened_at, segment.generation);
-        let full = self.segments.iter().filter(|of| of.state == SegmentState::Full && !of.futile);
+        let full = self.segments.iter().filter(|of| of.state == SegmentState::Full && !of.stuck);
         let Some(oldest) = full.map(age).min() else { return false };
         let open = self.open_in(Stream::New).iter().chain(self.open_in(Stream::Kept));
         let older = |&&number: &&u32| {

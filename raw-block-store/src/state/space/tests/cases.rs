@@ -121,6 +121,18 @@ fn a_reclaim_during_which_something_changed_is_not_the_last() {
 }
 
 #[test]
+fn a_reclaim_that_needs_no_victim_does_not_make_the_store_full() {
+    let mut space = space(8, 64, NONE);
+    while space.free.len() > space.wanted_free() as usize {
+        put(&mut space, &[demand(61, 1)]).unwrap();
+    }
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    space.end_reclaim(false, space.version());
+    put(&mut space, &[demand(61, 1)]).unwrap();
+    assert_eq!(put(&mut space, &[demand(61, 1)]), Err(Shortage::Reclaim));
+}
+
+#[test]
 fn a_reclaim_gained_what_puts_took_in_the_meantime() {
     let mut space = space(8, 64, NONE);
     let mut objects = Vec::new();
