@@ -70,6 +70,7 @@ impl<'a> Reading<'a> {
         let mut scratch = scratch.chunks_exact_mut(block_size);
         let mut reads: Vec<ReadAt<'_, 2>> = Vec::with_capacity(gets.len() + headers);
         let mut parts: Vec<Part<'_>> = Vec::with_capacity(gets.len() + headers);
+        let mut again = Vec::new();
         for (at, (get, target)) in gets.iter_mut().zip(targets).enumerate() {
             results.push(Ok(None));
             let Some(target) = target else { continue };
@@ -78,10 +79,15 @@ impl<'a> Reading<'a> {
                 continue;
             }
             results[first + at] = Ok(Some(Found::of(&target.located)));
+            if target.located.entry.payload_len.get() == 0
+                && self.verify(self.verifies(target), target, &[]).is_err()
+            {
+                again.push(at);
+                continue;
+            }
             let header = if with_header(get, target) { scratch.next() } else { None };
             self.plan(at, get, *target, header, &mut reads, &mut parts);
         }
-        let mut again = Vec::new();
         self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
             let part = &mut parts[index];
             let read =
@@ -209,8 +215,8 @@ impl<'a> Reading<'a> {
             if let Some(metadata) = part.metadata.get_mut(..object.metadata.len()) {
                 metadata.copy_from_slice(object.metadata);
             }
-            if entry.is_inline() {
-                part.inline.copy_from_slice(object.payload.unwrap_or(&[]));
+            if let Some(payload) = object.payload {
+                part.inline.copy_from_slice(payload);
                 self.verify(part.verify, &target, part.inline)?;
             }
         }
