@@ -17,7 +17,7 @@ use crate::{Error, fixed};
 /// have none. At closing also those of open ones. A table that cannot be written is left out: its segment is scanned.
 ///
 /// # Errors
-/// [`Error::Device`] if there is no memory, or the device accepts no writes at all; [`Error::Encode`].
+/// [`Error::Device`] if there is no memory, or the device accepts no writes at all.
 pub(super) fn write(
     state: &StoreState,
     purpose: CheckpointPurpose,
@@ -40,6 +40,11 @@ pub(super) fn write(
             Err(Error::Device { error, .. }) if error.class() == ErrorClass::Failed => {
                 let device = state.device_name();
                 tracing::warn!(device, segment, %error, "the table of a segment cannot be written");
+            }
+            Err(Error::Encode(error)) => {
+                // A record of the checkpoint that was found may have lied.
+                let device = state.device_name();
+                tracing::error!(device, segment, %error, "the table of a segment would lie");
             }
             Err(error) => return Err(error),
         }

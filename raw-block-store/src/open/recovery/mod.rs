@@ -176,13 +176,18 @@ fn restored(
     shape: &Shape,
     index: &Index,
 ) -> RestoredSegment {
+    let entries = known.entries.max(known.found.entries);
+    let end = known.next_block.max(known.found.end);
+    // A record that lies may count more entries than have space in the table.
+    let limit = shape.segment_blocks - shape.table_blocks(entries).min(shape.segment_blocks - 1);
+    let is_whole = end <= limit;
     let mut restored = RestoredSegment {
         generation: known.generation,
         used: known.used,
-        open: clean && known.used && !known.is_settled() && known.has_header,
+        open: clean && known.used && !known.is_settled() && known.has_header && is_whole,
         stream: known.stream,
-        entries: known.entries.max(known.found.entries),
-        next_block: known.next_block.max(known.found.end),
+        entries,
+        next_block: end.min(limit),
         // The next checkpoint covers everything that was found.
         highest: next_sequence - 1,
         // It lacks what was found past it.
