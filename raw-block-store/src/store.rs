@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use raw_block_core::{Dispatcher, IoBackend, OpKind};
 
 use super::checkpoint;
-use super::format::{CONTAINERS, Layout, SuperblockState};
+use super::format::{CONTAINERS, Layout, MAX_SEQUENCE, SuperblockState};
 use super::mutant::Mutant;
 use super::open::recovery::{self, LeftAs, Recovered};
 use super::open::superblocks::{Found, Superblocks};
@@ -123,6 +123,9 @@ impl Store {
         let left =
             LeftAs { clean: superblocks.clean_checkpoint(), named: superblocks.named_checkpoint() };
         let recovered = recovery::recover(&dispatcher, &layout, &shape, left, options)?;
+        if writes {
+            check_numbers(&dispatcher, &superblocks, &recovered)?;
+        }
         let Recovered { index, space, containers, clean, damaged, unreadable_containers } =
             recovered;
         let space = Space::restore(shape, options.eviction, space);
@@ -296,6 +299,24 @@ fn find_store(dispatcher: &Dispatcher, writes: bool) -> Result<Superblocks, Erro
         return Err(Error::UnusableStore { device, reason });
     }
     Ok(superblocks)
+}
+
+/// Checks that the numbers of a store last for another life.
+fn check_numbers(
+    dispatcher: &Dispatcher,
+    superblocks: &Superblocks,
+    recovered: &Recovered,
+) -> Result<(), Error> {
+    let used = [
+        recovered.space.next_sequence,
+        recovered.containers.last_number(),
+        superblocks.current().generation.get(),
+    ];
+    if used.iter().all(|&number| number <= MAX_SEQUENCE / 2) {
+        return Ok(());
+    }
+    let reason = "its sequences are used up, so it can only be opened read-only".to_owned();
+    Err(Error::UnusableStore { device: dispatcher.backend().device().to_owned(), reason })
 }
 
 /// Writes a checkpoint that covers everything that a recovery found: before the first change, because a change may
