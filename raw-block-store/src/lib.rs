@@ -36,6 +36,7 @@ mod segment_header;
 mod state;
 mod stats;
 mod store;
+mod unwind;
 
 pub use engine::{Engine, open_device, open_device_read_only};
 pub use error::Error;

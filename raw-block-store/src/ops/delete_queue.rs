@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
-use raw_block_core::waiting;
+use raw_block_core::{ErrorKind, waiting};
 
 use crate::Error;
 use crate::state::index::KeyHash;
+use crate::unwind::OnPanic;
 
 /// Collects the keys of concurrent deletes while a thread writes those that came before: the next thread writes them
 /// all, in as few blocks as they need.
@@ -55,17 +56,30 @@ impl DeleteQueue {
         queue.group = Arc::default();
         drop(queue);
 
+        let fail = OnPanic(|| self.end(&group, vec![Err(panicked()); of_group.len()]));
         let results = write(&of_group);
+        drop(fail);
         debug_assert_eq!(results.len(), of_group.len());
         let own = results.get(first..first + hashes.len()).unwrap_or(&[]).to_vec();
+        self.end(&group, results);
+        own
+    }
+
+    fn end(&self, group: &Group, results: Vec<Result<bool, Error>>) {
         let mut queue = waiting::lock(&self.queue);
         queue.writing = false;
         // It is set once.
         let _ = group.0.set(results);
         drop(queue);
         self.written.notify_all();
-        own
     }
+}
+
+/// The error of keys that another thread was writing when it panicked.
+fn panicked() -> Error {
+    let rule = "the thread that wrote the tombstones panicked";
+    let error = raw_block_core::Error::new(ErrorKind::Io, "write", rule);
+    Error::Device { doing: "delete an object", error }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::segment_header;
 use crate::state::index::Place;
 use crate::state::space::{Allocation, Demand, Outcome, Retry, Shortage, Slot, Space, Stream};
 use crate::state::{NoSpace, StoreState};
+use crate::unwind::OnPanic;
 
 /// How many times a tombstone slot is written before its deletes fail.
 const ATTEMPTS: usize = 3;
@@ -100,7 +101,9 @@ impl StoreState {
         loop {
             let Some(slot) = allocation.slots.first().cloned() else { return Ok(()) };
             let Some(object) = allocation.objects.first().copied() else { return Ok(()) };
+            let abandon = OnPanic(|| self.abandon(&slot, &allocation.objects));
             let written = self.write_once(&slot, object.sequence, keys);
+            drop(abandon);
             let written = written.and_then(|()| {
                 let is_there = self.wait_for_header(&slot);
                 if is_there { Ok(()) } else { Err(header_error(&slot, self.device_name())) }

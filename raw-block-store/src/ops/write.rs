@@ -9,6 +9,7 @@ use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place, Published};
 use crate::state::space::{Allocated, Allocation, Outcome, Retry, Slot};
+use crate::unwind::OnPanic;
 
 /// How many times an object is written before it fails.
 const ATTEMPTS: usize = 3;
@@ -118,7 +119,14 @@ impl StoreState {
     /// Writes and publishes an allocation once. Returns what failed.
     fn attempt(&self, batch: &PutBatch<'_>, allocation: &Allocation) -> Vec<Failed> {
         let stage = Stage::new(self, batch, allocation);
-        let written = match self.write(&stage) {
+        let abandon = OnPanic(|| {
+            for slot in &allocation.slots {
+                self.abandon(slot, allocation.objects_of(slot));
+            }
+        });
+        let written = self.write(&stage);
+        drop(abandon);
+        let written = match written {
             Ok(written) => written,
             Err(error) => {
                 self.headers_not_written(allocation);

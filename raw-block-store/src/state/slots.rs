@@ -98,6 +98,15 @@ impl StoreState {
         }
     }
 
+    /// Ends a slot that was being written when the device panicked: its objects fail.
+    pub(crate) fn abandon(&self, slot: &Slot, objects: &[Allocated]) {
+        if let Some(opened) = &slot.opened {
+            self.header_written(opened, false);
+        }
+        self.published(slot, objects, objects.iter().map(|_| Outcome::Failed), &[]);
+        self.give_up(slot, slot.entries());
+    }
+
     /// Ends the last attempt to write objects of a slot, as [`Space::give_up`].
     pub(crate) fn give_up(&self, failed: &Slot, objects: u32) {
         let may_free = self.with_space(|space| {
