@@ -50,7 +50,7 @@ fn are_refused(store: &Store) -> bool {
 }
 
 #[test]
-fn a_forked_child_gets_errors_and_can_drop_or_close_a_store() {
+fn a_forked_child_gets_errors_and_can_drop_a_store() {
     for engine in [Engine::Posix, Engine::Uring] {
         if engine == Engine::Uring && raw_block_uring::probe().is_err() {
             continue;

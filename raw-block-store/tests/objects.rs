@@ -139,7 +139,7 @@ fn a_full_store_deletes_and_puts_again() {
 }
 
 #[test]
-fn a_store_that_evicts_takes_all_that_is_put_and_keeps_what_is_pinned() {
+fn a_cache_takes_every_put_and_keeps_what_is_pinned() {
     for eviction in [EvictionPolicy::Lru, EvictionPolicy::S3Fifo, EvictionPolicy::Fifo] {
         let device = formatted(256 << 10);
         let store = open(&device, eviction);

@@ -72,7 +72,7 @@ fn an_empty_batch_is_empty() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_the_rest_of_its_batch_is_put() {
+fn what_does_not_fit_is_refused_and_the_rest_is_put() {
     let (_, store) = store(1 << 20);
     let long_key = vec![b'k'; 512 - 128 + 1];
     let long_payload = vec![0; usize::try_from(store.max_payload()).unwrap() + 1];
@@ -162,7 +162,7 @@ fn an_overwrite_replaces_and_a_delete_removes() {
 }
 
 #[test]
-fn a_full_store_says_so_and_takes_puts_again_after_deletes() {
+fn a_full_store_takes_puts_again_after_deletes() {
     let (_, store) = store(1 << 20);
     let value = bytes(1, 5000);
     let keys: Vec<_> = (0..300_u32).map(u32::to_le_bytes).collect();
@@ -252,7 +252,7 @@ fn a_batch_of_ten_thousand_small_objects_is_put_and_got() {
 }
 
 #[test]
-fn many_threads_put_get_and_delete_without_seeing_each_others_bytes() {
+fn threads_never_see_the_bytes_of_each_other() {
     let (_, store) = store(1 << 20);
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {

@@ -101,7 +101,7 @@ fn churn_in_a_store_without_eviction_loses_nothing() {
 }
 
 #[test]
-fn what_was_moved_is_found_after_an_orderly_end_and_without_one() {
+fn what_was_moved_is_found_after_any_end() {
     for orderly in [true, false] {
         let device = device();
         let mut there = HashMap::new();
