@@ -267,7 +267,7 @@ impl<'a> Reading<'a> {
     /// An object failed its checks twice.
     fn report_damage(&self, target: &Target, damage: Damage) -> Result<Option<Found>, Error> {
         let error = self.damaged(target, damage);
-        if self.state.mark_damaged(&target.located, &error) { Ok(None) } else { Err(error) }
+        if self.state.report_damaged(&target.located, &error) { Ok(None) } else { Err(error) }
     }
 
     fn damaged(&self, target: &Target, damage: Damage) -> Error {

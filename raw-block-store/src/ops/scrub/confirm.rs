@@ -73,7 +73,7 @@ impl<'a> Scrub<'a> {
             return Ok(());
         };
         if located.entry.is_object() && matches!(error, Error::Damaged { .. }) {
-            state.mark_damaged(located, &error);
+            state.mark_damaged(located);
         }
         drop(guard);
         self.found.insert(located.place.number);
