@@ -42,6 +42,23 @@ pub enum Verification {
 /// How a store is opened.
 ///
 /// Later versions may have more options: take the rest from `Default`.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::{EvictionPolicy, OpenOptions};
+///
+/// let options = OpenOptions { eviction: EvictionPolicy::Lru, ..OpenOptions::default() };
+/// # assert!(options.background);
+/// ```
+/// Shows the progress of a recovery:
+/// ```
+/// # use std::sync::Arc;
+/// use raw_block_store::{OpenOptions, Progress};
+///
+/// let show = |progress: Progress| eprintln!("{} of {}", progress.bytes_done, progress.bytes);
+/// let options = OpenOptions { recovery_progress: Some(Arc::new(show)), ..OpenOptions::default() };
+/// # drop(options);
+/// ```
 #[derive(Clone)]
 pub struct OpenOptions {
     /// Which objects are evicted when the store is full.

@@ -36,6 +36,29 @@ const OPEN: &str = "open the store";
 ///
 /// A process that is forked inherits its parent's stores, but not their threads and devices. Calls there fail with
 /// [`ErrorKind::Forked`](raw_block_core::ErrorKind::Forked), and dropping or closing one leaves the parent's as it is.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+///
+/// use raw_block_core::MemoryBackend;
+/// use raw_block_store::{FormatOptions, Get, Put, Store};
+///
+/// let device = Arc::new(MemoryBackend::new(16 << 20)?);
+/// Store::format(device.clone(), &FormatOptions::default())?;
+/// let store = Store::open(device)?;
+/// for result in store.put_many(&[Put::new(b"layer 0", &[1; 3000]), Put::new(b"layer 1", b"2")]) {
+///     result?;
+/// }
+/// store.flush()?;
+///
+/// let mut payload = [0; 4096];
+/// let found = store.get_many(&mut [Get::new(b"layer 0", &mut payload)]).remove(0)?;
+/// assert_eq!(found.map(|found| found.payload_len), Some(3000));
+/// assert!(store.delete(b"layer 1")?);
+/// store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Store {
     /// Ends before everything else.
     worker: Option<Worker>,
