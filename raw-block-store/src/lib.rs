@@ -33,6 +33,7 @@ mod placement;
 mod progress;
 mod reclaim;
 mod segment_header;
+mod slot_header;
 mod state;
 mod stats;
 mod store;

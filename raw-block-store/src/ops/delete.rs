@@ -1,10 +1,8 @@
 //! Deleting objects.
 
-use raw_block_core::OpKind;
-
+use super::tombstones::DELETE;
 use crate::Error;
 use crate::Store;
-use crate::error::Doing;
 use crate::mutant::Mutant;
 
 impl Store {
@@ -29,13 +27,8 @@ impl Store {
     /// reserve, [`Error::OutOfMemory`].
     #[must_use = "each deletion may have failed"]
     pub fn delete_many(&self, keys: &[&[u8]]) -> Vec<Result<bool, Error>> {
-        const DELETE: &str = "delete an object";
         let state = &*self.state;
-        let accepted = state.check_process().and_then(|()| {
-            state.dispatcher.check_accepted(OpKind::Write).doing(DELETE)?;
-            state.check_writes(DELETE)
-        });
-        if let Err(error) = accepted {
+        if let Err(error) = state.check_changes(DELETE) {
             return vec![Err(error); keys.len()];
         }
         if keys.is_empty() {

@@ -1,5 +1,7 @@
 //! What callers do with objects.
 
+mod attempts;
+mod choose;
 mod clear;
 mod damage;
 mod delete;
@@ -16,6 +18,7 @@ mod stage;
 #[cfg(test)]
 mod test_store;
 mod tombstones;
+mod verify;
 mod write;
 
 pub(crate) use delete_queue::DeleteQueue;

@@ -1,18 +1,19 @@
 //! Putting objects.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
-use raw_block_core::OpKind;
-
+use super::choose::{Chosen, Duplicates};
 use super::stage::PutBatch;
 use crate::Error;
 use crate::Store;
-use crate::error::Doing;
 use crate::mutant;
 use crate::reclaim;
+use crate::state::index::{KeyHash, Located};
 use crate::state::space::{Allocation, Batch, Demand, Shortage};
 use crate::state::{NoSpace, StoreState};
+
+/// What errors say that the store was doing.
+const PUT: &str = "put an object";
 
 /// Objects that are allocated at once. A longer batch goes in parts.
 const MAX_SUBMISSION: usize = 1024;
@@ -88,44 +89,79 @@ impl Store {
     /// fails.
     #[must_use = "each object may have failed"]
     pub fn put_many(&self, puts: &[Put<'_>]) -> Vec<Result<(), Error>> {
-        let began = Instant::now();
-        let mut results: Vec<_> = puts.iter().map(|put| self.check_put(put)).collect();
-        self.put_checked(puts, &mut results);
-        self.state.counters.put_latency.add_since(began);
-        results
+        let put = self.put_all(puts, Duplicates::LastWins);
+        put.into_iter().map(|result| result.map(drop)).collect()
     }
 
-    /// Puts those objects of a batch whose keys are not there. Each result says whether its object was put; a key that
-    /// is there counts as used, and its object is not compared.
+    /// Puts those objects of a batch whose keys are absent. Each result says whether its object was put; a key that is
+    /// present counts as used, and its object is not compared. If a key appears twice in the batch, the first one counts.
+    ///
+    /// A damaged object counts as absent. One that a recovery found, and that was never read since, is verified first,
+    /// because the power cut may have torn it.
     ///
     /// For keys that are derived from the content. See [`put_many`](Self::put_many) for the rest.
     #[must_use = "each object may have failed"]
     pub fn put_many_if_absent(&self, puts: &[Put<'_>]) -> Vec<Result<bool, Error>> {
-        let hashes: Vec<_> = puts.iter().map(|put| self.hash(put.key)).collect();
-        let mut located = Vec::with_capacity(puts.len());
-        self.state.index.find_many(&hashes, &mut located);
-        let now = self.state.policy.now();
-        let is_present = |found: &Option<_>| {
-            found.is_some_and(|found: crate::state::index::Located| {
-                let damaged = self.state.index.is_damaged(found.place);
-                if !damaged {
-                    self.state.index.note_use(found.place, now);
+        self.put_all(puts, Duplicates::FirstWins)
+    }
+
+    /// Puts a batch. Each result says whether the object was put.
+    fn put_all(&self, puts: &[Put<'_>], duplicates: Duplicates) -> Vec<Result<bool, Error>> {
+        let began = Instant::now();
+        let mut results: Vec<_> =
+            puts.iter().map(|put| self.check_put(put).map(|()| true)).collect();
+        let hashes: Vec<KeyHash> = puts.iter().map(|put| self.hash(put.key)).collect();
+        let Chosen { mut positions, copies } =
+            Chosen::of(&hashes, |at| results[at].is_ok(), duplicates);
+        if duplicates == Duplicates::FirstWins {
+            self.leave_out_present(&hashes, &mut positions, &mut results);
+        }
+        for positions in positions.chunks(mutant::limit(MAX_SUBMISSION, 8)) {
+            match self.state.check_changes(PUT) {
+                Ok(()) => {
+                    let batch = PutBatch { puts, positions, hashes: &hashes };
+                    put_batch(&self.state, &batch, &mut results);
                 }
-                !damaged
-            })
-        };
-        let present: Vec<bool> = located.iter().map(is_present).collect();
-        let absent: Vec<Put<'_>> = puts
-            .iter()
-            .zip(&present)
-            .filter(|(_, present)| !**present)
-            .map(|(put, _)| *put)
-            .collect();
-        let mut put = self.put_many(&absent).into_iter();
-        let result = |present: bool| {
-            if present { Ok(false) } else { put.next().unwrap_or(Ok(())).map(|()| true) }
-        };
-        present.into_iter().map(result).collect()
+                Err(error) => fail(&mut results, positions.iter().copied(), &error),
+            }
+        }
+        for (copy, written) in copies {
+            let was_put = |put: bool| put && duplicates == Duplicates::LastWins;
+            results[copy] = results[written].clone().map(was_put);
+        }
+        self.state.counters.put_latency.add_since(began);
+        results
+    }
+
+    /// Leaves out the objects whose keys are present, and counts those as used.
+    fn leave_out_present(
+        &self,
+        hashes: &[KeyHash],
+        positions: &mut Vec<usize>,
+        results: &mut [Result<bool, Error>],
+    ) {
+        if self.state.is_inherited() {
+            return;
+        }
+        let index = &self.state.index;
+        let keys: Vec<KeyHash> = positions.iter().map(|&at| hashes[at]).collect();
+        let mut located = Vec::with_capacity(keys.len());
+        index.find_many(&keys, &mut located);
+        let is_unverified = |of: &&Located| index.is_unverified(of.place);
+        let unverified: Vec<Located> =
+            located.iter().flatten().filter(is_unverified).copied().collect();
+        let torn = self.find_torn(unverified);
+        let now = self.state.policy.now();
+        let mut located = located.into_iter();
+        positions.retain(|&at| {
+            let Some(found) = located.next().flatten() else { return true };
+            if index.is_damaged(found.place) || torn.contains(&found.entry.key_hash) {
+                return true;
+            }
+            index.note_use(found.place, now);
+            results[at] = Ok(false);
+            false
+        });
     }
 
     fn check_put(&self, put: &Put<'_>) -> Result<(), Error> {
@@ -143,56 +179,10 @@ impl Store {
         }
         Ok(())
     }
-
-    /// Puts the objects that passed their checks.
-    fn put_checked(&self, puts: &[Put<'_>], results: &mut [Result<(), Error>]) {
-        let mut fitting = Vec::with_capacity(puts.len());
-        fitting.extend((0..puts.len()).filter(|&at| results[at].is_ok()));
-        let (last, replaced) = newest_of_each_key(puts, fitting);
-        let max = mutant::limit(MAX_SUBMISSION, 8);
-        for batch in last.chunks(max) {
-            if let Err(error) = self.state.check_puts() {
-                fail(results, batch.iter().copied(), &error);
-                continue;
-            }
-            let hashes: Vec<_> = batch.iter().map(|&at| self.hash(puts[at].key)).collect();
-            let batch = PutBatch { puts, positions: batch, hashes: &hashes };
-            put_batch(&self.state, &batch, results);
-        }
-        for (earlier, later) in replaced {
-            results[earlier] = results[later].clone();
-        }
-    }
-}
-
-impl StoreState {
-    /// Refuses puts that cannot succeed.
-    fn check_puts(&self) -> Result<(), Error> {
-        const PUT: &str = "put an object";
-        self.check_process()?;
-        self.dispatcher.check_accepted(OpKind::Write).doing(PUT)?;
-        self.check_writes(PUT)
-    }
-}
-
-/// Of objects with the same key the last one. Also the pairs of an earlier one and the one that replaces it.
-fn newest_of_each_key(puts: &[Put<'_>], fitting: Vec<usize>) -> (Vec<usize>, Vec<(usize, usize)>) {
-    let mut newest: HashMap<&[u8], usize> = HashMap::with_capacity(fitting.len());
-    for &at in &fitting {
-        newest.insert(puts[at].key, at);
-    }
-    if newest.len() == fitting.len() {
-        return (fitting, Vec::new());
-    }
-    let last = |at: usize| newest.get(puts[at].key).copied().unwrap_or(at);
-    let replaced =
-        fitting.iter().map(|&at| (at, last(at))).filter(|(at, last)| at != last).collect();
-    let kept = fitting.iter().copied().filter(|&at| last(at) == at).collect();
-    (kept, replaced)
 }
 
 /// Puts a batch.
-fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(), Error>]) {
+fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<bool, Error>]) {
     let mut left = Batch::default();
     left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
     let objects = Vec::with_capacity(batch.positions.len());
@@ -208,6 +198,11 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(),
         }
         let error = match ended {
             Ok(()) => break,
+            Err(NoSpace::Space(_)) if state.refuses_writes() => match state.check_writes(PUT) {
+                // A checkpoint succeeded in the meantime.
+                Ok(()) => continue,
+                Err(error) => error,
+            },
             Err(NoSpace::Space(Shortage::Wait)) => continue,
             Err(NoSpace::Space(Shortage::Reclaim)) if vain_reclaims < MAX_VAIN_RECLAIMS => {
                 match reclaim::make_space(state) {
@@ -219,7 +214,12 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<(),
                 }
             }
             Err(NoSpace::Space(Shortage::Reclaim | Shortage::Full)) => state.out_of_space(),
-            Err(NoSpace::Memory(error)) => error,
+            Err(NoSpace::Memory(error)) => {
+                // What was allocated without memory for it is lost.
+                let lost = allocation.objects.iter().map(|of| batch.position(of.index));
+                fail(results, lost, &error);
+                error
+            }
         };
         fail(results, left.rest().map(|index| batch.position(index)), &error);
         break;
@@ -263,7 +263,7 @@ impl StoreState {
 
 /// Gives these objects the same error.
 pub(super) fn fail(
-    results: &mut [Result<(), Error>],
+    results: &mut [Result<bool, Error>],
     objects: impl Iterator<Item = usize>,
     error: &Error,
 ) {
@@ -271,3 +271,6 @@ pub(super) fn fail(
         results[at] = Err(error.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

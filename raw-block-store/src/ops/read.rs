@@ -46,11 +46,27 @@ impl<'a> Reading<'a> {
         Self { state }
     }
 
-    /// Reads and verifies a batch; appends a result for each.
+    /// Reads and verifies a batch, and counts it; appends a result for each.
     ///
     /// # Errors
     /// There is no memory; no result was appended.
     pub(super) fn run(
+        &self,
+        gets: &mut [Get<'_>],
+        targets: &[Option<Target>],
+        results: &mut Vec<Result<Option<Found>, Error>>,
+    ) -> Result<(), Error> {
+        let first = results.len();
+        self.read(gets, targets, results)?;
+        results[first..].iter().for_each(|result| self.count(result));
+        Ok(())
+    }
+
+    /// Reads and verifies a batch; appends a result for each.
+    ///
+    /// # Errors
+    /// There is no memory; no result was appended.
+    pub(super) fn read(
         &self,
         gets: &mut [Get<'_>],
         targets: &[Option<Target>],
@@ -108,7 +124,6 @@ impl<'a> Reading<'a> {
                 results[first + at] = self.read_again(get, target);
             }
         }
-        results[first..].iter().for_each(|result| self.count(result));
         Ok(())
     }
 

@@ -4,11 +4,10 @@ use raw_block_core::{WriteAt, WriteOptions};
 
 use super::put::Put;
 use crate::Error;
-use crate::format::{
-    Entry, PayloadPlace, SegmentHeader, SlotHeader, SlotObject, SlotPlace, payload_checksum,
-};
+use crate::format::{Entry, SegmentHeader, payload_checksum};
 use crate::placement::Placement;
 use crate::segment_header;
+use crate::slot_header::{self, Named};
 use crate::state::StoreState;
 use crate::state::index::KeyHash;
 use crate::state::space::{Allocated, Allocation, Slot, Stream};
@@ -35,7 +34,7 @@ pub(super) struct PutBatch<'a> {
     pub(super) puts: &'a [Put<'a>],
     /// The position of each object in it.
     pub(super) positions: &'a [usize],
-    /// The hash of the key of each object.
+    /// The hash of the key of each object of the longer batch.
     pub(super) hashes: &'a [KeyHash],
 }
 
@@ -172,32 +171,20 @@ impl<'a> Stage<'a> {
             [object] if object.inline => self.put(object).payload,
             _ => &[],
         };
-        let named = entries.iter().zip(objects).map(|(&entry, object)| {
-            let put = self.put(object);
-            SlotObject { entry, key: put.key, metadata: put.metadata }
-        });
-        SlotHeader::encode(block, &self.state.layout, &slot_place(slot), named, inline)?;
-        Ok(())
+        let named = entries.iter().zip(objects);
+        let named = named.map(|(&entry, object)| (entry, self.named(object)));
+        slot_header::encode(self.state, slot, block, named, inline)
+    }
+
+    fn named(&self, object: &Allocated) -> Named<'a> {
+        let Put { key, metadata, .. } = *self.put(object);
+        Named { key_hash: self.batch.hashes[self.batch.position(object.index)], key, metadata }
     }
 
     fn entry(&self, slot: &Slot, object: &Allocated) -> Entry {
-        let put = self.put(object);
-        let place = PayloadPlace {
-            segment: slot.segment,
-            generation: slot.generation,
-            block: object.block,
-            sequence: object.sequence,
-        };
-        Entry {
-            key_hash: self.batch.hashes[object.index as usize],
-            sequence: object.sequence.into(),
-            checksum: payload_checksum(&self.state.layout, &place, put.payload).into(),
-            payload_len: object.demand.payload_len.into(),
-            key_len: len_of(put.key).into(),
-            metadata_len: len_of(put.metadata).into(),
-            block: object.block.into(),
-            blocks_back: object.blocks_back.into(),
-        }
+        let place = slot_header::payload_place(slot, object);
+        let checksum = payload_checksum(&self.state.layout, &place, self.put(object).payload);
+        slot_header::entry(object, &self.named(object), checksum)
     }
 
     fn write_header<'b>(&self, slot: &Slot, block: u32, bytes: &'b [u8]) -> WriteAt<'b> {
@@ -221,20 +208,4 @@ impl<'a> Stage<'a> {
         let stream = slot.opened.as_ref().map_or(stream, |opened| opened.stream);
         Placement::Stream(stream).options(self.state.dispatcher.geometry())
     }
-}
-
-/// Where a slot lies, for its header.
-pub(super) fn slot_place(slot: &Slot) -> SlotPlace {
-    SlotPlace {
-        segment: slot.segment,
-        generation: slot.generation,
-        block: slot.block,
-        blocks: slot.blocks,
-        first_entry: slot.first_number,
-    }
-}
-
-/// The length of a key or of metadata, which was checked.
-fn len_of(bytes: &[u8]) -> u16 {
-    u16::try_from(bytes.len()).unwrap_or(u16::MAX)
 }

@@ -2,22 +2,19 @@
 
 use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
-use super::stage::slot_place;
-use super::write::header_error;
+use super::attempts::{Failed, header_error};
 use crate::Error;
 use crate::error::Doing;
 use crate::format::{Entry, KeyHash, SegmentHeader, SlotHeader, tombstones_per_slot};
 use crate::placement::Placement;
 use crate::reclaim;
 use crate::segment_header;
-use crate::state::index::Place;
-use crate::state::space::{Allocation, Demand, Outcome, Retry, Shortage, Slot, Space, Stream};
+use crate::state::index::{Located, Place};
+use crate::state::space::{Allocated, Allocation, Outcome, Shortage, Slot, Space, Stream};
 use crate::state::{NoSpace, StoreState};
 use crate::unwind::OnPanic;
 
-/// How many times a tombstone slot is written before its deletes fail.
-const ATTEMPTS: usize = 3;
-const DELETE: &str = "delete an object";
+pub(super) const DELETE: &str = "delete an object";
 
 impl StoreState {
     /// Deletes keys, whether they are there or not. Returns for each whether there was an object with it.
@@ -27,7 +24,7 @@ impl StoreState {
         for keys in keys.chunks(per_slot) {
             let allocated = self.allocate_slot();
             let written =
-                allocated.and_then(|allocation| self.write_slot(keys, allocation, &mut results));
+                allocated.and_then(|allocation| self.write_slot(keys, &allocation, &mut results));
             if let Err(error) = written {
                 results.extend(keys.iter().map(|_| Err(error.clone())));
             }
@@ -43,6 +40,7 @@ impl StoreState {
             Err(NoSpace::Memory(error)) => return Err(error),
             Err(NoSpace::Space(_)) => {}
         }
+        self.check_writes(DELETE)?;
         let waiting = self.with_space(Space::ask_for_tombstones);
         loop {
             let ended = self.wait_for(|space| {
@@ -94,53 +92,47 @@ impl StoreState {
     fn write_slot(
         &self,
         keys: &[KeyHash],
-        mut allocation: Allocation,
+        allocation: &Allocation,
         results: &mut Vec<Result<bool, Error>>,
     ) -> Result<(), Error> {
-        let mut attempt = 1;
-        loop {
-            let Some(slot) = allocation.slots.first().cloned() else { return Ok(()) };
-            let Some(object) = allocation.objects.first().copied() else { return Ok(()) };
-            let abandon = OnPanic(|| self.abandon(&slot, &allocation.objects));
-            let written = self.write_once(&slot, object.sequence, keys);
-            drop(abandon);
-            let written = written.and_then(|()| {
-                let is_there = self.wait_for_header(&slot);
-                if is_there { Ok(()) } else { Err(header_error(&slot, self.device_name())) }
-            });
-            let Err(error) = written else {
-                self.publish_tombstones(
-                    &slot,
-                    object.sequence,
-                    object.number,
-                    keys,
-                    &allocation,
-                    results,
-                );
-                return Ok(());
-            };
-            self.published(&slot, &allocation.objects, [Outcome::Failed], &[]);
-            let sequence = object.sequence;
-            let mut again = vec![Retry { index: 0, demand: Demand::default(), sequence }];
-            allocation.clear();
-            if attempt < ATTEMPTS {
-                let extended = self.with_space(|space| {
-                    let _ = space.allocate_again(&slot, &mut again, &mut allocation);
-                    self.extend_index(space, 0, &mut allocation)
-                });
-                if extended.is_ok() && again.is_empty() {
-                    self.counters.repeated_writes.add(1);
-                    attempt += 1;
-                    continue;
-                }
-                if again.is_empty() {
-                    return Err(error);
-                }
-            } else if let Error::Device { error, .. } = &error {
-                self.writes_refused(error);
+        let mut given_up = Ok(());
+        let attempt = |allocation: &Allocation| {
+            let slots = allocation.slots.iter().zip(&allocation.objects);
+            slots
+                .filter_map(|(slot, object)| self.try_tombstones(keys, slot, object, results))
+                .collect()
+        };
+        self.write_slots(allocation, attempt, |_, error| given_up = Err(error.clone()));
+        given_up
+    }
+
+    /// Writes a slot of tombstones once, and removes what they delete. Returns it if that failed.
+    fn try_tombstones(
+        &self,
+        keys: &[KeyHash],
+        slot: &Slot,
+        object: &Allocated,
+        results: &mut Vec<Result<bool, Error>>,
+    ) -> Option<Failed> {
+        let objects = std::slice::from_ref(object);
+        let abandon = OnPanic(|| self.abandon(slot, objects));
+        let written = self.write_once(slot, object.sequence, keys);
+        drop(abandon);
+        let written = written.and_then(|()| {
+            let is_there = self.wait_for_header(slot);
+            if is_there { Ok(()) } else { Err(header_error(slot, DELETE, self.device_name())) }
+        });
+        match written {
+            Ok(()) => {
+                let dropped = self.publish_tombstones(slot, object, keys, results);
+                self.published(slot, objects, [Outcome::Shown], &dropped);
+                self.write_succeeded();
+                None
             }
-            self.give_up(&slot, 1);
-            return Err(error);
+            Err(error) => {
+                self.published(slot, objects, [Outcome::Failed], &[]);
+                Some(Failed::new(slot, objects, error))
+            }
         }
     }
 
@@ -151,13 +143,7 @@ impl StoreState {
             if let Some(opened) = &slot.opened {
                 SegmentHeader::encode(header, &self.layout, &segment_header::fields(opened))?;
             }
-            SlotHeader::encode_tombstones(
-                tombstones,
-                &self.layout,
-                &slot_place(slot),
-                sequence,
-                keys,
-            )?;
+            SlotHeader::encode_tombstones(tombstones, &self.layout, &slot.place(), sequence, keys)?;
             Ok(blocks)
         });
         let blocks = match encoded {
@@ -189,26 +175,24 @@ impl StoreState {
         opened.and(written).doing(DELETE)
     }
 
-    /// The tombstones are written: removes the objects that they delete.
+    /// The tombstones are written: removes the objects that they delete, and returns them.
     fn publish_tombstones(
         &self,
         slot: &Slot,
-        sequence: u64,
-        number: u32,
+        object: &Allocated,
         keys: &[KeyHash],
-        allocation: &Allocation,
         results: &mut Vec<Result<bool, Error>>,
-    ) {
-        let place = Place { segment: slot.segment, number };
-        self.index.set_tombstone(place, &Entry::tombstone(sequence, slot.block));
+    ) -> Vec<Located> {
+        let place = Place { segment: slot.segment, number: object.number };
+        self.index.set_tombstone(place, &Entry::tombstone(object.sequence, slot.block));
         let oldest = self.with_space(|space| space.oldest_in_flight());
         let mut dropped = Vec::new();
         for key in keys {
-            let deleted = self.index.delete(key, sequence, oldest);
+            let deleted = self.index.delete(key, object.sequence, oldest);
             results.push(Ok(deleted.is_some()));
             dropped.extend(deleted);
         }
         self.counters.deletes.add(keys.len() as u64);
-        self.published(slot, &allocation.objects, [Outcome::Shown], &dropped);
+        dropped
     }
 }

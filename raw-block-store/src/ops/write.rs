@@ -1,18 +1,17 @@
 //! Writing what was allocated for puts, and publishing it.
 
-use raw_block_core::{ErrorClass, ErrorKind, Transfer, WriteAt};
+use raw_block_core::{ErrorClass, Transfer, WriteAt};
 
+use super::attempts::{Failed, header_error};
 use super::stage::{PutBatch, Stage, Target};
 use crate::Error;
 use crate::format::Entry;
 use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place, Published};
-use crate::state::space::{Allocated, Allocation, Outcome, Retry, Slot};
+use crate::state::space::{Allocated, Allocation, Outcome, Slot};
 use crate::unwind::OnPanic;
 
-/// How many times an object is written before it fails.
-const ATTEMPTS: usize = 3;
 const PUT: &str = "put an object";
 
 /// What became of the writes of an allocation.
@@ -23,13 +22,6 @@ struct Written {
     errors: Vec<Option<Error>>,
 }
 
-/// A slot with objects whose writes failed.
-struct Failed {
-    slot: Slot,
-    objects: Vec<Retry>,
-    error: Error,
-}
-
 impl StoreState {
     /// Writes objects of a batch where they were allocated, and publishes them. Those whose write fails are
     /// written elsewhere.
@@ -37,83 +29,12 @@ impl StoreState {
         &self,
         batch: &PutBatch<'_>,
         allocation: &Allocation,
-        results: &mut [Result<(), Error>],
+        results: &mut [Result<bool, Error>],
     ) {
-        let mut failed = self.attempt(batch, allocation);
-        for attempt in 2..=ATTEMPTS {
-            if failed.is_empty() {
-                return;
-            }
-            failed = self.attempt_again(batch, failed, attempt, results);
-        }
-        for Failed { slot, objects, error } in failed {
-            self.note_refusal(&error);
-            self.end_failed(&slot, &objects, &error, batch, results);
-        }
-    }
-
-    /// Writes objects elsewhere whose writes failed. Returns those whose writes failed again.
-    fn attempt_again(
-        &self,
-        batch: &PutBatch<'_>,
-        failed: Vec<Failed>,
-        attempt: usize,
-        results: &mut [Result<(), Error>],
-    ) -> Vec<Failed> {
-        let mut again = Vec::new();
-        for Failed { slot, mut objects, error } in failed {
-            let mut allocation = Allocation::default();
-            let asked = objects.clone();
-            let extended = self.with_space(|space| {
-                // What does not fit is given up: a failed write is no reason to reclaim.
-                let _ = space.allocate_again(&slot, &mut objects, &mut allocation);
-                self.extend_index(space, 0, &mut allocation)
-            });
-            self.end_failed(&slot, &objects, &error, batch, results);
-            if extended.is_err() {
-                let lost =
-                    asked.iter().filter(|of| !objects.iter().any(|left| left.index == of.index));
-                super::put::fail(results, lost.map(|of| batch.position(of.index)), &error);
-                continue;
-            }
-            if allocation.slots.is_empty() {
-                continue;
-            }
-            self.counters.repeated_writes.add(allocation.slots.len() as u64);
-            let tried = allocation.objects.len();
-            let mut still_failed = self.attempt(batch, &allocation);
-            let left: usize = still_failed.iter().map(|of| of.objects.len()).sum();
-            if left < tried && is_media_error(&error) {
-                // A write elsewhere succeeded, so the fault is that of the segment.
-                self.confirm_error(&slot);
-            }
-            tracing::debug!(attempt, device = self.device_name(), %error, "a put was written again");
-            again.append(&mut still_failed);
-        }
-        again
-    }
-
-    /// The last attempt to write these objects of a slot has failed.
-    fn end_failed(
-        &self,
-        slot: &Slot,
-        objects: &[Retry],
-        error: &Error,
-        batch: &PutBatch<'_>,
-        results: &mut [Result<(), Error>],
-    ) {
-        if objects.is_empty() {
-            return;
-        }
-        self.give_up(slot, u32::try_from(objects.len()).unwrap_or(u32::MAX));
-        super::put::fail(results, objects.iter().map(|of| batch.position(of.index)), error);
-    }
-
-    /// Three attempts in a row failed in different segments: the fault is that of the device.
-    fn note_refusal(&self, error: &Error) {
-        if let Error::Device { error, .. } = error {
-            self.writes_refused(error);
-        }
+        let attempt = |allocation: &Allocation| self.attempt(batch, allocation);
+        self.write_slots(allocation, attempt, |index, error| {
+            results[batch.position(index)] = Err(error.clone());
+        });
     }
 
     /// Writes and publishes an allocation once. Returns what failed.
@@ -219,7 +140,7 @@ impl StoreState {
             (Vec::with_capacity(objects), Vec::with_capacity(objects));
         for slot in &allocation.slots {
             if !self.wait_for_header(slot) {
-                let error = || header_error(slot, self.device_name());
+                let error = || header_error(slot, PUT, self.device_name());
                 errors[slot.objects.clone()].iter_mut().for_each(|of| {
                     of.get_or_insert_with(error);
                 });
@@ -241,6 +162,9 @@ impl StoreState {
             }
             self.index.publish_many(&located, &mut published);
             self.count_puts(&located);
+            if !located.is_empty() {
+                self.write_succeeded();
+            }
             self.end_slot(&early, objects, errors, &published);
             failed.extend(failed_of(slot, objects, errors));
         }
@@ -281,24 +205,6 @@ impl StoreState {
 /// The objects of a slot that failed.
 fn failed_of(slot: &Slot, objects: &[Allocated], errors: &[Option<Error>]) -> Option<Failed> {
     let error = errors.iter().flatten().next()?.clone();
-    let retry = |object: &Allocated| Retry {
-        index: object.index,
-        demand: object.demand,
-        sequence: object.sequence,
-    };
-    let objects = objects.iter().zip(errors).filter(|(_, error)| error.is_some());
-    let objects = objects.map(|(object, _)| retry(object)).collect();
-    Some(Failed { slot: slot.clone(), objects, error })
-}
-
-fn is_media_error(error: &Error) -> bool {
-    matches!(error, Error::Device { error, .. }
-        if error.kind() == ErrorKind::Io && error.class() == ErrorClass::Failed)
-}
-
-/// The error of an object whose segment has no header.
-pub(super) fn header_error(slot: &Slot, device: &str) -> Error {
-    let rule = format!("the header of segment {} could not be written", slot.segment);
-    let error = raw_block_core::Error::new(ErrorKind::Io, "write", rule).on(device);
-    Error::Device { doing: PUT, error }
+    let failed = objects.iter().zip(errors).filter(|(_, error)| error.is_some());
+    Some(Failed::new(slot, failed.map(|(object, _)| object), error))
 }

@@ -1,5 +1,6 @@
 //! Everything that calls and threads share.
 
+mod failing;
 pub(crate) mod hash;
 pub(crate) mod health;
 pub(crate) mod index;
@@ -13,6 +14,7 @@ pub(crate) mod space;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use failing::FailingWrites;
 use health::{Concern, HealthMonitor};
 use index::Index;
 use policy::Policy;
@@ -52,6 +54,7 @@ pub(crate) struct StoreState {
     /// Memory for headers, kept from one call to the next.
     pub(crate) scratch: ScratchPool,
     pub(crate) health: HealthMonitor,
+    failing: FailingWrites,
     refuses_writes: AtomicBool,
     /// The error of the write because of which changes are refused.
     refused: Mutex<Option<raw_block_core::Error>>,
@@ -108,6 +111,7 @@ impl StoreState {
             deletes: DeleteQueue::default(),
             scratch: ScratchPool::default(),
             health: HealthMonitor::default(),
+            failing: FailingWrites::default(),
             refuses_writes: AtomicBool::new(false),
             refused: Mutex::new(None),
             unknown: OnceLock::new(),
@@ -199,7 +203,20 @@ impl StoreState {
         refused.clone().map_or(Ok(()), Err).doing(doing)
     }
 
-    /// The device refuses writes: three attempts in a row failed in different segments. Changes are refused until
+    /// A write to the segment with this generation failed. If those to three segments failed in a row, whichever calls they
+    /// were of, the device refuses writes.
+    pub(crate) fn write_failed(&self, generation: u64, error: &raw_block_core::Error) {
+        if self.failing.failed(generation) && !self.refuses_writes() {
+            self.writes_refused(error);
+        }
+    }
+
+    /// A write to a segment succeeded.
+    pub(crate) fn write_succeeded(&self) {
+        self.failing.succeeded();
+    }
+
+    /// The device refuses writes. Changes are refused until
     /// [`writes_accepted`](Self::writes_accepted).
     pub(crate) fn writes_refused(&self, error: &raw_block_core::Error) {
         self.health.raise(Concern::Writes, self.device_name(), error.to_string());
@@ -217,6 +234,7 @@ impl StoreState {
     /// A checkpoint was written: the device accepts writes.
     pub(crate) fn writes_accepted(&self) {
         if self.refuses_writes.swap(false, Ordering::Relaxed) {
+            self.failing.on_probation();
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.health.clear(Concern::Writes, self.device_name());
         }

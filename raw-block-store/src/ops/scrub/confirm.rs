@@ -6,23 +6,11 @@ use super::windows::Window;
 use super::{Finding, SCRUB, Scrub, offset_of};
 use crate::Error;
 use crate::error::Doing;
-use crate::format::{Damage, PayloadHasher, SegmentHeader};
-use crate::mutant;
+use crate::format::{Damage, SegmentHeader};
 use crate::ops::header::slot_header;
+use crate::ops::verify::Wrong;
 use crate::state::ReadGuard;
 use crate::state::index::Located;
-
-/// Bytes of a payload that are read at once.
-fn part_len() -> usize {
-    mutant::limit(1 << 20, 2 << 10)
-}
-
-/// What is wrong with an object, and where.
-struct Wrong {
-    key: Option<Vec<u8>>,
-    offset: u64,
-    error: Error,
-}
 
 impl<'a> Scrub<'a> {
     /// Reads the header of a segment once more, which cannot be read or is damaged.
@@ -63,7 +51,7 @@ impl<'a> Scrub<'a> {
         let checked = if located.entry.is_tombstone() {
             self.read_tombstone(window, located)?
         } else {
-            self.read_object(window, located)?
+            self.store.verify(located, window.generation)?
         };
         let state = &*self.store.state;
         let Err(Wrong { key, offset, error }) = checked else {
@@ -122,56 +110,5 @@ impl<'a> Scrub<'a> {
             if is_it { Ok(()) } else { Err(Error::Damaged { structure, offset, damage }) }
         });
         Ok(checked.map_err(|error| Wrong { key: None, offset, error }))
-    }
-
-    /// Reads an object in parts.
-    fn read_object(&self, window: &Window, located: &Located) -> Result<Result<(), Wrong>, Error> {
-        let state = &*self.store.state;
-        let (layout, entry) = (&state.layout, &located.entry);
-        let block_size = layout.block_size as usize;
-        let mut buffer = state.scratch.take(part_len().max(block_size))?;
-        let number = entry.header_block();
-        let offset = offset_of(self.store, located.place, number);
-        let wrong = |key, offset, error| Ok(Err(Wrong { key, offset, error }));
-        let block = &mut buffer[..block_size];
-        if let Err(error) = self.read_at(offset, block) {
-            return wrong(None, offset, error);
-        }
-        let view = slot_header(state, block, (window.segment, number), window.generation);
-        let object = view.and_then(|view| self.store.object_in(&view, located));
-        let (key, inline) = match object {
-            Ok(object) => (Some(object.key.to_vec()), object.payload),
-            Err(error) => return wrong(None, offset, error),
-        };
-        let offset = offset_of(self.store, located.place, entry.block.get());
-        let place = entry.place(window.segment, window.generation);
-        let mut hasher = PayloadHasher::new(layout, &place);
-        if let Some(payload) = inline {
-            hasher.update(payload);
-        } else {
-            let (mut left, mut at) = (entry.payload_len.get() as usize, offset);
-            while left > 0 {
-                let len = left.min(buffer.len() / block_size * block_size);
-                let part = &mut buffer[..len.next_multiple_of(block_size)];
-                if let Err(error) = self.read_at(at, part) {
-                    return wrong(key, at, error);
-                }
-                hasher.update(&part[..len]);
-                at += part.len() as u64;
-                left -= len;
-            }
-        }
-        let (stored, computed) = (entry.checksum.get(), hasher.finish());
-        if stored == computed {
-            return Ok(Ok(()));
-        }
-        let damage = Damage::Checksum { stored, computed };
-        let structure = "the payload of an object";
-        wrong(key, offset, Error::Damaged { structure, offset, damage })
-    }
-
-    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let dispatcher = &self.store.state.dispatcher;
-        dispatcher.read_buffers(&mut [ReadAt::new(offset, bytes)]).all().doing(SCRUB)
     }
 }

@@ -5,7 +5,8 @@ use raw_block_core::{AlignedBuf, ReadAt};
 use super::source::Fate;
 use super::{Copied, Copier, Copying, memory};
 use crate::Error;
-use crate::format::{ObjectView, SlotHeader, SlotObject, SlotView, payload_checksum};
+use crate::format::{ObjectView, SlotHeader, SlotView, payload_checksum};
+use crate::slot_header::{self, Named};
 use crate::state::index::Located;
 use crate::state::space::Slot;
 
@@ -38,8 +39,9 @@ pub(super) fn copy(
     }
     let results = copier.state.dispatcher.write_buffers(&writes);
     for (slot, result) in slots.iter().zip(results) {
-        if let Err(error) = result {
-            copier.write_failed(slot, &error, copies);
+        match result {
+            Ok(()) => copier.state.write_succeeded(),
+            Err(error) => copier.write_failed(slot, &error, copies),
         }
     }
     Ok(())
@@ -188,7 +190,7 @@ fn judge(copier: &Copier<'_>, headers: &Headers<'_>, bytes: &mut [u8], objects: 
         if !copier.source.is_intact(entry, payload) {
             object.fate = copier.source.damaged(&from.object);
         }
-        let place = copier.place(object.slot, to);
+        let place = slot_header::payload_place(object.slot, to);
         object.checksum = payload_checksum(&copier.state.layout, &place, payload);
     }
 }
@@ -211,27 +213,30 @@ fn encode(
         rest = later;
         let (mut named, mut inline) = (Vec::with_capacity(slot.objects.len()), &[][..]);
         while let Some(object) = objects.next_if(|object| slot.objects.contains(&object.at)) {
-            let entry = copier.entry(object.copying, object.checksum, object.fate);
+            let from = &object.copying.from.object.entry;
             let view = headers.object(&object.copying.from.object);
             let (key, metadata) = view.map_or_else(
                 || {
-                    let lens = (entry.key_len.get().into(), entry.metadata_len.get().into());
+                    let lens = (from.key_len.get().into(), from.metadata_len.get().into());
                     (&unknown[..lens.0], &unknown[..lens.1])
                 },
                 |view| (view.key, view.metadata),
             );
-            if entry.is_inline() {
-                let len = entry.payload_len.get() as usize;
+            if from.is_inline() {
+                let len = from.payload_len.get() as usize;
                 inline = view.and_then(|view| view.payload).unwrap_or(&unknown[..len]);
             }
-            named.push(SlotObject { entry, key, metadata });
+            let of = Named { key_hash: from.key_hash, key, metadata };
+            let entry = copier.entry(object.copying, &of, object.checksum, object.fate);
+            named.push((entry, of));
             copies[object.at] = match object.fate {
                 Fate::Drop | Fate::Unreadable => Copied::Dropped,
                 Fate::Move => Copied::Written { entry, damaged: false },
                 Fate::MoveDamaged => Copied::Written { entry, damaged: true },
             };
         }
-        copier.encode(&mut block[..copier.block_size()], slot, &named, inline)?;
+        let block = &mut block[..copier.block_size()];
+        slot_header::encode(copier.state, slot, block, named.into_iter(), inline)?;
     }
     Ok(())
 }

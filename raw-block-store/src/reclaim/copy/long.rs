@@ -3,7 +3,8 @@
 use super::source::Fate;
 use super::{Copied, Copier, Copying, group_len, memory};
 use crate::Error;
-use crate::format::{PayloadHasher, SlotHeader, SlotObject};
+use crate::format::{PayloadHasher, SlotHeader};
+use crate::slot_header::{self, Named};
 use crate::state::space::Slot;
 
 /// How many times a payload is read that fails its check.
@@ -64,13 +65,17 @@ pub(super) fn copy(copier: &Copier<'_>, slot: &Slot, copies: &mut [Copied]) -> R
         copies[at] = fate_of_copy(fate);
         return Ok(());
     }
-    let entry = copier.entry(copying, checksum, fate);
+    let key_hash = copying.from.object.entry.key_hash;
+    let named = Named { key_hash, key: object.key, metadata: object.metadata };
+    let entry = copier.entry(copying, &named, checksum, fate);
     let mut block = memory(copier.block_size())?;
-    let named = SlotObject { entry, key: object.key, metadata: object.metadata };
-    copier.encode(&mut block, slot, &[named], &[])?;
+    slot_header::encode(copier.state, slot, &mut block, [(entry, named)].into_iter(), &[])?;
     let write = [copier.write_at(slot, slot.block, &block)];
     match copier.state.dispatcher.write_buffers(&write).all() {
-        Ok(()) => copies[at] = Copied::Written { entry, damaged: fate == Fate::MoveDamaged },
+        Ok(()) => {
+            copier.state.write_succeeded();
+            copies[at] = Copied::Written { entry, damaged: fate == Fate::MoveDamaged };
+        }
         Err(error) => copier.write_failed(slot, &error, copies),
     }
     Ok(())
@@ -92,7 +97,7 @@ fn copy_payload(
     let entry = &from.object.entry;
     let source = &copier.source;
     let mut old = PayloadHasher::new(layout, &entry.place(source.segment, source.generation()));
-    let mut new = PayloadHasher::new(layout, &copier.place(slot, to));
+    let mut new = PayloadHasher::new(layout, &slot_header::payload_place(slot, to));
     let (mut left, mut done) = (entry.payload_len.get() as usize, 0);
     while left > 0 {
         let len = left.min(buffer.len() / block_size * block_size);

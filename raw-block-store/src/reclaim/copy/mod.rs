@@ -8,10 +8,11 @@ use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 use source::{Fate, Source};
 
 use crate::Error;
-use crate::format::{Entry, PayloadPlace, SlotHeader, SlotObject, SlotPlace};
+use crate::format::Entry;
 use crate::mutant;
 use crate::placement::Placement;
 use crate::segment_header;
+use crate::slot_header::{self, Named};
 use crate::state::StoreState;
 use crate::state::policy::Candidate;
 use crate::state::space::{Allocated, Allocation, Slot, Stream};
@@ -132,45 +133,10 @@ impl<'a> Copier<'a> {
     }
 
     /// The entry of a copy whose checksum at its new place is `checksum`.
-    fn entry(&self, copying: Copying<'_>, checksum: u64, fate: Fate) -> Entry {
-        let Copying { from, to } = copying;
+    fn entry(&self, copying: Copying<'_>, named: &Named<'_>, checksum: u64, fate: Fate) -> Entry {
         // The checksum of what must not pass for intact matches nothing.
         let checksum = if fate == Fate::Move { checksum } else { !checksum };
-        Entry {
-            sequence: to.sequence.into(),
-            checksum: checksum.into(),
-            block: to.block.into(),
-            blocks_back: to.blocks_back.into(),
-            ..from.object.entry
-        }
-    }
-
-    /// Where the payload of a copy lies.
-    fn place(&self, slot: &Slot, to: &Allocated) -> PayloadPlace {
-        let (segment, generation) = (slot.segment, slot.generation);
-        PayloadPlace { segment, generation, block: to.block, sequence: to.sequence }
-    }
-
-    /// Fills the header block of a slot.
-    ///
-    /// # Errors
-    /// [`Error::Encode`].
-    fn encode(
-        &self,
-        block: &mut [u8],
-        slot: &Slot,
-        objects: &[SlotObject<'_>],
-        inline: &[u8],
-    ) -> Result<(), Error> {
-        let place = SlotPlace {
-            segment: slot.segment,
-            generation: slot.generation,
-            block: slot.block,
-            blocks: slot.blocks,
-            first_entry: slot.first_number,
-        };
-        let layout = &self.state.layout;
-        Ok(SlotHeader::encode(block, layout, &place, objects.iter().copied(), inline)?)
+        slot_header::entry(copying.to, named, checksum)
     }
 
     /// A write to a block of the slot's segment.
@@ -185,6 +151,7 @@ impl<'a> Copier<'a> {
         let device = self.state.device_name();
         let (segment, block) = (slot.segment, slot.block);
         tracing::warn!(device, segment, block, %error, "the copy of an object was not written");
+        self.state.write_failed(slot.generation, error);
         if error.class() == ErrorClass::Unknown {
             // The device may still carry it out, over what would be written there next.
             self.state.quarantine(slot.segment, slot.generation, error);

@@ -6,6 +6,7 @@ use super::in_flight::Change;
 use super::segment::{HeaderState, Stream};
 use super::shape::Demand;
 use super::{RESERVE, Shape};
+use crate::format::SlotPlace;
 
 /// Where a run of objects goes: one header block, then their payloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,17 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Where it lies, for its header.
+    pub(crate) fn place(&self) -> SlotPlace {
+        SlotPlace {
+            segment: self.segment,
+            generation: self.generation,
+            block: self.block,
+            blocks: self.blocks,
+            first_entry: self.first_number,
+        }
+    }
+
     /// Number of its entries.
     pub(crate) fn entries(&self) -> u32 {
         u32::try_from(self.objects.len()).unwrap_or(u32::MAX)
