@@ -95,7 +95,7 @@ impl Store {
             }
             Err(Wrong { error, .. }) => {
                 if matches!(error, Error::Damaged { .. }) {
-                    self.state.mark_damaged(&located, &error);
+                    self.state.report_damaged(&located, &error);
                 }
                 Ok(false)
             }
