@@ -45,7 +45,7 @@ impl StoreState {
         self.dispatcher.check_accepted(OpKind::Write).doing(doing)?;
         if self.refuses_writes() && !self.options.background {
             // What came of it is asked next.
-            let _ = checkpoint::take(self, CheckpointPurpose::Period);
+            let _ = checkpoint::take_if(self, CheckpointPurpose::Period, |_| self.refuses_writes());
         }
         self.check_writes(doing)
     }

@@ -18,9 +18,15 @@ pub(crate) fn clear(state: &StoreState) -> Result<(), Error> {
     state.check_process()?;
     state.dispatcher.check_accepted(OpKind::Write).doing("clear the store")?;
     let _hurry = state.throttle.hurry();
-    let _alone = lock(state);
-    // What is put from here on goes to other segments.
-    let before = state.with_space(Space::seal_all);
+    let (_alone, before) = loop {
+        let alone = lock(state);
+        // What is put from here on goes to other segments.
+        if let Some(before) = state.with_space(Space::seal_all) {
+            break (alone, before);
+        }
+        drop(alone);
+        state.wait_for(|space| (!space.is_anything_granted()).then_some(()));
+    };
     if !Mutant::ClearDoesNotWait.is_on() {
         state.wait_for(|space| space.is_settled_before(before).then_some(()));
     }

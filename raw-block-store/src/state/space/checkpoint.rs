@@ -115,12 +115,15 @@ impl Space {
     }
 
     /// Seals all open segments, and returns the next sequence: what is allocated from now on is in segments that are
-    /// opened later.
-    pub(crate) fn seal_all(&mut self) -> u64 {
+    /// opened later. `None` while a delete was granted something: its thread may wait for a reclaim, and so for the caller.
+    pub(crate) fn seal_all(&mut self) -> Option<u64> {
+        if self.is_anything_granted() {
+            return None;
+        }
         let open: Vec<u32> = self.open.iter().flatten().copied().chain(self.ahead).collect();
         open.into_iter().for_each(|number| self.seal(number));
         self.changed();
-        self.next_sequence
+        Some(self.next_sequence)
     }
 
     /// Whether nothing is in flight that began before this sequence was given out.

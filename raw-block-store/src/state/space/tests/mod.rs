@@ -2,6 +2,7 @@
 
 mod cases;
 mod checkpoints;
+mod clears;
 mod drains;
 mod rough;
 mod simulation;
