@@ -138,7 +138,8 @@ impl Space {
     fn yields_too_little(&self, objects: usize, allocation: &Allocation) -> bool {
         let entries = u32::try_from(objects).unwrap_or(u32::MAX);
         let blocks: u64 = allocation.slots.iter().map(|slot| u64::from(slot.blocks)).sum();
-        victims::garbage(&self.shape, entries, blocks) < victims::least_garbage(&self.shape)
+        victims::garbage(&self.shape, entries, blocks.max(entries.into()))
+            < victims::least_garbage(&self.shape)
     }
 
     fn before_plan(&self) -> Before {

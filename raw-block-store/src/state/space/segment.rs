@@ -80,11 +80,13 @@ impl Live {
         self.other_blocks = self.other_blocks.saturating_sub(other.other_blocks);
     }
 
-    /// Blocks that the objects take when they are moved together: at least this many.
+    /// Blocks that the objects take when they are moved together: at least this many. An object without payload counts as
+    /// a block, because a segment has no more entries than blocks.
     pub(crate) fn blocks_together(&self, shape: &Shape) -> u64 {
         let by_names = self.shared_header_bytes.div_ceil(shape.header_capacity.max(1).into());
         let by_blocks = self.shared_blocks.div_ceil(shape.shared_blocks.max(1).into());
-        self.shared_blocks + self.other_blocks + by_names.max(by_blocks)
+        let blocks = self.shared_blocks + self.other_blocks + by_names.max(by_blocks);
+        blocks.max(self.objects)
     }
 }
 
