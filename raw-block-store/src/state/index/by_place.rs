@@ -116,11 +116,15 @@ impl Index {
         }
     }
 
-    /// Whether a segment has live entries whose first get has to verify them.
+    /// Whether a segment has live entries whose first get after the next opening has to verify them: those whose first get
+    /// has to verify them now, and damaged ones.
     pub(crate) fn any_unverified(&self, segment: u32) -> bool {
+        let any_damaged = self.any_damaged.load(Ordering::Relaxed);
         self.entries.chunks(segment).any(|chunk| {
             let live = chunk.live().load(Ordering::Acquire);
+            let is_damaged = |number| live & bit(number) != 0 && chunk.entry(number).is_damaged();
             live & chunk.unverified().load(Ordering::Relaxed) != 0
+                || any_damaged && (0..u64::BITS).any(is_damaged)
         })
     }
 

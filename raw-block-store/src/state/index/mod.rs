@@ -12,7 +12,7 @@ mod shards;
 mod stamp;
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use entries::Entries;
 use gone::Gone;
@@ -35,6 +35,8 @@ pub(crate) struct Index {
     gone: Gone,
     /// Objects in all shards.
     len: AtomicU64,
+    /// Whether an object was ever marked as damaged.
+    any_damaged: AtomicBool,
 }
 
 /// By key.
@@ -49,6 +51,7 @@ impl Index {
             entries: Entries::new(segments),
             gone: Gone::new(),
             len: AtomicU64::new(0),
+            any_damaged: AtomicBool::new(false),
         }
     }
 
@@ -162,7 +165,9 @@ impl Index {
         let shard = self.shards.read(&object.entry.key_hash);
         let shown = shard.shows(object, &self.entries).is_some();
         let found = self.entries.find(object.place).filter(|_| shown);
-        found.is_some_and(|(_, cell)| cell.mark_damaged())
+        let is_new = found.is_some_and(|(_, cell)| cell.mark_damaged());
+        self.any_damaged.fetch_or(is_new, Ordering::Relaxed);
+        is_new
     }
 
     /// Forgets the deletions that are older than every change in flight, of which some are forgotten with each
