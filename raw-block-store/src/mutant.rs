@@ -71,8 +71,6 @@ mutants! {
     NoSearchForHeaders,
     /// A scan finds only the first object of a slot.
     OnlyFirstObjectOfSlotFound,
-    /// A scan begins past a slot in which the settled prefix ends.
-    HalfSettledSlotSkipped,
     /// A recovery does not notice that the newest checkpoint is lost.
     LostCheckpointUnnoticed,
     /// A put is acknowledged before the header of its segment is written.
@@ -85,8 +83,6 @@ mutants! {
     FilledPastFailedSlot,
     /// A table is used although another checkpoint wrote it, or another generation has it.
     TableOfOtherCheckpointUsed,
-    /// A table counts although its segment was filled further.
-    TableKeptWhenFilled,
     /// A checkpoint covers the last sequence that was given out, whatever is in flight.
     CoveredIsCurrent,
     /// The settled prefix of a segment ends where the next slot begins.
@@ -97,8 +93,6 @@ mutants! {
     TombstonesForgottenByAnyCommit,
     /// A segment is released with sequences above the covered one.
     ReleasedAboveCovered,
-    /// Of a slot, only the first sequence counts when its segment is released.
-    ReleasedByFirstSequence,
     /// A store that does not evict releases victims whose objects were not moved.
     ReleasedWithLiveObjects,
     /// A segment is opened again while a get reads it.
@@ -200,11 +194,34 @@ impl Mutant {
 
     /// Whether this one is on.
     pub(crate) fn is_on(self) -> bool {
-        cfg!(feature = "faults") && ACTIVE.load(Ordering::Relaxed) == self as u8
+        cfg!(feature = "faults") && active() == self as u8
+    }
+
+    /// The mutant that the environment names, if there is one: for tests, which cannot switch a mutant on while others
+    /// run.
+    fn of_environment() -> Self {
+        let named = std::env::var("RAW_BLOCK_MUTANT").ok();
+        let is_named = |mutant: &&Self| Some(format!("{mutant:?}")) == named;
+        Self::ALL.iter().find(is_named).copied().unwrap_or(Self::None)
     }
 }
 
-static ACTIVE: AtomicU8 = AtomicU8::new(Mutant::None as u8);
+/// The number of the mutant that is on.
+fn active() -> u8 {
+    match ACTIVE.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let mutant = Mutant::of_environment() as u8;
+            let _ = ACTIVE.compare_exchange(UNKNOWN, mutant, Ordering::SeqCst, Ordering::SeqCst);
+            mutant
+        }
+        active => active,
+    }
+}
+
+/// No mutant has this number: the environment was not looked at.
+const UNKNOWN: u8 = u8::MAX;
+
+static ACTIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Prepares this process for simulations: stores have small limits from now on, so that small ones reach them, and new
 /// ones have the same secret every time. This is no mutant.

@@ -5,7 +5,7 @@ use raw_block_core::AlignedBuf;
 use super::write;
 use crate::Error;
 use crate::format::{self, Body, RecordWriter, SegmentRecord};
-use crate::mutant::Mutant;
+use crate::mutant::{self, Mutant};
 use crate::state::StoreState;
 use crate::state::space::{Chosen, ChosenSegment, Space};
 
@@ -36,6 +36,10 @@ pub(super) fn copy(state: &StoreState, chosen: &mut Chosen) -> Result<Body<Align
             SegmentRecord::unused(of.generation, of.bad)
         };
         writer.add(&record, &bits, &mut more)?;
+        if mutant::simulates() {
+            // Other threads may go first here, where real ones may go at any time.
+            state.with_space(|_| ());
+        }
     }
     if Mutant::CoveredChosenAfterCopy.is_on() {
         chosen.covered = state.with_space(|space| Space::coverable(space));

@@ -5,6 +5,7 @@ use raw_block_core::{WriteAt, WriteOptions};
 use super::put::Put;
 use crate::Error;
 use crate::format::{Entry, SegmentHeader, payload_checksum};
+use crate::mutant;
 use crate::placement::Placement;
 use crate::segment_header;
 use crate::slot_header::{self, Named};
@@ -14,7 +15,9 @@ use crate::state::space::{Allocated, Allocation, Slot, Stream};
 
 /// Payload bytes of a slot above which its payloads are submitted before their checksums are known, and its header
 /// after them. Below, another submission costs more than the checksums.
-const LATE_HEADER_LEN: u64 = 256 << 10;
+fn late_header_len() -> u64 {
+    mutant::limit(256 << 10, 2 << 10) as u64
+}
 
 /// What a transfer writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +161,7 @@ impl<'a> Stage<'a> {
     fn is_late(&self, slot: &Slot) -> bool {
         let objects = self.allocation.objects_of(slot).iter();
         let payloads: u64 = objects.map(|object| u64::from(object.demand.payload_len)).sum();
-        payloads > LATE_HEADER_LEN
+        payloads > late_header_len()
     }
 
     /// Computes the checksums of the payloads of a slot, and fills its header block and the entries of its objects.

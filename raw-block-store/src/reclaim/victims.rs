@@ -2,6 +2,7 @@
 
 use super::moves::{self, Moved};
 use crate::Error;
+use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place};
 use crate::state::policy::{Candidate, Choice, Policy};
@@ -37,6 +38,9 @@ pub(super) fn empty(state: &StoreState, victim: Victim, is_first: bool) -> Resul
     let evicts = state.with_space(|space| space.evicts());
     if victim.kind == VictimKind::Compact {
         match moves::move_all(state, segment, &objects)? {
+            Err(NoPlan::NoSpace) if Mutant::ReleasedWithLiveObjects.is_on() => {
+                return Ok(Emptied::All);
+            }
             // What there is no space for is evicted, but for what the policy keeps.
             Err(NoPlan::NoSpace | NoPlan::Copying) if evicts && is_first => {}
             moved => return Ok(emptied(state, segment, moved)),

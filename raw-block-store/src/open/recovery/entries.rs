@@ -227,11 +227,7 @@ impl<'a> Entries<'a> {
         let most = if Mutant::OnlyFirstObjectOfSlotFound.is_on() { 1 } else { usize::MAX };
         let entries = (first..).zip(slot.entries()).take(most);
         for (number, entry) in entries.filter(|(number, _)| *number >= known) {
-            let settled = self.segments.get(segment).settled;
-            let is_half_settled = first < settled && settled <= number;
-            if !(is_half_settled && Mutant::HalfSettledSlotSkipped.is_on()) {
-                self.add(Place { segment, number }, entry, None);
-            }
+            self.add(Place { segment, number }, entry, None);
         }
         Ok(())
     }

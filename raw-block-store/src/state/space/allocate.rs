@@ -85,11 +85,7 @@ impl Space {
             let at = if fit.blocks == 0 { slot.block } else { block };
             block += fit.blocks;
             let sequence = if sequence == 0 { self.give_sequence() } else { sequence };
-            highest = if Mutant::ReleasedByFirstSequence.is_on() && highest > 0 {
-                highest
-            } else {
-                sequence.max(highest)
-            };
+            highest = sequence.max(highest);
             live.add(&Live::of_fit(demand, fit));
             out.objects.push(Allocated {
                 demand,
@@ -154,9 +150,7 @@ impl Space {
         let segment = &mut self.segments[number as usize];
         let Fill { next_block: block, entries: first_number } = segment.fill;
         segment.fill = Fill { next_block: block + run.blocks, entries: first_number + run.objects };
-        if !Mutant::TableKeptWhenFilled.is_on() {
-            segment.table = 0;
-        }
+        segment.table = 0;
         let position = segment.slots.add(block, first_number);
         let slot = Slot {
             segment: number,

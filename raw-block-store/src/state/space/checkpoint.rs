@@ -135,9 +135,8 @@ impl Space {
     /// Whether a checkpoint that covers this sequence may release a segment.
     pub(crate) fn may_release(&self, number: u32, covered: u64) -> bool {
         let Some(segment) = self.segment(number) else { return false };
-        let may_lose = segment.is_dead()
-            || segment.victim && self.evicts()
-            || segment.victim && Mutant::ReleasedWithLiveObjects.is_on();
+        let evicts = self.evicts() || Mutant::ReleasedWithLiveObjects.is_on();
+        let may_lose = segment.is_dead() || segment.victim && evicts;
         may_lose && is_over(segment, covered)
     }
 
