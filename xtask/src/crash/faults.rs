@@ -15,6 +15,74 @@ const ENOSPC: i32 = 28;
 /// Injects a fault: a write or a flush that fails, with or without effect, a write that fails and takes effect
 /// later, or, in some incarnations, a read that finds something else.
 pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
+    let faults = match context.focus {
+        Focus::Opened => segment_headers(context.layout, random),
+        Focus::Retries if random.u8(..3) == 0 => segment_headers(context.layout, random),
+        Focus::Slow if random.bool() => burst(context.layout, random),
+        Focus::Retries => burst(context.layout, random),
+        Focus::Headers => checkpoint_headers(context.layout, random),
+        Focus::Tables => late_tables(context.layout, random),
+        _ => return inject_one(context, client, random),
+    };
+    context.note(client, || format!("writes from here will go wrong: {faults:?}"));
+    context.trouble();
+    faults.into_iter().for_each(|fault| context.device.inject(fault));
+}
+
+/// A write that fails, with or without effect.
+fn failing(random: &mut fastrand::Rng) -> Fault {
+    if random.bool() {
+        Fault::fail(OpKind::Write, EIO)
+    } else {
+        Fault::fail_after(OpKind::Write, EIO)
+    }
+}
+
+/// Writes to segments that fail one after the other.
+fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let fault = failing(random).within(layout.segments.clone());
+    let first = random.u64(1..6);
+    (first..first + random.u64(1..7)).map(|nth| fault.clone().nth(nth)).collect()
+}
+
+/// Of each segment the next write of its header fails.
+fn segment_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let fault = failing(random).nth(1);
+    let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, 0..1));
+    (0..layout.shape.segments).map(of).collect()
+}
+
+/// The header of a checkpoint fails, perhaps its destruction too, and perhaps the body of another checkpoint.
+fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let container = random.usize(..3);
+    let header = layout.blocks_of_container(container, true);
+    let fault = match random.u8(..8) {
+        0 => Fault::late_write(random.u64(1..60)),
+        1 => Fault::fail(OpKind::Write, EIO),
+        _ => Fault::fail_after(OpKind::Write, EIO),
+    };
+    let mut faults = vec![fault.within(header.clone()).nth(1)];
+    if random.bool() {
+        faults.push(failing(random).within(header).nth(2));
+    }
+    if random.u8(..4) > 0 {
+        let other = (container + random.usize(1..3)) % 3;
+        let range = layout.blocks_of_container(other, random.bool());
+        faults.push(failing(random).within(range).nth(random.u64(1..3)));
+    }
+    faults
+}
+
+/// Tables that are written late.
+fn late_tables(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let blocks = layout.shape.segment_blocks;
+    let fault = Fault::late_write(random.u64(5..60)).nth(1);
+    let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, blocks - 1..blocks));
+    (0..layout.shape.segments).map(of).collect()
+}
+
+/// Injects one fault.
+fn inject_one(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
     let nth = random.u64(1..8);
     let (what, fault) = if context.model().misreads && random.bool() {
         ("read", misread(context.layout, random))

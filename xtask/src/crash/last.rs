@@ -32,6 +32,10 @@ pub(super) fn use_up(
     if fill {
         last.fill()?;
     }
+    if store.stats().bad_segments > 0 {
+        // They may take the reserve, without which nothing works.
+        return Ok(last.left);
+    }
     let keys = context.model().keys.len();
     for key in 0..keys {
         last.delete(key)?;
@@ -154,7 +158,12 @@ impl Last<'_> {
                 self.left.push(Left { key, number, lengths });
                 Ok(true)
             }
-            Err(error) if target::is_full(&error) && !self.context.evicts => Ok(false),
+            Err(error)
+                if target::is_full(&error)
+                    && (!self.context.evicts || self.store.stats().bad_segments > 0) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(anyhow!("{FAILS}: {error}")),
         }
     }

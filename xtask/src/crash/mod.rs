@@ -1,9 +1,11 @@
 //! `cargo xtask crash`.
 
 mod client;
+mod decay;
 mod faults;
 mod focus;
 mod history;
+mod holds;
 mod last;
 mod model;
 mod mutants;
@@ -12,6 +14,7 @@ mod options;
 mod run;
 mod scenario;
 mod search;
+mod steps;
 mod target;
 mod templates;
 
@@ -19,6 +22,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use focus::Focus;
 pub(crate) use options::{ABOUT, Options};
 use run::Outcome;
 use scenario::ScenarioId;
@@ -28,7 +32,8 @@ use templates::Templates;
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let Options { cuts, seed, threads, places, violations, .. } = *options;
-    let budget = Budget { cuts, seed, threads, places, violations };
+    let focus = options.focus.as_deref().map(Focus::of_name).transpose()?;
+    let budget = Budget { cuts, seed, threads, places, violations, focus };
     if options.mutants {
         return mutants::run(budget, options.only.as_deref().unwrap_or(""));
     }

@@ -231,6 +231,9 @@ impl Context<'_> {
 
     /// Whether a store may be full that holds this much.
     pub(super) fn may_be_full(&self, load: Load) -> bool {
+        if self.focus.holds() {
+            return true;
+        }
         if self.evicts { load.pins > 0 } else { self.layout.may_be_full(load) }
     }
 

@@ -14,6 +14,46 @@ use super::templates::Templates;
 /// Not a mutant of the store: the lock on the device is released before the writes of a killed process have completed.
 const LOCK_RELEASED_EARLY: &str = "LockReleasedEarly";
 
+/// The focus of the scenarios that show a mutant soonest; any, if it is not here.
+const FOCUS: &[(&str, &[&str])] = &[
+    ("Openings", &["ChecksumsUnchecked", "OpenedWithoutFlush", "NotMarkedOpen", "Superblock"]),
+    ("Filling", &["Sequences", "NoCheckpointAfterRecovery"]),
+    ("Tables", &["UnknownOverwritten", "TableWithoutCheckpoint"]),
+    ("Misreads", &["AbsentDeletes"]),
+    ("Retries", &["FilledPastFailedSlot"]),
+    ("Opened", &["PutAlthoughSegmentHeaderFailed"]),
+    ("Decay", &["LostCheckpoint", "Discarded"]),
+    ("Refilling", &["TableOfOther"]),
+    ("Moves", &["MovedWhileCopying"]),
+    ("Space", &["ReleasedWithLiveObjects"]),
+    ("Readers", &["ReopenedWhileRead"]),
+    (
+        "Headers",
+        &["UndestroyedContainerUsed", "FailedHeader", "FailedNumber", "EvictedBeforeCommit"],
+    ),
+    (
+        "Slow",
+        &[
+            "ScannedBelowCovered",
+            "SlotGeneration",
+            "NoSearch",
+            "AllocatedPastWindow",
+            "PutBeforeSegmentHeader",
+            "CoveredIsCurrent",
+            "SettledUpToCursor",
+            "TombstonesForgotten",
+            "ReleasedAboveCovered",
+            "CompletedCounts",
+            "DeletesNotCounted",
+            "CoveredChosen",
+            "PrefixChosen",
+            "OnlyPrefixNamed",
+            "AboveCovered",
+            "TombstonesNotNamed",
+        ],
+    ),
+];
+
 /// The most places at which the power is cut of one scenario.
 const MAX_PLACES: u64 = 8;
 
@@ -52,11 +92,17 @@ pub(super) fn run(budget: Budget, only: &str) -> Result<()> {
 
 /// Runs scenarios with one mutant until the first violation, in a process that may hang or end. Returns what it printed.
 fn run_one(budget: Budget, name: &str) -> Result<String> {
+    let focus = FOCUS.iter().find(|(_, names)| names.iter().any(|part| name.starts_with(part)));
+    let focus = budget
+        .focus
+        .map(|focus| format!("{focus:?}"))
+        .or_else(|| focus.map(|(focus, _)| (*focus).to_owned()));
     let output = Command::new(env::current_exe().context("cannot find this program")?)
         .args(["crash", "--with", name, "--violations", "1"])
         .args(["--cuts", &budget.cuts.to_string()])
         .args(["--seed", &budget.seed.to_string()])
         .args(["--threads", &budget.threads.to_string()])
+        .args(focus.iter().flat_map(|focus| ["--focus", focus]))
         // Different scenarios find more than different cuts.
         .args(["--places", &budget.places.min(MAX_PLACES).to_string()])
         .output()

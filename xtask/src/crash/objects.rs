@@ -10,7 +10,9 @@ pub(super) struct Lengths {
 /// Which lengths a scenario draws most.
 #[derive(Clone, Copy, Debug)]
 enum Mix {
+    Empty,
     Tiny,
+    Blocks,
     Small,
     One(usize),
     Large,
@@ -31,6 +33,21 @@ impl Sizes {
         Self { block: block as usize, largest, mix: Mix::All }
     }
 
+    /// Objects of which as many as possible fit into a segment.
+    pub(super) fn tiny(block: u32) -> Self {
+        Self { block: block as usize, largest: block as usize, mix: Mix::Empty }
+    }
+
+    /// Objects of half of a segment and more.
+    pub(super) fn large(block: u32, largest: usize) -> Self {
+        Self { block: block as usize, largest, mix: Mix::Large }
+    }
+
+    /// Objects with payloads of several blocks.
+    pub(super) fn blocks(block: u32, largest: usize) -> Self {
+        Self { block: block as usize, largest, mix: Mix::Blocks }
+    }
+
     pub(super) fn draw(random: &mut fastrand::Rng, block: u32, largest: usize) -> Self {
         let all = Self::all(block, largest);
         let mix = match random.u8(..8) {
@@ -44,6 +61,9 @@ impl Sizes {
     }
 
     pub(super) fn lengths(&self, random: &mut fastrand::Rng) -> Lengths {
+        if matches!(self.mix, Mix::Empty) {
+            return Lengths { payload: self.payload(random), metadata: 0 };
+        }
         let limit = self.block / 2;
         let metadata = [0, 0, 8, 60, limit / 2, limit][random.usize(..6)];
         Lengths { payload: self.payload(random), metadata }
@@ -51,6 +71,8 @@ impl Sizes {
 
     fn payload(&self, random: &mut fastrand::Rng) -> usize {
         let len = match self.mix {
+            Mix::Empty => [0, 0, 0, 8][random.usize(..4)],
+            Mix::Blocks => self.block * random.usize(1..5),
             Mix::Tiny => random.usize(1..120),
             Mix::Small => random.usize(1..=2 * self.block),
             Mix::One(len) => len,

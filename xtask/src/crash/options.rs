@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// At how many places the power is cut of one scenario, at most; with fewer there are more scenarios.
     #[arg(long, default_value_t = 80)]
     pub(super) places: u64,
+    /// Only scenarios that try this most.
+    #[arg(long, value_name = "FOCUS")]
+    pub(super) focus: Option<String>,
     /// How many violations end the run.
     #[arg(long, default_value_t = 5, hide = true)]
     pub(super) violations: usize,

@@ -10,9 +10,11 @@ use raw_block_core::IoBackend;
 use raw_block_core::simulated::{SimulatedDevice, take_turns};
 
 use super::client::Client;
+use super::decay::Decayed;
 use super::faults;
 use super::focus::Focus;
 use super::history::{End, Found, History};
+use super::holds::{Ending, Holds};
 use super::last;
 use super::model::{Context, Model, lock};
 use super::objects::Sizes;
@@ -41,17 +43,17 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
     let (template, device) = templates.draw(focus, &mut random);
     let layout = template.layout.clone();
     let shape = layout.shape;
-    let eviction = target::POLICIES[random.usize(..target::POLICIES.len())];
-    let keys = match random.u8(..5) {
-        _ if !template.objects.is_empty() => template.objects.len(),
-        _ if focus == Focus::Races => random.usize(1..3),
-        0 | 1 => random.usize(1..4),
-        2 | 3 => random.usize(4..12),
-        _ => random.usize(12..50),
+    let eviction = match focus {
+        Focus::Moves => EvictionPolicy::None,
+        _ => target::POLICIES[random.usize(..target::POLICIES.len())],
     };
-    let sizes = Sizes::draw(&mut random, shape.block_size, layout.largest_payload);
+    let keys = match template.objects.len() {
+        0 => focus.keys(&mut random),
+        objects => objects,
+    };
+    let sizes = focus.sizes(&mut random, shape, layout.largest_payload);
     let bad = match random.u8(..10) {
-        0 if focus != Focus::Races => faults::bad_ranges(&layout, &mut random),
+        0 if focus == Focus::All => faults::bad_ranges(&layout, &mut random),
         _ => Vec::new(),
     };
     let evicts = eviction != EvictionPolicy::None;
@@ -119,17 +121,20 @@ enum PlannedEnd {
 
 impl Runner {
     fn incarnations(&mut self, id: ScenarioId) -> Result<()> {
-        let count = self.random.usize(1..5).max(1 + usize::from(id.again.is_some()));
+        let count = self.focus.incarnations(&mut self.random);
+        let count = count.max(1 + usize::from(id.again.is_some()));
         for incarnation in 0..count {
-            let most = if self.long { 300 } else { 60 };
-            let chance = self.random.bool().then(|| self.random.u64(1..most));
+            let most = self.focus.cut_within(&mut self.random, self.long);
+            let is_cut = self.random.bool() || self.focus.is_cut_often() && self.random.bool();
+            let chance = is_cut.then(|| self.random.u64(1..most));
             let cut = match incarnation {
                 0 => id.cut,
                 1 => id.again.or(chance),
                 _ => chance,
             };
             // Of the planned cuts some kill the process alone.
-            self.kills = self.random.u8(..5) == 0;
+            self.kills =
+                self.random.u8(..5) == 0 || self.focus.is_killed_often() && self.random.bool();
             match cut {
                 None => {}
                 Some(cut) if !self.kills => self.device.cut_after(cut),
@@ -154,17 +159,19 @@ impl Runner {
     /// One incarnation of the store. Ends early when the power is cut.
     fn incarnation(&mut self, end: PlannedEnd, incarnation: usize) -> Result<()> {
         self.troubled.store(false, Ordering::SeqCst);
-        let misreads = self.random.u8(..5) == 0;
+        let misreads = self.focus.misreads(&mut self.random);
         let lenient = [Verification::Header, Verification::None][self.random.usize(..2)];
-        let unverified = !misreads && self.random.u8(..4) == 0;
+        let unverified = !misreads && self.focus.verifies_little(&mut self.random);
         let verification = if unverified { lenient } else { Verification::Full };
-        let looked = if self.random.u8(..8) == 0 { self.look()? } else { None };
+        let decayed = self.decay();
+        let looks = decayed.is_none() && self.random.u8(..8) == 0;
+        let looked = if looks { self.look()? } else { None };
         faults::inject_bad_ranges(&self.context());
         if self.random.u8(..12) == 0 {
             let mut random = self.random.fork();
             faults::inject(&self.context(), ' ', &mut random);
         }
-        let Some(store) = self.open(verification)? else { return Ok(()) };
+        let Some(store) = self.open_decayed(verification, decayed)? else { return Ok(()) };
         if incarnation == 1 {
             self.outcome.recovery_effects = self.device.ops_so_far();
         }
@@ -213,33 +220,67 @@ impl Runner {
 
     /// Lets one or several clients use the store.
     fn use_store(&mut self, store: &Store) -> Result<()> {
-        let clients = match self.focus {
-            Focus::Races => self.random.usize(2..4),
-            _ if self.random.bool() => 1,
-            _ => self.random.usize(2..4),
-        };
-        let faults = match self.focus {
-            _ if self.model().misreads => true,
-            Focus::Checkpoints => self.random.u8(..4) > 0,
-            Focus::Races => self.random.u8(..6) == 0,
-            Focus::All | Focus::Space => self.random.u8(..3) == 0,
-        };
-        let most = if self.long { 60 } else { 14 };
+        let clients = self.focus.clients(&mut self.random);
+        let faults = self.model().misreads || self.focus.faults(&mut self.random);
+        let most = self.focus.steps(self.long);
+        let mut holding = self.random.fork();
+        let ends = if self.kills { Ending::Kill } else { Ending::Cut };
         let mut random: Vec<_> = (0..clients).map(|_| self.random.fork()).collect();
         let seed = self.random.u64(..);
         let context = self.context();
         let mut results: Vec<_> = (0..clients).map(|_| Ok(())).collect();
         let mut runs: Vec<Box<dyn FnOnce() + Send + '_>> = Vec::new();
         for ((mut random, result), name) in random.drain(..).zip(&mut results).zip('A'..) {
-            let steps = random.usize(1..most);
+            let steps = self.focus.steps_of(most, &mut random);
             let mut client = Client::new(name, random, &context, store);
             client.alone = clients == 1;
             client.steps = steps;
             client.faults = faults;
             runs.push(Box::new(move || *result = client.run()));
         }
+        if let Some(holds) = Holds::inject(&context, ends, &mut holding) {
+            let context = &context;
+            runs.push(Box::new(move || holds.release(context)));
+        }
         take_turns(seed, runs);
         results.into_iter().collect()
+    }
+
+    /// Corrupts a checkpoint, if the focus is on that. Not after a kill: then blocks may not be durable yet.
+    fn decay(&mut self) -> Option<Decayed> {
+        let decays = self.focus == Focus::Decay && self.ended != End::Kill && self.random.bool();
+        if !decays {
+            return None;
+        }
+        let decayed = Decayed::checkpoint(&self.device, &self.layout, &mut self.random);
+        self.note(|| format!("{decayed:?} is corrupted"));
+        Some(decayed)
+    }
+
+    /// Opens a store whose checkpoint may be corrupted: it opens with all that it has to have, or not at all.
+    fn open_decayed(
+        &mut self,
+        verification: Verification,
+        decayed: Option<Decayed>,
+    ) -> Result<Option<Store>> {
+        let Some(decayed) = decayed else { return self.open(verification) };
+        let options = target::open_options(self.eviction, verification, &mut self.random);
+        match Store::open_with(self.device.backend(), &options) {
+            Ok(store) => Ok(Some(store)),
+            Err(error) if target::is_loss(&error) => {
+                self.note(|| format!("the loss is noticed: {error}"));
+                decayed.restore(&self.device);
+                self.open(verification)
+            }
+            Err(_) if !self.context().must_succeed() => {
+                // Before it wrote anything, nothing depends on what was lost. It begins with a flush.
+                if self.device.ops_so_far() <= 1 {
+                    decayed.restore(&self.device);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(anyhow!("the store does not open: {error}")),
+        }
     }
 
     /// Opens the store; `None` when the power was cut, or a fault kept it from opening.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::focus::Focus;
 use super::run;
 use super::scenario::ScenarioId;
 use super::templates::Templates;
@@ -22,6 +23,8 @@ pub(super) struct Budget {
     /// The most places at which the first incarnation of one scenario is cut, and the second.
     pub(super) places: u64,
     pub(super) violations: usize,
+    /// Only scenarios with this focus.
+    pub(super) focus: Option<Focus>,
 }
 
 /// What a search found.
@@ -95,7 +98,12 @@ impl Search<'_> {
 
     /// Runs the scenarios of the next seed.
     fn next(&self, running: &Mutex<Option<(ScenarioId, Instant)>>) {
-        let seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
+        let seed = loop {
+            let seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
+            if self.budget.focus.is_none_or(|focus| focus == Focus::of_seed(seed)) {
+                break seed;
+            }
+        };
         let run = |cut, again| {
             let id = ScenarioId { seed, cut, again };
             *lock(running) = Some((id, Instant::now()));

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 
 use anyhow::{Result, ensure};
 use raw_block_core::Geometry;
-use raw_block_core::simulated::SimulatedDevice;
+use raw_block_core::simulated::{SimulatedDevice, SimulatedOptions};
 use raw_block_store::FormatOptions;
 use raw_block_store::format::{Layout as Planned, LayoutRequest};
 pub(super) use raw_block_store::{
@@ -41,6 +41,8 @@ pub(super) struct Layout {
     pub(super) segments: Range<u64>,
     /// Where checkpoints lie, in bytes.
     pub(super) containers: Range<u64>,
+    /// Where each container of a checkpoint begins.
+    pub(super) container_offset: [u64; 3],
 }
 
 /// Configures the store for the suite, for the whole process.
@@ -74,20 +76,23 @@ impl Shape {
         };
         let mut geometry = Geometry::new(capacity + spare, logical_block)?;
         geometry.discard = true;
-        let device = SimulatedDevice::new(geometry, 0)?;
+        let options = SimulatedOptions { torn_blocks: true, ..SimulatedOptions::default() };
+        let device = SimulatedDevice::with_options(geometry, options)?;
         let options = FormatOptions {
             segment_size: Some(segment_size),
             block_size: Some(self.block_size),
             ..FormatOptions::default()
         };
         Store::format(device.backend(), &options)?;
-        let containers = plan.container_offset[0];
+        let container_offset = plan.container_offset;
+        let containers = container_offset[0];
         let layout = Layout {
             shape: self,
             largest_payload: usize::try_from(plan.largest_payload())?,
             segments: plan.segments_offset
                 ..plan.segments_offset + segment_size * u64::from(plan.segment_count),
             containers: containers..containers + 3 * plan.container_len,
+            container_offset,
         };
         ensure!(plan.segment_count == self.segments, "a store of {self:?} has other segments");
         Ok((device, layout))
@@ -124,6 +129,26 @@ pub(super) struct Load {
 }
 
 impl Layout {
+    /// Where some blocks of a segment lie, in bytes.
+    pub(super) fn blocks_of_segment(&self, segment: u32, blocks: Range<u32>) -> Range<u64> {
+        let Shape { block_size, segment_blocks, .. } = self.shape;
+        let at = |block: u32| {
+            let block = u64::from(segment) * u64::from(segment_blocks) + u64::from(block);
+            self.segments.start + block * u64::from(block_size)
+        };
+        at(blocks.start)..at(blocks.end)
+    }
+
+    /// Where the header of a checkpoint lies, or its body, in bytes.
+    pub(super) fn blocks_of_container(&self, container: usize, header: bool) -> Range<u64> {
+        let start = self.container_offset[container];
+        let body = start + u64::from(self.shape.block_size);
+        if header {
+            return start..body;
+        }
+        body..self.container_offset.get(container + 1).copied().unwrap_or(self.containers.end)
+    }
+
     /// Whether a store without eviction may be full: if what is live may take more than the segments hold that are not
     /// reserved, open for other streams or pinned. Of each segment as much as the largest object may be unused, and a
     /// 16th not worth a move.
@@ -162,6 +187,11 @@ pub(super) fn put_absent(store: &Store, puts: &[Put<'_>]) -> Option<Vec<Result<b
     Some(store.put_many_if_absent(puts))
 }
 
+/// Does a step of what the background thread does.
+pub(super) fn work(store: &Store) -> Result<bool, Error> {
+    store.work()
+}
+
 /// Deletes everything; `None` if the store cannot do that.
 pub(super) fn clear(store: &Store) -> Option<Result<(), Error>> {
     Some(store.clear())
@@ -181,6 +211,11 @@ pub(super) fn list(store: &Store) -> Option<Result<Vec<Vec<u8>>, Error>> {
 pub(super) fn scrub(store: &Store) -> Option<Result<Vec<String>, Error>> {
     let scrubbed = store.scrub(|_| ControlFlow::Continue(()));
     Some(scrubbed.map(|report| report.findings.iter().map(ToString::to_string).collect()))
+}
+
+/// Whether an opening was refused because a checkpoint is lost.
+pub(super) fn is_loss(error: &Error) -> bool {
+    matches!(error, Error::CheckpointLost { .. } | Error::Damaged { .. })
 }
 
 /// Whether there was no space for a put.

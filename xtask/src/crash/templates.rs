@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use raw_block_core::simulated::SimulatedDevice;
 
-use super::focus::Focus;
+use super::focus::{Fill, Focus};
 use super::objects::{self, Lengths, Sizes};
 use super::target::{self, EvictionPolicy, Layout, Put, Shape, Store, Verification};
 
@@ -21,6 +21,9 @@ const SHAPES: [(u32, u32, u32, u32); 7] = [
     (4096, 16, 10, 4096),
     (512, 16, 20, 512),
 ];
+
+/// Those with the smallest segments.
+const SMALL: [usize; 3] = [0, 1, 6];
 
 /// A closed store, and what it contains.
 pub(super) struct Template {
@@ -63,15 +66,17 @@ impl Templates {
         focus: Focus,
         random: &mut fastrand::Rng,
     ) -> (&Template, SimulatedDevice) {
-        const HALF_FULL: usize = 0;
-        const FULL: usize = 1;
-        const EMPTY: usize = 2;
-        let shape = random.usize(..SHAPES.len());
-        let kind = match focus {
-            Focus::All => [HALF_FULL, FULL, EMPTY, EMPTY][random.usize(..4)],
-            Focus::Checkpoints => [HALF_FULL, EMPTY][random.usize(..2)],
-            Focus::Races => EMPTY,
-            Focus::Space => FULL,
+        let shapes = match focus {
+            Focus::Filling | Focus::Refilling => &SMALL[..2],
+            Focus::Tables | Focus::Readers | Focus::Decay | Focus::Moves => &SMALL[..],
+            Focus::Retries | Focus::Slow if random.bool() => &[2, 3],
+            _ => &[0, 1, 2, 3, 4, 5, 6],
+        };
+        let shape = shapes[random.usize(..shapes.len())];
+        let kind = match focus.fill(random) {
+            Fill::Half => 0,
+            Fill::Full => 1,
+            Fill::Empty => 2,
         };
         let template = &self.all[3 * shape + kind];
         (template, template.device.fork(random.u64(..)))
@@ -112,9 +117,6 @@ fn put(store: &Store, key: usize, lengths: Lengths) -> Result<Option<Lengths>> {
     let payload = objects::payload(key as u64, lengths.payload);
     let metadata = objects::metadata(key as u64, lengths.metadata);
     let object = Put::new(&name, &payload).with_metadata(&metadata);
-    if std::env::var("DBG").is_ok() {
-        eprintln!("put {key} {lengths:?} {:?}", store.stats());
-    }
     match store.put_many(&[object]).into_iter().next() {
         Some(Ok(())) => Ok(Some(lengths)),
         Some(Err(error)) if target::is_full(&error) => Ok(None),
