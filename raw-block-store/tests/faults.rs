@@ -3,21 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
-#[path = "common/slots.rs"]
-mod slots;
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::faulty::{Fate, Faulty};
+use common::slots::{block_range, layout_of, superblock_at};
 use common::{payload, put_all, without_thread};
 use raw_block_core::{Op, OpKind};
 use raw_block_store::format::{Layout, SuperblockState};
 use raw_block_store::{
     Error, EvictionPolicy, FormatOptions, HealthState, OpenOptions, Put, Store, StoreStats,
 };
-use slots::{block_range, layout_of, superblock_at};
 
 fn format() -> FormatOptions {
     FormatOptions {

@@ -6,17 +6,15 @@
 mod common;
 #[path = "common/forge.rs"]
 mod forge;
-#[path = "common/slots.rs"]
-mod slots;
 
 use std::ops::{ControlFlow, Range};
 use std::sync::LazyLock;
 
 use common::faulty::Faulty;
+use common::slots::{FoundSlot, find, slots};
 use common::{BLOCK, bytes, check_segments, small, without_thread};
 use forge::{Forged, SHORT, number, set};
 use raw_block_store::{Error, Store};
-use slots::{FoundSlot, find};
 
 /// Enough for the eight segments that a store has at least.
 const LEN: usize = 300 << 10;
@@ -145,7 +143,7 @@ fn keys_of(slot: &FoundSlot) -> Vec<u8> {
 
 /// The keys of the objects of a segment.
 fn keys_in(forged: &Forged, segment: u32) -> Vec<u8> {
-    let slots = slots::slots(&forged.image);
+    let slots = slots(&forged.image);
     slots.iter().filter(|slot| slot.segment == segment).flat_map(keys_of).collect()
 }
 
@@ -213,7 +211,7 @@ fn entry_numbers_out_of_range_count_for_nothing() {
 /// Makes the slot of an object claim that of the next one too. Returns the keys of both.
 fn claim_next(forged: &mut Forged, key: u8) -> [u8; 2] {
     let (slot, _) = find(&forged.image, &[key]);
-    let next = slots::slots(&forged.image)
+    let next = slots(&forged.image)
         .into_iter()
         .find(|other| (other.segment, other.block) == (slot.segment, slot.block + slot.blocks));
     let next = next.unwrap();

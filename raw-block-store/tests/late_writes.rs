@@ -3,18 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
-#[path = "common/slots.rs"]
-mod slots;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use common::slots::layout_of;
 use common::{payload, small, without_thread};
 use raw_block_core::simulated::{Fault, SimulatedDevice, SimulatedOptions};
 use raw_block_core::{ErrorClass, ErrorKind, Geometry, IoBackend};
 use raw_block_store::format::Layout;
 use raw_block_store::{Error, HealthState, Store};
-use slots::layout_of;
 
 /// Later than anything that a test writes.
 const NEVER: u64 = 1 << 20;

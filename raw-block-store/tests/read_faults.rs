@@ -4,11 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
-#[path = "common/slots.rs"]
-mod slots;
 
 use std::ops::{ControlFlow, Range};
 
+use common::slots::{FoundObject, FoundSlot, block_range, find, layout_of, slots};
 use common::{bytes, payload, small, without_thread};
 use raw_block_core::simulated::{Fault, SimulatedDevice};
 use raw_block_core::{Geometry, OpKind};
@@ -16,7 +15,6 @@ use raw_block_store::format::{CheckpointHeader, Layout};
 use raw_block_store::{
     Error, FormatOptions, Get, OpenOptions, Put, ScrubReport, Store, Verification,
 };
-use slots::{FoundObject, FoundSlot, block_range, find, layout_of};
 
 const LEN: usize = 704 << 10;
 const PAYLOAD: usize = 9000;
@@ -212,7 +210,7 @@ fn a_scrub_names_the_damaged_place() {
     let image = image(&device);
     let layout = layout_of(&image);
     let container = newest_container(&image, &layout);
-    let tombstones = slots::slots(&image).into_iter().filter(FoundSlot::is_tombstone);
+    let tombstones = slots(&image).into_iter().filter(FoundSlot::is_tombstone);
     let tombstone = tombstones.max_by_key(|slot| (slot.generation, slot.block)).unwrap();
     let segment = find(&image, &key(0)).0.segment;
     for (start, structure) in [
@@ -346,7 +344,7 @@ fn a_damaged_tombstone_brings_back_its_own_objects_or_none() {
     let device = not_closed();
     let image = image(&device);
     let elsewhere = find(&image, &key(6)).0.header.start;
-    let tombstones = slots::slots(&image).into_iter().filter(FoundSlot::is_tombstone);
+    let tombstones = slots(&image).into_iter().filter(FoundSlot::is_tombstone);
     let mut tombstones: Vec<_> = tombstones.collect();
     tombstones.sort_by_key(|slot| (slot.generation, slot.block));
     let newest = &tombstones[tombstones.len() - DELETED.len()..];

@@ -3,14 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
-#[path = "common/slots.rs"]
-mod slots;
 
 use common::faulty::Faulty;
+use common::slots::{block_range, find, layout_of, slots};
 use common::{payload, small, without_thread};
 use raw_block_core::OpKind;
 use raw_block_store::{Error, OpenOptions, Store};
-use slots::{block_range, find, layout_of};
 
 fn open(device: &Faulty) -> Result<Store, Error> {
     Store::open_with(device.backend(), &without_thread())
@@ -100,7 +98,7 @@ fn an_unreadable_tombstone_is_left_out_only_on_request() {
     assert!(store.delete(&[0]).unwrap());
     store.flush().unwrap();
     drop(store);
-    let slots = slots::slots(&device.bytes());
+    let slots = slots(&device.bytes());
     let tombstone = slots.iter().find(|slot| slot.is_tombstone()).unwrap();
     device.fail_at(OpKind::Read, tombstone.header.start);
     refused_at(&device, tombstone.header.start);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use raw_block_store::format::{CheckpointHeader, Layout, crc32c, header_hash};
 
 use crate::common::BLOCK;
-use crate::slots::{block_range, index, layout_of};
+use crate::common::slots::{block_range, index, layout_of};
 
 /// Bytes that the checksum of a short structure covers, preamble included.
 pub(crate) const SHORT: usize = 128;

@@ -4,12 +4,14 @@
 
 pub(crate) mod fake;
 pub(crate) mod faulty;
+pub(crate) mod slots;
 
 use std::sync::Arc;
 
 use raw_block_core::{AlignedBuf, Dispatcher, IoBackend, MemoryBackend, ReadAt, WriteAt};
-use raw_block_store::format::{Layout, SegmentHeader, SlotHeader, Superblock};
+use raw_block_store::format::{Layout, Superblock};
 use raw_block_store::{Error, FormatOptions, Get, OpenOptions, Put, Store};
+use slots::{FoundObject, FoundSlot};
 
 /// Bytes of a block in the stores of [`store`] and [`small`].
 pub(crate) const BLOCK: usize = 512;
@@ -108,40 +110,24 @@ pub(crate) struct Version {
 /// All versions of all objects that the slot headers on the device name, in order of their sequence: also those that were
 /// replaced, deleted or moved, as long as nothing overwrote them.
 pub(crate) fn versions(device: &Arc<dyn IoBackend>) -> Vec<Version> {
-    let layout = layout(device);
-    let block_size = layout.block_size as usize;
-    let mut versions = Vec::new();
-    for segment in 0..layout.segment_count {
-        let start = layout.segment_offset(segment);
-        let bytes = read(device, start, usize::try_from(layout.segment_size()).unwrap());
-        let Ok(header) = SegmentHeader::read(&bytes[..block_size], &layout, segment) else {
-            continue;
+    let len = usize::try_from(device.geometry().capacity).unwrap();
+    let image = read(device, 0, len);
+    let block_size = u64::from(layout(device).block_size);
+    let slots = slots::slots(&image);
+    let of_slot = |slot: &FoundSlot| {
+        let (segment, start) = (slot.segment, slot.header.start);
+        let slot_end = start + u64::from(slot.blocks) * block_size;
+        let version = |object: &FoundObject| Version {
+            key: object.key.clone(),
+            sequence: object.sequence,
+            segment,
+            slot: start,
+            slot_end,
+            payload: object.payload.start,
         };
-        let mut number = 1;
-        while number < layout.segment_blocks {
-            let block = &bytes[number as usize * block_size..][..block_size];
-            let slot = SlotHeader::read(block, &layout, segment, number)
-                .and_then(|slot| slot.of_generation(header.generation.get()));
-            let Ok(slot) = slot else {
-                number += 1;
-                continue;
-            };
-            let at = layout.block_offset(segment, number);
-            number += slot.header.blocks.get();
-            versions.extend(slot.objects().map(|object| {
-                let within =
-                    if object.entry.is_inline() { object.entry.inline_offset() } else { 0 };
-                Version {
-                    key: object.key.to_vec(),
-                    sequence: object.entry.sequence.get(),
-                    segment,
-                    slot: at,
-                    slot_end: layout.block_offset(segment, number),
-                    payload: layout.block_offset(segment, object.entry.block.get()) + within as u64,
-                }
-            }));
-        }
-    }
+        slot.objects.iter().map(version).collect::<Vec<_>>()
+    };
+    let mut versions: Vec<_> = slots.iter().flat_map(of_slot).collect();
     versions.sort_by_key(|version| version.sequence);
     versions
 }
