@@ -30,6 +30,8 @@ pub(crate) const SEGMENT: u64 = 64;
 pub(crate) struct Fixture {
     pub(crate) device: SimulatedDevice,
     pub(crate) state: Arc<StoreState>,
+    /// Whether calls wait for segments that drain, as those of a store do. Otherwise they fail.
+    pub(crate) waits: bool,
 }
 
 /// The committed checkpoint as it lies on the device.
@@ -68,7 +70,7 @@ impl Fixture {
             space,
             containers: Containers::new(0, [1, 0, 0]),
         });
-        Self { device, state: Arc::new(state) }
+        Self { device, state: Arc::new(state), waits: false }
     }
 
     /// Puts an object whose payload has so many bytes, all equal to `fill`.
@@ -125,7 +127,8 @@ impl Fixture {
         Ok(Begun { located: Located { place, entry }, slot, out })
     }
 
-    /// Repeats an allocation until it succeeds. What would have to wait fails like what finds no space at all.
+    /// Repeats an allocation until it succeeds. What would have to wait fails like what finds no space at all, unless
+    /// calls wait.
     fn until_allocated(
         &self,
         mut allocate: impl FnMut() -> Result<(), NoSpace>,
@@ -134,6 +137,11 @@ impl Fixture {
         while let Err(no_space) = allocate() {
             attempts += 1;
             match no_space {
+                NoSpace::Space(Shortage::Wait) if self.waits => {
+                    attempts = 0;
+                    self.state.free_drained();
+                    std::thread::yield_now();
+                }
                 NoSpace::Space(Shortage::Reclaim) if attempts < 20 => {
                     reclaim::make_space(&self.state)?;
                 }

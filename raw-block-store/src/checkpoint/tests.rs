@@ -231,7 +231,8 @@ fn a_checkpoint_survives_a_power_cut_right_after_it() {
         }
         checkpoint(&fixture);
         fixture.device.power_cut();
-        let after = Fixture { device: fixture.device.power_on(), state: fixture.state };
+        let after =
+            Fixture { device: fixture.device.power_on(), state: fixture.state, waits: false };
         let found = after.checkpoint();
         assert_eq!(found.header.number.get(), 2);
         for key in 0..10 + seed {

@@ -329,6 +329,24 @@ fn several_victims_share_one_checkpoint() {
 }
 
 #[test]
+fn the_worker_reclaims_before_a_put_has_to_wait() {
+    let mut fixture = Fixture::new(128, EvictionPolicy::Fifo);
+    fixture.waits = true;
+    let worker = Worker::start(&fixture.state).unwrap();
+    for key in 0..3 * 128 * SEGMENT / 8 {
+        put(&fixture, key);
+        fixture.state.worker.wake();
+        // A device would take a while for each object, which the worker has.
+        while fixture.state.with_space(|space| space.needs_reclaim()) {
+            thread::yield_now();
+        }
+    }
+    drop(worker);
+    assert_eq!(fixture.state.counters.waits_for_space.get(), 0);
+    assert!(fixture.state.counters.reclaims.get() > 0);
+}
+
+#[test]
 fn free_segments_are_discarded_when_every_checkpoint_calls_them_free() {
     let options = OpenOptions { discard: true, background: false, ..OpenOptions::default() };
     let fixture = Fixture::with(16, &options);
