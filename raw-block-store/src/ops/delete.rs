@@ -4,6 +4,7 @@ use super::tombstones::DELETE;
 use crate::Error;
 use crate::Store;
 use crate::mutant::Mutant;
+use crate::reclaim;
 
 impl Store {
     /// Deletes one object. Returns whether there was one with this key. See [`delete_many`](Self::delete_many).
@@ -34,6 +35,7 @@ impl Store {
         if keys.is_empty() {
             return Vec::new();
         }
+        reclaim::checkpoint_if_due(state);
         if Mutant::AbsentDeletesUnrecorded.is_on() && !keys.iter().any(|key| self.contains(key)) {
             return vec![Ok(false); keys.len()];
         }

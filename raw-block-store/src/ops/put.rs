@@ -227,6 +227,7 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<boo
     if state.with_space(|space| space.needs_reclaim()) {
         state.worker.wake();
     }
+    reclaim::checkpoint_if_due(state);
 }
 
 /// Allocates as much of a batch as there is space for. Waits while nothing at all can be allocated, and that will

@@ -7,6 +7,7 @@ mod backoff;
 mod clear;
 mod copy;
 mod discard;
+mod due;
 mod moves;
 pub(crate) mod signal;
 mod victims;
@@ -14,7 +15,9 @@ mod worker;
 
 use std::sync::MutexGuard;
 
+pub(crate) use backoff::CallBackoff;
 pub(crate) use clear::clear;
+pub(crate) use due::checkpoint_if_due;
 use raw_block_core::{ErrorClass, OpKind, waiting};
 pub(crate) use worker::Worker;
 #[cfg(feature = "faults")]

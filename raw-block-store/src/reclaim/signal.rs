@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Signal {
     /// Whether a worker sleeps, and nothing woke it: a look at this costs next to nothing.
     idle: AtomicBool,
+    present: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -27,6 +28,11 @@ impl Signal {
         self.idle.load(Ordering::Relaxed)
     }
 
+    /// Whether there is a worker.
+    pub(crate) fn is_present(&self) -> bool {
+        self.present.load(Ordering::Relaxed)
+    }
+
     /// Lets the worker look whether there is something to do.
     pub(crate) fn wake(&self) {
         self.lock().woken = true;
@@ -37,6 +43,7 @@ impl Signal {
     /// Ends the worker when it has done what it is doing.
     pub(super) fn end(&self) {
         self.lock().ended = true;
+        self.present.store(false, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
@@ -48,6 +55,7 @@ impl Signal {
     /// A worker begins. It looks for something to do at once.
     pub(super) fn begin(&self) {
         *self.lock() = State { woken: true, ended: false };
+        self.present.store(true, Ordering::Relaxed);
     }
 
     /// Waits until woken. Returns `false` when the worker is to end.

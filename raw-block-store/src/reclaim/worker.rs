@@ -35,6 +35,7 @@ impl Worker {
             .inspect_err(|error| {
                 let device = state.device_name();
                 tracing::warn!(device, %error, "the background thread of the store cannot be started");
+                state.worker.end();
             })
             .ok()?;
         Some(Self { state: Arc::clone(state), thread: Some(thread) })

@@ -29,6 +29,7 @@ use super::format::Layout;
 use super::mutant::Mutant;
 use super::ops::DeleteQueue;
 use super::options::OpenOptions;
+use super::reclaim::CallBackoff;
 use super::reclaim::signal::Signal;
 use super::stats::Counters;
 use crate::Error;
@@ -66,6 +67,8 @@ pub(crate) struct StoreState {
     pub(crate) throttle: Throttle,
     /// Wakes the background worker.
     pub(crate) worker: Signal,
+    /// Which calls try to take a checkpoint that is due, if there is no worker.
+    pub(crate) checkpoint_backoff: CallBackoff,
     /// Held while a checkpoint is taken.
     pub(crate) checkpointing: Mutex<Containers>,
     /// Held while a reclaim runs.
@@ -118,6 +121,7 @@ impl StoreState {
             is_closed: AtomicBool::new(false),
             throttle: Throttle::default(),
             worker: Signal::default(),
+            checkpoint_backoff: CallBackoff::default(),
             checkpointing: Mutex::new(containers),
             reclaiming: Mutex::new(()),
             space: Mutex::new(Waited { space, waiting: 0 }),

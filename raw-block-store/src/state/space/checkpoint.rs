@@ -89,7 +89,7 @@ impl Space {
             .collect();
         self.choices += 1;
         self.copying = true;
-        self.entries_since_choice = 0;
+        self.entries_in_choice = std::mem::take(&mut self.entries_since_choice);
         self.opened_since_choice = 0;
         let mut segments: Vec<_> = self.segments.iter().map(choose_segment).collect();
         for &number in &released {
@@ -186,9 +186,10 @@ impl Space {
         cleared
     }
 
-    /// A checkpoint failed: nothing changes. The victims stay what they are.
+    /// A checkpoint failed: nothing changes. The victims stay what they are, and it is wanted as much as before.
     pub(crate) fn abandon_checkpoint(&mut self, chosen: &Chosen) {
         debug_assert_eq!(chosen.choice, self.choices);
+        self.entries_since_choice += std::mem::take(&mut self.entries_in_choice);
         self.copying = false;
         self.changed();
     }

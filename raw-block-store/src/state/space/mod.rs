@@ -90,6 +90,8 @@ pub(crate) struct Space {
     next_delete: u64,
     /// Entries that were allocated since the contents of the last checkpoint were chosen.
     entries_since_choice: u64,
+    /// Those that were allocated before, since the choice of the last checkpoint that was committed.
+    entries_in_choice: u64,
     /// Segments that were opened since then, and how many that were at most during one of the last checkpoints.
     opened_since_choice: u32,
     opened_per_checkpoint: u32,
@@ -147,6 +149,7 @@ impl Space {
             waiting_deletes: VecDeque::new(),
             next_delete: 0,
             entries_since_choice: 0,
+            entries_in_choice: 0,
             opened_since_choice: 0,
             opened_per_checkpoint: 0,
             version: 0,
@@ -167,6 +170,12 @@ impl Space {
     #[cfg(test)]
     pub(crate) fn next_sequence(&self) -> u64 {
         self.next_sequence
+    }
+
+    /// Sets how many entries were allocated since the last checkpoint.
+    #[cfg(test)]
+    pub(crate) fn set_entries_written(&mut self, entries: u64) {
+        self.entries_since_choice = entries;
     }
 
     /// The lowest sequence in flight, or that of the next change.

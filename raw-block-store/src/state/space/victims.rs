@@ -2,7 +2,7 @@
 
 use super::segment::{Segment, SegmentState, Stream};
 use super::{RESERVE, Shape, Shortage, Space};
-use crate::mutant::Mutant;
+use crate::mutant::{self, Mutant};
 use crate::options::EvictionPolicy;
 use crate::state::policy::Oldest;
 
@@ -15,7 +15,7 @@ const AHEAD_SEGMENTS: u32 = 64;
 /// A checkpoint is taken when this part of the objects was written since the last one.
 const CHANGED_PART: u64 = 64;
 /// It is not taken for fewer entries.
-const LEAST_CHANGED: u64 = 1 << 17;
+const LEAST_CHANGED: usize = 1 << 17;
 
 /// A segment to be reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +198,8 @@ impl Space {
 
     /// Whether a checkpoint is to be taken because much was written since the last one; `objects` are live.
     pub(crate) fn needs_checkpoint(&self, objects: u64) -> bool {
-        self.entries_since_choice >= LEAST_CHANGED.max(objects / CHANGED_PART)
+        let least = mutant::limit(LEAST_CHANGED, 200) as u64;
+        self.entries_since_choice >= least.max(objects / CHANGED_PART)
     }
 
     /// What to do when no segment is left to be opened.

@@ -307,6 +307,20 @@ fn a_store_that_is_not_crowded_compacts_what_has_a_sixth_of_garbage() {
     assert_eq!(space.take_victim(), Some(compacted));
 }
 
+#[test]
+fn a_checkpoint_that_failed_is_wanted_as_much_as_before() {
+    let mut space = space(8, 64, NONE);
+    space.entries_since_choice = 1 << 17;
+    assert!(space.needs_checkpoint(0));
+    let chosen = space.choose_checkpoint(CheckpointPurpose::Period).unwrap();
+    assert!(!space.needs_checkpoint(0));
+    space.end_copy();
+    space.abandon_checkpoint(&chosen);
+    assert!(space.needs_checkpoint(0));
+    checkpoint(&mut space, CheckpointPurpose::Period);
+    assert!(!space.needs_checkpoint(0));
+}
+
 /// A store with 54 full segments of 64, half of each garbage.
 fn half_garbage() -> (Space, Vec<Located>) {
     let mut space = space(64, 64, EvictionPolicy::Lru);
