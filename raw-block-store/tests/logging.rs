@@ -115,6 +115,21 @@ fn the_life_of_a_store_is_logged() {
 }
 
 #[test]
+fn objects_that_waste_space_are_logged_once() {
+    Log::install();
+    let store = store_on(memory(1 << 20));
+    let log = Log::of(|| {
+        for len in [4096, 4097, 8192] {
+            store.put(b"key", &vec![1; len]).unwrap();
+        }
+    });
+    assert_eq!(
+        log,
+        "WARN: an object is longer than an eighth of a segment: space is wasted where no other fits\n"
+    );
+}
+
+#[test]
 fn damage_is_logged_and_counted_where_it_is_found() {
     Log::install();
     let device = memory(1 << 20);

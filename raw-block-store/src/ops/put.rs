@@ -1,5 +1,6 @@
 //! Putting objects.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::choose::{Chosen, Duplicates};
@@ -17,6 +18,9 @@ const PUT: &str = "put an object";
 
 /// Objects that are allocated at once. A longer batch goes in parts.
 const MAX_SUBMISSION: usize = 1024;
+
+/// Objects that are longer than this part of a segment waste space.
+const LARGE_PART: u64 = 8;
 
 /// Reclaims in a row that free nothing before the store counts as full for a put. A store stops compacting after fewer
 /// that free nothing; then one that evicts does so. So it is met only where pinned objects are moved in vain.
@@ -177,7 +181,25 @@ impl Store {
         if put.payload.len() as u64 > limit {
             return Err(Error::PayloadTooLarge { len: put.payload.len(), limit });
         }
+        self.warn_of_waste(put.payload.len());
         Ok(())
+    }
+
+    /// Logs once that payloads are so long that segments have ends into which none fits.
+    fn warn_of_waste(&self, len: usize) {
+        let segment =
+            u64::from(self.state.layout.segment_blocks) * u64::from(self.state.layout.block_size);
+        if len as u64 > segment / LARGE_PART
+            && !self.state.warned_of_waste.swap(true, Ordering::Relaxed)
+        {
+            let device = self.state.device_name();
+            tracing::warn!(
+                device,
+                len,
+                segment,
+                "an object is longer than an eighth of a segment: space is wasted where no other fits"
+            );
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct StoreState {
     pub(crate) scratch: ScratchPool,
     pub(crate) health: HealthMonitor,
     failing: FailingWrites,
+    /// Whether it was logged that objects are so long that they waste space.
+    pub(crate) warned_of_waste: AtomicBool,
     refuses_writes: AtomicBool,
     /// The error of the write because of which changes are refused.
     refused: Mutex<Option<raw_block_core::Error>>,
@@ -115,6 +117,7 @@ impl StoreState {
             scratch: ScratchPool::default(),
             health: HealthMonitor::default(),
             failing: FailingWrites::default(),
+            warned_of_waste: AtomicBool::new(false),
             refuses_writes: AtomicBool::new(false),
             refused: Mutex::new(None),
             unknown: OnceLock::new(),
