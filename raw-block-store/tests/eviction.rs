@@ -225,7 +225,7 @@ fn the_order_of_use_before_a_restart_is_that_of_the_puts() {
 }
 
 #[test]
-fn an_evicted_object_may_come_back_with_its_value_unless_deleted() {
+fn an_evicted_object_may_come_back_unless_it_was_deleted() {
     for policy in POLICIES {
         let (device, store) = store(policy);
         put(&store, 0..300);

@@ -32,7 +32,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// So many that what a store takes for itself, 300 KB, is little.
+/// Objects. The 300 KB that an empty store takes are little next to them.
 const KEYS: u64 = 80_000;
 
 #[test]

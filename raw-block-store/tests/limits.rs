@@ -86,7 +86,7 @@ impl fake::Device for Sparse {
     }
 }
 
-/// The options of a store, and the length of the smallest device on which it has so many segments.
+/// The options of a store, and the length of the smallest device on which it has that many segments.
 fn sizes(segments: u32, block_size: u32, segment_blocks: u64) -> (FormatOptions, u64) {
     let segment_size = Some(segment_blocks * u64::from(block_size));
     let options =
