@@ -228,7 +228,7 @@ fn wait_until(store: &Store, what: &str, is_right: impl Fn(&StoreStats) -> bool)
 }
 
 #[test]
-fn failed_checkpoints_are_counted_and_repeated_until_one_succeeds() {
+fn failed_checkpoints_are_counted_and_repeated() {
     let (device, store, _) = faulty_store();
     drop(store);
     let store = Store::open(device.backend()).unwrap();

@@ -118,7 +118,7 @@ fn a_put_with_unknown_outcomes_costs_at_most_three_segments() {
 }
 
 #[test]
-fn a_store_that_is_dropped_with_unknown_writes_stops_its_backend() {
+fn a_store_dropped_with_unknown_writes_stops_its_backend() {
     let (device, layout) = device();
     let backend = device.backend();
     let store = open_on(Arc::clone(&backend)).unwrap();

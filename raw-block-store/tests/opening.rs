@@ -347,7 +347,7 @@ fn a_device_has_one_store_at_a_time() {
 }
 
 #[test]
-fn a_device_that_does_not_suit_a_store_is_refused_with_the_reason() {
+fn an_unsuitable_device_is_refused_with_the_reason() {
     let reason = |len: usize, options: FormatOptions| match Store::format(
         Faulty::new(len).backend(),
         &options,

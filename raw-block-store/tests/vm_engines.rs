@@ -53,12 +53,12 @@ fn mix(scenario: &str, nsid: u32) {
 }
 
 #[test]
-fn each_engine_reads_what_the_other_wrote_in_blocks_of_512_bytes() {
+fn each_engine_reads_what_the_other_wrote_in_small_blocks() {
     mix("plain-512", 1);
 }
 
 #[test]
-fn each_engine_reads_what_the_other_wrote_in_blocks_of_4096_bytes() {
+fn each_engine_reads_what_the_other_wrote_in_large_blocks() {
     mix("plain-4096", 1);
 }
 
