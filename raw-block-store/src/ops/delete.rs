@@ -36,10 +36,15 @@ impl Store {
             return Vec::new();
         }
         reclaim::checkpoint_if_due(state);
-        if Mutant::AbsentDeletesUnrecorded.is_on() && !keys.iter().any(|key| self.contains(key)) {
-            return vec![Ok(false); keys.len()];
+        let mut hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
+        if Mutant::AbsentDeletesUnrecorded.is_on() {
+            hashes.retain(|hash| state.index.find(hash).is_some());
+            let mut results = vec![Ok(false); keys.len() - hashes.len()];
+            if !hashes.is_empty() {
+                results.extend(state.deletes.delete(&hashes, |keys| state.write_tombstones(keys)));
+            }
+            return results;
         }
-        let hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
         state.deletes.delete(&hashes, |hashes| state.write_tombstones(hashes))
     }
 }
