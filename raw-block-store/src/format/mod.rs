@@ -7,13 +7,13 @@
 //! `docs/format.md` describes every byte. The rules common to all structures:
 //!
 //! - Numbers are little-endian. The types declared here are the bytes on the device.
-//! - Every structure begins with the same [`Preamble`](Preamble): magic, checksum, version,
+//! - Every structure begins with the same [`Preamble`]: magic, checksum, version,
 //!   identity of the member. No field is used before the checksum over it was verified.
 //! - Every structure says where it belongs: a valid block in the wrong place is not valid.
 //! - Every reader checks in the same order: length of the block, magic, checksum, version, identity, keyed
 //!   hash (of slot headers), place, bounds of every field. The first rule that is broken is returned as
-//!   [`Damage`](Damage).
-//! - What a reader would refuse, its writer refuses with [`EncodeError`](EncodeError); the
+//!   [`Damage`].
+//! - What a reader would refuse, its writer refuses with [`EncodeError`]; the
 //!   content of the block is then undefined. A writer fills the whole block, unused bytes with zeroes.
 //! - Reserved bytes are zero.
 //!
