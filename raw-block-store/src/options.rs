@@ -71,8 +71,8 @@ pub struct OpenOptions {
     pub kept_percent: u8,
     /// What a get checks. After a recovery every object is verified once, on its first get, whatever this says.
     pub verification: Verification,
-    /// Whether a background thread reclaims space and takes checkpoints before a put has to wait for them. Without it,
-    /// the callers that need space do.
+    /// Whether a background thread reclaims space and takes checkpoints before a put has to wait for them, and
+    /// looks whether a device that refused writes accepts them again. Without it, the callers that need that do.
     pub background: bool,
     /// Whether the device is told which segments are free, so that it need not keep their contents.
     pub discard: bool,
