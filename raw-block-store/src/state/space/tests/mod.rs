@@ -7,6 +7,7 @@ mod drains;
 mod rough;
 mod simulation;
 mod tasks;
+mod victims;
 
 use super::segment::{Fill, Live, Segment, SegmentState};
 use super::*;
