@@ -96,7 +96,13 @@ impl<'a> Entries<'a> {
             if !self.segments.clean {
                 // A segment may be opened again after one entry.
                 let entries = Some(1);
-                scans.push(Scan { segment: number, generation, adopt_newer: true, entries });
+                scans.push(Scan {
+                    segment: number,
+                    generation,
+                    adopt_newer: true,
+                    entries,
+                    settled: 0,
+                });
             }
         }
         let found = scan::scan(self.device, self.layout, &scans, |_, _| Ok(()))?;
@@ -176,6 +182,7 @@ impl<'a> Entries<'a> {
                     generation: known.generation,
                     adopt_newer: false,
                     entries: is_complete.then_some(known.entries),
+                    settled: known.settled,
                 });
             }
         }
@@ -203,8 +210,11 @@ impl<'a> Entries<'a> {
         for at in &scanned.harmless {
             damages.note_unreadable("a block of a segment", at);
         }
-        for at in &scanned.unreadable {
-            if is_complete && found.named >= named {
+        let settled = scanned.settled.iter().map(|at| (at, true));
+        let others = scanned.unreadable.iter().map(|at| (at, is_complete));
+        for (at, is_settled) in settled.chain(others) {
+            // What is settled counts only if it is named.
+            if is_settled && found.named >= named {
                 damages.note_unreadable("a block of a segment", at);
             } else {
                 damages.leave_out("a block of a segment that was filled", at)?;

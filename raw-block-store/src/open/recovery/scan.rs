@@ -37,6 +37,8 @@ pub(super) struct Scan {
     pub(super) adopt_newer: bool,
     /// The scan ends when it has found entries up to this number.
     pub(super) entries: Option<u32>,
+    /// Entries below this number are not newer than the checkpoint.
+    pub(super) settled: u32,
 }
 
 /// What a scan found besides slots.
@@ -54,6 +56,8 @@ pub(super) struct Scanned {
     pub(super) end: u32,
     /// Blocks that cannot be read and may hold the header of a slot that was not found.
     pub(super) unreadable: Vec<Unreadable>,
+    /// The same, where that slot is not newer than the checkpoint.
+    pub(super) settled: Vec<Unreadable>,
     /// Blocks that cannot be read and hold no header.
     pub(super) harmless: Vec<Unreadable>,
 }
@@ -255,8 +259,13 @@ impl Lane {
     fn take(&mut self, view: &SlotView<'_>) {
         let first = view.header.first_entry.get();
         // Without a gap in the numbers no slot is missing.
-        let gap = first > self.found.entries;
-        let to = if gap { &mut self.found.unreadable } else { &mut self.found.harmless };
+        let to = if first <= self.found.entries {
+            &mut self.found.harmless
+        } else if first <= self.scan.settled {
+            &mut self.found.settled
+        } else {
+            &mut self.found.unreadable
+        };
         to.append(&mut self.pending);
         self.last_slot = view.header.blocks.get();
         self.found.entries = first + view.entry_numbers();

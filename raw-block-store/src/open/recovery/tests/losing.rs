@@ -43,6 +43,22 @@ fn an_unreadable_slot_header_of_a_filled_segment_refuses() {
 }
 
 #[test]
+fn an_unreadable_slot_header_of_dead_objects_refuses_nothing() {
+    let mut image = image();
+    // The object of the second slot was deleted before the checkpoint.
+    image.record(1, 4, 2, &[0]);
+    image.records[1].0.settled = 2;
+    image.checkpoint(0, 2, 8, 9);
+    image.break_block(1, 3);
+    assert_eq!(found(&image, false), [Some(2), Some(3), Some(5), Some(9)]);
+    // If it is live, it is lost.
+    image.record(1, 4, 2, &[0, 1]);
+    image.records[1].0.settled = 2;
+    image.checkpoint(0, 2, 8, 9);
+    assert!(matches!(image.recover(), Err(Error::NewestLost { .. })));
+}
+
+#[test]
 fn an_unreadable_payload_block_refuses_nothing() {
     let image = image();
     image.break_block(1, 6);
