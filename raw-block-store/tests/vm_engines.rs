@@ -97,7 +97,9 @@ fn fill_past_bad_sectors(device: &Arc<dyn IoBackend>) {
     let past = read_fault().max(write_fault()) + (4 << 20);
     let keys: Vec<_> = (0..past / len as u64).map(u64::to_le_bytes).collect();
     put_all(&store, &keys.iter().map(|key| Put::new(key, &value)).collect::<Vec<_>>());
-    assert_eq!(store.stats().repeated_writes, 1);
+    // The kernel may have merged the write with that of a neighbour.
+    let repeated = store.stats().repeated_writes;
+    assert!((1..=2).contains(&repeated), "{repeated} writes were repeated");
 
     let mut buffers = vec![vec![0; len]; keys.len()];
     let mut gets: Vec<_> =
