@@ -6,10 +6,12 @@ mod common;
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
 
-use common::{check_segments, memory, payload, put_all, small, without_thread};
-use raw_block_core::IoBackend;
+use common::{check_segments, fake, memory, payload, put_all, small, without_thread};
+use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
 use raw_block_store::{Error, EvictionPolicy, OpenOptions, Pin, Put, Store};
 
 const POLICIES: [EvictionPolicy; 3] =
@@ -239,4 +241,96 @@ fn an_evicted_object_may_come_back_unless_it_was_deleted() {
         assert!(kept.iter().all(|&key| holds(&store, key)));
         assert!((0..300).filter(|&key| holds(&store, key)).count() >= kept.len());
     }
+}
+
+/// A device in memory that can hold one read.
+struct Gated {
+    geometry: Geometry,
+    bytes: Mutex<Vec<u8>>,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+}
+
+/// What becomes of the next read.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Gate {
+    #[default]
+    Open,
+    /// It is held.
+    Closed,
+    /// One is held. Others are not.
+    Holds,
+}
+
+impl Gated {
+    fn set(&self, gate: Gate) {
+        *self.gate.lock().unwrap() = gate;
+        self.changed.notify_all();
+    }
+
+    fn wait_while(&self, gate: Gate) {
+        let state = self.gate.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| *state == gate).unwrap());
+    }
+}
+
+impl fake::Device for Gated {
+    const NAME: &'static str = "a device with a gate";
+
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn execute(&self, mut op: Op) -> Completion {
+        if op.kind() == OpKind::Read && *self.gate.lock().unwrap() == Gate::Closed {
+            self.set(Gate::Holds);
+            self.wait_while(Gate::Holds);
+        }
+        let mut bytes = self.bytes.lock().unwrap();
+        let mut at = usize::try_from(op.offset()).unwrap();
+        for slice in op.source() {
+            bytes[at..at + slice.len()].copy_from_slice(slice);
+            at += slice.len();
+        }
+        for slice in op.destination() {
+            slice.copy_from_slice(&bytes[at..at + slice.len()]);
+            at += slice.len();
+        }
+        op.complete()
+    }
+}
+
+#[test]
+fn a_get_that_takes_long_costs_no_more_than_its_segment() {
+    let gated = Arc::new(Gated {
+        geometry: Geometry::new(1 << 20, 512).unwrap(),
+        bytes: Mutex::new(vec![0; 1 << 20]),
+        gate: Mutex::default(),
+        changed: Condvar::new(),
+    });
+    let device = fake::backend(Arc::clone(&gated));
+    Store::format(device.clone(), &small()).unwrap();
+    let store = open(&device, EvictionPolicy::Fifo);
+    put(&store, 0..500);
+    let oldest = (0..500).find(|&key| store.contains(&name(key))).unwrap();
+    let before = store.stats().evictions;
+    gated.set(Gate::Closed);
+    thread::scope(|scope| {
+        let get = scope.spawn(|| assert!(holds(&store, oldest)));
+        gated.wait_while(Gate::Closed);
+        let puts = scope.spawn(|| put(&store, 500..564));
+        while store.contains(&name(oldest)) && !puts.is_finished() {
+            thread::yield_now();
+        }
+        // The puts may wait for the get, and need no other segment until then.
+        thread::sleep(Duration::from_millis(20));
+        let stats = store.stats();
+        gated.set(Gate::Open);
+        puts.join().unwrap();
+        get.join().unwrap();
+        let evicted = stats.evictions - before;
+        assert!(evicted <= 64 + 3 * 6, "{evicted} for 64 puts, six in a segment: {stats:?}");
+    });
+    assert!(!store.contains(&name(oldest)));
+    check_segments(&store);
 }
