@@ -109,7 +109,7 @@ impl State {
         }
         let mood = Mood::seeded(&mut self.rng);
         // Now and then all are torn, in their first blocks.
-        let all_torn = self.torn_blocks && self.rng.u8(..8) == 0;
+        let all_torn = self.torn_blocks && self.rng.u8(..4) == 0;
         let mut report = CutReport::default();
         for write in mem::take(&mut self.volatile).into_values() {
             let fate = mood.decide(&mut self.rng, write.blocks.len(), write.atomic);
