@@ -159,6 +159,8 @@ impl StoreState {
             if Mutant::CompletedCountsAsPublished.is_on() && errors.iter().all(Option::is_none) {
                 let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
                 self.with_space(|space| space.end_early(&mut early, count));
+                // Other threads of a simulation may go first here.
+                self.with_space(|_| ());
             }
             self.index.publish_many(&located, &mut published);
             self.count_puts(&located);
