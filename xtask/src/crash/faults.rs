@@ -21,10 +21,13 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
         Focus::Slow if random.bool() => burst(context.layout, random),
         Focus::Retries => burst(context.layout, random),
         Focus::Headers => checkpoint_headers(context.layout, random),
+        Focus::Misreads if random.bool() => {
+            vec![Fault::flip_bit(None).within(context.layout.segments.clone())]
+        }
         Focus::Tables => late_tables(context.layout, random),
         _ => return inject_one(context, client, random),
     };
-    context.note(client, || format!("writes from here will go wrong: {faults:?}"));
+    context.note(client, || format!("from here this will go wrong: {faults:?}"));
     context.trouble();
     faults.into_iter().for_each(|fault| context.device.inject(fault));
 }

@@ -213,6 +213,21 @@ impl Focus {
         }
     }
 
+    /// After how many of them it is cut short.
+    pub(super) fn cut(self, most: u64, random: &mut fastrand::Rng) -> u64 {
+        // An opening flushes, and then writes and flushes one copy of the superblock after the other.
+        const COPIES: [u64; 4] = [1, 2, 4, 6];
+        match self {
+            Self::Openings if random.bool() => COPIES[random.usize(..COPIES.len())],
+            _ => random.u64(1..most),
+        }
+    }
+
+    /// Whether the store is filled in the end.
+    pub(super) fn fills(self, random: &mut fastrand::Rng) -> bool {
+        self == Self::Space || random.u8(..4) == 0
+    }
+
     /// Whether the process is killed in half of the cases in which something ends early.
     pub(super) fn is_killed_often(self) -> bool {
         matches!(self, Self::Openings | Self::Filling)

@@ -36,20 +36,14 @@ impl Holds {
             Focus::Slow => (OpKind::Write, "write"),
             Focus::Readers => (OpKind::Read, "read"),
             Focus::Filling => {
-                let segment = random.u32(..context.layout.shape.segments);
-                let header = context.layout.blocks_of_segment(segment, 0..1);
-                context.note(' ', || format!("the header of segment {segment} takes long"));
-                context.device.inject(Fault::hold(OpKind::Write).within(header));
+                hold_headers(context, random.u32(..context.layout.shape.segments));
                 return Some(Self { turns: 4000, ends: Some(ends) });
             }
             _ => return None,
         };
-        let ends = (context.focus == Focus::Slow && random.bool()).then_some(ends);
+        let ends = (context.focus == Focus::Slow && random.u8(..4) == 0).then_some(ends);
         if context.focus == Focus::Slow && random.u8(..4) == 0 {
-            let segment = random.u32(..context.layout.shape.segments);
-            let header = context.layout.blocks_of_segment(segment, 0..1);
-            context.note(' ', || format!("the header of segment {segment} takes long"));
-            context.device.inject(Fault::hold(OpKind::Write).within(header));
+            hold_headers(context, random.u32(..3));
             return Some(Self { turns, ends });
         }
         for _ in 0..random.usize(1..3) {
@@ -79,5 +73,14 @@ impl Holds {
         context.note(' ', || "what took long goes on".into());
         context.device.clear_faults();
         faults::inject_bad_ranges(context);
+    }
+}
+
+/// Makes the headers of all segments from this one on stay in flight.
+fn hold_headers(context: &Context<'_>, first: u32) {
+    context.note(' ', || format!("the headers of segments from {first} on take long"));
+    for segment in first..context.layout.shape.segments {
+        let header = context.layout.blocks_of_segment(segment, 0..1);
+        context.device.inject(Fault::hold(OpKind::Write).within(header));
     }
 }

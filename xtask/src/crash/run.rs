@@ -70,6 +70,7 @@ pub(super) fn run(templates: &Templates, id: ScenarioId, trace: bool) -> Outcome
         bad,
         troubled: AtomicBool::new(false),
         kills: false,
+        interrupted: None,
         leaves_writes: templates.leave_writes.load(Ordering::Relaxed),
         ended: End::Close,
         outcome: Outcome::default(),
@@ -103,6 +104,8 @@ struct Runner {
     long: bool,
     /// Whether the process is killed where a cut is planned.
     kills: bool,
+    /// After how many writes and flushes the last incarnation was cut short.
+    interrupted: Option<u64>,
     /// Whether the next process begins before the writes of a killed one have completed.
     leaves_writes: bool,
     /// How the last incarnation ended.
@@ -126,15 +129,25 @@ impl Runner {
         for incarnation in 0..count {
             let most = self.focus.cut_within(&mut self.random, self.long);
             let is_cut = self.random.bool() || self.focus.is_cut_often() && self.random.bool();
-            let chance = is_cut.then(|| self.random.u64(1..most));
+            let chance = is_cut.then(|| self.focus.cut(most, &mut self.random));
+            // What interrupts an opening may come again, or one copy of the superblock earlier.
+            let (repeats, back) = match self.random.u8(..6) {
+                0 | 1 if self.focus == Focus::Openings => (true, 0),
+                2 | 3 if self.focus == Focus::Openings => (true, 2),
+                _ => (false, 0),
+            };
+            let again = self.interrupted.map(|cut| cut.saturating_sub(back)).filter(|&cut| cut > 0);
+            let chance = if repeats { again.or(chance) } else { chance };
             let cut = match incarnation {
                 0 => id.cut,
                 1 => id.again.or(chance),
                 _ => chance,
             };
             // Of the planned cuts some kill the process alone.
-            self.kills =
-                self.random.u8(..5) == 0 || self.focus.is_killed_often() && self.random.bool();
+            let kills = self.random.u8(..5) == 0
+                || self.focus.is_killed_often() && self.random.u8(..3) == 0;
+            self.kills = if repeats { self.kills } else { kills };
+            self.interrupted = cut;
             match cut {
                 None => {}
                 Some(cut) if !self.kills => self.device.cut_after(cut),
@@ -167,7 +180,7 @@ impl Runner {
         let looks = decayed.is_none() && self.random.u8(..8) == 0;
         let looked = if looks { self.look()? } else { None };
         faults::inject_bad_ranges(&self.context());
-        if self.random.u8(..12) == 0 {
+        if self.focus != Focus::Misreads && self.random.u8(..12) == 0 {
             let mut random = self.random.fork();
             faults::inject(&self.context(), ' ', &mut random);
         }
@@ -404,7 +417,7 @@ impl Runner {
         if self.find_all(&store)? != before {
             bail!("two recoveries find different objects");
         }
-        let fill = self.bad.is_empty() && self.random.u8(..4) == 0;
+        let fill = self.bad.is_empty() && self.focus.fills(&mut self.random);
         let mut random = self.random.fork();
         let left = last::use_up(&self.context(), &store, &mut random, fill)?;
         store.close().context(FAILS)?;
