@@ -94,13 +94,12 @@ impl<'a> Entries<'a> {
                 }
             }
             if !self.segments.clean {
-                // A segment may be opened again after one entry.
-                let entries = Some(1);
+                // Slots of the newest generation may lie past those of an older one that was lost.
                 scans.push(Scan {
                     segment: number,
                     generation,
                     adopt_newer: true,
-                    entries,
+                    entries: None,
                     settled: 0,
                 });
             }

@@ -32,7 +32,7 @@ pub(super) struct Scan {
     pub(super) segment: u32,
     /// Slots of this generation count.
     pub(super) generation: u64,
-    /// Whether slots of that generation do not count either, but those of the first newer one that is found: the
+    /// Whether slots of that generation do not count either, but those of the newest one that is found: the
     /// segment's header cannot be used, and the segment may have been opened again.
     pub(super) adopt_newer: bool,
     /// The scan ends when it has found entries up to this number.
@@ -243,12 +243,13 @@ impl Lane {
     /// Whether a slot belongs to the segment as it is now.
     fn counts(&mut self, view: &SlotView<'_>) -> bool {
         let generation = view.header.generation.get();
-        if self.scan.adopt_newer && !self.found.adopted {
-            if generation <= self.scan.generation {
-                return false;
-            }
+        if self.scan.adopt_newer && generation > self.scan.generation {
+            // Slots of an older one that was lost may lie before it.
             self.scan.generation = generation;
-            self.found.adopted = true;
+            (self.found.adopted, self.found.entries) = (true, 0);
+        }
+        if self.scan.adopt_newer && !self.found.adopted {
+            return false;
         }
         self.found.newer |= generation > self.scan.generation;
         let is_its = generation == self.scan.generation || Mutant::SlotGenerationUnchecked.is_on();
