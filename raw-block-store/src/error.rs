@@ -96,22 +96,6 @@ pub enum Error {
         /// What fits, in bytes.
         limit: u64,
     },
-    /// No slot is free, none becomes free, and nothing may be evicted.
-    #[error(
-        "the store is full: of {slots} slots {live} hold live objects, {pinned} are pinned, {quarantined} \
-         are quarantined until the device is opened again; delete some objects, drop some pins, or open \
-         the store with an eviction policy"
-    )]
-    Full {
-        /// How many slots there are.
-        slots: u64,
-        /// How many hold a live object.
-        live: u64,
-        /// How many are pinned.
-        pinned: u64,
-        /// How many are quarantined, because the outcome of a write to them is unknown.
-        quarantined: u64,
-    },
     /// No segment is free, none becomes free, and nothing may be evicted.
     #[error(
         "the store is full: in {segments} segments are {objects} objects, {pinned} are pinned, and {bad} segments are \

@@ -248,5 +248,5 @@ fn hash(key: u64) -> KeyHash {
 
 /// An error that means that the store is full.
 fn full() -> Error {
-    Error::Full { slots: 0, live: 0, pinned: 0, quarantined: 0 }
+    Error::OutOfSpace { segments: 0, objects: 0, pinned: 0, bad: 0 }
 }

@@ -13,7 +13,7 @@ use crate::Progress;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EvictionPolicy {
-    /// Nothing is evicted: the put fails with [`Error::Full`](crate::Error::Full).
+    /// Nothing is evicted: the put fails with [`Error::OutOfSpace`](crate::Error::OutOfSpace).
     #[default]
     None,
     /// Objects that were put or got least recently are evicted. Recommended for caches.

@@ -130,7 +130,7 @@ impl Journal {
 
 /// A store that is full is no fault of the store.
 pub(super) fn is_full(error: &Error) -> bool {
-    matches!(error, Error::Full { .. } | Error::OutOfSpace { .. })
+    matches!(error, Error::OutOfSpace { .. })
 }
 
 #[cfg(test)]
