@@ -168,3 +168,15 @@ fn a_damaged_copy_of_the_superblock_is_written_again() {
     assert_eq!(superblock(&device).state(), SuperblockState::Open);
     assert_eq!(store.stats().checkpoint, 2, "its clean mark does not count");
 }
+
+#[test]
+fn an_opening_that_cannot_flush_writes_nothing() {
+    let device = made();
+    device.inject(Fault::fail(OpKind::Flush, 5));
+    assert!(open(&device).is_err());
+    let untouched = superblock(&device);
+    assert_eq!(untouched.state(), SuperblockState::Clean { checkpoint: 1 });
+    device.clear_faults();
+    let store = open(&device.process_kill()).unwrap();
+    assert_eq!(store.stats().objects, 0);
+}

@@ -56,6 +56,9 @@ const FOCUS: &[(&str, &[&str])] = &[
 
 /// Mutants that take too many scenarios, and tests of the store that fail with them.
 const TESTS: &[(&str, &str)] = &[
+    ("OpenedWithoutFlush", "an_opening_that_cannot_flush_writes_nothing"),
+    ("TombstonesNotNamed", "tombstones_are_named_until_a_commit_covers_them"),
+    ("TombstonesForgottenByAnyCommit", "tombstones_count_until_a_commit_covers_them"),
     ("SequencesJumpTooShort", "named_objects_of_a_table_are_found"),
     ("ScannedBelowCovered", "past_the_settled_prefix_only_newer_entries_count"),
     ("SlotGenerationUnchecked", "slots_of_an_older_generation_do_not_count"),
