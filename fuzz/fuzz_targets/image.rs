@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use raw_block_fuzz::image::Script;
+use raw_block_fuzz::script::Script;
 
 fuzz_target!(|input: &[u8]| {
     if let Some(script) = Script::new(input) {

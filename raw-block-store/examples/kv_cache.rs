@@ -1,8 +1,8 @@
-//! The KV cache of an LLM server on a device: the chunks of a prompt are put as one batch, and the
-//! longest prefix that is there is loaded as one batch.
+//! The KV cache of an LLM server on a device: the chunks of a prompt are put in one batch, and the longest prefix that the
+//! store holds is loaded in one batch.
 //!
-//! Usage: `kv_cache [PATH]`, where PATH is a file or block device whose contents are lost; without a
-//! path, a temporary file is used.
+//! Usage: `kv_cache [PATH]`. PATH is a file or a block device, whose contents are lost. Without it, a temporary file is
+//! used.
 
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use raw_block_core::{AlignedBuf, Direct};
-use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
+use raw_block_store::{
+    Engine, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store, open_device,
+};
 
 /// Tokens per chunk, and the bytes that their keys and values take in all layers.
 const CHUNK_TOKENS: usize = 256;
@@ -50,18 +52,19 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let device = open_device(&path, Engine::Auto, Direct::Preferred)?;
     println!("{} through {}", path.display(), device.engine());
-    let options = FormatOptions { force: true, ..FormatOptions::for_payloads(CHUNK_BYTES as u64) };
+    let options = FormatOptions { force: true, ..FormatOptions::default() };
     Store::format(device.clone(), &options)?;
-    let store = Store::open(device)?;
+    let options = OpenOptions { eviction: EvictionPolicy::Lru, ..OpenOptions::default() };
+    let store = Store::open_with(device, &options)?;
 
-    // A prompt of 32 chunks was computed: keep it.
+    // A prompt of 32 chunks was computed: chunks that are there already are not written again.
     let prompt: Vec<u32> = (0..32 * 256).collect();
     let mut chunk = AlignedBuf::zeroed(CHUNK_BYTES)?;
     chunk.fill(0x3C);
     let keys = chunk_keys(&prompt);
     let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &chunk)).collect();
     let started = Instant::now();
-    for result in store.put_many(&puts) {
+    for result in store.put_many_if_absent(&puts) {
         result?;
     }
     println!("put 32 chunks of 256 KiB in {:.2?}", started.elapsed());

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 #[cfg(not(all(feature = "posix", feature = "uring", feature = "nvme")))]
 use raw_block_core::ErrorKind;
-use raw_block_core::{Direct, Dispatcher, Error as DeviceError, IoBackend};
+use raw_block_core::{
+    AlignedBuf, Direct, Dispatcher, Error as DeviceError, IoBackend, MIN_LOGICAL_BLOCK, ReadAt,
+};
 
-use crate::superblocks::needs_smaller_transfers;
+use crate::format::{SUPERBLOCK_CELL_LEN, Superblock};
 
 /// How the device is reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -91,6 +93,23 @@ fn open(
     );
     drop(backend);
     open_with(path, engine, Direct::Off, read_only)
+}
+
+/// Whether the device begins with a store whose blocks are too small for it.
+///
+/// What cannot be read is left to the opening of the store to report.
+fn needs_smaller_transfers(device: &Dispatcher) -> bool {
+    let alignment = device.geometry().transfer_alignment;
+    let read = || {
+        let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).ok()?;
+        let len = SUPERBLOCK_CELL_LEN.next_multiple_of(alignment as usize) as u64;
+        device.read_buffers(&mut [ReadAt::new(0, &mut cell).padded_to(len)]).all().ok()?;
+        Some(Superblock::read(&cell).ok()?.block_size.get())
+    };
+    let fits = |block_size: u32| {
+        block_size.is_multiple_of(alignment) && alignment as usize <= SUPERBLOCK_CELL_LEN
+    };
+    alignment > MIN_LOGICAL_BLOCK && read().is_some_and(|block_size| !fits(block_size))
 }
 
 fn open_with(

@@ -85,31 +85,16 @@ pub enum Error {
         /// What both may have together, in bytes.
         limit: usize,
     },
-    /// A payload does not fit into a slot.
+    /// A payload does not fit into a segment.
     #[error(
-        "a payload of {len} bytes does not fit into a slot, which holds {limit}: format with larger slots"
+        "a payload of {len} bytes does not fit into a segment, which takes at most {limit}: format with larger \
+         segments"
     )]
     PayloadTooLarge {
         /// Length of the payload in bytes.
         len: usize,
         /// What fits, in bytes.
         limit: u64,
-    },
-    /// No slot is free, none becomes free, and nothing may be evicted.
-    #[error(
-        "the store is full: of {slots} slots {live} hold live objects, {pinned} are pinned, {quarantined} \
-         are quarantined until the device is opened again; delete some objects, drop some pins, or open \
-         the store with an eviction policy"
-    )]
-    Full {
-        /// How many slots there are.
-        slots: u64,
-        /// How many hold a live object.
-        live: u64,
-        /// How many are pinned.
-        pinned: u64,
-        /// How many are quarantined, because the outcome of a write to them is unknown.
-        quarantined: u64,
     },
     /// No segment is free, none becomes free, and nothing may be evicted.
     #[error(
@@ -153,9 +138,6 @@ pub enum Error {
         /// The device's error.
         error: raw_block_core::Error,
     },
-    /// The object that was pinned has another key with the same 128-bit hash.
-    #[error("the pinned object has another key with the same hash")]
-    Collision,
     /// The caller's buffer is shorter than what it is to hold.
     #[error("the buffer for the {what} has {given} bytes, it needs {needed}")]
     BufferTooSmall {

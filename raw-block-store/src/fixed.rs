@@ -2,9 +2,9 @@
 
 use raw_block_core::{BatchResult, Dispatcher, ErrorClass, WriteAt};
 
-use crate::fault::Fault;
+use crate::mutant::Mutant;
 
-/// Writes superblocks, checkpoints or blocks of the delete log.
+/// Writes superblocks, checkpoints or tables.
 ///
 /// If the outcome of a write is unknown, the backend refuses writes from then on: the device may still
 /// carry it out, over what the store would write there next.
@@ -12,7 +12,7 @@ pub(crate) fn write(device: &Dispatcher, writes: &[WriteAt<'_>]) -> BatchResult 
     let results = device.write_buffers(writes);
     let mut errors = results.iter().filter_map(|result| result.as_ref().err());
     if let Some(error) = errors.find(|error| error.class() == ErrorClass::Unknown)
-        && !Fault::UnknownOverwritten.is_on()
+        && !Mutant::UnknownOverwritten.is_on()
     {
         device.backend().flush_state().stop_writes(error);
     }

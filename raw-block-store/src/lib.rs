@@ -15,62 +15,42 @@
 pub mod format;
 
 mod checkpoint;
-mod checkpoint_thread;
-mod claim;
-mod delete;
 mod engine;
 mod error;
-mod eviction;
+mod fixed;
+#[cfg(test)]
+mod fixture;
+mod latency;
 #[cfg_attr(
     not(feature = "faults"),
     expect(dead_code, unreachable_pub, reason = "nothing can switch them on")
 )]
-mod fault;
-mod fixed;
-mod get;
-mod hash;
-mod index;
-mod layout;
-mod limited_log;
+mod mutant;
+mod open;
+mod ops;
 mod options;
-mod pace;
-mod pin;
+mod placement;
 mod progress;
-mod put;
-mod read_ahead;
-mod recovery;
-mod scratch;
-mod scrub;
-#[doc(hidden)]
-pub mod segments;
-mod shared;
-mod signature;
-mod slot_buffers;
-mod space;
+mod reclaim;
+mod segment_header;
+mod slot_header;
+mod state;
 mod stats;
 mod store;
-mod superblocks;
-mod verification;
-mod walk;
-mod zeroes;
+mod unwind;
 
 pub use engine::{Engine, open_device, open_device_read_only};
 pub use error::Error;
-pub use eviction::EvictionPolicy;
+pub use latency::Latency;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
-pub use fault::{Fault, take_checkpoints_in_single_blocks};
-pub use get::{Found, Get, Object};
-pub use options::{FormatOptions, OpenOptions};
-pub use pin::Pin;
+pub use mutant::{Mutant, simulate};
+pub use ops::{Finding, Found, Get, Object, ObjectInfo, Pin, Put, ScrubReport};
+pub use options::{EvictionPolicy, FormatOptions, OpenOptions, Verification};
 pub use progress::Progress;
-pub use put::Put;
-pub use scrub::{Finding, ScrubReport};
-pub use slot_buffers::{SlotBuf, SlotPool};
-pub use stats::{Latency, StoreStats};
+pub use state::health::{Health, HealthState};
+pub use stats::StoreStats;
 pub use store::Store;
-pub use verification::Verification;
-pub use walk::ObjectInfo;
 
 /// The examples of the README are tested like those of the documentation.
 #[cfg(doctest)]

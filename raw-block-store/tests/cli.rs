@@ -10,24 +10,25 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use common::bytes;
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{self, TempFile};
 use raw_block_store::{Engine, Put, Store, open_device};
-use tool::{command, done, run, run_with_input};
+use tool::{command, done, finish, run, run_with_input};
 
 const NONE: [&str; 0] = [];
 
-/// A file of 4 MiB, in which nothing is a store.
+/// A file of 16 MiB that contains no store.
 fn device() -> Option<TempFile> {
-    fixture::zeroed_file(4 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
+    fixture::zeroed_file(16 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
 }
 
-/// Such a file with an empty store for values of up to 16 KiB.
+/// Such a file with an empty store, whose segments of 32 KiB take values of up to 20 KiB.
 fn store() -> Option<TempFile> {
     let device = device()?;
-    done("format", device.path(), ["--value-size", "16KiB", "--label", "for a test"]);
+    done("format", device.path(), ["--segment-size", "32KiB", "--label", "for a test"]);
     Some(device)
 }
 
@@ -48,7 +49,7 @@ fn what_is_put_is_listed_got_and_deleted_with_every_engine() {
         if engine == "--engine=uring" && raw_block_uring::probe().is_err() {
             continue;
         }
-        done("format", device, ["--value-size", "16KiB", engine]);
+        done("format", device, [engine]);
         let value = bytes(1, 10_000);
         fs::write(&from, &value).unwrap();
         done("put", device, [OsStr::new("from a file"), from.as_os_str(), OsStr::new(engine)]);
@@ -68,7 +69,7 @@ fn what_is_put_is_listed_got_and_deleted_with_every_engine() {
 }
 
 #[test]
-fn a_key_that_is_not_there_is_an_answer_and_the_others_are_deleted() {
+fn a_missing_key_is_an_answer_and_the_others_are_deleted() {
     let Some(device) = store() else { return };
     put(device.path(), "here", b"value");
     let got = run("get", device.path(), ["missing", "-"]);
@@ -81,7 +82,7 @@ fn a_key_that_is_not_there_is_an_answer_and_the_others_are_deleted() {
 }
 
 #[test]
-fn keys_that_are_no_text_are_taken_as_they_are_and_shown_escaped_or_in_hexadecimal() {
+fn keys_that_are_no_text_are_shown_escaped_or_in_hexadecimal() {
     let Some(device) = store() else { return };
     let device = device.path();
     let key = OsStr::from_bytes(b"\xff\x1b[2Jk");
@@ -101,7 +102,7 @@ fn keys_that_are_no_text_are_taken_as_they_are_and_shown_escaped_or_in_hexadecim
 }
 
 #[test]
-fn a_value_that_does_not_fit_names_the_size_that_would() {
+fn a_value_that_does_not_fit_names_the_store_that_takes_it() {
     let Some(device) = store() else { return };
     let device = device.path();
     let folder = tempfile::tempdir().unwrap();
@@ -112,49 +113,114 @@ fn a_value_that_does_not_fit_names_the_size_that_would() {
     let piped = run_with_input(command("put", device, ["key", "-"]), &value);
     for refused in [from_file, piped] {
         assert_eq!(refused.status, 2);
-        for part in ["70000 bytes", "16384", "--value-size 72KiB"] {
+        for part in ["70000 bytes", "20480", "--largest-object 69KiB"] {
             assert!(refused.stderr.contains(part), "{}", refused.stderr);
         }
     }
     // The store was closed in order all the same.
     assert_eq!(done("info", device, ["--json"]).json()[0]["state"], "clean");
-    done("format", device, ["--value-size", "72KiB", "--force"]);
+    done("format", device, ["--largest-object", "69KiB", "--force"]);
     done("put", device, [OsStr::new("key"), file.as_os_str()]);
     assert!(done("get", device, ["key", "-"]).stdout == value);
 }
 
 #[test]
-fn a_slot_is_a_block_larger_than_its_value() {
+fn format_needs_no_size_and_reports_what_it_made() {
     let Some(device) = device() else { return };
-    for (option, size) in [("--value-size", "256KiB"), ("--slot-size", "260KiB")] {
-        let report = done("format", device.path(), [option, size, "--json", "--force"]).json();
-        assert_eq!(
-            (&report[0]["slot_bytes"], &report[0]["value_bytes"]),
-            (&266_240.into(), &262_144.into())
-        );
+    let made = |options: &[&str]| {
+        let options = options.iter().chain(&["--json", "--force"]);
+        done("format", device.path(), options).json().remove(0)
+    };
+    let default = made(&[]);
+    assert_eq!(default["segment_bytes"], 512 << 10);
+    assert_eq!(default["block_bytes"], 4096);
+    assert_eq!(default["segments"], 30);
+    assert_eq!(default["largest_value_bytes"], (512 << 10) - 3 * 4096);
+    let capacity = default["payload_capacity_bytes"].as_u64().unwrap();
+    assert!((12 << 20..15 << 20).contains(&capacity), "{capacity}");
+
+    let small = made(&["--segment-size=64KiB", "--block-size=512"]);
+    assert_eq!(small["segment_bytes"], 64 << 10);
+    assert_eq!(small["block_bytes"], 512);
+    assert_eq!(made(&["--largest-object=100KiB"])["segment_bytes"], 1 << 20, "eight of them");
+
+    let text = done("format", device.path(), ["--segment-size=1MiB", "--force"]).text();
+    for part in [": an empty store of 14 segments of 1 MiB, for about ", " MiB", "up to 1012 KiB\n"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
     }
-    let text =
-        done("format", device.path(), ["--value-size=16KiB", "--slots=100", "--force"]).text();
-    assert!(
-        text.ends_with(": an empty store of 100 slots of 20 KiB, for values of up to 16 KiB\n"),
-        "{text}"
-    );
-    let odd = run("format", device.path(), ["--slot-size=5000", "--force"]);
-    assert_eq!(odd.status, 2);
-    assert!(odd.stderr.contains("whole blocks of 4 KiB"), "{}", odd.stderr);
+    let waste = ["--segment-size=1MiB", "--largest-object=200KiB", "--force"];
+    let wasteful = run("format", device.path(), waste);
+    assert_eq!(wasteful.status, 0);
+    assert!(wasteful.stderr.contains("more than an eighth of a segment"), "{}", wasteful.stderr);
+}
+
+#[test]
+fn a_store_that_is_impossible_is_refused_in_words() {
+    let Some(device) = device() else { return };
+    for (options, part) in [
+        (&["--segment-size=5000"][..], "is not a power of two"),
+        (&["--segment-size=4MiB"], "are too few for 8 segments of 4194304 bytes"),
+        (&["--largest-object=1GiB"], "are too few for 8 segments"),
+        (&["--segment-size=64KiB", "--largest-object=64KiB"], "do not fit into segments"),
+        (&["--block-size=1000"], "is not a power of two from 512 to 65536"),
+        (&["--block-size=8GiB"], "above 64KiB"),
+        (&["--segment-size=4x"], "write bytes, or a number with KiB"),
+        (&["--value-size=4KiB"], "unexpected argument"),
+    ] {
+        let refused = run("format", device.path(), options);
+        assert_eq!((refused.status, &*refused.stdout), (2, &b""[..]), "{options:?}");
+        assert!(refused.stderr.contains(part), "{options:?}: {}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_key_that_is_there_is_not_put_again_on_request() {
+    let Some(device) = store() else { return };
+    let device = device.path();
+    put(device, "key", b"first");
+    let again = run_with_input(command("put", device, ["--if-absent", "key", "-"]), b"second");
+    assert_eq!((again.status, &*again.stdout), (1, &b""[..]));
+    assert_eq!(again.stderr, "there is an object with the key key already\n");
+    assert_eq!(done("get", device, ["key", "-"]).stdout, b"first");
+    let other = run_with_input(command("put", device, ["--if-absent", "other", "-"]), b"second");
+    assert_eq!((other.status, &*other.stderr), (0, ""));
+    assert_eq!(done("get", device, ["other", "-"]).stdout, b"second");
+    put(device, "key", b"third");
+    assert_eq!(done("get", device, ["key", "-"]).stdout, b"third");
+    assert_eq!(done("info", device, ["--json"]).json()[0]["state"], "clean");
+}
+
+#[test]
+fn a_store_is_cleared_only_on_confirmation() {
+    let Some(device) = store() else { return };
+    let device = device.path();
+    put(device, "key", b"value");
+    put(device, "other", b"value");
+    let refused = run("clear", device, NONE);
+    assert_eq!((refused.status, &*refused.stdout), (2, &b""[..]));
+    assert!(refused.stderr.contains("`--yes`"), "{}", refused.stderr);
+    assert_eq!(done("get", device, ["key", "-"]).stdout, b"value");
+    let cleared = done("clear", device, ["--yes"]).text();
+    assert!(cleared.ends_with(": 2 objects deleted\n"), "{cleared}");
+    assert_eq!(done("ls", device, NONE).text(), "");
+    assert_eq!(done("info", device, ["--json"]).json()[0]["state"], "clean");
+    assert!(done("check", device, NONE).text().contains("0 objects"));
+    put(device, "key", b"again");
+    assert_eq!(done("get", device, ["key", "-"]).stdout, b"again");
 }
 
 #[test]
 fn a_store_is_overwritten_only_by_force() {
     let Some(device) = store() else { return };
     put(device.path(), "key", b"value");
-    let refused = run("format", device.path(), ["--value-size", "4KiB"]);
+    let refused = run("format", device.path(), NONE);
     assert_eq!(refused.status, 2);
     for part in ["for a test", "--force"] {
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
     assert_eq!(done("get", device.path(), ["key", "-"]).stdout, b"value");
-    done("format", device.path(), ["--value-size", "4KiB", "--force"]);
+    done("format", device.path(), ["--force"]);
     assert_eq!(done("ls", device.path(), NONE).text(), "");
 }
 
@@ -182,19 +248,13 @@ fn errors_say_what_where_and_what_to_do() {
         assert_eq!(refused.status, 2);
         assert!(refused.stderr.contains(part), "{}", refused.stderr);
     }
-    let large = run("format", device, ["--value-size", "1GiB"]);
-    assert_eq!(large.status, 2);
-    assert!(large.stderr.contains("too few"), "{}", large.stderr);
-    done("format", device, ["--value-size", "16KiB"]);
+    done("format", device, NONE);
     let missing = run("put", device, ["key", "/nowhere/at/all"]);
     assert_eq!(missing.status, 2);
     assert!(missing.stderr.contains("/nowhere/at/all"), "{}", missing.stderr);
     let empty = run_with_input(command("put", device, ["", "-"]), b"value");
     assert_eq!(empty.status, 2);
     assert!(empty.stderr.contains("at least 1 byte"), "{}", empty.stderr);
-    for wrong in [&["--value-size=4KiB", "--slot-size=8KiB"][..], &["--value-size=4KB"], &[]] {
-        assert_eq!(run("format", device, wrong).status, 2, "{wrong:?}");
-    }
 }
 
 #[test]
@@ -202,16 +262,22 @@ fn a_store_that_another_process_has_open_is_left_alone() {
     let Some(device) = store() else { return };
     let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
     let _open = Store::open(backend).unwrap();
-    for (command, arguments) in [("ls", &NONE[..]), ("check", &NONE), ("rm", &["key"])] {
-        let refused = run(command, device.path(), arguments);
-        assert_eq!(refused.status, 2, "{command}");
+    // Each of them waits for a while, in case that the holder ends.
+    let refused =
+        [("ls", &NONE[..]), ("check", &NONE), ("rm", &["key"])].map(|(name, arguments)| {
+            let mut command = command(name, device.path(), arguments);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        });
+    for child in refused {
+        let refused = finish(child.wait_with_output().unwrap());
+        assert_eq!(refused.status, 2);
         let holder = format!("in process {}", std::process::id());
         assert!(refused.stderr.contains(&holder), "{}", refused.stderr);
     }
 }
 
 #[test]
-fn whoever_only_looks_changes_nothing_also_in_a_store_that_was_not_closed() {
+fn commands_that_only_read_change_nothing_in_an_open_store() {
     let Some(device) = store() else { return };
     {
         let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
@@ -224,57 +290,12 @@ fn whoever_only_looks_changes_nothing_also_in_a_store_that_was_not_closed() {
     assert_eq!(done("ls", device.path(), NONE).text(), "       5 B  key\n");
     assert_eq!(done("get", device.path(), ["key", "-"]).stdout, b"value");
     done("check", device.path(), NONE);
-    for structure in ["superblock", "checkpoint", "delete-log", "slot"] {
-        done("dump", device.path(), [structure]);
+    for structure in
+        [&["superblock"][..], &["checkpoint"], &["segment"], &["segment", "0"], &["table"]]
+    {
+        done("dump", device.path(), structure);
     }
     assert!(fs::read(device.path()).unwrap() == before);
-}
-
-#[test]
-fn info_tells_what_the_store_is() {
-    let Some(device) = store() else { return };
-    put(device.path(), "key", b"value");
-    let text = done("info", device.path(), NONE).text();
-    for part in ["\"for a test\"", "clean", "20 KiB", "up to 16 KiB", "1 in checkpoint", "3 of 3"] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-    let json = &done("info", device.path(), ["--json"]).json()[0];
-    assert_eq!((&json["label"], &json["state"]), (&"for a test".into(), &"clean".into()));
-    assert_eq!((&json["objects_at_checkpoint"], &json["value_bytes"]), (&1.into(), &16_384.into()));
-    assert_eq!(json["device"]["capacity_bytes"], 4 << 20);
-}
-
-#[test]
-fn every_structure_is_dumped_as_text_and_as_json() {
-    let Some(device) = store() else { return };
-    let device = device.path();
-    put(device, "key", &bytes(1, 9000));
-    put(device, "gone", b"value");
-    done("rm", device, ["gone"]);
-    for (structure, lines, part) in [
-        ("superblock", 3, "label=for a test"),
-        // Two headers; the object is in both, and what was deleted in the older one.
-        ("checkpoint", 5, "value_bytes=9000"),
-        ("delete-log", 64, "key_hash"),
-        ("slot", 2, "key=gone"),
-    ] {
-        let text = done("dump", device, [structure]).text();
-        assert_eq!(text.lines().count(), lines, "{text}");
-        assert!(text.contains(part), "{part}: {text}");
-        let json = done("dump", device, [structure, "--json"]).json();
-        assert_eq!(json.len(), lines);
-        assert!(json.iter().all(|line| line["offset"].is_u64() && line["valid"].is_boolean()));
-    }
-    let one = done("dump", device, ["slot", "--number", "0", "--json"]).json();
-    assert_eq!(
-        (one.len(), &one[0]["key"], &one[0]["value_bytes"]),
-        (1, &"key".into(), &9000.into())
-    );
-    let unwritten = done("dump", device, ["slot", "--number", "9"]).text();
-    assert!(unwritten.contains("not valid"), "{unwritten}");
-    let beyond = run("dump", device, ["superblock", "--number", "3"]);
-    assert_eq!(beyond.status, 2);
-    assert!(beyond.stderr.contains("the last one is 2"), "{}", beyond.stderr);
 }
 
 #[test]
@@ -284,8 +305,8 @@ fn nothing_is_coloured_that_goes_to_no_terminal() {
         run("--help", device.path(), NONE),
         run("check", device.path(), NONE),
         run("get", device.path(), ["missing", "-"]),
-        run("format", device.path(), ["--value-size=4KiB"]),
         run("format", device.path(), NONE),
+        run("format", device.path(), ["--segment-size=0"]),
     ] {
         assert!(!ran.text().contains('\x1b') && !ran.stderr.contains('\x1b'), "{ran:?}");
     }

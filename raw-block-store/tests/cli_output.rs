@@ -12,29 +12,32 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::bytes;
+use common::{Version, bytes, newest};
+use raw_block_core::Direct;
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{self, LoopDevice, TempFile};
-use raw_block_store::format::Superblock;
+use raw_block_store::{Engine, open_device};
 use tool::{Ran, command, done, finish, run, run_with_input};
 
 const NONE: [&str; 0] = [];
-const FORMAT: [&str; 2] = ["--value-size=256KiB", "--force"];
+const FORMAT: [&str; 2] = ["--segment-size=256KiB", "--force"];
 
 /// Every command that prints to the standard output.
-const PRINTING: [(&str, &[&str]); 9] = [
+const PRINTING: [(&str, &[&str]); 11] = [
     ("info", &[]),
     ("info", &["--json"]),
     ("ls", &[]),
     ("get", &["key", "-"]),
     ("check", &[]),
     ("check", &["--json"]),
-    ("dump", &["delete-log"]),
-    ("dump", &["slot", "--json"]),
+    ("dump", &["checkpoint"]),
+    ("dump", &["table"]),
+    ("dump", &["segment", "0", "--json"]),
+    ("clear", &["--yes"]),
     ("format", &FORMAT),
 ];
 
-/// A file with a store, which has an object with the key `key`.
+/// A file with a store that has an object with the key `key`, in its slot header.
 fn store() -> Option<TempFile> {
     let device = fixture::temp_file(4 << 20).inspect_err(Skipped::tell).ok()?;
     fill(device.path());
@@ -47,11 +50,18 @@ fn fill(device: &Path) {
     assert_eq!(put.status, 0, "{}", put.stderr);
 }
 
-/// Flips a bit in the payload of the first object.
+/// Flips a bit in the payload of the object.
 fn damage(device: &Path) {
+    flip(device, |version| version.payload);
+}
+
+/// Flips a bit of the object, in a byte of this place.
+fn flip(device: &Path, place: impl FnOnce(&Version) -> u64) {
     let mut image = fs::read(device).unwrap();
-    let slot = Superblock::read(&image).unwrap().slot_offset(0).unwrap();
-    image[usize::try_from(slot).unwrap() + 100] ^= 1;
+    let backend = open_device(device, Engine::Posix, Direct::Preferred).unwrap();
+    let at = usize::try_from(place(&newest(&backend, b"key"))).unwrap();
+    drop(backend);
+    image[at] ^= 1;
     fs::write(device, image).unwrap();
 }
 
@@ -59,7 +69,7 @@ fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// Runs a command whose output nothing reads.
+/// Runs a command whose output no process reads.
 fn run_unread(mut command: Command) -> Ran {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -78,7 +88,7 @@ fn help() -> Command {
 }
 
 #[test]
-fn a_closed_output_ends_every_command_quietly() {
+fn a_closed_output_ends_every_command_without_a_message() {
     let Some(device) = store() else { return };
     let commands = PRINTING.map(|(name, arguments)| command(name, device.path(), arguments));
     for command in commands.into_iter().chain([help()]) {
@@ -119,10 +129,7 @@ fn a_failed_output_hides_no_damage() {
         }
     }
     // An object whose header is damaged is left out of the list.
-    let mut image = fs::read(device.path()).unwrap();
-    let slot = Superblock::read(&image).unwrap().slot_offset(0).unwrap();
-    image[usize::try_from(slot).unwrap()] ^= 1;
-    fs::write(device.path(), image).unwrap();
+    flip(device.path(), |version| version.slot);
     assert_eq!(run_unread(command("ls", device.path(), NONE)).status, 1);
     assert_eq!(run_full(command("ls", device.path(), NONE)).status, 1);
 }
@@ -133,7 +140,9 @@ fn messages_that_cannot_be_written_change_no_status() {
     for (name, arguments, status) in [
         ("get", &["missing", "-"][..], 1),
         ("rm", &["missing"], 1),
-        ("format", &["--value-size=4KiB"], 2),
+        ("put", &["--if-absent", "key", "/dev/null"], 1),
+        ("clear", &[], 2),
+        ("format", &[], 2),
         ("get", &[], 2),
     ] {
         let (reader, writer) = io::pipe().unwrap();
@@ -260,7 +269,7 @@ fn a_file_size_limit_is_an_error_in_words() {
 }
 
 #[test]
-fn a_store_is_free_until_the_value_for_it_has_come() {
+fn a_store_is_not_opened_before_the_value_for_it_has_come() {
     let Some(device) = store() else { return };
     let device = device.path();
     let value = bytes(2, 200 << 10);
@@ -312,6 +321,6 @@ fn a_value_that_cannot_be_read_leaves_the_store_alone() {
     endless.read_to_end(&mut value).unwrap();
     let large = run_with_input(command("put", device.path(), ["other", "-"]), &value);
     assert_eq!(large.status, 2);
-    assert!(large.stderr.contains("--value-size 512KiB"), "{}", large.stderr);
+    assert!(large.stderr.contains("--largest-object 512KiB"), "{}", large.stderr);
     assert!(fs::read(device.path()).unwrap() == before);
 }

@@ -1,11 +1,11 @@
-//! Puts, gets, deletions, pins, checkpoints and evictions at once, held against a history of each key.
+//! Puts, gets, deletions, pins, checkpoints, moves and evictions at once, compared with a history of each key.
 //!
-//! Each key has one thread that changes it, in versions: most put a payload that says which version it is,
-//! some delete the key. Whatever a reader finds must be a version between the last one that was over before
-//! it looked, and the last one that had begun when it had looked. One key more is changed by all: which of
-//! its changes is the last is for the store to say, and a recovery must say the same.
+//! One thread changes each key, in versions: most put a payload that contains the number of the version, some delete the
+//! key. A reader must find a version from the last one that had completed before the get to the last one that had begun
+//! after it. All threads change one more key: the store decides which change is the last, and a recovery must decide the
+//! same.
 //!
-//! `RAW_BLOCK_SECONDS` makes it run for longer than a second each.
+//! Each test runs for half a second, or for `RAW_BLOCK_SECONDS`.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::memory;
-use raw_block_store::{EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store};
+use common::{check_segments, memory, small};
+use raw_block_store::{EvictionPolicy, Get, OpenOptions, Put, Store};
 
 const KEYS: usize = 48;
-/// The key that is changed by all.
+/// The key that all threads change.
 const COMMON: usize = KEYS;
 const WRITERS: usize = 4;
 const READERS: usize = 4;
@@ -27,7 +27,7 @@ const PAYLOAD: usize = 5000;
 
 struct Key {
     begun: AtomicU64,
-    over: AtomicU64,
+    completed: AtomicU64,
 }
 
 fn is_deletion(version: u64) -> bool {
@@ -58,7 +58,7 @@ fn name(key: usize) -> [u8; 8] {
 struct World<'a> {
     store: &'a Store,
     keys: Vec<Key>,
-    over: AtomicBool,
+    ended: AtomicBool,
     evicts: bool,
 }
 
@@ -66,7 +66,7 @@ impl World<'_> {
     fn change(&self, writer: usize) {
         let mut random = fastrand::Rng::with_seed(writer as u64);
         let mine: Vec<_> = (0..KEYS).filter(|key| key % WRITERS == writer).collect();
-        while !self.over.load(Ordering::Relaxed) {
+        while !self.ended.load(Ordering::Relaxed) {
             let mut batch = mine.clone();
             random.shuffle(&mut batch);
             batch.truncate(random.usize(1..6));
@@ -89,7 +89,7 @@ impl World<'_> {
                 result.unwrap();
             }
             for (key, version) in batch.into_iter().zip(versions) {
-                self.keys[key].over.store(version, Ordering::SeqCst);
+                self.keys[key].completed.store(version, Ordering::SeqCst);
             }
             self.change_common(random.u64(..));
             if random.u8(..) < 8 {
@@ -106,16 +106,16 @@ impl World<'_> {
         }
     }
 
-    fn check(&self, key: usize, over: u64, found: Option<u64>) {
+    fn check(&self, key: usize, completed: u64, found: Option<u64>) {
         let begun = self.keys[key].begun.load(Ordering::SeqCst);
         match found {
             Some(version) => assert!(
-                (over..=begun).contains(&version),
-                "key {key} is at version {version}, which is not from {over} to {begun}"
+                (completed..=begun).contains(&version),
+                "key {key} is at version {version}, which is not from {completed} to {begun}"
             ),
             None => assert!(
-                self.evicts || over == 0 || (over..=begun).any(is_deletion),
-                "key {key} is missing, in one of versions {over} to {begun}"
+                self.evicts || completed == 0 || (completed..=begun).any(is_deletion),
+                "key {key} is missing, in one of versions {completed} to {begun}"
             ),
         }
     }
@@ -123,10 +123,10 @@ impl World<'_> {
     fn look(&self, reader: usize) {
         let mut random = fastrand::Rng::with_seed(100 + reader as u64);
         let mut buffers = vec![vec![0; PAYLOAD]; 8];
-        while !self.over.load(Ordering::Relaxed) {
+        while !self.ended.load(Ordering::Relaxed) {
             let batch: Vec<_> = (0..random.usize(1..8)).map(|_| random.usize(..KEYS)).collect();
-            let over: Vec<_> =
-                batch.iter().map(|&key| self.keys[key].over.load(Ordering::SeqCst)).collect();
+            let completed: Vec<_> =
+                batch.iter().map(|&key| self.keys[key].completed.load(Ordering::SeqCst)).collect();
             let names: Vec<_> = batch.iter().map(|&key| name(key)).collect();
             let mut gets: Vec<_> = names
                 .iter()
@@ -134,9 +134,10 @@ impl World<'_> {
                 .map(|(key, payload)| Get::new(key, payload))
                 .collect();
             let found = self.store.get_many(&mut gets);
-            for (((&key, over), found), payload) in batch.iter().zip(over).zip(found).zip(&buffers)
+            for (((&key, completed), found), payload) in
+                batch.iter().zip(completed).zip(found).zip(&buffers)
             {
-                self.check(key, over, found.unwrap().map(|_| version_of(key, payload)));
+                self.check(key, completed, found.unwrap().map(|_| version_of(key, payload)));
             }
             self.look_twice(random.usize(..KEYS));
         }
@@ -144,12 +145,12 @@ impl World<'_> {
 
     /// What is pinned does not change.
     fn look_twice(&self, key: usize) {
-        let over = self.keys[key].over.load(Ordering::SeqCst);
-        let Some(pin) = self.store.pin(&name(key)) else { return self.check(key, over, None) };
+        let completed = self.keys[key].completed.load(Ordering::SeqCst);
+        let Some(pin) = self.store.pin(&name(key)) else { return self.check(key, completed, None) };
         let mut payload = vec![0; PAYLOAD];
         pin.read(&mut payload, &mut []).unwrap();
         let version = version_of(key, &payload);
-        self.check(key, over, Some(version));
+        self.check(key, completed, Some(version));
         thread::yield_now();
         payload.fill(0);
         pin.read(&mut payload, &mut []).unwrap();
@@ -157,17 +158,15 @@ impl World<'_> {
     }
 }
 
-fn all_at_once(slots: u64, eviction: EvictionPolicy) {
-    let device = memory(4 << 20);
-    let options =
-        FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(PAYLOAD as u64) };
-    Store::format(device.clone(), &options).unwrap();
+fn all_at_once(segments: u64, eviction: EvictionPolicy) {
+    let device = memory((segments + 2) * 64 * 512);
+    Store::format(device.clone(), &small()).unwrap();
     let options = OpenOptions { eviction, ..OpenOptions::default() };
     let store = Store::open_with(device.clone(), &options).unwrap();
-    let keys = (0..KEYS).map(|_| Key { begun: AtomicU64::new(0), over: AtomicU64::new(0) });
+    let keys = (0..KEYS).map(|_| Key { begun: AtomicU64::new(0), completed: AtomicU64::new(0) });
     let evicts = eviction != EvictionPolicy::None;
     let keys = keys.collect();
-    let world = World { store: &store, keys, over: AtomicBool::new(false), evicts };
+    let world = World { store: &store, keys, ended: AtomicBool::new(false), evicts };
     let seconds = std::env::var("RAW_BLOCK_SECONDS").ok().and_then(|text| text.parse().ok());
     thread::scope(|scope| {
         let world = &world;
@@ -176,19 +175,18 @@ fn all_at_once(slots: u64, eviction: EvictionPolicy) {
         threads.extend((0..READERS).map(|reader| scope.spawn(move || world.look(reader))));
         let began = Instant::now();
         let goes_on = || {
-            let limit = if evicts && store.stats().evictions == 0 { 60 } else { 1 };
-            began.elapsed() < Duration::from_secs(seconds.unwrap_or(limit))
+            let limit = if evicts && store.stats().evictions == 0 { 60_000 } else { 500 };
+            began.elapsed() < seconds.map_or(Duration::from_millis(limit), Duration::from_secs)
         };
         while goes_on() && threads.iter().all(|thread| !thread.is_finished()) {
             store.checkpoint().unwrap();
             thread::sleep(Duration::from_millis(2));
         }
-        world.over.store(true, Ordering::SeqCst);
+        world.ended.store(true, Ordering::SeqCst);
     });
+    check_segments(&store);
     let stats = store.stats();
-    assert_eq!(stats.live_slots + stats.free_slots + stats.waiting_slots, stats.slots);
-    assert_eq!(stats.pinned_slots, 0);
-    assert_eq!(stats.failed_checks, 0);
+    assert_eq!((stats.pinned_versions, stats.failed_checks), (0, 0));
     assert_eq!(stats.evictions > 0, evicts);
     let found = |store: &Store, key| {
         let found = common::payload(store, &name(key));
@@ -196,7 +194,7 @@ fn all_at_once(slots: u64, eviction: EvictionPolicy) {
     };
     let last: Vec<_> = (0..=COMMON).map(|key| found(&store, key)).collect();
     for (key, history) in world.keys.iter().enumerate() {
-        world.check(key, history.over.load(Ordering::SeqCst), last[key]);
+        world.check(key, history.completed.load(Ordering::SeqCst), last[key]);
     }
     drop(store);
     let store = Store::open(device).unwrap();
@@ -208,21 +206,26 @@ fn all_at_once(slots: u64, eviction: EvictionPolicy) {
 }
 
 #[test]
-fn with_slots_to_spare_every_key_is_at_one_of_its_versions() {
-    all_at_once(4 * KEYS as u64, EvictionPolicy::None);
+fn with_space_to_spare_every_key_has_one_of_its_versions() {
+    all_at_once(40, EvictionPolicy::None);
 }
 
 #[test]
-fn with_few_slots_to_spare_every_key_is_at_one_of_its_versions() {
-    all_at_once(KEYS as u64 + 8, EvictionPolicy::None);
+fn with_little_space_to_spare_every_key_has_one_of_its_versions() {
+    all_at_once(24, EvictionPolicy::None);
 }
 
 #[test]
-fn with_eviction_of_the_least_recently_used_nothing_else_goes_wrong() {
-    all_at_once(KEYS as u64 * 2 / 3, EvictionPolicy::Lru);
+fn with_eviction_by_lru_nothing_else_goes_wrong() {
+    all_at_once(12, EvictionPolicy::Lru);
 }
 
 #[test]
-fn with_eviction_by_two_queues_nothing_else_goes_wrong() {
-    all_at_once(KEYS as u64 * 2 / 3, EvictionPolicy::S3Fifo);
+fn with_eviction_by_s3_fifo_nothing_else_goes_wrong() {
+    all_at_once(12, EvictionPolicy::S3Fifo);
+}
+
+#[test]
+fn with_eviction_by_fifo_nothing_else_goes_wrong() {
+    all_at_once(12, EvictionPolicy::Fifo);
 }

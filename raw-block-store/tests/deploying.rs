@@ -1,5 +1,4 @@
-//! What `docs/deploying.md` says of containers: the tool where io_uring is forbidden, without sysfs, and with little
-//! memory to lock.
+//! What `docs/deploying.md` says of containers: the tool where io_uring is forbidden, and without sysfs.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -17,12 +16,12 @@ use tool::{done, run, run_with_input};
 const NONE: [&str; 0] = [];
 
 #[test]
-fn where_io_uring_is_forbidden_posix_takes_its_place_and_says_so() {
+fn posix_takes_the_place_of_io_uring_that_is_forbidden() {
     let file = match zeroed_file(4 << 20) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
-    done("format", file.path(), ["--value-size=4KiB", "--engine=posix"]);
+    done("format", file.path(), ["--engine=posix"]);
     for (errno, why) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "no io_uring")] {
         // A child inherits the filter, as every process of a container does.
         let (any, uring) = without_io_uring(errno, || {
@@ -42,7 +41,7 @@ fn posix_takes_the_place_of_io_uring_that_is_half_allowed() {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
-    done("format", file.path(), ["--value-size=4KiB", "--engine=posix"]);
+    done("format", file.path(), ["--engine=posix"]);
     for (call, name) in [
         (libc::SYS_io_uring_enter, "io_uring_enter"),
         (libc::SYS_io_uring_register, "io_uring_register"),
@@ -61,7 +60,7 @@ fn without_sysfs_the_defaults_stand_and_everything_works() {
         Ok(device) => device,
         Err(skipped) => return skipped.tell(),
     };
-    // In a mount namespace of its own, where nothing is below /sys.
+    // Its mount namespace has nothing below /sys.
     let hidden = |arguments: &str| {
         let tool = env!("CARGO_BIN_EXE_rawblock");
         let script = format!("mount -t tmpfs none /sys && exec {tool} {arguments}");
@@ -70,7 +69,7 @@ fn without_sysfs_the_defaults_stand_and_everything_works() {
         run_with_input(command, b"value")
     };
     let device = device.path().display();
-    let made = hidden(&format!("format {device} --value-size 4KiB"));
+    let made = hidden(&format!("format {device}"));
     if made.stderr.contains("unshare failed") {
         return raw_block_core::conformance::Skipped::because(made.stderr).tell();
     }

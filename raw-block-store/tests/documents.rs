@@ -67,11 +67,7 @@ fn every_command_of_the_tool_runs_as_it_is_written() {
             .collect();
         // A document may take the store for given that another one makes.
         if !commands.iter().any(|(command, _)| command.starts_with("truncate ")) {
-            shell(
-                "truncate -s 64M store.img && rawblock format store.img --value-size 4KiB",
-                &path,
-                folder.path(),
-            );
+            shell("truncate -s 64M store.img && rawblock format store.img", &path, folder.path());
         }
         for (command, shown) in commands {
             if command.contains("/dev/") {
@@ -99,7 +95,7 @@ fn shell(command: &str, path: &str, folder: &Path) -> String {
 
 #[test]
 fn the_examples_of_the_help_are_commands_of_the_tool() {
-    for name in ["", "format", "ls", "get", "put", "rm", "check", "dump", "info"] {
+    for name in ["", "format", "ls", "get", "put", "rm", "clear", "check", "dump", "info"] {
         let help = Command::new(env!("CARGO_BIN_EXE_rawblock"))
             .args([name, "--help"].iter().filter(|part| !part.is_empty()))
             .output()
@@ -107,7 +103,7 @@ fn the_examples_of_the_help_are_commands_of_the_tool() {
         assert!(help.status.success(), "{name}");
         let help = String::from_utf8(help.stdout).unwrap();
         for line in help.lines().filter(|line| line.starts_with("  rawblock ")) {
-            // What is wrong with it is the device, and not how it was asked.
+            // The command line is right: the device alone is missing.
             let words: Vec<_> = line
                 .split("   ")
                 .find(|part| part.contains("rawblock"))

@@ -1,4 +1,4 @@
-//! The flushes of threads that wait at the same time are one flush of the device.
+//! Threads that wait for a flush at the same time share one flush of the device.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -9,22 +9,20 @@ use std::thread;
 use std::time::Duration;
 
 use common::faulty::Faulty;
-use common::payload;
-use raw_block_store::{FormatOptions, OpenOptions, Store};
+use common::{payload, small, without_thread};
+use raw_block_store::Store;
 
 #[test]
 fn threads_that_put_and_flush_share_flushes() {
     const THREADS: u8 = 32;
     let device = Faulty::new(8 << 20);
-    let options = FormatOptions { slot_count: Some(64), ..FormatOptions::for_payloads(8192) };
-    Store::format(device.backend(), &options).unwrap();
-    let without_thread = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
+    Store::format(device.backend(), &small()).unwrap();
     let backend = device.backend();
-    let store = Store::open_with(Arc::clone(&backend), &without_thread).unwrap();
+    let store = Store::open_with(Arc::clone(&backend), &without_thread()).unwrap();
 
     let before = store.device().stats();
     let all_called = before.flush_calls + u64::from(THREADS);
-    device.hold_flush(move || {
+    device.during_flush(move || {
         while backend.stats().snapshot().flush_calls < all_called {
             thread::sleep(Duration::from_millis(1));
         }
@@ -40,7 +38,7 @@ fn threads_that_put_and_flush_share_flushes() {
     });
     let after = store.device().stats();
     assert_eq!(after.flush_calls, all_called);
-    // One that was in flight while the others called, and one for all of those.
+    // One was in flight while the other threads called; one more serves all of those.
     assert_eq!(after.flushes - before.flushes, 2);
     for number in 0..THREADS {
         assert_eq!(payload(&store, &[number]).unwrap(), [number; 5000]);

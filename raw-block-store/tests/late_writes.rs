@@ -2,41 +2,36 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod common;
+
 use std::ops::Range;
 use std::sync::Arc;
 
+use common::slots::layout_of;
+use common::{payload, small, without_thread};
 use raw_block_core::simulated::{Fault, SimulatedDevice, SimulatedOptions};
 use raw_block_core::{ErrorClass, ErrorKind, Geometry, IoBackend};
-use raw_block_store::format::Superblock;
-use raw_block_store::{Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
-
-const SLOTS: u64 = 4;
+use raw_block_store::format::Layout;
+use raw_block_store::{Error, HealthState, Store};
 
 /// Later than anything that a test writes.
 const NEVER: u64 = 1 << 20;
 
-fn device() -> (SimulatedDevice, Superblock) {
+fn device() -> (SimulatedDevice, Layout) {
     let geometry = Geometry::new(1 << 20, 512).unwrap();
     let options = SimulatedOptions { shuffle: false, ..SimulatedOptions::default() };
     let device = SimulatedDevice::with_options(geometry, options).unwrap();
-    let options = FormatOptions {
-        slot_count: Some(SLOTS),
-        delete_log_blocks: Some(2),
-        ..FormatOptions::for_payloads(1024)
-    };
-    Store::format(device.backend(), &options).unwrap();
-    let superblock = *Superblock::read(&device.peek(0, 4096)).unwrap();
-    (device, superblock)
+    Store::format(device.backend(), &small()).unwrap();
+    let layout = layout_of(&device.peek(0, 4096));
+    (device, layout)
 }
 
-fn open_on(backend: Arc<dyn IoBackend>, eviction: EvictionPolicy) -> Result<Store, Error> {
-    // Without a thread for checkpoints it is known when they are taken.
-    let options = OpenOptions { eviction, checkpoint_thread: false, ..OpenOptions::default() };
-    Store::open_with(backend, &options)
+fn open_on(backend: Arc<dyn IoBackend>) -> Result<Store, Error> {
+    Store::open_with(backend, &without_thread())
 }
 
 fn open(device: &SimulatedDevice) -> Store {
-    open_on(device.backend(), EvictionPolicy::None).unwrap()
+    open_on(device.backend()).unwrap()
 }
 
 /// The next write to this range fails, and takes effect after that many others.
@@ -44,8 +39,8 @@ fn late(device: &SimulatedDevice, range: Range<u64>, ops: u64) {
     device.inject(Fault::late_write(ops).within(range).nth(1));
 }
 
-fn slots(superblock: &Superblock) -> Range<u64> {
-    superblock.slot_offset(0).unwrap()..superblock.last_superblock_offset.get()
+fn segments(layout: &Layout) -> Range<u64> {
+    layout.segments_offset..layout.segment_offset(layout.segment_count)
 }
 
 fn class(error: &Error) -> Option<ErrorClass> {
@@ -59,83 +54,96 @@ fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
     }
 }
 
-fn get(store: &Store, key: &[u8]) -> Option<Vec<u8>> {
-    store.get(key).unwrap().map(|object| object.payload().to_vec())
-}
-
 #[test]
-fn the_slot_of_a_put_with_an_unknown_outcome_is_quarantined() {
-    let (device, superblock) = device();
+fn a_put_with_an_unknown_outcome_quarantines_its_segment() {
+    let (device, layout) = device();
     let store = open(&device);
     store.put(b"key", b"older").unwrap();
-    late(&device, slots(&superblock), 1);
+    late(&device, segments(&layout), 1);
+    store.put(b"key", b"newer").unwrap();
+    assert_eq!(payload(&store, b"key").unwrap(), b"newer", "it was written elsewhere");
+    let stats = store.stats();
+    assert_eq!((stats.bad_segments, stats.repeated_writes), (1, 1));
+    assert_eq!(stats.health.state, HealthState::Degraded);
+    // Every other segment is written several times over.
+    for round in 0..200 {
+        store.put(b"key", &[round; 5000]).unwrap();
+        store.put(b"other", &[round; 5000]).unwrap();
+    }
+    store.checkpoint().unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.stats().bad_segments, 1);
+    for store in [open(&device.power_on()), open(&device.process_kill())] {
+        assert_eq!(payload(&store, b"key").unwrap(), [199; 5000]);
+        assert_eq!(payload(&store, b"other").unwrap(), [199; 5000]);
+        assert_eq!(store.stats().bad_segments, 1);
+    }
+}
+
+#[test]
+fn a_late_write_changes_nothing_that_was_put_since() {
+    for ops in [1, 2, 3, 5, 8, 13, 21, 34, 55, 89] {
+        let (device, layout) = device();
+        let store = open(&device);
+        store.put(b"key", &[1; 5000]).unwrap();
+        late(&device, segments(&layout), ops);
+        store.put(b"key", &[2; 5000]).unwrap();
+        for round in 3..60 {
+            store.put(&[round], &[round; 2000]).unwrap();
+            store.delete(&[round - 1]).unwrap();
+        }
+        assert_eq!(payload(&store, b"key").unwrap(), [2; 5000]);
+        store.close().unwrap();
+        let store = open(&device);
+        assert_eq!(payload(&store, b"key").unwrap(), [2; 5000], "after {ops} ops");
+        assert_eq!(payload(&store, &[59]).unwrap(), [59; 2000]);
+        assert_eq!(store.stats().objects, 2);
+    }
+}
+
+#[test]
+fn a_put_with_unknown_outcomes_costs_at_most_three_segments() {
+    let (device, layout) = device();
+    let store = open(&device);
+    device.inject(Fault::late_write(NEVER).within(segments(&layout)));
     let failed = store.put(b"key", b"late").unwrap_err();
     assert_eq!(class(&failed), Some(ErrorClass::Unknown));
-    assert_eq!(get(&store, b"key").unwrap(), b"older");
     let stats = store.stats();
-    assert_eq!((stats.live_slots, stats.free_slots), (1, 2));
-    assert_eq!((stats.waiting_slots, stats.quarantined_slots), (0, 1));
-    // Checkpoints and flushes free the slots of all that is replaced, and not this one.
-    for round in 0..20 {
-        store.put(b"key", &[round; 1000]).unwrap();
-        store.put(b"other", &[round; 1000]).unwrap();
-        store.checkpoint().unwrap();
-        store.flush().unwrap();
-        assert_eq!(store.stats().quarantined_slots, 1);
-    }
-    assert_eq!(get(&store, b"key").unwrap(), [19; 1000]);
-    for store in [open(&device.power_on()), open(&device.process_kill())] {
-        assert_eq!(get(&store, b"key").unwrap(), [19; 1000]);
-        let stats = store.stats();
-        assert_eq!((stats.quarantined_slots, stats.free_slots), (0, 2), "it was opened again");
-    }
+    assert_eq!((stats.bad_segments, stats.objects), (3, 0));
+    assert_eq!(stats.health.state, HealthState::ReadOnly);
+    device.clear_faults();
+    store.checkpoint().unwrap();
+    store.put(b"key", b"value").unwrap();
+    assert_eq!(store.stats().bad_segments, 3);
 }
 
 #[test]
-fn a_store_with_all_slots_quarantined_is_full() {
-    for eviction in [EvictionPolicy::None, EvictionPolicy::Lru] {
-        let (device, superblock) = device();
-        let store = open_on(device.backend(), eviction).unwrap();
-        let objects = [b"a", b"b", b"c", b"d"].map(|key| Put::new(key, b"late"));
-        device.inject(Fault::late_write(NEVER).within(slots(&superblock)));
-        for result in store.put_many(&objects) {
-            assert_eq!(class(&result.unwrap_err()), Some(ErrorClass::Unknown));
-        }
-        device.clear_faults();
-        let full = store.put(b"key", b"value").unwrap_err();
-        assert!(matches!(full, Error::Full { live: 0, quarantined: SLOTS, .. }), "{full}");
-        assert!(full.to_string().contains("4 are quarantined until the device is opened again"));
-        assert_eq!(open(&device.process_kill()).stats().quarantined_slots, 0);
-    }
+fn a_store_dropped_with_unknown_writes_stops_its_backend() {
+    let (device, layout) = device();
+    let backend = device.backend();
+    let store = open_on(Arc::clone(&backend)).unwrap();
+    store.put(b"key", b"value").unwrap();
+    late(&device, segments(&layout), NEVER);
+    store.put(b"key", b"newer").unwrap();
+    store.close().unwrap();
+    // The next opening knows the quarantine.
+    let store = open_on(Arc::clone(&backend)).unwrap();
+    assert_eq!(store.stats().bad_segments, 1);
+    late(&device, segments(&layout), NEVER);
+    store.put(b"other", b"value").unwrap();
+    drop(store);
+    // And here it does not.
+    assert_eq!(kind(open_on(backend)), Some(ErrorKind::WritesStopped));
+    let store = open(&device.process_kill());
+    assert_eq!(payload(&store, b"key").unwrap(), b"newer");
+    assert_eq!(payload(&store, b"other").unwrap(), b"value");
 }
 
-#[test]
-fn a_device_with_quarantined_slots_is_opened_again_first() {
-    for closed in [false, true] {
-        let (device, superblock) = device();
-        let backend = device.backend();
-        let store = open_on(Arc::clone(&backend), EvictionPolicy::None).unwrap();
-        store.put(b"key", b"value").unwrap();
-        late(&device, slots(&superblock), NEVER);
-        store.put(b"key", b"late").unwrap_err();
-        if closed {
-            store.close().unwrap();
-        } else {
-            drop(store);
-        }
-        let refused = open_on(backend, EvictionPolicy::None);
-        assert_eq!(kind(refused), Some(ErrorKind::WritesStopped));
-        let store = open(&device.process_kill());
-        let found = get(&store, b"key").unwrap();
-        assert!(found == b"value" || !closed && found == b"late", "{found:?}");
-    }
-}
-
-/// What a store does that has such a write outside of its slots.
-fn stops_writes(store: &Store) {
+/// Checks that a store has stopped all writes after a late write to a place that it writes again and again.
+fn has_stopped_writes(store: &Store) {
     let refused = [
         store.put(b"key", b"newer"),
-        store.delete_many(&[b"key"]).remove(0).map(drop),
+        store.delete(b"key").map(drop),
         store.checkpoint(),
         store.flush(),
     ];
@@ -147,32 +155,31 @@ fn stops_writes(store: &Store) {
         );
         assert_eq!(kind(Err::<(), _>(error)), Some(ErrorKind::WritesStopped));
     }
-    assert_eq!(get(store, b"key").unwrap(), b"value");
+    assert_eq!(payload(store, b"key").unwrap(), b"value");
 }
 
 #[test]
-fn a_late_block_of_the_delete_log_stops_writes() {
-    let (device, superblock) = device();
-    let log = superblock.delete_log_offset.get();
+fn a_late_tombstone_does_not_delete_a_newer_put() {
+    let (device, layout) = device();
     let store = open(&device);
     store.put(b"key", b"value").unwrap();
     store.put(b"other", b"value").unwrap();
     store.flush().unwrap();
-    late(&device, log..log + superblock.delete_log_len.get(), NEVER);
-    let failed = store.delete_many(&[b"other"]).remove(0).unwrap_err();
-    assert_eq!(class(&failed), Some(ErrorClass::Unknown));
-    stops_writes(&store);
+    late(&device, segments(&layout), NEVER);
+    assert!(store.delete(b"other").unwrap());
+    assert_eq!(store.stats().bad_segments, 1);
+    store.put(b"other", b"newer").unwrap();
+    store.flush().unwrap();
     drop(store);
     let store = open(&device.process_kill());
-    assert_eq!(get(&store, b"key").unwrap(), b"value");
-    assert!(store.delete_many(&[b"key"]).remove(0).unwrap());
+    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    assert_eq!(payload(&store, b"other").unwrap(), b"newer");
 }
 
 #[test]
 fn a_late_write_of_a_checkpoint_stops_writes() {
-    let (_, superblock) = device();
-    let container = superblock.checkpoint_offset[1].get();
-    let block = u64::from(superblock.block_size.get());
+    let (_, layout) = device();
+    let (container, block) = (layout.container_offset[1], u64::from(layout.block_size));
     for written in [container, container + block] {
         let (device, _) = device();
         let store = open(&device);
@@ -180,30 +187,49 @@ fn a_late_write_of_a_checkpoint_stops_writes() {
         late(&device, written..written + block, NEVER);
         let failed = store.checkpoint().unwrap_err();
         assert_eq!(class(&failed), Some(ErrorClass::Unknown));
-        stops_writes(&store);
+        has_stopped_writes(&store);
         drop(store);
         let store = open(&device.process_kill());
-        assert_eq!(get(&store, b"key").unwrap(), b"value");
+        assert_eq!(payload(&store, b"key").unwrap(), b"value");
         store.checkpoint().unwrap();
     }
 }
 
 #[test]
+fn a_late_table_stops_writes() {
+    let (device, layout) = device();
+    let store = open(&device);
+    store.put(b"key", b"value").unwrap();
+    // Segment 0 is full.
+    while store.stats().full_segments == 0 {
+        store.put(b"filler", &[7; 5000]).unwrap();
+    }
+    let table = layout.block_offset(0, layout.segment_blocks - 1);
+    late(&device, table..table + u64::from(layout.block_size), NEVER);
+    let failed = store.checkpoint().unwrap_err();
+    assert_eq!(class(&failed), Some(ErrorClass::Unknown));
+    has_stopped_writes(&store);
+    drop(store);
+    let store = open(&device.process_kill());
+    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    store.checkpoint().unwrap();
+}
+
+#[test]
 fn a_late_copy_of_the_superblock_ends_opening_and_closing() {
-    let (device, superblock) = device();
-    for offset in [0, 4096, superblock.last_superblock_offset.get()] {
+    let (device, layout) = device();
+    for offset in [0, 4096, layout.last_superblock_offset] {
         let device = device.fork(1);
         late(&device, offset..offset + 4096, NEVER);
         let backend = device.backend();
         for _ in 0..2 {
-            let refused = open_on(Arc::clone(&backend), EvictionPolicy::None);
-            assert_eq!(kind(refused), Some(ErrorKind::WritesStopped));
+            assert_eq!(kind(open_on(Arc::clone(&backend))), Some(ErrorKind::WritesStopped));
         }
         let device = device.process_kill();
         let store = open(&device);
         store.put(b"key", b"value").unwrap();
         late(&device, offset..offset + 4096, NEVER);
         assert_eq!(kind(store.close()), Some(ErrorKind::WritesStopped));
-        assert_eq!(get(&open(&device.process_kill()), b"key").unwrap(), b"value");
+        assert_eq!(payload(&open(&device.process_kill()), b"key").unwrap(), b"value");
     }
 }

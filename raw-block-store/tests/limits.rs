@@ -1,6 +1,6 @@
-//! Stores of very many slots, up to the largest that the format knows: 2^32, on a device of more than 2^48 bytes.
+//! Stores of very many segments, up to the largest that the format knows, on devices of more than 2^48 bytes.
 //!
-//! The largest takes 15 GiB of memory and a quarter of an hour, so it runs only when asked for:
+//! The largest takes some GiB of memory and some minutes, so it runs only when asked for:
 //!
 //! ```console
 //! $ cargo test --release -p raw-block-store --test limits -- --ignored --nocapture
@@ -14,24 +14,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use common::{fake, payload, read, superblock, write};
+use common::{fake, layout, payload, read, without_thread, write};
 use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
 use raw_block_store::format::{
-    CheckpointBlock, CheckpointHeader, ObjectEntry, SlotFields, SlotHeader, Superblock, body_blocks,
+    Layout, LayoutRequest, MAX_SEGMENT_COUNT, PayloadPlace, SegmentFields, SegmentHeader,
+    SlotHeader, SlotObject, SlotPlace, Stream, payload_checksum,
 };
-use raw_block_store::{FormatOptions, OpenOptions, Store};
+use raw_block_store::{Error, FormatOptions, Store};
 
-const BLOCK: usize = 65536;
 const SECTOR: usize = 512;
 
-/// A device that keeps no more than the sectors that are not zero: a checkpoint without objects is a few bytes in
-/// each block of 64 KiB.
+/// A device that keeps only the sectors that are not zero.
 struct Sparse {
     geometry: Geometry,
     sectors: Mutex<Sectors>,
 }
 
-/// In few and large pieces of memory, because there are millions of them.
+/// In few and large allocations, because there are millions of them.
 #[derive(Default)]
 struct Sectors {
     places: HashMap<u64, usize>,
@@ -69,7 +68,7 @@ impl fake::Device for Sparse {
         &self.geometry
     }
 
-    fn carry_out(&self, mut op: Op) -> Completion {
+    fn execute(&self, mut op: Op) -> Completion {
         let mut sectors = self.sectors.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = op.offset() / SECTOR as u64;
         if op.kind() == OpKind::Write {
@@ -87,92 +86,103 @@ impl fake::Device for Sparse {
     }
 }
 
-/// Moves the object in slot 0, in a store that is closed, to the last slot.
-fn move_to_the_last(device: &Arc<dyn IoBackend>, store: &Superblock) {
-    let slots = store.slot_count.get();
-    let last = slots - 1;
-    let from = read(device, store.slot_offset(0).unwrap(), BLOCK);
-    let view = SlotHeader::read(&from, store, 0).unwrap();
-    let fields = SlotFields {
-        slot: last,
-        sequence: view.header.entry.sequence.get(),
-        checkpoint: view.header.checkpoint.get(),
-        key_hash: view.header.entry.key_hash,
-        key: view.key,
-        metadata: view.metadata,
-        payload: view.inline_payload.unwrap(),
+/// The options of a store, and the length of the smallest device on which it has that many segments.
+fn sizes(segments: u32, block_size: u32, segment_blocks: u64) -> (FormatOptions, u64) {
+    let segment_size = Some(segment_blocks * u64::from(block_size));
+    let options =
+        FormatOptions { segment_size, block_size: Some(block_size), ..FormatOptions::default() };
+    let fits = |capacity| {
+        let request = LayoutRequest { capacity, block_size, segment_size, largest_object: None };
+        Layout::plan(&request).map_or_else(
+            |reason| reason.contains("at most"),
+            |layout| layout.segment_count >= segments,
+        )
     };
-    let mut to = vec![0; BLOCK];
-    let entry = SlotHeader::encode(&mut to, store, &fields).unwrap();
-    write(device, store.slot_offset(last).unwrap(), &to);
-
-    let headers = store.checkpoint_offset.map(|offset| {
-        let block = read(device, offset.get(), BLOCK);
-        (CheckpointHeader::read(&block, store).unwrap().number.get(), offset.get())
-    });
-    let (number, container) = headers.into_iter().max().unwrap();
-    let last_block = body_blocks(slots, store.block_size.get()).unwrap() - 1;
-    for (index, entry) in [(0, ObjectEntry::NONE), (last_block, entry)] {
-        let at = container + (1 + index) * BLOCK as u64;
-        let mut block = read(device, at, BLOCK);
-        CheckpointBlock::read(&block, store, number, index).unwrap();
-        let entries = CheckpointBlock::entries_mut(&mut block, store, index).unwrap();
-        *if index == 0 { entries.first_mut() } else { entries.last_mut() }.unwrap() = entry;
-        CheckpointBlock::seal(&mut block, store, number, index).unwrap();
-        write(device, at, &block);
+    let (mut low, mut high) = (0, 1 << 62);
+    while high - low > 4096 {
+        let middle: u64 = low + (high - low) / 2;
+        if fits(middle) { high = middle } else { low = middle }
     }
+    (options, high.next_multiple_of(4096))
 }
 
-#[test]
-fn a_store_of_many_slots_uses_the_last_one() {
-    use_the_last_of(1 << 17);
+/// Writes a newer version of an object to the last segment, as if it had been put there.
+fn put_in_the_last_segment(device: &Arc<dyn IoBackend>, key: &[u8], payload: &[u8]) {
+    let layout = layout(device);
+    let block_size = layout.block_size as usize;
+    // The only put went to the first segment.
+    let block = read(device, layout.block_offset(0, 1), block_size);
+    let slot = SlotHeader::read(&block, &layout, 0, 1).unwrap();
+    let object = slot.objects().next().unwrap();
+
+    let segment = layout.segment_count - 1;
+    let older = object.entry.sequence.get();
+    let (generation, sequence) = (older + 1, older + 2);
+    let fields = SegmentFields { segment, generation, stream: Stream::New, checkpoint: 1 };
+    let mut blocks = vec![0; 2 * block_size];
+    let (segment_header, slot_header) = blocks.split_at_mut(block_size);
+    SegmentHeader::encode(segment_header, &layout, &fields).unwrap();
+    let place = PayloadPlace { segment, generation, block: 1, sequence };
+    let mut entry = *object.entry;
+    entry.sequence = sequence.into();
+    entry.block = 1.into();
+    entry.payload_len = u32::try_from(payload.len()).unwrap().into();
+    entry.checksum = payload_checksum(&layout, &place, payload).into();
+    let place = SlotPlace { segment, generation, block: 1, blocks: 1, first_entry: 0 };
+    let objects = [SlotObject { entry, key, metadata: &[] }];
+    SlotHeader::encode(slot_header, &layout, &place, objects.into_iter(), payload).unwrap();
+    write(device, layout.segment_offset(segment), &blocks);
 }
 
-#[test]
-#[ignore = "it takes 15 GiB of memory and a quarter of an hour: see the top of this file"]
-fn a_store_has_up_to_4294967296_slots_and_uses_the_last_one() {
-    use_the_last_of(1 << 32);
-}
-
-fn use_the_last_of(slots: u64) {
+fn use_the_last_of(segments: u32, block_size: u32, segment_blocks: u64) {
     let began = Instant::now();
-    let told = |what: &str| println!("{what} after {:.0?}", began.elapsed());
-    let device = Sparse::of_len(slots * BLOCK as u64 + (1 << 40));
-    let options = FormatOptions {
-        slot_count: Some(slots),
-        block_size: Some(65536),
-        ..FormatOptions::for_payloads(0)
-    };
+    let report = |what: &str| println!("{what} after {:.0?}", began.elapsed());
+    let (options, len) = sizes(segments, block_size, segment_blocks);
+    let device = Sparse::of_len(len);
     Store::format(device.clone(), &options).unwrap();
-    told("formatted");
-    // No thread takes a checkpoint when it is not expected.
-    let options = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
-    let open = || Store::open_with(device.clone(), &options).unwrap();
+    report("formatted");
+    let open = || Store::open_with(device.clone(), &without_thread()).unwrap();
     let store = open();
-    assert_eq!((store.stats().slots, store.stats().free_slots), (slots, slots));
-    told("opened");
+    let stats = store.stats();
+    assert_eq!((stats.segments, stats.free_segments), (segments.into(), segments.into()));
     store.put(b"key", b"value").unwrap();
-    store.close().unwrap();
-    told("closed");
-
-    move_to_the_last(&device, &superblock(&device));
+    drop(store);
+    put_in_the_last_segment(&device, b"key", b"newer");
+    report("put");
     let store = open();
-    told("opened again");
-    assert_eq!(payload(&store, b"key").unwrap(), b"value");
-    assert_eq!(store.stats().free_slots, slots - 1);
-    store.put(b"other", b"in slot 0").unwrap();
-    store.put(b"key", b"newer, in slot 1").unwrap();
-    assert_eq!((store.stats().free_slots, store.stats().waiting_slots), (slots - 3, 1));
-    // The object in the last slot is at or below what the checkpoint covers: a flush is enough.
-    store.flush().unwrap();
-    assert_eq!((store.stats().free_slots, store.stats().waiting_slots), (slots - 2, 0));
-    assert!(store.delete_many(&[b"other"]).remove(0).unwrap());
+    report("recovered");
+    assert_eq!(payload(&store, b"key").unwrap(), b"newer");
+    store.put(b"other", b"in another segment").unwrap();
     store.close().unwrap();
-    told("closed again");
-
     let store = open();
-    assert_eq!(payload(&store, b"key").unwrap(), b"newer, in slot 1");
-    assert_eq!(payload(&store, b"other"), None);
-    assert_eq!((store.stats().live_slots, store.stats().free_slots), (1, slots - 1));
-    told("opened for the last time");
+    report("opened");
+    assert_eq!(payload(&store, b"key").unwrap(), b"newer");
+    store.put(b"key", b"newest").unwrap();
+    assert!(store.delete(b"other").unwrap());
+    drop(store);
+    let store = open();
+    assert_eq!(payload(&store, b"key").unwrap(), b"newest");
+    assert_eq!((payload(&store, b"other"), store.stats().objects), (None, 1));
+    report("recovered again");
+}
+
+#[test]
+fn the_last_segment_of_a_device_of_512_tebibytes_is_used() {
+    use_the_last_of(1 << 9, 65536, 1 << 24);
+}
+
+#[test]
+#[ignore = "it takes some GiB of memory and some minutes: see the top of this file"]
+fn the_last_of_as_many_segments_as_there_can_be_is_used() {
+    use_the_last_of(MAX_SEGMENT_COUNT, 512, 8);
+}
+
+#[test]
+fn more_segments_than_there_can_be_are_refused() {
+    let (options, len) = sizes(MAX_SEGMENT_COUNT, 512, 8);
+    let refused = Store::format(Sparse::of_len(len + 4096 * 100), &options);
+    assert!(
+        matches!(&refused, Err(Error::Unsuitable { reason, .. }) if reason.contains("at most 16777216")),
+        "{refused:?}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Opening and formatting carefully: what is in use or holds something is spared, and said by what.
+//! Opening and formatting refuse devices that are in use or hold something else, and say why.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -11,13 +11,16 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use common::{flip, memory, payload, slot_offset, store_on, write};
+use common::faulty::Faulty;
+use common::{flip, memory, newest, payload, small, store_on, write};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
-use raw_block_core::{Direct, ErrorKind};
+use raw_block_core::{Direct, ErrorKind, Geometry, MemoryBackend};
+use raw_block_store::format::crc32c;
 use raw_block_store::{
     Engine, Error, FormatOptions, Put, Store, open_device, open_device_read_only,
 };
@@ -25,7 +28,24 @@ use raw_block_store::{
 const LEN: u64 = 32 << 20;
 
 fn format() -> FormatOptions {
-    FormatOptions::for_payloads(4096)
+    FormatOptions::default()
+}
+
+/// A device in memory with a store that was closed.
+fn made() -> Faulty {
+    let device = Faulty::new(1 << 20);
+    Store::format(device.backend(), &small()).unwrap();
+    device
+}
+
+/// Changes each copy of the superblock.
+fn change_superblocks(device: &Faulty, change: impl Fn(&mut [u8])) -> Faulty {
+    let mut image = device.bytes();
+    let last = image.len() - 4096;
+    for at in [0, 4096, last] {
+        change(&mut image[at..at + 4096]);
+    }
+    Faulty::holding(image)
 }
 
 /// The kind and the text of the error with which a path is not opened.
@@ -39,7 +59,7 @@ fn refused(path: &Path) -> (ErrorKind, String) {
 }
 
 #[test]
-fn a_symbolic_link_stands_for_what_it_points_to_and_leads_nowhere_else() {
+fn a_symbolic_link_stands_for_its_target_and_creates_none() {
     let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
@@ -60,8 +80,8 @@ fn a_symbolic_link_stands_for_what_it_points_to_and_leads_nowhere_else() {
     let nowhere = link("nowhere", Path::new("missing"));
     assert_eq!(refused(&nowhere).0, ErrorKind::NotFound);
     assert!(!directory.path().join("missing").exists(), "opening creates nothing");
-    let circle = link("circle", &directory.path().join("circle"));
-    assert!(refused(&circle).1.contains("symbolic links"), "{:?}", refused(&circle));
+    let cycle = link("cycle", &directory.path().join("cycle"));
+    assert!(refused(&cycle).1.contains("symbolic links"), "{:?}", refused(&cycle));
     let inside = link("directory", directory.path());
     assert!(refused(&inside).1.contains("it is a directory"));
 }
@@ -92,7 +112,7 @@ fn run(program: &str, arguments: &[&str], device: &Path) -> bool {
     true
 }
 
-/// Zeroes where a store, or anything else, has its magic numbers.
+/// Zeroes every place where a store, or other software, has its magic numbers.
 fn wipe(path: &Path) {
     let device = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
     for offset in [0, LEN - (1 << 20)] {
@@ -224,7 +244,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
 }
 
 #[test]
-fn a_program_that_is_started_meanwhile_gets_neither_the_device_nor_a_ring() {
+fn a_program_that_is_started_inherits_neither_device_nor_ring() {
     let file = match zeroed_file(LEN) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
@@ -258,8 +278,7 @@ fn nothing_from_a_device_reaches_a_text_as_it_is() {
             ControlFlow::Continue(())
         })
         .unwrap();
-    // In the payload, which is in the header block, behind the key.
-    flip(&device, slot_offset(&device, 0) + 128 + key.len() as u64 + 5 + 2);
+    flip(&device, newest(&device, &key).payload + 2);
     let report = store.scrub(|_| ControlFlow::Continue(())).unwrap();
     assert_eq!(report.findings[0].key.as_ref().unwrap(), &key);
     texts.extend([format!("{report:?}"), report.findings[0].to_string()]);
@@ -268,9 +287,89 @@ fn nothing_from_a_device_reaches_a_text_as_it_is() {
     let already = Store::format(device, &format()).unwrap_err();
     texts.extend([already.to_string(), format!("{already:?}")]);
     for text in texts {
-        // A duration has a sign of its own for microseconds.
+        // A duration has its own sign for microseconds.
         let text = text.replace("µs", "us");
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
         assert!(text.len() < 2000, "{} bytes", text.len());
     }
+}
+
+#[test]
+fn formatting_spares_a_store_of_newer_software() {
+    let newer = change_superblocks(&made(), |cell| {
+        cell[12] = 2;
+        let checksum = crc32c([&cell[12..]]);
+        cell[8..12].copy_from_slice(&checksum.to_le_bytes());
+    });
+    let before = newer.bytes();
+    let refused = Store::format(newer.backend(), &small());
+    assert!(
+        matches!(&refused, Err(Error::AlreadyAStore { which, .. }) if which.contains("version 2"))
+    );
+    assert!(newer.bytes() == before, "nothing was written");
+    Store::format(newer.backend(), &FormatOptions { force: true, ..small() }).unwrap();
+    assert!(Store::open(newer.backend()).is_ok());
+}
+
+#[test]
+fn formatting_spares_a_store_that_is_damaged() {
+    let damaged = change_superblocks(&made(), |cell| cell[100] ^= 1);
+    let refused = Store::format(damaged.backend(), &small());
+    assert!(
+        matches!(&refused, Err(Error::AlreadyAStore { which, .. }) if which.contains("checksum"))
+    );
+}
+
+#[test]
+fn formatting_is_advised_only_where_there_is_no_store() {
+    let advised = |device: &Faulty| {
+        let error = Store::open(device.backend()).unwrap_err();
+        (matches!(error, Error::NotAStore { .. }), error.to_string().contains("format"))
+    };
+    assert_eq!(advised(&Faulty::new(1 << 20)), (true, true));
+    let device = made();
+    assert_eq!(advised(&change_superblocks(&device, |cell| cell[64] ^= 0x10)), (false, false));
+    // The device became too short for the store.
+    let short = Faulty::holding(device.bytes()[..512 << 10].to_vec());
+    assert_eq!(advised(&short), (false, false));
+}
+
+#[test]
+fn a_device_has_one_store_at_a_time() {
+    let device = made();
+    let backend = device.backend();
+    let store = Store::open(backend.clone()).unwrap();
+    assert!(matches!(Store::open(backend.clone()), Err(Error::Busy { .. })));
+    let forced = FormatOptions { force: true, ..small() };
+    assert!(matches!(Store::format(backend.clone(), &forced), Err(Error::Busy { .. })));
+    store.close().unwrap();
+    assert!(Store::open(backend).is_ok());
+}
+
+#[test]
+fn an_unsuitable_device_is_refused_with_the_reason() {
+    let reason = |len: usize, options: FormatOptions| match Store::format(
+        Faulty::new(len).backend(),
+        &options,
+    ) {
+        Err(Error::Unsuitable { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    let label = FormatOptions { label: "x".repeat(65), ..small() };
+    assert!(reason(1 << 20, label).contains("label"));
+    let few = reason(256 << 10, small());
+    assert!(few.contains("too few for 8 segments") && few.contains("smaller"), "{few}");
+    for size in [0, 48 << 10, 2 << 10, u64::MAX] {
+        let options = FormatOptions { segment_size: Some(size), ..small() };
+        let odd = reason(1 << 20, options);
+        assert!(odd.contains(&size.to_string()) && odd.contains("power of two"), "{odd}");
+    }
+    let large = reason(1 << 20, FormatOptions { largest_object: Some(32 << 10), ..small() });
+    assert!(large.contains("do not fit into segments"), "{large}");
+
+    let mut geometry = Geometry::new(8 << 20, 512).unwrap();
+    geometry.transfer_alignment = 8192;
+    let device = Arc::new(MemoryBackend::with_geometry(geometry));
+    assert!(matches!(Store::format(device.clone(), &format()), Err(Error::Unsuitable { .. })));
+    assert!(matches!(Store::open(device), Err(Error::UnusableStore { .. })));
 }

@@ -9,29 +9,25 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, mpsc};
 
 use common::faulty::{Fate, Faulty};
-use common::payload;
+use common::{newest, payload, small, versions, without_thread};
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_core::{Geometry, OpKind};
-use raw_block_store::format::{CheckpointHeader, SUPERBLOCK_CELL_LEN, Superblock};
-use raw_block_store::{Error, FormatOptions, OpenOptions, Store};
+use raw_block_store::format::{CheckpointHeader, Layout, SUPERBLOCK_CELL_LEN};
+use raw_block_store::{Error, FormatOptions, Store};
 
 const LEN: usize = 1 << 20;
+const BLOCK: u64 = 512;
 
-fn options(slots: u64) -> FormatOptions {
-    FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(8192) }
-}
-
-/// Without a thread for checkpoints it is known when they are taken.
+/// Without a background thread, the calls alone decide what is written when.
 fn open(device: &Faulty) -> Store {
-    let options = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
-    Store::open_with(device.backend(), &options).unwrap()
+    Store::open_with(device.backend(), &without_thread()).unwrap()
 }
 
-fn new_store(slots: u64) -> (Faulty, Store, Superblock) {
+fn new_store() -> (Faulty, Store, Layout) {
     let device = Faulty::new(LEN);
-    Store::format(device.backend(), &options(slots)).unwrap();
-    let superblock = *Superblock::read(&device.bytes()[..SUPERBLOCK_CELL_LEN]).unwrap();
-    (device.clone(), open(&device), superblock)
+    Store::format(device.backend(), &small()).unwrap();
+    let layout = common::layout(&device.backend());
+    (device.clone(), open(&device), layout)
 }
 
 /// The offsets of the writes from now on, `None` for a flush, in their order. Those that `fails` names fail.
@@ -53,68 +49,109 @@ fn watch(
     seen
 }
 
+/// The segment of an offset, if it lies in one.
+fn segment_of(layout: &Layout, offset: u64) -> Option<u32> {
+    let within = offset.checked_sub(layout.segments_offset)?;
+    u32::try_from(within / layout.segment_size()).ok().filter(|of| *of < layout.segment_count)
+}
+
 #[test]
-fn a_deletion_writes_a_block_of_the_log_that_is_not_in_use_and_nothing_else() {
-    let (device, store, superblock) = new_store(16);
-    for key in 0..8 {
+fn a_deletion_writes_one_block_after_what_was_written_before() {
+    let (device, store, layout) = new_store();
+    for key in 0..4 {
         store.put(&[key], &[key; 5000]).unwrap();
     }
+    let end = newest(&device.backend(), &[3]).slot_end;
     let seen = watch(&device, |_| false);
-    for key in 0..8 {
-        assert!(store.delete_many(&[&[key]]).remove(0).unwrap());
+    let before = store.device().stats().written_bytes;
+    for key in 0..4 {
+        assert!(store.delete(&[key]).unwrap());
     }
-    let log = superblock.delete_log_offset.get();
-    let log = log..log + superblock.delete_log_len.get();
-    let seen: Vec<_> = seen.lock().unwrap().iter().map(|write| write.unwrap()).collect();
-    assert!(seen.iter().all(|offset| log.contains(offset)), "{seen:?}");
-    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 8, "each block once: {seen:?}");
+    let expected: Vec<_> = (0..4).map(|block| Some(end + block * BLOCK)).collect();
+    assert_eq!(*seen.lock().unwrap(), expected);
+    assert_eq!(store.device().stats().written_bytes - before, 4 * BLOCK);
+    assert_eq!(layout.segment_offset(0) + BLOCK, versions(&device.backend())[0].slot);
 }
 
 #[test]
-fn an_overwrite_goes_to_another_slot_than_the_object() {
-    let (device, store, superblock) = new_store(4);
-    store.put(b"key", &[1; 5000]).unwrap();
+fn a_segment_is_written_once_between_two_releases() {
+    let (device, store, layout) = new_store();
+    let seen = watch(&device, |_| false);
+    for round in 0..400_u32 {
+        store.put(&[(round % 7).to_le_bytes()[0]], &[1; 5000]).unwrap();
+    }
+    // Where the next write of each segment may begin, and how many checkpoints were committed when it was opened.
+    let mut segments: Vec<Option<(u64, u32)>> = vec![None; layout.segment_count as usize];
+    let (mut reopened, mut checkpoints, mut header) = (0, 0, false);
+    for write in seen.lock().unwrap().iter() {
+        let Some(offset) = *write else {
+            // The flush after the header commits a checkpoint.
+            checkpoints += u32::from(std::mem::take(&mut header));
+            continue;
+        };
+        header |= layout.container_offset.contains(&offset);
+        let Some(number) = segment_of(&layout, offset) else { continue };
+        let segment = &mut segments[number as usize];
+        if offset == layout.segment_offset(number) {
+            reopened += u32::from(segment.is_some());
+            assert!(segment.is_none_or(|(_, opened)| opened < checkpoints), "segment {number}");
+            *segment = Some((offset, checkpoints));
+        }
+        // The table of a segment, which a checkpoint writes, comes last.
+        let (next, _) = segment.as_mut().expect("the header of a segment is written first");
+        assert!(offset >= *next, "segment {number} is written at {offset}, before {next}");
+        *next = offset + BLOCK;
+    }
+    assert!(reopened > 10 && checkpoints > 1, "{reopened} opened again, {checkpoints} checkpoints");
+}
+
+#[test]
+fn an_overwrite_goes_elsewhere_and_leaves_the_object() {
+    let (device, store, layout) = new_store();
+    store.put(b"key", &[255; 5000]).unwrap();
     store.checkpoint().unwrap();
     let seen = watch(&device, |_| false);
-    let mut live = superblock.slot_offset(0).unwrap();
-    for round in 0..20 {
+    for round in 0..200 {
+        let live = newest(&device.backend(), b"key");
         store.put(b"key", &[round; 5000]).unwrap();
         let seen = std::mem::take(&mut *seen.lock().unwrap());
-        // Before it there may be a checkpoint.
-        let written = seen.last().copied().flatten().unwrap();
-        assert!(written >= superblock.slots_offset.get() && written != live, "{seen:?}");
-        live = written;
+        let overlaps = |offset: &u64| (live.slot..live.slot_end).contains(offset);
+        assert!(!seen.iter().flatten().any(overlaps), "{seen:?}");
+        assert!(seen.iter().flatten().any(|offset| segment_of(&layout, *offset).is_some()));
     }
 }
 
 #[test]
-fn the_slot_of_a_failed_put_is_written_again_only_behind_a_checkpoint_that_speaks_for_it() {
+fn the_place_of_a_failed_put_is_kept_until_its_release() {
     for fate in [Fate::Failed, Fate::FailedButDone] {
-        let (device, store, superblock) = new_store(4);
-        let slot = |slot| superblock.slot_offset(slot).unwrap();
+        let (device, store, layout) = new_store();
         store.put(b"first", &[0; 5000]).unwrap();
-        let at = slot(1);
+        let at = newest(&device.backend(), b"first").slot_end;
+        // Also when the transfers of a merged write are repeated one by one.
         device.rule(move |op| {
-            if op.kind() == OpKind::Write && op.offset() == at { fate } else { Fate::Done }
+            let touches = (op.offset()..op.offset() + op.len()).contains(&at);
+            if op.kind() == OpKind::Write && touches { fate } else { Fate::Done }
         });
-        assert!(store.put(b"failed", &[1; 5000]).is_err());
+        store.put(b"failed", &[1; 5000]).unwrap();
+        assert_eq!(store.stats().repeated_writes, 1);
         let seen = watch(&device, |_| false);
-        for key in [&b"second"[..], b"third", b"fourth"] {
-            store.put(key, &[2; 5000]).unwrap();
+        assert!(store.delete(b"first").unwrap());
+        for _ in 0..500 {
+            store.put(b"other", &[2; 5000]).unwrap();
         }
         let seen = seen.lock().unwrap().clone();
         let position = |what| seen.iter().position(|&seen| seen == what);
-        let header = Some(superblock.checkpoint_offset[1].get());
-        let header = position(header).expect("a checkpoint was taken");
-        let again = position(Some(at)).expect("the slot was needed");
-        assert!(position(Some(slot(2))) < Some(header), "{seen:?}");
+        let again = position(Some(at)).expect("its segment was needed");
+        let header = layout.container_offset.map(|offset| position(Some(offset)));
+        let header = header.into_iter().flatten().min().expect("a checkpoint was taken");
         assert!(header < again && seen[header + 1..again].contains(&None), "{seen:?}");
+        assert_eq!(payload(&store, b"failed").unwrap(), [1; 5000]);
     }
 }
 
 #[test]
-fn what_changes_while_a_checkpoint_is_written_speaks_for_itself() {
-    let (device, store, _) = new_store(16);
+fn what_changes_while_a_checkpoint_is_written_is_recovered() {
+    let (device, store, _) = new_store();
     for key in 0..4 {
         store.put(&[key], &[key; 5000]).unwrap();
     }
@@ -123,7 +160,7 @@ fn what_changes_while_a_checkpoint_is_written_speaks_for_itself() {
         let (flushing, is_flushing) = mpsc::channel();
         let (changed, is_changed) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(Some((flushing, is_changed))));
-        device.hold_flush(move || {
+        device.during_flush(move || {
             let held = held.lock().unwrap().take();
             if let Some((flushing, is_changed)) = held {
                 flushing.send(()).unwrap();
@@ -134,7 +171,7 @@ fn what_changes_while_a_checkpoint_is_written_speaks_for_itself() {
         is_flushing.recv().unwrap();
         store.put(&[0], &[10; 5000]).unwrap();
         store.put(&[9], &[9; 5000]).unwrap();
-        assert!(store.delete_many(&[&[1]]).remove(0).unwrap());
+        assert!(store.delete(&[1]).unwrap());
         changed.send(()).unwrap();
         checkpoint.join().unwrap();
     });
@@ -147,25 +184,26 @@ fn what_changes_while_a_checkpoint_is_written_speaks_for_itself() {
 }
 
 #[test]
-fn each_attempt_at_a_checkpoint_has_a_number_of_its_own() {
-    let (device, store, superblock) = new_store(4);
-    let container = superblock.checkpoint_offset[1].get();
-    let block_size = u64::from(superblock.block_size.get());
-    device.fail_at(OpKind::Write, container + block_size);
+fn each_attempt_at_a_checkpoint_has_its_own_number() {
+    let (device, store, layout) = new_store();
+    let bodies = layout.container_offset.map(|offset| offset + BLOCK..offset + 2 * BLOCK);
+    device.fail_within(OpKind::Write, &bodies);
     assert!(store.checkpoint().is_err());
     assert!(store.checkpoint().is_err());
     device.rule(|_| Fate::Done);
     store.checkpoint().unwrap();
-    let at = usize::try_from(container).unwrap();
-    let bytes = device.bytes();
-    let header =
-        CheckpointHeader::read(&bytes[at..at + superblock.block_size.get() as usize], &superblock);
     // Number 1 is that of the empty store.
-    assert_eq!(header.unwrap().number, 4);
+    assert_eq!(store.stats().checkpoint, 4);
+    let bytes = device.bytes();
+    let numbers = layout.container_offset.map(|offset| {
+        let at = usize::try_from(offset).unwrap();
+        let header = CheckpointHeader::read(&bytes[at..at + 512], &layout);
+        header.ok().map(|header| header.number.get())
+    });
+    assert!(numbers.contains(&Some(4)) && numbers.contains(&Some(1)), "{numbers:?}");
 }
 
-/// Opens stores on what is left if the power goes at any moment, and everything that was written since the last flush is
-/// torn.
+/// What is on the device if the power goes at any moment, and everything that was written since the last flush is torn.
 struct Tearing {
     durable: Vec<u8>,
     since: Vec<Range<usize>>,
@@ -204,9 +242,9 @@ impl Tearing {
 }
 
 #[test]
-fn opening_and_closing_leave_a_valid_superblock_and_everything_else_whatever_is_torn() {
-    let (device, store, superblock) = new_store(8);
-    let copies = [0, SUPERBLOCK_CELL_LEN as u64, superblock.last_superblock_offset.get()];
+fn opening_and_closing_survive_whatever_is_torn() {
+    let (device, store, layout) = new_store();
+    let copies = [0, SUPERBLOCK_CELL_LEN as u64, layout.last_superblock_offset];
     store.put(b"key", &[1; 5000]).unwrap();
     store.flush().unwrap();
     let crashed = device.bytes();
@@ -237,30 +275,36 @@ fn opening_and_closing_leave_a_valid_superblock_and_everything_else_whatever_is_
 }
 
 #[test]
-fn a_format_that_is_cut_short_leaves_the_store_before_or_none_or_the_new_one() {
-    let device = SimulatedDevice::new(Geometry::new(LEN as u64, 512).unwrap(), 1).unwrap();
-    Store::format(device.backend(), &options(8)).unwrap();
+fn a_format_that_is_cut_short_leaves_one_store_or_none() {
+    let device = SimulatedDevice::new(Geometry::new(160 << 10, 512).unwrap(), 1).unwrap();
+    let options = FormatOptions { segment_size: Some(4096), force: true, ..small() };
+    // Larger segments, so that little lies where it lay.
+    let other = FormatOptions { segment_size: Some(8192), ..options.clone() };
+    let segments = |options| {
+        let store = common::store_on(&device.fork(0).backend(), options);
+        store.stats().segments
+    };
+    let (before, after) = (segments(&options), segments(&other));
+    Store::format(device.backend(), &options).unwrap();
     let store = Store::open(device.backend()).unwrap();
-    store.put(b"key", &[1; 5000]).unwrap();
+    store.put(b"key", &[1; 2000]).unwrap();
     store.flush().unwrap();
     drop(store);
-    // Other slots, so that nothing lies where it lay.
-    let other = FormatOptions { force: true, block_size: Some(512), ..options(20) };
     let (mut ended, mut kinds) = (false, HashSet::new());
     for cut in 1.. {
-        for seed in 0..20 {
+        for seed in 0..2 {
             let device = device.fork(seed);
             device.cut_after(cut);
             ended = Store::format(device.backend(), &other).is_ok();
             device.power_cut();
             let device = device.power_on();
             kinds.insert(match Store::open(device.backend()) {
-                Ok(store) if store.stats().slots == 8 => {
-                    assert_eq!(payload(&store, b"key").unwrap(), [1; 5000]);
+                Ok(store) if store.stats().segments == before => {
+                    assert_eq!(payload(&store, b"key").unwrap(), [1; 2000]);
                     "before"
                 }
                 Ok(store) => {
-                    assert_eq!((store.stats().slots, store.stats().live_slots), (20, 0));
+                    assert_eq!((store.stats().segments, store.stats().objects), (after, 0));
                     "new"
                 }
                 Err(Error::NotAStore { .. }) => "none",

@@ -4,16 +4,19 @@
 
 mod common;
 
-use common::{bytes, get_one, payload, put_all, read, store, store_on, superblock};
+use common::{bytes, check_segments, get_one, payload, put_all, store, store_on};
+use raw_block_core::simulated::SimulatedDevice;
+use raw_block_core::{AlignedBuf, Geometry};
 use raw_block_store::{Error, FormatOptions, Get, Put};
 
-/// What fits into a header block of 4096 bytes beside a key of three bytes.
-const INLINE: usize = 4096 - 128 - 3;
+/// Payload bytes that fit into a header block of 512 bytes after a key of three bytes.
+const INLINE: usize = 512 - 128 - 3;
 
 #[test]
 fn payloads_of_every_shape_come_back_as_they_were_put() {
-    let (_, store) = store(64 << 10, 100);
-    let lengths = [0, 1, 511, 512, INLINE, INLINE + 1, 4095, 4096, 4097, 60_000, 64 << 10];
+    let (_, store) = store(1 << 20);
+    let largest = usize::try_from(store.max_payload()).unwrap();
+    let lengths = [0, 1, INLINE, INLINE + 1, 511, 512, 513, 4096, 20_000, largest - 1, largest];
     let keys: Vec<_> = (0..lengths.len()).map(|number| format!("k{number:02}")).collect();
     let payloads: Vec<_> = (0..).zip(lengths).map(|(seed, len)| bytes(seed, len)).collect();
     let puts: Vec<_> =
@@ -33,13 +36,13 @@ fn payloads_of_every_shape_come_back_as_they_were_put() {
     for ((found, expected), buffer) in found.into_iter().zip(&payloads).zip(&buffers) {
         assert_eq!(found.unwrap().unwrap().payload_len, expected.len());
         assert_eq!(&buffer[..expected.len()], expected);
-        assert_eq!(&buffer[expected.len()..], [0xEE; 7], "nothing behind the payload is touched");
+        assert_eq!(&buffer[expected.len()..], [0xEE; 7], "nothing after the payload is touched");
     }
 }
 
 #[test]
-fn metadata_comes_back_beside_the_payload() {
-    let (_, store) = store(8192, 10);
+fn metadata_comes_back_with_the_payload() {
+    let (_, store) = store(1 << 20);
     let payload = bytes(1, 8192);
     put_all(&store, &[Put::new(b"key", &payload).with_metadata(b"f16, 2x2048")]);
     let object = store.get(b"key").unwrap().unwrap();
@@ -53,7 +56,7 @@ fn metadata_comes_back_beside_the_payload() {
 
 #[test]
 fn a_key_that_was_never_put_is_a_miss() {
-    let (_, store) = store(4096, 10);
+    let (_, store) = store(1 << 20);
     put_all(&store, &[Put::new(b"there", b"x")]);
     assert!(store.get(b"elsewhere").unwrap().is_none());
     assert!(store.contains(b"there") && !store.contains(b"elsewhere"));
@@ -62,17 +65,17 @@ fn a_key_that_was_never_put_is_a_miss() {
 
 #[test]
 fn an_empty_batch_is_empty() {
-    let (_, store) = store(4096, 10);
+    let (_, store) = store(1 << 20);
     assert!(store.put_many(&[]).is_empty());
     assert!(store.get_many(&mut []).is_empty());
     assert!(store.delete_many(&[]).is_empty());
 }
 
 #[test]
-fn what_does_not_fit_is_refused_and_the_rest_of_its_batch_is_put() {
-    let (_, store) = store(8192, 10);
-    let long_key = vec![b'k'; 4096 - 128 + 1];
-    let long_payload = vec![0; 8193];
+fn what_does_not_fit_is_refused_and_the_rest_is_put() {
+    let (_, store) = store(1 << 20);
+    let long_key = vec![b'k'; 512 - 128 + 1];
+    let long_payload = vec![0; usize::try_from(store.max_payload()).unwrap() + 1];
     let results = store.put_many(&[
         Put::new(b"first", b"1"),
         Put::new(b"", b"no key"),
@@ -82,10 +85,11 @@ fn what_does_not_fit_is_refused_and_the_rest_of_its_batch_is_put() {
         Put::new(b"last", b"2"),
     ]);
     assert!(results[0].is_ok() && results[5].is_ok());
-    assert!(matches!(results[1], Err(Error::Key { key_len: 0, limit: 3968, .. })));
-    assert!(matches!(results[2], Err(Error::Key { key_len: 3969, .. })));
-    assert!(matches!(results[3], Err(Error::Key { metadata_len: 3969, .. })));
-    assert!(matches!(results[4], Err(Error::PayloadTooLarge { len: 8193, limit: 8192 })));
+    assert!(matches!(results[1], Err(Error::Key { key_len: 0, limit: 384, .. })));
+    assert!(matches!(results[2], Err(Error::Key { key_len: 385, .. })));
+    assert!(matches!(results[3], Err(Error::Key { metadata_len: 385, .. })));
+    assert!(matches!(results[4], Err(Error::PayloadTooLarge { len, limit })
+        if len as u64 == limit + 1 && limit == store.max_payload()));
     assert_eq!(payload(&store, b"first").unwrap(), b"1");
     assert_eq!(payload(&store, b"last").unwrap(), b"2");
     assert!(store.put(&long_key[1..], b"").is_ok(), "the longest key there is");
@@ -93,17 +97,16 @@ fn what_does_not_fit_is_refused_and_the_rest_of_its_batch_is_put() {
 
 #[test]
 fn of_two_puts_of_a_key_in_one_batch_the_later_wins() {
-    let (_, store) = store(4096, 10);
+    let (_, store) = store(1 << 20);
     let puts = [Put::new(b"key", b"first"), Put::new(b"other", b"x"), Put::new(b"key", b"second")];
     put_all(&store, &puts);
     assert_eq!(payload(&store, b"key").unwrap(), b"second");
-    let stats = store.stats();
-    assert_eq!((stats.live_slots, stats.waiting_slots, stats.free_slots), (2, 1, 7));
+    assert_eq!(store.stats().objects, 2);
 }
 
 #[test]
 fn a_key_can_be_got_twice_in_one_batch() {
-    let (_, store) = store(8192, 10);
+    let (_, store) = store(1 << 20);
     let value = bytes(1, 8192);
     store.put(b"key", &value).unwrap();
     let (mut one, mut two) = (vec![0; 8192], vec![0; 8192]);
@@ -113,54 +116,22 @@ fn a_key_can_be_got_twice_in_one_batch() {
 }
 
 #[test]
-fn an_object_in_a_slot_buffer_is_one_piece_of_memory() {
-    let (device, store) = store(8192, 10);
-    let pool = store.slot_pool(3).unwrap();
-    let mut buffers: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-    assert_eq!((buffers.len(), pool.count(), pool.available()), (3, 3, 0));
-    let expected = bytes(1, 8192);
-    buffers[0].copy_from_slice(&expected);
-    {
-        let (room, payload) = buffers[0].split();
-        assert_eq!(room.as_ptr() as usize + room.len(), payload.as_ptr() as usize);
-        let puts = [Put::new(b"key", payload).with_room(room)];
-        // The room is there again for the next batch.
-        for _ in 0..2 {
-            put_all(&store, &puts);
-        }
-    }
-    let slots = superblock(&device).slots_offset.get();
-    let slot_size = superblock(&device).slot_size.get();
-    let (room, payload) = buffers[0].split();
-    let written = [&*room, &*payload].concat();
-    let found = read(&device, slots + slot_size, written.len());
-    assert!(*found == *written, "header and payload lie in the second slot");
-
-    let (room, payload) = buffers[1].split();
-    let found = store.get_many(&mut [Get::new(b"key", payload).with_room(room)]).remove(0);
-    assert_eq!(found.unwrap().unwrap().payload_len, 8192);
-    assert_eq!(&buffers[1][..], expected);
-    assert_eq!(buffers[1].split().0, &written[..4096], "the header is in the room");
-    assert_eq!(device.stats().snapshot().staged_bytes, 0);
-}
-
-#[test]
-fn room_of_another_length_than_a_block_is_not_used() {
-    let (_, store) = store(8192, 10);
-    for len in [0, 512, 8192] {
-        let (mut room, value) = (vec![0xEE; len], bytes(len as u64, 5000));
-        put_all(&store, &[Put::new(b"key", &value).with_room(&mut room)]);
-        let mut payload = vec![0; 5000];
-        let get = Get::new(b"key", &mut payload).with_room(&mut room);
-        assert!(matches!(store.get_many(&mut [get]).remove(0), Ok(Some(_))));
-        assert_eq!(payload, value);
-        assert_eq!(room, vec![0xEE; len]);
-    }
+fn aligned_memory_is_written_and_read_without_a_copy() {
+    let (_, store) = store(1 << 20);
+    let staged = || store.device().stats().staged_bytes;
+    let before = staged();
+    let mut buffer = AlignedBuf::zeroed(8192).unwrap();
+    buffer.copy_from_slice(&bytes(1, 8192));
+    put_all(&store, &[Put::new(b"key", &buffer)]);
+    let mut found = AlignedBuf::zeroed(8192).unwrap();
+    assert_eq!(get_one(&store, b"key", &mut found).unwrap(), Some(8192));
+    assert!(found[..] == buffer[..]);
+    assert_eq!(staged(), before);
 }
 
 #[test]
 fn a_buffer_that_is_too_small_is_said_to_be() {
-    let (_, store) = store(8192, 10);
+    let (_, store) = store(1 << 20);
     put_all(&store, &[Put::new(b"key", &[1; 8192]).with_metadata(b"meta")]);
     assert!(matches!(
         get_one(&store, b"key", &mut [0; 8191]),
@@ -176,7 +147,7 @@ fn a_buffer_that_is_too_small_is_said_to_be() {
 
 #[test]
 fn an_overwrite_replaces_and_a_delete_removes() {
-    let (_, store) = store(4096, 10);
+    let (_, store) = store(1 << 20);
     store.put(b"a", b"one").unwrap();
     store.put(b"b", b"keep").unwrap();
     store.put(b"a", b"two").unwrap();
@@ -191,88 +162,86 @@ fn an_overwrite_replaces_and_a_delete_removes() {
 }
 
 #[test]
-fn a_full_store_says_so_and_takes_puts_again_after_a_delete() {
-    let (_, store) = store(4096, 4);
-    let keys = [b"0", b"1", b"2", b"3", b"4", b"5"];
-    let results = store.put_many(&keys.map(|key| Put::new(key, key)));
-    assert!(results[..4].iter().all(Result::is_ok));
-    assert!(results[4..].iter().all(|result| matches!(result, Err(Error::Full { slots: 4, .. }))));
-    assert!(store.delete_many(&[b"1"]).remove(0).unwrap());
-    store.put(b"new", b"value").unwrap();
-    assert_eq!(payload(&store, b"new").unwrap(), b"value");
-    assert!(matches!(store.put(b"more", b"value"), Err(Error::Full { .. })));
-}
-
-#[test]
-fn overwriting_for_ever_needs_no_more_slots_than_one_to_spare() {
-    let (_, store) = store(4096, 3);
-    store.put(b"other", b"stays").unwrap();
-    for round in 0..50_u64 {
-        store.put(b"key", &round.to_le_bytes()).unwrap();
-        assert_eq!(payload(&store, b"key").unwrap(), round.to_le_bytes());
+fn a_full_store_takes_puts_again_after_deletes() {
+    let (_, store) = store(1 << 20);
+    let value = bytes(1, 5000);
+    let keys: Vec<_> = (0..300_u32).map(u32::to_le_bytes).collect();
+    let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
+    let results = store.put_many(&puts);
+    let count = results.iter().take_while(|result| result.is_ok()).count();
+    assert!(count > 100, "{count}");
+    let is_full = |result: &Result<(), Error>| matches!(result, Err(Error::OutOfSpace { objects, .. }) if *objects == count as u64);
+    assert!(results[count..].iter().all(is_full), "{:?}", results[count]);
+    // Six objects fill a segment. Space is gained by segments: deleting those of two makes space for those of one.
+    let (deleted, kept) = keys[..count].split_at(12);
+    for key in deleted {
+        assert!(store.delete(key).unwrap());
     }
-    assert_eq!(payload(&store, b"other").unwrap(), b"stays");
-    assert!(store.stats().checkpoints > 10);
+    put_all(&store, &puts[count..count + 6]);
+    for key in kept.iter().chain(&keys[count..count + 6]) {
+        assert_eq!(payload(&store, key).unwrap(), value);
+    }
 }
 
 #[test]
-fn deletes_go_on_when_the_log_is_full() {
-    let (_, store) = store(512, 2000);
-    // The log has 64 blocks; each call takes one at least.
-    for round in 0..200_u64 {
+fn deletes_never_fill_a_store() {
+    let (_, store) = store(1 << 20);
+    for round in 0..2000_u64 {
         store.put(&round.to_le_bytes(), b"x").unwrap();
-        assert!(store.delete_many(&[&round.to_le_bytes()]).remove(0).unwrap());
+        assert!(store.delete(&round.to_le_bytes()).unwrap());
     }
-    // And more records in one call than the whole log has.
+    // In one call, more keys than a segment has tombstones.
     let keys: Vec<_> = (0..30_000_u64).map(u64::to_le_bytes).collect();
     let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
     store.put(&29_999_u64.to_le_bytes(), b"x").unwrap();
     let deleted = store.delete_many(&keys);
     assert_eq!(deleted.len(), 30_000);
-    assert_eq!(deleted.into_iter().map(Result::unwrap).filter(|&there| there).count(), 1);
-    assert_eq!(store.stats().live_slots, 0);
-    assert!(store.stats().checkpoints >= 4);
+    assert_eq!(deleted.into_iter().map(Result::unwrap).filter(|&present| present).count(), 1);
+    assert_eq!(store.stats().objects, 0);
+    check_segments(&store);
 }
 
 #[test]
-fn a_batch_is_one_submission() {
-    let (_, store) = store(256 << 10, 64);
-    let value = bytes(1, 256 << 10);
-    let keys: Vec<_> = (0..32_u8).map(|key| [key]).collect();
-    let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
-    let before = store.device().stats();
-    put_all(&store, &puts);
-    let between = store.device().stats();
-    assert_eq!(between.submissions - before.submissions, 1);
-    let mut buffers = vec![vec![0; 256 << 10]; 32];
-    let mut gets: Vec<_> =
-        keys.iter().zip(&mut buffers).map(|(key, buffer)| Get::new(key, buffer)).collect();
-    let found = store.get_many(&mut gets);
-    assert!(found.iter().all(|found| matches!(found, Ok(Some(_)))));
-    assert_eq!(store.device().stats().submissions - between.submissions, 1);
+fn a_batch_is_one_submission_and_of_large_puts_two() {
+    let (_, store) = store(64 << 20);
+    for (len, submissions) in [(8 << 10, 1), (256 << 10, 2)] {
+        let value = bytes(1, len);
+        let keys: Vec<_> = (0..16_u8).map(|key| [key]).collect();
+        let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
+        let before = store.device().stats().submissions;
+        put_all(&store, &puts);
+        let between = store.device().stats().submissions;
+        // The headers of large objects follow their payloads.
+        assert_eq!(between - before, submissions, "{len}");
+        let mut buffers = vec![vec![0; len]; 16];
+        let mut gets: Vec<_> =
+            keys.iter().zip(&mut buffers).map(|(key, buffer)| Get::new(key, buffer)).collect();
+        let found = store.get_many(&mut gets);
+        assert!(found.iter().all(|found| matches!(found, Ok(Some(_)))));
+        assert_eq!(store.device().stats().submissions - between, 1);
+    }
 }
 
 #[test]
-fn small_objects_put_together_are_merged_into_few_transfers() {
-    let (_, store) = store(4096, 64);
+fn small_objects_of_a_batch_share_a_header_and_are_one_transfer() {
+    let (_, store) = store(16 << 20);
     let value = bytes(1, 4096);
-    let keys: Vec<_> = (0..32_u8).map(|key| [key]).collect();
+    // As many as fit one header block of 512 bytes.
+    let keys: Vec<_> = (0..8_u8).map(|key| [key]).collect();
     let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
+    store.put(b"first", &value).unwrap();
     let before = store.device().stats();
     put_all(&store, &puts);
     let after = store.device().stats();
-    assert_eq!(after.transfers - before.transfers, 32);
-    assert_eq!(after.merged_transfers - before.merged_transfers, 32);
-    assert_eq!(after.ops - before.ops, 1, "32 slots of 8 KiB are 256 KiB");
-    assert_eq!(after.written_bytes - before.written_bytes, 32 * 8192);
+    assert_eq!(after.transfers - before.transfers, 8 + 1);
+    assert_eq!(after.ops - before.ops, 1);
+    assert_eq!(after.written_bytes - before.written_bytes, 8 * 4096 + 512);
 }
 
 #[test]
-fn a_batch_of_a_hundred_thousand_small_objects_is_put_and_got() {
-    let device = common::memory(256 << 20);
-    let options = FormatOptions { block_size: Some(512), ..FormatOptions::for_payloads(0) };
-    let store = store_on(&device, &options);
-    let keys: Vec<_> = (0..100_000_u32).map(u32::to_le_bytes).collect();
+fn a_batch_of_ten_thousand_small_objects_is_put_and_got() {
+    let (_, store) = store(64 << 20);
+    let keys: Vec<_> = (0..10_000_u32).map(u32::to_le_bytes).collect();
     let puts: Vec<_> = keys.iter().map(|key| Put::new(key, key)).collect();
     put_all(&store, &puts);
     let mut buffers = vec![[0; 4]; keys.len()];
@@ -283,8 +252,8 @@ fn a_batch_of_a_hundred_thousand_small_objects_is_put_and_got() {
 }
 
 #[test]
-fn many_threads_put_get_and_delete_without_seeing_each_others_bytes() {
-    let (_, store) = store(8192, 100);
+fn threads_never_see_the_bytes_of_each_other() {
+    let (_, store) = store(1 << 20);
     std::thread::scope(|scope| {
         for thread in 0..8_u64 {
             let store = &store;
@@ -295,13 +264,25 @@ fn many_threads_put_get_and_delete_without_seeing_each_others_bytes() {
                     store.put(key.as_bytes(), &value).unwrap();
                     assert_eq!(payload(store, key.as_bytes()).unwrap(), value);
                     if round % 3 == 0 {
-                        assert!(store.delete_many(&[key.as_bytes()]).remove(0).unwrap());
+                        assert!(store.delete(key.as_bytes()).unwrap());
                         assert_eq!(payload(store, key.as_bytes()), None);
                     }
                 }
             });
         }
     });
-    let stats = store.stats();
-    assert_eq!(stats.live_slots + stats.free_slots + stats.waiting_slots, stats.slots);
+    check_segments(&store);
+}
+
+#[test]
+fn no_payload_is_longer_than_its_length_can_say() {
+    let geometry = Geometry::new(66 << 30, 512).unwrap();
+    let device = SimulatedDevice::new(geometry, 1).unwrap();
+    let options = FormatOptions {
+        segment_size: Some(8 << 30),
+        block_size: Some(65_536),
+        ..FormatOptions::default()
+    };
+    let store = store_on(&device.backend(), &options);
+    assert_eq!(store.max_payload(), u32::MAX.into());
 }

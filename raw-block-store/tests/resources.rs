@@ -1,5 +1,5 @@
-//! A system that has nothing left to give: an error, nothing lost, no hang. Limits hold for a whole process, so
-//! each test runs again in one of its own.
+//! Systems without threads, descriptors, memory or space: calls fail with an error, nothing is lost, nothing hangs. Limits
+//! hold for a whole process, so each test runs again in its own process.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -22,18 +22,14 @@ const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Uring];
 const LEN: u64 = 8 << 20;
 const PAYLOAD: usize = 60 << 10;
 
+/// Segments for four objects each.
 fn format() -> FormatOptions {
-    FormatOptions {
-        slot_count: Some(20),
-        delete_log_blocks: Some(2),
-        force: true,
-        ..FormatOptions::for_payloads(PAYLOAD as u64)
-    }
+    FormatOptions { segment_size: Some(256 << 10), force: true, ..FormatOptions::default() }
 }
 
 const AGAIN: &str = "RAW_BLOCK_STORE_ALONE";
 
-/// Runs the test with this name again in a process of its own; `false` in that process.
+/// Runs the test with this name again in its own process; `false` in that process.
 fn ran_again(test: &str, wrapper: &[&str]) -> bool {
     if env::var_os(AGAIN).is_some() {
         return false;
@@ -54,7 +50,7 @@ fn ran_again(test: &str, wrapper: &[&str]) -> bool {
     true
 }
 
-/// Limits this process; to root, limits on memory and descriptors hold too.
+/// Limits this process. Limits on memory and descriptors hold for root too.
 fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: it writes to the structure that it is given.
@@ -65,7 +61,7 @@ fn limit(resource: libc::__rlimit_resource_t, soft: u64) {
 }
 
 #[test]
-fn without_threads_those_who_need_a_checkpoint_take_it() {
+fn without_threads_callers_reclaim_space_themselves() {
     for engine in ENGINES {
         let file = match zeroed_file(LEN) {
             Ok(file) => file,
@@ -76,31 +72,27 @@ fn without_threads_those_who_need_a_checkpoint_take_it() {
             let device = open_device(file.path(), engine, Direct::Preferred).unwrap();
             Store::format(device.clone(), &format()).unwrap();
             let store = Store::open(device).unwrap();
-            // Every slot and every block of the log several times over.
-            for round in 0..8_u64 {
+            // Every segment is filled several times.
+            for round in 0..40_u64 {
                 for key in 0..8_u8 {
                     store.put(&[key], &bytes(round << 8 | u64::from(key), PAYLOAD)).unwrap();
                 }
-                assert!(store.delete_many(&[&[7]]).remove(0).unwrap());
+                assert!(store.delete(&[7]).unwrap());
             }
             for key in 0..7_u8 {
-                assert_eq!(
-                    payload(&store, &[key]).unwrap(),
-                    bytes(7 << 8 | u64::from(key), PAYLOAD)
-                );
+                let expected = bytes(39 << 8 | u64::from(key), PAYLOAD);
+                assert!(payload(&store, &[key]).unwrap() == expected);
             }
-            assert!(store.stats().checkpoints > 2);
+            let stats = store.stats();
+            assert!(stats.checkpoints > 2 && stats.reclaims > 2, "{stats:?}");
             store.close().unwrap();
         });
     }
 }
 
 #[test]
-fn without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_some() {
-    if ran_again(
-        "without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_some",
-        &[],
-    ) {
+fn without_descriptors_opening_fails_until_there_are_some() {
+    if ran_again("without_descriptors_opening_fails_until_there_are_some", &[]) {
         return;
     }
     let file = match zeroed_file(LEN) {
@@ -141,17 +133,17 @@ fn without_descriptors_it_does_not_open_and_says_why_and_opens_when_there_are_so
 }
 
 #[test]
-fn without_memory_for_the_index_nothing_is_changed() {
+fn without_memory_for_its_segments_nothing_is_changed() {
     if env::var_os("ASAN_OPTIONS").is_some() {
         return Skipped::because("AddressSanitizer takes more addresses than the limit leaves")
             .tell();
     }
-    if ran_again("without_memory_for_the_index_nothing_is_changed", &[]) {
+    if ran_again("without_memory_for_its_segments_nothing_is_changed", &[]) {
         return;
     }
-    // 2^32 slots of one block: 128 GiB of index. The device is sparse.
-    let device = Arc::new(MemoryBackend::new(18 << 40).unwrap());
-    let huge = FormatOptions { slot_count: Some(1 << 32), ..FormatOptions::for_payloads(0) };
+    // As many segments as a store can have, and the least that they can be. The device is sparse.
+    let device = Arc::new(MemoryBackend::new(513 << 30).unwrap());
+    let huge = FormatOptions { segment_size: Some(32 << 10), ..FormatOptions::default() };
     limit(libc::RLIMIT_AS, 2 << 30);
     let refused = Store::format(device.clone(), &huge);
     assert!(matches!(refused, Err(Error::OutOfMemory { .. })), "{refused:?}");
@@ -184,7 +176,7 @@ fn a_full_file_system_fails_puts_and_loses_nothing() {
         Store::format(open(), &format()).unwrap();
         let store = Store::open(open()).unwrap();
         store.put(b"first", &bytes(1, PAYLOAD)).unwrap();
-        // The rest of the room is taken by somebody else, but for a few slots.
+        // Other files take the rest of the space, but for a few objects.
         let other = File::create(directory.path().join("other")).unwrap();
         fill(&other, 5 * PAYLOAD as u64);
         let (mut there, mut refused) = (Vec::new(), 0);
@@ -241,13 +233,13 @@ fn mount(kind: &str, directory: &Path, image: &Path) -> bool {
 }
 
 #[test]
-fn on_a_full_file_system_deleting_closing_and_opening_work() {
+fn on_a_full_file_system_gets_closing_and_opening_work() {
     let alone = ["unshare", "--mount", "--propagation", "private", "--"];
     // SAFETY: it only asks.
     if unsafe { libc::geteuid() } != 0 {
         return Skipped::because("only root mounts a file system").tell();
     }
-    if ran_again("on_a_full_file_system_deleting_closing_and_opening_work", &alone) {
+    if ran_again("on_a_full_file_system_gets_closing_and_opening_work", &alone) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -260,15 +252,24 @@ fn on_a_full_file_system_deleting_closing_and_opening_work() {
         }
         for engine in ENGINES {
             for direct in [Direct::Preferred, Direct::Off] {
-                delete_close_and_open_when_full(&directory, engine, direct);
+                close_and_open_when_full(&directory, engine, direct);
             }
         }
-        // The kernel may still be taking rings down.
+        // The kernel may still be releasing rings.
         assert!(Command::new("umount").arg("--lazy").arg(&directory).status().unwrap().success());
     }
 }
 
-fn delete_close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
+/// Whether a change succeeded, or was refused because the file system has no space for another block.
+fn has_space<T>(result: Result<T, Error>) -> bool {
+    match result {
+        Ok(_) => true,
+        Err(Error::Device { error, .. }) if error.kind() == ErrorKind::NoSpace => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
     let (path, other) = (directory.join("sparse"), directory.join("other"));
     File::create(&path).unwrap().set_len(LEN).unwrap();
     let open = || Store::open(open_device(&path, engine, direct).unwrap()).unwrap();
@@ -277,14 +278,7 @@ fn delete_close_and_open_when_full(directory: &Path, engine: Engine, direct: Dir
     // Full before the store was written to at all.
     fill(&File::create(&other).unwrap(), 0);
     let store = open();
-    let refused = |store: &Store| {
-        let error = store.put(b"key", &bytes(0, PAYLOAD)).unwrap_err();
-        assert!(
-            matches!(&error, Error::Device { error, .. } if error.kind() == ErrorKind::NoSpace),
-            "{error}"
-        );
-    };
-    refused(&store);
+    assert!(!has_space(store.put(b"key", &bytes(0, PAYLOAD))));
     store.close().unwrap();
     std::fs::remove_file(&other).unwrap();
     let store = open();
@@ -293,24 +287,25 @@ fn delete_close_and_open_when_full(directory: &Path, engine: Engine, direct: Dir
     }
     store.flush().unwrap();
     fill(&File::create(&other).unwrap(), 0);
-    // More deletions than the log has blocks, so that checkpoints are written as well.
-    for _ in 0..6 {
-        store.delete_many(&[b"missing"]).remove(0).unwrap();
-    }
-    assert!(store.delete_many(&[&[0]]).remove(0).unwrap());
-    refused(&store);
+    // A deletion takes a block.
+    let mut deleted = vec![has_space(store.delete(&[0]))];
+    assert!(!has_space(store.put(b"key", &bytes(0, PAYLOAD))));
+    store.checkpoint().unwrap();
     store.flush().unwrap();
     drop(store);
     let store = open();
-    assert!(store.delete_many(&[&[1]]).remove(0).unwrap());
+    deleted.push(has_space(store.delete(&[1])));
     store.close().unwrap();
     let store = open();
     for key in 0..4 {
-        let expected = (key > 1).then(|| bytes(key.into(), PAYLOAD));
-        assert_eq!(payload(&store, &[key]), expected);
+        let is_deleted = deleted.get(usize::from(key)).copied().unwrap_or(false);
+        let expected = (!is_deleted).then(|| bytes(key.into(), PAYLOAD));
+        assert!(payload(&store, &[key]) == expected, "{key} of {deleted:?}");
     }
     std::fs::remove_file(&other).unwrap();
+    store.checkpoint().unwrap();
     store.put(b"key", &bytes(9, PAYLOAD)).unwrap();
+    store.delete(&[2]).unwrap();
     store.close().unwrap();
     std::fs::remove_file(&path).unwrap();
 }

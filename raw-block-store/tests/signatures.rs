@@ -1,5 +1,5 @@
-//! What other programs made is spared, and gone without a trace after forced formatting: on regular files, by every
-//! engine.
+//! Formatting regular files, by every engine: it refuses to overwrite what other programs made, and with `force`
+//! leaves no trace of it.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -16,7 +16,7 @@ use raw_block_core::Direct;
 use raw_block_core::conformance::Skipped;
 use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
 
-/// XFS is the most demanding.
+/// XFS needs the most.
 const LEN: u64 = 320 << 20;
 
 fn engines() -> Vec<Engine> {
@@ -27,7 +27,7 @@ fn engines() -> Vec<Engine> {
 }
 
 fn format(path: &Path, engine: Engine, force: bool) -> Result<(), Error> {
-    let options = FormatOptions { slot_count: Some(8), force, ..FormatOptions::for_payloads(4096) };
+    let options = FormatOptions { force, ..FormatOptions::default() };
     Store::format(open_device(path, engine, Direct::Preferred).unwrap(), &options)
 }
 
@@ -53,7 +53,8 @@ fn sparse(path: &Path) {
     File::create(path).unwrap().set_len(LEN).unwrap();
 }
 
-/// Programs with their arguments, by which they do not wait for every file system (`sync(2)`), and what `blkid` says of what they made.
+/// Programs with arguments that keep them from flushing every file system (`sync(2)`), and what `blkid` says of the
+/// result.
 const MADE: &[(&str, &[&str], &str)] = &[
     ("mkfs.ext4", &["-q", "-F"], "TYPE=ext4"),
     ("mkfs.xfs", &["-q"], "TYPE=xfs"),
@@ -70,7 +71,7 @@ const MADE: &[(&str, &[&str], &str)] = &[
 ];
 
 #[test]
-fn what_programs_made_is_spared_and_forced_formatting_hides_it() {
+fn what_programs_made_is_spared_and_erased_by_force() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("image");
     let blkid = || run("blkid", &["-p", "-o", "export"], &path, "");
@@ -88,7 +89,7 @@ fn what_programs_made_is_spared_and_forced_formatting_hides_it() {
             "{program} {arguments:?}: {spared:?}"
         );
         format(&path, engine, true).unwrap();
-        // Status 2: it looked, and found nothing.
+        // Status 2: nothing was found.
         assert_eq!(blkid(), Some((Some(2), String::new())), "{program} {arguments:?}");
     }
     if tried == 0 {
@@ -123,7 +124,7 @@ fn a_regular_file_with_content_is_spared() {
 }
 
 #[test]
-fn a_file_of_zeroes_is_formatted_whatever_made_it() {
+fn a_file_of_zeroes_is_formatted_however_it_was_made() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     for engine in engines() {

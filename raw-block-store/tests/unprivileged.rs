@@ -1,4 +1,4 @@
-//! Permission on the device node is all that a store takes.
+//! A store needs no right but that to its device node.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
@@ -17,13 +17,13 @@ use raw_block_store::{
     Engine, FormatOptions, OpenOptions, Store, open_device, open_device_read_only,
 };
 
-/// A user of whom the system knows nothing.
+/// A user without any rights.
 const USER: u32 = 65_534;
-/// Tells the test, run again as that user, which device is that user's.
+/// Names the device of that user, for the test when it runs again as the user.
 const DEVICE: &str = "RAW_BLOCK_STORE_OF_A_USER";
-const TEST: &str = "who_owns_the_device_node_needs_no_other_right";
+const TEST: &str = "the_owner_of_a_device_node_needs_no_other_right";
 
-/// A device node belongs to its former owner again when this is dropped.
+/// A device node of another owner. It belongs to its former owner again when this is dropped.
 struct Owned<'a>(&'a Path, fs::Metadata);
 
 impl<'a> Owned<'a> {
@@ -43,7 +43,7 @@ impl Drop for Owned<'_> {
 }
 
 #[test]
-fn who_owns_the_device_node_needs_no_other_right() {
+fn the_owner_of_a_device_node_needs_no_other_right() {
     if let Some(device) = env::var_os(DEVICE) {
         return use_it(Path::new(&device));
     }
@@ -52,7 +52,7 @@ fn who_owns_the_device_node_needs_no_other_right() {
         Ok(device) => device,
         Err(skipped) => return skipped.tell(),
     };
-    // Where everybody can reach it.
+    // Every user can reach it there.
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("test");
@@ -73,16 +73,16 @@ fn who_owns_the_device_node_needs_no_other_right() {
     assert_eq!(payload(&Store::open(store).unwrap(), b"posix").unwrap(), b"value");
 }
 
-/// What the user does: everything, or looking alone where the node may only be read.
+/// Uses the device: for everything, or read-only where the node may only be read.
 fn use_it(device: &Path) {
     let is_read_only = fs::metadata(device).unwrap().permissions().mode() & 0o200 == 0;
-    // Where users may not use io_uring, another engine takes its place.
+    // Without io_uring for users, another engine takes its place.
     for (engine, key) in [(Engine::Auto, &b"auto"[..]), (Engine::Posix, b"posix")] {
         let opened = open_device(device, engine, Direct::Required);
         if is_read_only {
             assert_eq!(opened.map(drop).unwrap_err().kind(), ErrorKind::PermissionDenied);
         } else {
-            let options = FormatOptions { force: true, ..FormatOptions::for_payloads(4096) };
+            let options = FormatOptions { force: true, ..FormatOptions::default() };
             let device = opened.unwrap();
             let store = store_on(&device, &options);
             store.put(key, b"value").unwrap();

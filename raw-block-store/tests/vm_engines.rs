@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{bytes, payload, put_all, store_on};
-use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault};
+use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault, write_fault};
 use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
 
@@ -33,10 +33,10 @@ fn mix(scenario: &str, nsid: u32) {
         (Engine::Uring, Engine::Nvme),
     ] {
         for orderly in [true, false] {
-            let options = FormatOptions { force: true, ..FormatOptions::for_payloads(256 << 10) };
+            let options = FormatOptions { force: true, ..FormatOptions::default() };
             let store = store_on(&open(writer), &options);
             put_all(&store, &puts);
-            assert!(store.delete_many(&[b"key 7"]).remove(0).unwrap());
+            assert!(store.delete(b"key 7").unwrap());
             if orderly {
                 store.close().unwrap();
             } else {
@@ -53,12 +53,12 @@ fn mix(scenario: &str, nsid: u32) {
 }
 
 #[test]
-fn each_engine_reads_what_the_other_wrote_in_blocks_of_512_bytes() {
+fn each_engine_reads_what_the_other_wrote_in_small_blocks() {
     mix("plain-512", 1);
 }
 
 #[test]
-fn each_engine_reads_what_the_other_wrote_in_blocks_of_4096_bytes() {
+fn each_engine_reads_what_the_other_wrote_in_large_blocks() {
     mix("plain-4096", 1);
 }
 
@@ -68,7 +68,7 @@ fn each_engine_reads_what_the_other_wrote_to_a_second_namespace() {
 }
 
 #[test]
-fn each_engine_reads_what_the_other_wrote_to_a_device_that_takes_64_kib_at_once() {
+fn each_engine_reads_what_the_other_wrote_in_64_kib_at_once() {
     mix("small-mdts", 1);
 }
 
@@ -78,34 +78,37 @@ fn each_engine_reads_what_the_other_wrote_over_tcp() {
 }
 
 #[test]
-fn an_object_on_a_bad_sector_fails_alone() {
+fn a_bad_sector_costs_one_object_or_a_repeated_write() {
     let namespace = match NvmeNamespace::find("faulty", 1) {
         Ok(namespace) => namespace,
         Err(skipped) => return skipped.tell(),
     };
     for (engine, path) in [(Engine::Uring, namespace.block()), (Engine::Auto, namespace.generic())]
     {
-        fail_alone(&open_device(path, engine, Direct::Required).unwrap());
+        fill_past_bad_sectors(&open_device(path, engine, Direct::Required).unwrap());
     }
 }
 
-fn fail_alone(device: &Arc<dyn IoBackend>) {
+/// Fills a store past the place where reading fails and the one where writing does.
+fn fill_past_bad_sectors(device: &Arc<dyn IoBackend>) {
     let len = 256 << 10;
-    // Enough to cover the place where reading fails, and not the one where writing does.
-    let options = FormatOptions {
-        force: true,
-        slot_count: Some(read_fault() / len as u64 + 1),
-        ..FormatOptions::for_payloads(len as u64)
-    };
-    let store = store_on(device, &options);
+    let store = store_on(device, &FormatOptions { force: true, ..FormatOptions::default() });
     let value = bytes(1, len);
-    let keys: Vec<_> = (0..store.stats().slots).map(u64::to_le_bytes).collect();
+    let past = read_fault().max(write_fault()) + (4 << 20);
+    let keys: Vec<_> = (0..past / len as u64).map(u64::to_le_bytes).collect();
     put_all(&store, &keys.iter().map(|key| Put::new(key, &value)).collect::<Vec<_>>());
+    // The kernel may have merged the write with that of a neighbour.
+    let repeated = store.stats().repeated_writes;
+    assert!((1..=2).contains(&repeated), "{repeated} writes were repeated");
 
     let mut buffers = vec![vec![0; len]; keys.len()];
     let mut gets: Vec<_> =
         keys.iter().zip(&mut buffers).map(|(key, buffer)| Get::new(key, buffer)).collect();
-    let failed = store.get_many(&mut gets).iter().filter(|result| result.is_err()).count();
-    assert_eq!(failed, 1);
-    assert_eq!(buffers.iter().filter(|&buffer| *buffer == value).count(), keys.len() - 1);
+    let failed: Vec<bool> = store.get_many(&mut gets).iter().map(Result::is_err).collect();
+    assert!((1..=2).contains(&failed.iter().filter(|&&failed| failed).count()));
+    for ((key, buffer), failed) in keys.iter().zip(&buffers).zip(&failed) {
+        assert!(*failed || *buffer == value, "key {key:?}");
+    }
+    // Read one by one, only the object on the bad sector fails.
+    assert_eq!(keys.iter().filter(|key| store.get(*key).is_err()).count(), 1);
 }

@@ -1,4 +1,4 @@
-//! A device whose page cache could not be written back: what an opening believes is what the medium holds.
+//! A device whose page cache could not be written back: opening finds what the medium holds.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -10,16 +10,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::bytes;
+use common::{bytes, without_thread};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{Direct, ErrorKind};
-use raw_block_store::{Engine, Error, FormatOptions, OpenOptions, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
 use tempfile::TempDir;
 
 const OBJECTS: u16 = 300;
 const PAYLOAD: usize = 28 << 10;
 
-/// A loop device over a sparse file on a file system in memory that can be full: then it fails to write.
+/// A loop device over a sparse file on a file system in memory. When that is full, writing back fails.
 struct Full {
     folder: TempDir,
     device: PathBuf,
@@ -46,22 +46,21 @@ impl Full {
         Ok(full)
     }
 
-    fn others(&self) -> PathBuf {
-        self.folder.path().join("others")
+    fn filler(&self) -> PathBuf {
+        self.folder.path().join("filler")
     }
 
     /// Takes all space of the file system but for two MiB.
     fn fill(&self) {
-        let mut others = File::create(self.others()).unwrap();
-        while others.write_all(&[7; 4096]).is_ok() {}
-        let len = others.metadata().unwrap().len();
-        others.set_len(len - (2 << 20)).unwrap();
+        let mut filler = File::create(self.filler()).unwrap();
+        while filler.write_all(&[7; 4096]).is_ok() {}
+        let len = filler.metadata().unwrap().len();
+        filler.set_len(len - (2 << 20)).unwrap();
     }
 
     fn open(&self, engine: Engine) -> Store {
         let device = open_device(&self.device, engine, Direct::Off).unwrap();
-        let options = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
-        Store::open_with(device, &options).unwrap()
+        Store::open_with(device, &without_thread()).unwrap()
     }
 }
 
@@ -72,18 +71,18 @@ impl Drop for Full {
     }
 }
 
-/// The objects that are there, whole.
-fn there(store: &Store) -> BTreeSet<u16> {
-    let whole = |key: &u16| match store.get(&key.to_le_bytes()) {
+/// The objects that are intact.
+fn intact(store: &Store) -> BTreeSet<u16> {
+    let is_intact = |key: &u16| match store.get(&key.to_le_bytes()) {
         Ok(object) => object.is_some_and(|it| it.payload() == bytes((*key).into(), PAYLOAD)),
         Err(Error::Damaged { .. }) => false,
         Err(error) => panic!("{error}"),
     };
-    (0..OBJECTS).filter(whole).collect()
+    (0..OBJECTS).filter(is_intact).collect()
 }
 
 #[test]
-fn an_opening_believes_only_what_was_written_back() {
+fn opening_finds_only_what_was_written_back() {
     for engine in [Engine::Posix, Engine::Uring] {
         if engine == Engine::Uring && raw_block_uring::probe().is_err() {
             continue;
@@ -92,11 +91,8 @@ fn an_opening_believes_only_what_was_written_back() {
             Ok(full) => full,
             Err(skipped) => return skipped.tell(),
         };
-        let options = FormatOptions {
-            slot_count: Some(OBJECTS.into()),
-            ..FormatOptions::for_payloads(PAYLOAD as u64)
-        };
-        Store::format(open_device(&full.device, engine, Direct::Off).unwrap(), &options).unwrap();
+        let device = open_device(&full.device, engine, Direct::Off).unwrap();
+        Store::format(device, &FormatOptions::default()).unwrap();
         // The kernel drops the pages of a block device when it is closed; so it stays open.
         let holder = File::open(&full.device).unwrap();
         let store = full.open(engine);
@@ -111,14 +107,14 @@ fn an_opening_believes_only_what_was_written_back() {
             other => panic!("{other:?}"),
         }
         drop(store);
-        fs::remove_file(full.others()).unwrap();
+        fs::remove_file(full.filler()).unwrap();
 
         let store = full.open(engine);
-        let believed = there(&store);
-        assert!(believed.len() < usize::from(OBJECTS), "nothing was lost");
+        let found = intact(&store);
+        assert!(found.len() < usize::from(OBJECTS), "nothing was lost");
         store.flush().unwrap();
         store.close().unwrap();
         drop(holder);
-        assert_eq!(there(&full.open(engine)), believed);
+        assert_eq!(intact(&full.open(engine)), found);
     }
 }

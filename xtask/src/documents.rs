@@ -116,7 +116,7 @@ fn rust_below(folder: &Path, text: &mut String) {
 }
 
 #[test]
-fn the_protocol_names_every_fault_and_tests_that_there_are() {
+fn the_protocol_names_every_mutant_and_tests_that_exist() {
     let text = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
     let (_, table) = text.split_once("## What notices that a rule is broken").unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule"));
@@ -124,11 +124,12 @@ fn the_protocol_names_every_fault_and_tests_that_there_are() {
     let quoted = |column: usize| {
         rows.iter().flat_map(move |row| row[column].split('`').skip(1).step_by(2)).collect()
     };
-    let (mut faults, tests): (Vec<_>, Vec<_>) = (quoted(2), quoted(3));
-    let mut all = raw_block_store::Fault::ALL.map(|fault| format!("{fault:?}"));
+    let (mut mutants, tests): (Vec<_>, Vec<_>) = (quoted(2), quoted(3));
+    let mut all =
+        raw_block_store::Mutant::ALL.iter().map(|mutant| format!("{mutant:?}")).collect::<Vec<_>>();
     all.sort();
-    faults.sort_unstable();
-    assert_eq!(faults, all);
+    mutants.sort_unstable();
+    assert_eq!(mutants, all);
     let mut sources = String::new();
     for folder in ["raw-block-store/src", "raw-block-store/tests"] {
         rust_below(&root().join(folder), &mut sources);

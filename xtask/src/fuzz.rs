@@ -18,35 +18,31 @@ use crate::nightly;
 pub(crate) const ABOUT: &str = "Feeds hostile blocks and hostile images to the code that reads them, with \
 AddressSanitizer.
 
-Every target of `fuzz/` begins with seeds that were taken from real images, and with what earlier runs found to \
-reach further (`fuzz/corpus`). An input that ends the program, takes too long or too much memory, or makes the \
-store break a promise is saved in `fuzz/artifacts`, and its run fails. It takes a nightly toolchain and cargo-fuzz:
+Every target of `fuzz/` begins with its seeds, and with the inputs of earlier runs that reach further \
+(`fuzz/corpus`). An input that ends the program, takes too long or too much memory, or makes the store break a promise \
+is saved in `fuzz/artifacts`, and its run fails. It needs a nightly toolchain and cargo-fuzz:
 
     rustup toolchain install nightly --profile minimal
     cargo install --locked cargo-fuzz
 
-What a target says goes to target/fuzz/TARGET.log. One input is run again with \
+The output of a target goes to target/fuzz/TARGET.log. One input is run again with \
 `cargo +nightly fuzz run TARGET FILE`.";
 
-/// An input must not take longer, in seconds.
+/// The longest time for an input, in seconds.
 const TIMEOUT: u32 = 25;
-/// Nor more memory, in MiB. Most of it is the sanitizer's.
+/// The most memory for an input, in MiB. Most of it is the sanitizer's.
 const MEMORY: u32 = 3072;
 
-/// What is fuzzed: the files in `fuzz/fuzz_targets`.
+/// The targets: the files in `fuzz/fuzz_targets`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 enum Target {
     Superblock,
-    SlotHeader,
     Checkpoint,
-    DeleteLog,
+    SegmentHeader,
+    Slot,
+    Table,
     Image,
-    SegmentsSlot,
-    SegmentsTable,
-    SegmentsCheckpoint,
-    SegmentsHeader,
-    SegmentsSuperblock,
 }
 
 #[derive(Debug, Args)]
@@ -57,12 +53,12 @@ pub(crate) struct Options {
     /// Which targets run; all of them if none is named.
     #[arg(long = "target", value_enum)]
     targets: Vec<Target>,
-    /// How many targets run at a time, each on a processor of its own; by default on all processors.
+    /// How many targets run at a time, each on its own processor; by default on all processors.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
 }
 
-/// Runs the targets, as many at a time as there are to be.
+/// Runs the targets, several at a time.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     let chosen = &options.targets;
@@ -105,15 +101,15 @@ impl Target {
     }
 }
 
-/// Runs a target and tells how many inputs it tried.
+/// Runs a target. Returns how many inputs it tried.
 fn fuzz(target: &str, seconds: u64, log: &Path) -> Result<u64> {
     let corpus = directory().join("corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     let seeds = directory().join("seeds").join(target);
     let mut command = nightly::program("cargo");
     command.args(["fuzz", "run", target]).arg(&corpus).arg(&seeds).arg("--");
-    // Some targets are slow: they do not have the time to grow inputs from one byte on. Leaks are not what is looked
-    // for, and looking stops the program after every input that has started a thread.
+    // Some targets are too slow to grow inputs from one byte on. A search for leaks would end the program after every
+    // input that has started a thread.
     command.arg("-len_control=0").arg("-detect_leaks=0");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-timeout={TIMEOUT}")).arg(format!("-rss_limit_mb={MEMORY}"));
@@ -124,7 +120,7 @@ fn fuzz(target: &str, seconds: u64, log: &Path) -> Result<u64> {
     let said = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     let said = String::from_utf8_lossy(&said);
     ended.with_context(|| format!("{} ends with:\n{}", log.display(), last_lines(&said)))?;
-    inputs(&said).with_context(|| format!("{} does not tell how many inputs it was", log.display()))
+    inputs(&said).with_context(|| format!("{} does not say how many inputs it was", log.display()))
 }
 
 /// libFuzzer's own count.
@@ -147,7 +143,7 @@ fn check_tools() -> Result<()> {
     match found {
         Ok(status) if status.success() => Ok(()),
         _ => bail!(
-            "it takes a nightly toolchain and cargo-fuzz: install them with `rustup toolchain install nightly \
+            "it needs a nightly toolchain and cargo-fuzz: install them with `rustup toolchain install nightly \
              --profile minimal` and `cargo install --locked cargo-fuzz`"
         ),
     }

@@ -9,7 +9,6 @@ mod kill;
 mod nightly;
 mod programs;
 mod scale;
-mod segments_crash;
 mod unprivileged;
 mod vm;
 
@@ -33,10 +32,7 @@ enum Chore {
     /// Cuts the power under a store, on simulated devices, and holds it to its promises.
     #[command(long_about = crash::ABOUT)]
     Crash(crash::Options),
-    /// The same for a store on segments.
-    #[command(long_about = segments_crash::ABOUT)]
-    SegmentsCrash(segments_crash::Options),
-    /// Measures what shows only in a large store: cost of a key, recovery, puts beside checkpoints.
+    /// Measures a store that has been used for long: full, replayed, recovered, worn.
     #[command(long_about = scale::ABOUT)]
     Scale(scale::Options),
     /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
@@ -63,7 +59,6 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
         Chore::Crash(options) => crash::run(&options),
-        Chore::SegmentsCrash(options) => segments_crash::run(&options),
         Chore::Scale(options) => scale::run(&options),
         Chore::Asan(options) => asan::run(&options),
         Chore::Flakes(options) => flakes::run(&options),

@@ -28,7 +28,8 @@ const PACKAGES: [&str; 3] = ["raw-block-posix", "raw-block-uring", "raw-block-st
 const CASES: &str = "16";
 
 /// What needs the program `rawblock`, or files of the workspace, which that user may not be able to reach.
-const WITH_FILES: [&str; 5] = ["cli", "cli_check", "cli_output", "deploying", "documents"];
+const WITH_FILES: [&str; 6] =
+    ["cli", "cli_check", "cli_output", "cli_structures", "deploying", "documents"];
 /// What runs in memory alone, or is about memory, and is the same for everybody.
 const IN_MEMORY: [&str; 7] = [
     "concurrent",

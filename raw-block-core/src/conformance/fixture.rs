@@ -21,7 +21,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::Skipped;
 use super::bytes::pattern;
-pub use killed::KilledWriter;
+pub use killed::{KilledWriter, WriteLimit};
 pub use nvme::{NvmeNamespace, read_fault, rounds, write_fault};
 pub use secret::SecretMemory;
 pub use write_log::{LogEntry, WriteLog};

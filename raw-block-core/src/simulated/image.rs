@@ -17,6 +17,20 @@ pub(super) struct Version {
     before: Bytes,
 }
 
+impl Version {
+    /// A version of which the power cut left only a part: the rest is what was there before, or noise; or one bit is wrong.
+    pub(super) fn torn(self, rng: &mut fastrand::Rng) -> Self {
+        let mut bytes = self.bytes.to_vec();
+        let from = rng.usize(..bytes.len());
+        match rng.u8(..3) {
+            0 => rng.fill(&mut bytes[from..]),
+            1 => bytes[from..].copy_from_slice(&self.before[from..]),
+            _ => bytes[from] ^= 1 << rng.u8(..8),
+        }
+        Self { bytes: bytes.into(), ..self }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Image {
     zeroes: Bytes,

@@ -108,12 +108,25 @@ impl State {
             self.store(change, |_| true);
         }
         let mood = Mood::seeded(&mut self.rng);
+        // Now and then all are torn, in their first blocks.
+        let all_torn = self.torn_blocks && self.rng.u8(..4) == 0;
         let mut report = CutReport::default();
         for write in mem::take(&mut self.volatile).into_values() {
             let fate = mood.decide(&mut self.rng, write.blocks.len(), write.atomic);
             fate.count(&mut report);
+            let may_tear = self.torn_blocks
+                && !write.atomic
+                && !write.blocks.is_empty()
+                && matches!(mood, Mood::Mixed);
+            let torn = match may_tear {
+                true if all_torn => Some(0),
+                true if self.rng.u8(..4) == 0 => Some(self.rng.usize(..write.blocks.len())),
+                _ => None,
+            };
             for (position, (block, version)) in write.blocks.into_iter().enumerate() {
-                if fate.spares(position) {
+                if torn == Some(position) {
+                    self.image.make_durable(block, version.torn(&mut self.rng));
+                } else if fate.spares(position) {
                     self.image.make_durable(block, version);
                 }
             }

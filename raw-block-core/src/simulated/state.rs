@@ -65,6 +65,8 @@ pub(super) struct State {
     geometry: Geometry,
     /// See [`SimulatedOptions::atomic_write_unit`].
     atomic_write_unit: u64,
+    /// See [`SimulatedOptions::torn_blocks`].
+    pub(super) torn_blocks: bool,
     pub(super) image: Image,
     /// The writes that a power cut may take back, by their number.
     pub(super) volatile: BTreeMap<u64, Write>,
@@ -98,6 +100,7 @@ impl State {
             shuffle: options.shuffle,
             geometry,
             atomic_write_unit: options.atomic_write_unit,
+            torn_blocks: options.torn_blocks,
             image: Image::new(geometry.logical_block as usize),
             volatile: BTreeMap::new(),
             accepted: BTreeMap::new(),

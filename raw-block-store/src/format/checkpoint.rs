@@ -1,45 +1,45 @@
-//! The checkpoint: an image of the index, in one of two containers.
+//! The blocks of a checkpoint: its header, and those of its body.
 //!
-//! A container is a header block and then as many body blocks as it takes to
-//! hold one entry for every slot, in slot order.
+//! A container is a header block and then the blocks of the body, which carry the records of all segments
+//! as one stream of bytes.
 
 use core::mem::offset_of;
 
-use zerocopy::little_endian::U64;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::damage::{Damage, EncodeError, ensure, ensure_zero};
-use super::entry::ObjectEntry;
-use super::limits::{MAX_SEQUENCE, check_checkpoint, is_block_size};
-use super::preamble::{Kind, Preamble, seal};
-use super::superblock::Superblock;
+use super::layout::Layout;
+use super::sizes::{BODY_HEADER_LEN, body_capacity};
+use crate::format::damage::{ensure, ensure_zero};
+use crate::format::limits::check_checkpoint;
+use crate::format::preamble::{Kind, Preamble, seal};
+use crate::format::{Damage, EncodeError, MAX_SEQUENCE};
 
 const HEADER: Kind = Kind { magic: *b"RAWBLKCK", name: "checkpoint header" };
 
 const BODY: Kind = Kind { magic: *b"RAWBLKCB", name: "checkpoint body block" };
 
-/// The header of a checkpoint, at the beginning of the first block of its
-/// container. Writing it is what commits the checkpoint.
+/// The header of a checkpoint, at the beginning of the first block of its container. Writing it is what
+/// commits the checkpoint.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
 #[repr(C)]
 pub struct CheckpointHeader {
-    /// Magic `RAWBLKCK`, checksum over the 128 bytes, version, UUID.
+    /// Magic `RAWBLKCK`, checksum over the 128 bytes, version, identity of the member.
     pub preamble: Preamble,
     /// Number of the checkpoint, never 0 and never used twice.
     pub number: U64,
-    /// Highest sequence for which the checkpoint speaks; slots and delete
-    /// records with a higher one speak for themselves.
+    /// Highest sequence that the checkpoint covers.
     pub covered_sequence: U64,
-    /// The next unused sequence when the checkpoint was taken.
+    /// The next sequence that was not given out when the checkpoint was taken.
     pub next_sequence: U64,
-    /// Number of entries in the body: the slot count.
-    pub entry_count: U64,
-    /// Number of entries that name an object.
-    pub live_count: U64,
+    /// Length of the body in bytes, as a stream of records.
+    pub body_len: U64,
+    /// Number of records in the body: that of the segments.
+    pub segments: U32,
     /// Zero.
-    pub reserved: [u8; 56],
+    pub reserved: [u8; 60],
 }
 
 const _: () = assert!(size_of::<CheckpointHeader>() == 128);
@@ -47,32 +47,36 @@ const _: () = assert!(offset_of!(CheckpointHeader, preamble) == 0);
 const _: () = assert!(offset_of!(CheckpointHeader, number) == 32);
 const _: () = assert!(offset_of!(CheckpointHeader, covered_sequence) == 40);
 const _: () = assert!(offset_of!(CheckpointHeader, next_sequence) == 48);
-const _: () = assert!(offset_of!(CheckpointHeader, entry_count) == 56);
-const _: () = assert!(offset_of!(CheckpointHeader, live_count) == 64);
-const _: () = assert!(offset_of!(CheckpointHeader, reserved) == 72);
+const _: () = assert!(offset_of!(CheckpointHeader, body_len) == 56);
+const _: () = assert!(offset_of!(CheckpointHeader, segments) == 64);
+const _: () = assert!(offset_of!(CheckpointHeader, reserved) == 68);
 
 impl CheckpointHeader {
-    /// A header for a checkpoint of this store; number, sequences and live
-    /// count are zero and for the caller to fill in.
-    pub fn new(store: &Superblock) -> Self {
+    /// The header of a checkpoint with this number, whose body has this many bytes. Sequences are the covered
+    /// one and the next one.
+    #[must_use]
+    pub fn new(layout: &Layout, number: u64, sequences: (u64, u64), body_len: u64) -> Self {
         Self {
-            preamble: Preamble::new(&HEADER, &store.preamble.uuid),
-            entry_count: store.slot_count,
-            ..Self::new_zeroed()
+            preamble: Preamble::new(&HEADER, &layout.member),
+            number: number.into(),
+            covered_sequence: sequences.0.into(),
+            next_sequence: sequences.1.into(),
+            body_len: body_len.into(),
+            segments: layout.segment_count.into(),
+            reserved: [0; 60],
         }
     }
 
     /// Fills `block` with this header and its checksum, then zeroes.
     ///
     /// # Errors
-    /// [`EncodeError::Invalid`] if [`CheckpointHeader::read`] would refuse the
-    /// result.
-    pub fn encode(&self, block: &mut [u8], store: &Superblock) -> Result<(), EncodeError> {
-        store
+    /// [`EncodeError::Invalid`] if [`CheckpointHeader::read`] would refuse the result.
+    pub fn encode(&self, block: &mut [u8], layout: &Layout) -> Result<(), EncodeError> {
+        layout
             .check_block_len(block)
-            .and_then(|()| self.check_bounds(store))
+            .and_then(|()| self.check_bounds(layout))
             .map_err(EncodeError::Invalid)?;
-        let header = Self { preamble: Preamble::new(&HEADER, &store.preamble.uuid), ..*self };
+        let header = Self { preamble: Preamble::new(&HEADER, &layout.member), ..*self };
         let (fixed, rest) = block.split_at_mut(size_of::<Self>());
         fixed.copy_from_slice(header.as_bytes());
         rest.fill(0);
@@ -84,16 +88,22 @@ impl CheckpointHeader {
     ///
     /// # Errors
     /// The first rule that the block breaks.
-    pub fn read<'a>(block: &'a [u8], store: &Superblock) -> Result<&'a Self, Damage> {
-        store.check_block_len(block).map_err(Damage::Inconsistent)?;
+    pub fn read<'a>(block: &'a [u8], layout: &Layout) -> Result<&'a Self, Damage> {
+        layout.check_block_len(block).map_err(Damage::Inconsistent)?;
         let (header, _) = Self::ref_from_prefix(block)
             .map_err(|_| Damage::Inconsistent("the block is shorter than a checkpoint header"))?;
-        HEADER.check(header.as_bytes())?.check_store(&store.preamble.uuid)?;
-        header.check_bounds(store).map_err(Damage::Inconsistent)?;
+        HEADER.check(header.as_bytes())?.check_store(&layout.member)?;
+        header.check_bounds(layout).map_err(Damage::Inconsistent)?;
         Ok(header)
     }
 
-    fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
+    /// Number of blocks of the body.
+    #[must_use]
+    pub fn body_blocks(&self, layout: &Layout) -> u64 {
+        self.body_len.get().div_ceil(body_capacity(layout.block_size).max(1) as u64)
+    }
+
+    fn check_bounds(&self, layout: &Layout) -> Result<(), &'static str> {
         check_checkpoint(self.number.get())?;
         ensure(self.next_sequence.get() <= MAX_SEQUENCE, "the next sequence is too high")?;
         ensure(
@@ -101,161 +111,109 @@ impl CheckpointHeader {
             "the next sequence is not above the covered one",
         )?;
         ensure(
-            self.entry_count == store.slot_count,
-            "the number of entries is not the number of slots",
+            self.segments == layout.segment_count,
+            "the number of records is not the number of segments",
         )?;
         ensure(
-            self.live_count.get() <= self.entry_count.get(),
-            "there are more live entries than entries",
+            self.body_len.get() <= layout.max_body_len(),
+            "the body is longer than the records of all segments",
         )?;
         ensure_zero(&self.reserved)
     }
 }
 
-/// The beginning of a body block. Entries follow it to the end of the block.
+/// The beginning of a body block. The stream of records continues after it, to the end of the block.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
 #[repr(C)]
-pub struct CheckpointBlock {
-    /// Magic `RAWBLKCB`, checksum over the whole block, version, UUID.
+pub struct BodyBlock {
+    /// Magic `RAWBLKCB`, checksum over the whole block, version, identity of the member.
     pub preamble: Preamble,
     /// Number of the checkpoint to which the block belongs.
     pub number: U64,
     /// Position among the body blocks, from 0.
-    pub block_index: U64,
-    /// Zero.
-    pub reserved: [u8; 16],
+    pub index: U64,
 }
 
-const _: () = assert!(size_of::<CheckpointBlock>() == 64);
-const _: () = assert!(offset_of!(CheckpointBlock, preamble) == 0);
-const _: () = assert!(offset_of!(CheckpointBlock, number) == 32);
-const _: () = assert!(offset_of!(CheckpointBlock, block_index) == 40);
-const _: () = assert!(offset_of!(CheckpointBlock, reserved) == 48);
+const _: () = assert!(size_of::<BodyBlock>() == BODY_HEADER_LEN);
+const _: () = assert!(offset_of!(BodyBlock, preamble) == 0);
+const _: () = assert!(offset_of!(BodyBlock, number) == 32);
+const _: () = assert!(offset_of!(BodyBlock, index) == 40);
 
-impl CheckpointBlock {
-    /// The entries of the body block at this position, for the caller to fill:
-    /// entry 0 is that of slot `index * entries_per_block(block_size)`. There
-    /// are fewer than [`entries_per_block`] in the last block. [`seal`] comes
-    /// afterwards.
-    ///
-    /// [`seal`]: CheckpointBlock::seal
-    ///
-    /// # Errors
-    /// [`EncodeError::Invalid`] if the block has another length than the blocks
-    /// of the store, or if there is no body block at this position.
-    pub fn entries_mut<'a>(
-        block: &'a mut [u8],
-        store: &Superblock,
-        index: u64,
-    ) -> Result<&'a mut [ObjectEntry], EncodeError> {
-        let split = store.check_block_len(block).and_then(|()| entries_len(store, index));
-        let len = split.map_err(EncodeError::Invalid)?;
-        block
-            .get_mut(size_of::<Self>()..size_of::<Self>() + len)
-            .and_then(|entries| <[ObjectEntry]>::mut_from_bytes(entries).ok())
-            .ok_or(EncodeError::Invalid("the entries are not in the block"))
+impl BodyBlock {
+    /// The bytes of the stream in a body block, for the caller to fill. [`seal`](Self::seal) comes
+    /// afterwards. Empty if the block is too short.
+    pub fn stream_mut(block: &mut [u8]) -> &mut [u8] {
+        block.get_mut(size_of::<Self>()..).unwrap_or_default()
     }
 
-    /// Completes a body block whose entries are in place: writes what precedes
-    /// them, zeroes what follows them, computes the checksum.
+    /// Completes a body block whose part of the stream is in place, unused bytes zeroed.
     ///
     /// # Errors
-    /// [`EncodeError::Invalid`] if [`CheckpointBlock::read`] would refuse the
-    /// result.
+    /// [`EncodeError::Invalid`] if [`BodyBlock::read`] would refuse the result.
     pub fn seal(
         block: &mut [u8],
-        store: &Superblock,
+        layout: &Layout,
         number: u64,
         index: u64,
     ) -> Result<(), EncodeError> {
-        check_checkpoint(number).map_err(EncodeError::Invalid)?;
-        let entries = Self::entries_mut(block, store, index)?;
-        check_entries(entries, store).map_err(EncodeError::Invalid)?;
-        let end = size_of::<Self>() + size_of_val(entries);
-
+        layout
+            .check_block_len(block)
+            .and_then(|()| check_checkpoint(number))
+            .map_err(EncodeError::Invalid)?;
         let prefix = Self {
-            preamble: Preamble::new(&BODY, &store.preamble.uuid),
+            preamble: Preamble::new(&BODY, &layout.member),
             number: number.into(),
-            block_index: index.into(),
-            reserved: [0; 16],
+            index: index.into(),
         };
         block[..size_of::<Self>()].copy_from_slice(prefix.as_bytes());
-        block[end..].fill(0);
         seal(block);
         Ok(())
     }
 
-    /// Reads the body block at this position of the checkpoint with this number:
-    /// one entry for each of its slots.
+    /// [Seals](Self::seal) all blocks of a piece of memory, of which the first has this position.
     ///
     /// # Errors
-    /// The first rule that the block breaks. [`Damage::WrongPlace`] is about
-    /// the number first, then about the index.
+    /// [`EncodeError::Invalid`] if the piece does not consist of whole blocks, or as [`seal`](Self::seal).
+    pub fn seal_all(
+        piece: &mut [u8],
+        layout: &Layout,
+        number: u64,
+        first: u64,
+    ) -> Result<(), EncodeError> {
+        let block_size = (layout.block_size as usize).max(1);
+        ensure(
+            piece.len().is_multiple_of(block_size),
+            "the memory does not consist of whole blocks",
+        )
+        .map_err(EncodeError::Invalid)?;
+        (first..)
+            .zip(piece.chunks_exact_mut(block_size))
+            .try_for_each(|(index, block)| Self::seal(block, layout, number, index))
+    }
+
+    /// Reads the body block at this position of the checkpoint with this number: its part of the stream, in
+    /// the last block with the zeroes that follow.
+    ///
+    /// # Errors
+    /// The first rule that the block breaks. [`Damage::WrongPlace`] is about the number first, then about
+    /// the position.
     pub fn read<'a>(
         block: &'a [u8],
-        store: &Superblock,
+        layout: &Layout,
         number: u64,
         index: u64,
-    ) -> Result<&'a [ObjectEntry], Damage> {
-        store.check_block_len(block).map_err(Damage::Inconsistent)?;
-        let (prefix, rest) = Self::ref_from_prefix(block)
-            .map_err(|_| Damage::Inconsistent("the block is shorter than a checkpoint block"))?;
-        BODY.check(block)?.check_store(&store.preamble.uuid)?;
-        for (found, expected) in [(prefix.number, number), (prefix.block_index, index)] {
+    ) -> Result<&'a [u8], Damage> {
+        layout.check_block_len(block).map_err(Damage::Inconsistent)?;
+        let (prefix, stream) = Self::ref_from_prefix(block)
+            .map_err(|_| Damage::Inconsistent("the block is shorter than a body block"))?;
+        BODY.check(block)?.check_store(&layout.member)?;
+        for (found, expected) in [(prefix.number, number), (prefix.index, index)] {
             if found != expected {
                 return Err(Damage::WrongPlace { found: found.get(), expected });
             }
         }
-        let len = entries_len(store, index).map_err(Damage::Inconsistent)?;
-        let (entries, tail) = rest
-            .split_at_checked(len)
-            .ok_or(Damage::Inconsistent("the entries are not in the block"))?;
-        let entries = <[ObjectEntry]>::ref_from_bytes(entries)
-            .map_err(|_| Damage::Inconsistent("the entries are not whole"))?;
-        check_entries(entries, store)
-            .and_then(|()| ensure_zero(&prefix.reserved))
-            .and_then(|()| ensure_zero(tail))
-            .map_err(Damage::Inconsistent)?;
-        Ok(entries)
+        Ok(stream)
     }
-}
-
-/// Number of entries in a body block of this size in bytes.
-pub fn entries_per_block(block_size: u32) -> u64 {
-    u64::from(block_size).saturating_sub(size_of::<CheckpointBlock>() as u64)
-        / size_of::<ObjectEntry>() as u64
-}
-
-/// Number of body blocks of a checkpoint of this many slots. `None` if the block
-/// size is not one.
-pub fn body_blocks(slot_count: u64, block_size: u32) -> Option<u64> {
-    is_block_size(block_size).then(|| slot_count.div_ceil(entries_per_block(block_size)))
-}
-
-/// Length in bytes of a container for this many slots: the header block and the
-/// body blocks. `None` if the block size is not one or the length overflows.
-pub fn container_len(slot_count: u64, block_size: u32) -> Option<u64> {
-    body_blocks(slot_count, block_size)?.checked_add(1)?.checked_mul(block_size.into())
-}
-
-/// Length in bytes of the entries in the body block at this position.
-fn entries_len(store: &Superblock, index: u64) -> Result<usize, &'static str> {
-    let per_block = entries_per_block(store.block_size.get());
-    let first_slot = index.saturating_mul(per_block);
-    let count = store.slot_count.get().saturating_sub(first_slot);
-    ensure(count != 0, "there is no body block at this position")?;
-    usize::try_from(count.min(per_block) * size_of::<ObjectEntry>() as u64)
-        .map_err(|_| "the block is too large for this machine")
-}
-
-fn check_entries(entries: &[ObjectEntry], store: &Superblock) -> Result<(), &'static str> {
-    entries.iter().try_for_each(|entry| {
-        if entry.is_live() {
-            entry.check_bounds(store)
-        } else {
-            ensure(*entry == ObjectEntry::NONE, "an entry without an object is not zero")
-        }
-    })
 }

@@ -1,16 +1,21 @@
-//! The two checksums of the format.
+//! The checksums and hashes of the format.
 //!
-//! CRC-32C protects the structures, XXH3-64 the payloads: it is as fast on every
-//! processor with vectors as a CRC is on the few with the widest carry-less
-//! multiplication. Both use what the processor has; the choice is made once, at
-//! run time. Nothing here allocates.
+//! CRC-32C protects the structures, XXH3-64 the payloads: it is as fast on every processor with vectors as a CRC is on
+//! the few with the widest carry-less multiplication. Slot headers have a keyed hash beside.
+
+use core::hash::Hasher;
 
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::Digest;
 use twox_hash::XxHash3_64;
+use twox_hash::xxhash3_64::{RawHasher, SecretBuffer};
 
-/// CRC-32C (Castagnoli, also called CRC-32/ISCSI) of `parts`, as if they were
-/// one piece.
+use super::layout::Layout;
+
+/// Length in bytes of the secret that the streaming hash derives from its seed.
+const SECRET_LEN: usize = 192;
+
+/// CRC-32C (Castagnoli, also called CRC-32/ISCSI) of `parts`, as if they were one piece.
 pub fn crc32c<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     let mut digest = Digest::new(Crc32Iscsi);
     parts.into_iter().for_each(|part| digest.update(part));
@@ -18,18 +23,84 @@ pub fn crc32c<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     (digest.finalize() & 0xFFFF_FFFF) as u32
 }
 
-/// Checksum of the payload that the write with this `sequence` puts into this
-/// `slot` of the store with this `uuid`.
-///
-/// It is the XXH3-64 of the payload, seeded with that of the UUID (16 bytes), the
-/// slot and the sequence (8 bytes each, little-endian). A payload that is intact
-/// but belongs to another store, slot or write therefore does not match.
-#[must_use]
-pub fn payload_checksum(uuid: &[u8; 16], slot: u64, sequence: u64, payload: &[u8]) -> u64 {
-    let mut place = [0; 32];
-    place[..16].copy_from_slice(uuid);
-    place[16..24].copy_from_slice(&slot.to_le_bytes());
-    place[24..].copy_from_slice(&sequence.to_le_bytes());
+/// Where a payload lies, and which write put it there. Known as soon as its space is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadPlace {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Generation of the segment.
+    pub generation: u64,
+    /// Block within the segment: that of the slot header if the payload takes no block.
+    pub block: u32,
+    /// Sequence of the write.
+    pub sequence: u64,
+}
 
-    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&place), payload)
+impl PayloadPlace {
+    /// The seed of the checksum: the XXH3-64 of the member's identity (16 bytes), the generation and the
+    /// sequence (8 bytes each), the segment and the block (4 bytes each, all little-endian).
+    fn seed(&self, member: &[u8; 16]) -> u64 {
+        let mut place = [0; 40];
+        place[..16].copy_from_slice(member);
+        place[16..24].copy_from_slice(&self.generation.to_le_bytes());
+        place[24..32].copy_from_slice(&self.sequence.to_le_bytes());
+        place[32..36].copy_from_slice(&self.segment.to_le_bytes());
+        place[36..].copy_from_slice(&self.block.to_le_bytes());
+        XxHash3_64::oneshot(&place)
+    }
+}
+
+/// Checksum of the payload that this write puts into this place: its XXH3-64, seeded with the place.
+///
+/// A payload that is intact but belongs to another member, place, generation or write does not match.
+#[must_use]
+pub fn payload_checksum(layout: &Layout, place: &PayloadPlace, payload: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(place.seed(&layout.member), payload)
+}
+
+/// Computes a [`payload_checksum`] over several pieces of a payload. Does not allocate.
+#[derive(Clone)]
+pub struct PayloadHasher(RawHasher<[u8; SECRET_LEN]>);
+
+impl PayloadHasher {
+    /// Begins the checksum of the payload of this place.
+    #[must_use]
+    pub fn new(layout: &Layout, place: &PayloadPlace) -> Self {
+        let seed = place.seed(&layout.member);
+        let secret = SecretBuffer::with_seed(seed, [0; SECRET_LEN]);
+        match secret {
+            Ok(secret) => Self(RawHasher::new(secret)),
+            Err(_) => unreachable!("the secret has the length that the hash asks for"),
+        }
+    }
+
+    /// Adds the next piece of the payload.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.write(piece);
+    }
+
+    /// The checksum of the pieces, in the order in which they were added.
+    #[must_use]
+    pub fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+impl core::fmt::Debug for PayloadHasher {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.debug_struct("PayloadHasher").finish_non_exhaustive()
+    }
+}
+
+/// Keyed hash of the bytes of a slot header that follow it: XXH3-64, seeded with the secret of the store and the
+/// identity of the member.
+///
+/// The secret never leaves the store, so a payload cannot contain a header that passes it, but for one that
+/// was copied from this member. Such a header carries another place or another generation.
+#[must_use]
+pub fn header_hash(layout: &Layout, bytes: &[u8]) -> u64 {
+    let mut secret = [0; 32];
+    secret[..16].copy_from_slice(&layout.hash_key);
+    secret[16..].copy_from_slice(&layout.member);
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&secret), bytes)
 }

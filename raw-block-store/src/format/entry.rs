@@ -1,94 +1,196 @@
-//! The 32 bytes that name one object, in the header of its slot as well as in
-//! the checkpoint.
+//! The 48 bytes that name one object.
 
 use core::mem::offset_of;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::damage::ensure;
-use super::limits::MAX_SEQUENCE;
-use super::slot::{SLOT_HEADER_LEN, fits_inline, max_payload};
-use super::superblock::Superblock;
+use super::checksum::{PayloadPlace, payload_checksum};
+use super::layout::Layout;
+use super::sizes::{ENTRY_LEN, SLOT_HEADER_LEN};
+use crate::format::Damage;
+use crate::format::MAX_SEQUENCE;
+use crate::format::damage::ensure;
 
-/// One object: which key, which write of it, and how long its parts are.
+/// Keyed 128-bit hash of a key.
+pub type KeyHash = [u8; 16];
+
+/// One object: which key, which write of it, how long its parts are, and where its payload lies.
 ///
-/// A slot holds the object that a checkpoint names if the entry in its header
-/// equals the entry in the checkpoint.
+/// It stands in the header of its slot and, the same, in the table of its segment and in memory. There, a
+/// tombstone slot has an entry without a key; and a number without an object has one of zeroes.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
 #[repr(C)]
-pub struct ObjectEntry {
+pub struct Entry {
     /// Keyed 128-bit hash of the key. Nothing in this module computes it.
-    pub key_hash: [u8; 16],
+    pub key_hash: KeyHash,
     /// Sequence of the write; 0 means that there is no object.
     pub sequence: U64,
+    /// Checksum of the payload; see [`payload_checksum`].
+    pub checksum: U64,
     /// Length of the payload in bytes.
     pub payload_len: U32,
-    /// Length of the key in bytes, at least 1.
+    /// Length of the key in bytes; 0 in the entry of a tombstone slot.
     pub key_len: U16,
     /// Length of the metadata in bytes.
     pub metadata_len: U16,
+    /// Block of the payload within the segment; that of the slot header if the payload takes no block.
+    pub block: U32,
+    /// Blocks from there back to the header of the slot; 0 if the payload takes no block.
+    pub blocks_back: U32,
 }
 
-const _: () = assert!(size_of::<ObjectEntry>() == 32);
-const _: () = assert!(offset_of!(ObjectEntry, key_hash) == 0);
-const _: () = assert!(offset_of!(ObjectEntry, sequence) == 16);
-const _: () = assert!(offset_of!(ObjectEntry, payload_len) == 24);
-const _: () = assert!(offset_of!(ObjectEntry, key_len) == 28);
-const _: () = assert!(offset_of!(ObjectEntry, metadata_len) == 30);
+const _: () = assert!(size_of::<Entry>() == ENTRY_LEN);
+const _: () = assert!(offset_of!(Entry, key_hash) == 0);
+const _: () = assert!(offset_of!(Entry, sequence) == 16);
+const _: () = assert!(offset_of!(Entry, checksum) == 24);
+const _: () = assert!(offset_of!(Entry, payload_len) == 32);
+const _: () = assert!(offset_of!(Entry, key_len) == 36);
+const _: () = assert!(offset_of!(Entry, metadata_len) == 38);
+const _: () = assert!(offset_of!(Entry, block) == 40);
+const _: () = assert!(offset_of!(Entry, blocks_back) == 44);
 
-impl ObjectEntry {
-    /// The entry of a slot without a live object: all zero.
-    pub const NONE: Self = Self {
+impl Entry {
+    /// The entry of a number without an object: all zero.
+    pub const EMPTY: Self = Self {
         key_hash: [0; 16],
         sequence: U64::ZERO,
+        checksum: U64::ZERO,
         payload_len: U32::ZERO,
         key_len: U16::ZERO,
         metadata_len: U16::ZERO,
+        block: U32::ZERO,
+        blocks_back: U32::ZERO,
     };
 
-    /// Whether there is an object.
-    pub fn is_live(&self) -> bool {
-        self.sequence != U64::ZERO
+    /// The entry of the tombstone slot in this block, with this sequence.
+    #[must_use]
+    pub fn tombstone(sequence: u64, block: u32) -> Self {
+        Self { sequence: sequence.into(), block: block.into(), ..Self::EMPTY }
     }
 
-    /// Length in bytes of the slot header with key and metadata. An
-    /// [inline](Self::is_inline) payload begins there.
-    pub fn header_len(&self) -> u64 {
-        SLOT_HEADER_LEN as u64 + u64::from(self.key_len) + u64::from(self.metadata_len)
+    /// Whether there is neither an object nor a tombstone.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sequence == U64::ZERO
     }
 
-    /// Whether the payload lies in the header block, directly after the metadata:
-    /// if and only if it fits there. Otherwise it begins at the second block of
-    /// the slot.
-    pub fn is_inline(&self, block_size: u32) -> bool {
-        let (key_len, metadata_len) = (self.key_len.get().into(), self.metadata_len.get().into());
-        fits_inline(key_len, metadata_len, self.payload_len.into(), block_size)
+    /// Whether this is the entry of a tombstone slot.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        !self.is_empty() && self.key_len == U16::ZERO
     }
 
-    /// Length in bytes of what the object takes of its slot: the header block and,
-    /// unless it is inline, the payload, in whole blocks.
-    pub fn slot_len(&self, block_size: u32) -> usize {
-        let behind = if self.is_inline(block_size) { 0 } else { self.payload_len.get() as usize };
-        (block_size as usize + behind).next_multiple_of(block_size as usize)
+    /// Whether this is the entry of an object.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        !self.is_empty() && self.key_len != U16::ZERO
     }
 
-    /// The rules that the entry of an object has to keep in this store.
-    pub(super) fn check_bounds(&self, store: &Superblock) -> Result<(), &'static str> {
-        let block_size = store.block_size.get();
-        ensure(self.is_live(), "the sequence of an object is 0")?;
-        ensure(self.sequence.get() <= MAX_SEQUENCE, "the sequence of an object is too high")?;
-        ensure(self.key_len != U16::ZERO, "the key is empty")?;
+    /// Whether the payload lies in the header block, after the metadata.
+    #[must_use]
+    pub fn is_inline(&self) -> bool {
+        self.blocks_back == U32::ZERO && self.payload_len != U32::ZERO
+    }
+
+    /// The block of the slot header within the segment.
+    #[must_use]
+    pub fn header_block(&self) -> u32 {
+        self.block.get().saturating_sub(self.blocks_back.get())
+    }
+
+    /// Blocks that the payload takes: none if it is inline or has no byte.
+    #[must_use]
+    pub fn payload_blocks(&self, block_size: u32) -> u32 {
+        if self.blocks_back == U32::ZERO {
+            0
+        } else {
+            self.payload_len.get().div_ceil(block_size.max(1))
+        }
+    }
+
+    /// Bytes of key and metadata together.
+    #[must_use]
+    pub fn names_len(&self) -> u32 {
+        u32::from(self.key_len.get()) + u32::from(self.metadata_len.get())
+    }
+
+    /// Where an inline payload begins in its header block, in bytes: an object with one is alone there.
+    #[must_use]
+    pub fn inline_offset(&self) -> usize {
+        SLOT_HEADER_LEN + ENTRY_LEN + self.names_len() as usize
+    }
+
+    /// Where the payload lies, as its checksum knows it.
+    #[must_use]
+    pub fn place(&self, segment: u32, generation: u64) -> PayloadPlace {
+        PayloadPlace { segment, generation, block: self.block.get(), sequence: self.sequence.get() }
+    }
+
+    /// Checks a payload that was read from this segment in this generation.
+    ///
+    /// # Errors
+    /// [`Damage::Inconsistent`] if it has not the length that the entry says, [`Damage::Checksum`] if it is
+    /// not the payload that was written there.
+    pub fn verify_payload(
+        &self,
+        layout: &Layout,
+        segment: u32,
+        generation: u64,
+        payload: &[u8],
+    ) -> Result<(), Damage> {
         ensure(
-            self.header_len() <= block_size.into(),
-            "key and metadata do not fit into the header block",
+            payload.len() as u64 == u64::from(self.payload_len),
+            "the payload has another length than its entry says",
+        )
+        .map_err(Damage::Inconsistent)?;
+        let computed = payload_checksum(layout, &self.place(segment, generation), payload);
+        if self.checksum == computed {
+            Ok(())
+        } else {
+            Err(Damage::Checksum { stored: self.checksum.get(), computed })
+        }
+    }
+
+    /// The rules that the entry of an object keeps, wherever it stands.
+    pub(super) fn check_object(&self, layout: &Layout) -> Result<(), &'static str> {
+        check_sequence(self.sequence.get())?;
+        ensure(self.key_len != U16::ZERO, "the key is empty")?;
+        let inline = if self.is_inline() { self.payload_len.get() } else { 0 };
+        let len = u64::from(self.names_len()) + u64::from(inline) + ENTRY_LEN as u64;
+        ensure(
+            len <= layout.names_limit().into(),
+            "key, metadata and inline payload do not fit into the header block",
         )?;
         ensure(
-            self.is_inline(block_size)
-                || u64::from(self.payload_len) <= max_payload(store.slot_size.get(), block_size),
-            "the payload does not fit into the slot",
+            self.blocks_back == U32::ZERO || self.payload_len != U32::ZERO,
+            "a payload without a byte takes a block",
+        )?;
+        ensure(
+            self.block.get() > self.blocks_back.get(),
+            "the slot header is not in front of the payload",
         )
     }
+
+    /// The rules that the entry of a tombstone slot keeps.
+    pub(super) fn check_tombstone(&self) -> Result<(), &'static str> {
+        check_sequence(self.sequence.get())?;
+        ensure(self.block != U32::ZERO, "a tombstone lies in the block of the segment's header")?;
+        ensure(
+            *self == Self::tombstone(self.sequence.get(), self.block.get()),
+            "the entry of a tombstone slot names an object",
+        )
+    }
+}
+
+/// The rule for sequences of changes, which begin with 1.
+pub(super) fn check_sequence(sequence: u64) -> Result<(), &'static str> {
+    ensure((1..=MAX_SEQUENCE).contains(&sequence), "the sequence of a change is 0 or too high")
+}
+
+/// The rule for generations, which are sequences.
+pub(super) fn check_generation(generation: u64) -> Result<(), &'static str> {
+    ensure((1..=MAX_SEQUENCE).contains(&generation), "the generation is 0 or too high")
 }

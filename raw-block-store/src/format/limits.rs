@@ -8,12 +8,6 @@ pub const MIN_BLOCK_SIZE: u32 = 512;
 /// The largest block, in bytes.
 pub const MAX_BLOCK_SIZE: u32 = 65536;
 
-/// The largest slot, in bytes.
-pub const MAX_SLOT_SIZE: u64 = 1 << 32;
-
-/// The largest number of slots.
-pub const MAX_SLOT_COUNT: u64 = 1 << 32;
-
 /// The highest sequence, checkpoint number and generation. Far above what a store can use up, and far
 /// enough below the end of the numbers that the next one can always be computed.
 pub const MAX_SEQUENCE: u64 = 1 << 62;

@@ -1,62 +1,72 @@
-//! What a store looks like on its device: the structures of format version 1,
-//! and how each is written and read.
+//! What a store looks like on its device: the structures, and how each is written and read.
 //!
 //! ```text
-//! superblock 0 | superblock 1 | checkpoint 0 | checkpoint 1 | delete log | slot 0 | ... | superblock 2
+//! superblock 0 | superblock 1 | container 0 | 1 | 2 | segment 0 | segment 1 | ... | superblock 2
 //! ```
 //!
 //! `docs/format.md` describes every byte. The rules common to all structures:
 //!
-//! - Numbers are little-endian. The types declared here are the bytes on the
-//!   device; there are no others to convert to and from.
-//! - Every structure begins with the same [`Preamble`]: magic, checksum,
-//!   version, UUID of the store. Magic and checksum stand in the same place in
-//!   all versions, and the checksum covers the same bytes, so that the version
-//!   can be verified before it is believed.
-//! - A checksum covers all that follows it in its structure. No field is used
-//!   before the checksum over it was verified.
-//! - Every structure says where it belongs: a valid block in the wrong place is
-//!   not valid.
-//! - Every reader checks in the same order: length of the block, magic,
-//!   checksum, version, features (of the superblock), UUID, place, bounds of
-//!   every field. The first rule that is broken is returned as [`Damage`]. What
-//!   a reader returns has kept them all.
-//! - What a reader would refuse, its writer refuses with [`EncodeError`]. A
-//!   writer fills the whole block it is given, unused bytes with zeroes.
+//! - Numbers are little-endian. The types declared here are the bytes on the device.
+//! - Every structure begins with the same [`Preamble`]: magic, checksum, version,
+//!   identity of the member. No field is used before the checksum over it was verified.
+//! - Every structure says where it belongs: a valid block in the wrong place is not valid.
+//! - Every reader checks in the same order: length of the block, magic, checksum, version, identity, keyed
+//!   hash (of slot headers), place, bounds of every field. The first rule that is broken is returned as
+//!   [`Damage`].
+//! - What a reader would refuse, its writer refuses with [`EncodeError`]; the
+//!   content of the block is then undefined. A writer fills the whole block, unused bytes with zeroes.
 //! - Reserved bytes are zero.
 //!
-//! All but the superblock itself are read and written on behalf of a store, and
-//! take the [`Superblock`] that says which: its UUID, its block size, its number
-//! of slots and their size. It is a superblock that [`Superblock::read`]
-//! returned, or one that [`Superblock::encode`] accepted.
+//! All but the superblock take the [`Layout`] of the store: the sizes and places that its superblock says.
 //!
-//! Nothing here does I/O, allocates or panics, whatever the device holds.
+//! Nothing here does I/O or panics, whatever the device holds. Only the writer and the reader of the body
+//! of a checkpoint allocate.
 
 mod checkpoint;
 mod checksum;
 pub(crate) mod damage;
-mod delete_log;
 mod entry;
+mod layout;
 pub(crate) mod limits;
+mod order;
+mod plan;
 pub(crate) mod preamble;
+mod record_reader;
+mod records;
+mod segment_header;
+mod sizes;
 mod slot;
+mod slot_header;
+mod slot_view;
 mod superblock;
+mod table;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
-pub use checkpoint::{
-    CheckpointBlock, CheckpointHeader, body_blocks, container_len, entries_per_block,
-};
-pub use checksum::{crc32c, payload_checksum};
+pub use checkpoint::{BodyBlock, CheckpointHeader};
+pub use checksum::{PayloadHasher, PayloadPlace, crc32c, header_hash, payload_checksum};
 pub use damage::{Damage, EncodeError};
-pub use delete_log::{DeleteLogBlock, DeleteRecord, records_per_block};
-pub use entry::ObjectEntry;
-pub use limits::{
-    MAX_BLOCK_SIZE, MAX_SEQUENCE, MAX_SLOT_COUNT, MAX_SLOT_SIZE, MIN_BLOCK_SIZE, is_block_size,
+pub use entry::{Entry, KeyHash};
+pub use layout::{
+    CONTAINERS, Layout, MAX_SEGMENT_BLOCKS, MAX_SEGMENT_COUNT, MIN_SEGMENT_BLOCKS,
+    MIN_SEGMENT_COUNT,
 };
+pub use limits::{MAX_BLOCK_SIZE, MAX_SEQUENCE, MIN_BLOCK_SIZE, is_block_size};
+pub use plan::LayoutRequest;
 pub use preamble::{Preamble, VERSION};
-pub use slot::{SLOT_HEADER_LEN, SlotFields, SlotHeader, SlotView, fits_inline, max_payload};
-pub use superblock::{
-    SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock, SuperblockCopies, SuperblockState,
-    superblock_offsets,
+pub use record_reader::RecordReader;
+pub use records::{Body, RecordWriter, SETTLED_ALL, SegmentRecord};
+pub use segment_header::{SegmentFields, SegmentHeader, Stream};
+pub use sizes::{
+    BODY_HEADER_LEN, ENTRY_LEN, RECORD_LEN, SLOT_HEADER_LEN, TABLE_HEADER_LEN, body_capacity,
 };
+pub use slot::SlotObject;
+pub use slot_header::{SlotHeader, SlotPlace};
+pub use slot_view::{ObjectView, SlotView};
+pub use superblock::{
+    BUCKETS, MAX_MEMBERS, Member, SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock,
+    SuperblockCopies, SuperblockState, superblock_offsets,
+};
+pub use table::{TableBlock, TableId};
+pub use tombstones::tombstones_per_slot;

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::checksum::crc32c;
 use super::damage::Damage;
-use crate::fault::Fault;
+use crate::mutant::Mutant;
 
 /// The version of the format that this software writes and reads.
 pub const VERSION: u32 = 1;
@@ -87,7 +87,7 @@ pub(crate) fn seal(structure: &mut [u8]) {
 /// Checks bytes against the CRC-32C stored for them.
 pub(crate) fn check_crc32c(stored: U32, bytes: &[u8]) -> Result<(), Damage> {
     let computed = crc32c([bytes]);
-    if stored == computed || Fault::ChecksumsUnchecked.is_on() {
+    if stored == computed || Mutant::ChecksumsUnchecked.is_on() {
         Ok(())
     } else {
         Err(Damage::Checksum { stored: stored.into(), computed: computed.into() })

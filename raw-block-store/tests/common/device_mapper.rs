@@ -1,15 +1,17 @@
 //! Devices of the kernel's device mapper: a table of one target over another device, which can be changed while
-//! somebody uses it. The calls are those of the kernel's `include/uapi/linux/dm-ioctl.h`, version 4.
+//! the device is in use. The calls are those of the kernel's `include/uapi/linux/dm-ioctl.h`, version 4.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Bytes of a sector, the unit of the kernel whatever the device.
+const SECTOR: u64 = 512;
 const CONTROL: &str = "/dev/mapper/control";
-/// Bytes of `struct dm_ioctl`, and of what is used behind it.
+/// Bytes of `struct dm_ioctl`, and of a request: the structure and its data.
 const HEADER_LEN: usize = 312;
 const REQUEST_LEN: usize = 1024;
 /// Offsets in `struct dm_ioctl`.
@@ -19,18 +21,18 @@ const TARGET_COUNT: usize = 20;
 const FLAGS: usize = 28;
 const DEVICE: usize = 40;
 const NAME: usize = 48;
-/// Flag of a suspension: the device holds back what comes until it is resumed, which takes a call without it.
+/// Flag of a suspension: the device holds ops back until it is resumed, by a call without this flag.
 const SUSPEND: u32 = 1 << 1;
-/// Flag of a suspension: there is no file system to be frozen.
+/// Flag of a suspension: no file system is frozen.
 const SKIP_LOCKFS: u32 = 1 << 10;
 
-/// How long a device is waited for that somebody still has open.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for a device that is still open.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[repr(C, align(8))]
 struct Request([u8; REQUEST_LEN]);
 
-/// What the number of a call counts as its length: that of the header alone.
+/// The part of a request whose length the number of a call contains.
 #[repr(C, align(8))]
 struct Header([u8; HEADER_LEN]);
 
@@ -56,12 +58,10 @@ pub(crate) struct Mapped {
 }
 
 impl Mapped {
-    /// Makes a device as large as `below`, of one target with these parameters.
-    pub(crate) fn new(name: &'static str, below: &Path, target: &str, parameters: &str) -> Self {
+    /// Makes a device of this length, of one target with these parameters.
+    pub(crate) fn new(name: &'static str, len: u64, target: &str, parameters: &str) -> Self {
         let control = File::options().read(true).write(true).open(CONTROL).unwrap();
-        let block = below.file_name().unwrap().to_str().unwrap();
-        let sectors = fs::read_to_string(format!("/sys/class/block/{block}/size")).unwrap();
-        let sectors = sectors.trim().parse().unwrap();
+        let sectors = len / SECTOR;
         let mut mapped = Self { control, name, sectors, path: PathBuf::new() };
         let made = mapped.call(call::dev_create, 0, 0, &[]);
         // As the kernel's `huge_encode_dev` packs it; a mapped device has a small number.
@@ -75,21 +75,21 @@ impl Mapped {
         &self.path
     }
 
-    /// From now on it is this target; what was under way is over when this returns.
+    /// Replaces the target. Ops in flight have completed when this returns.
     pub(crate) fn change(&self, target: &str, parameters: &str) {
         self.call(call::dev_suspend, SUSPEND | SKIP_LOCKFS, 0, &[]);
         self.load(target, parameters);
     }
 
-    /// Tells the target something.
-    pub(crate) fn tell(&self, message: &str) {
+    /// Sends the target a message.
+    pub(crate) fn send(&self, message: &str) {
         // To the target at sector 0.
         let data = [&[0; 8], message.as_bytes(), &[0]].concat();
         self.call(call::target_msg, 0, 0, &data);
     }
 
     fn load(&self, target: &str, parameters: &str) {
-        // `struct dm_target_spec`: the first sector, the length, a status, where the next one begins, the type.
+        // `struct dm_target_spec`: first sector, length, status, offset of the next one, type.
         let mut data = vec![0; 40];
         data[8..16].copy_from_slice(&self.sectors.to_le_bytes());
         data[24..24 + target.len()].copy_from_slice(target.as_bytes());
@@ -125,10 +125,10 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // The kernel takes rings down in the background, and their files with them.
+        // The kernel releases rings, and their files, in the background.
         let began = Instant::now();
         while self.try_call(call::dev_remove, 0, 0, &[]).is_err() {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 assert!(thread::panicking(), "{} is still in use", self.name);
                 break;
             }

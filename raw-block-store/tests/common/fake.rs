@@ -1,4 +1,4 @@
-//! The frame of a backend for devices that the tests make up.
+//! A backend for devices that tests define.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use raw_block_core::{Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, Stats};
 
-/// A device that carries out each op when it is submitted.
+/// A device that executes each op when it is submitted.
 pub(crate) trait Device: Send + Sync + 'static {
-    /// What it is called.
+    /// Its name.
     const NAME: &'static str;
 
     fn geometry(&self) -> &Geometry;
 
-    fn carry_out(&self, op: Op) -> Completion;
+    fn execute(&self, op: Op) -> Completion;
 }
 
 /// A backend for such a device.
@@ -68,9 +68,9 @@ impl<D: Device> IoQueue for Queue<D> {
     }
 
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
-        let room = self.depth() - self.done.len();
-        let carried_out = ops.drain(..room.min(ops.len())).map(|op| self.device.carry_out(op));
-        self.done.extend(carried_out);
+        let free = self.depth() - self.done.len();
+        let executed = ops.drain(..free.min(ops.len())).map(|op| self.device.execute(op));
+        self.done.extend(executed);
     }
 
     fn start(&mut self) {}

@@ -1,6 +1,7 @@
-//! A device in memory whose ops can be made to fail, before or after they were carried out.
+//! A device in memory whose ops can be made to fail, before or after they took effect.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
@@ -11,9 +12,9 @@ use super::fake;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Done,
-    /// It fails, and nothing happened.
+    /// It fails and has no effect.
     Failed,
-    /// It fails, and yet it happened: only its completion was lost.
+    /// It took effect and fails all the same: only its completion was lost.
     FailedButDone,
 }
 
@@ -26,7 +27,7 @@ struct Device {
     geometry: Geometry,
     bytes: Mutex<Vec<u8>>,
     rule: Mutex<Rule>,
-    /// Called in each flush, without a lock held.
+    /// Called during each flush, without a lock.
     in_flush: Mutex<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -35,7 +36,7 @@ impl Faulty {
         Self::holding(vec![0; len])
     }
 
-    /// A sound device that holds these bytes.
+    /// A device with these contents, without faults.
     pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Device {
             geometry: Geometry::new(bytes.len() as u64, 512).unwrap(),
@@ -45,7 +46,7 @@ impl Faulty {
         }))
     }
 
-    /// What the device holds now.
+    /// The contents of the device.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.bytes.lock().unwrap().clone()
     }
@@ -57,14 +58,21 @@ impl Faulty {
 
     /// From now on ops of this kind that touch the byte at `offset` fail.
     pub(crate) fn fail_at(&self, kind: OpKind, offset: u64) {
+        self.fail_within(kind, std::slice::from_ref(&(offset..offset + 1)));
+    }
+
+    /// From now on ops of this kind that touch one of these ranges fail.
+    pub(crate) fn fail_within(&self, kind: OpKind, ranges: &[Range<u64>]) {
+        let ranges = ranges.to_vec();
         self.rule(move |op| {
-            let touches = (op.offset()..op.offset() + op.len()).contains(&offset);
+            let (start, end) = (op.offset(), op.offset() + op.len());
+            let touches = ranges.iter().any(|range| start < range.end && range.start < end);
             if op.kind() == kind && touches { Fate::Failed } else { Fate::Done }
         });
     }
 
-    /// From now on each flush calls `hold` before it ends.
-    pub(crate) fn hold_flush(&self, hold: impl Fn() + Send + Sync + 'static) {
+    /// From now on each flush calls `hold` before it completes.
+    pub(crate) fn during_flush(&self, hold: impl Fn() + Send + Sync + 'static) {
         *self.0.in_flush.lock().unwrap() = Arc::new(hold);
     }
 
@@ -80,7 +88,7 @@ impl fake::Device for Device {
         &self.geometry
     }
 
-    fn carry_out(&self, mut op: Op) -> Completion {
+    fn execute(&self, mut op: Op) -> Completion {
         let fate = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&op);
         if op.kind() == OpKind::Flush {
             let hold = Arc::clone(&self.in_flush.lock().unwrap());
@@ -98,13 +106,13 @@ impl Device {
     fn copy(&self, op: &mut Op) {
         let mut bytes = self.bytes.lock().unwrap();
         let mut at = usize::try_from(op.offset()).unwrap();
-        for segment in op.source() {
-            bytes[at..at + segment.len()].copy_from_slice(segment);
-            at += segment.len();
+        for slice in op.source() {
+            bytes[at..at + slice.len()].copy_from_slice(slice);
+            at += slice.len();
         }
-        for segment in op.destination() {
-            segment.copy_from_slice(&bytes[at..at + segment.len()]);
-            at += segment.len();
+        for slice in op.destination() {
+            slice.copy_from_slice(&bytes[at..at + slice.len()]);
+            at += slice.len();
         }
     }
 }

@@ -1,17 +1,22 @@
-//! What the tests of the store share.
+//! Helpers that the tests of the store share.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 pub(crate) mod fake;
 pub(crate) mod faulty;
+pub(crate) mod slots;
 
 use std::sync::Arc;
 
 use raw_block_core::{AlignedBuf, Dispatcher, IoBackend, MemoryBackend, ReadAt, WriteAt};
-use raw_block_store::format::Superblock;
-use raw_block_store::{Error, FormatOptions, Get, Put, Store};
+use raw_block_store::format::{Layout, Superblock};
+use raw_block_store::{Error, FormatOptions, Get, OpenOptions, Put, Store};
+use slots::{FoundObject, FoundSlot};
 
-/// A device in memory; it keeps its bytes as long as somebody holds it.
+/// Bytes of a block in the stores of [`store`] and [`small`].
+pub(crate) const BLOCK: usize = 512;
+
+/// A device in memory. It keeps its bytes until the last reference is dropped.
 pub(crate) fn memory(len: u64) -> Arc<dyn IoBackend> {
     Arc::new(MemoryBackend::new(len).unwrap())
 }
@@ -22,25 +27,40 @@ pub(crate) fn store_on(device: &Arc<dyn IoBackend>, options: &FormatOptions) -> 
     Store::open(device.clone()).unwrap()
 }
 
-/// A store of `slots` slots for payloads of `payload_len` bytes, in memory.
-pub(crate) fn store(payload_len: u64, slots: u64) -> (Arc<dyn IoBackend>, Store) {
-    let device = memory(64 << 20);
-    let options =
-        FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(payload_len) };
+/// A store in memory, with blocks of 512 bytes and about 32 segments: of 32 KiB on a device of 1 MiB.
+pub(crate) fn store(device_len: u64) -> (Arc<dyn IoBackend>, Store) {
+    let device = memory(device_len);
+    let options = FormatOptions { block_size: Some(512), ..FormatOptions::default() };
     let store = store_on(&device, &options);
     (device, store)
+}
+
+/// Options for segments of 64 blocks of 512 bytes: a device of 1 MiB has about 30 of them.
+pub(crate) fn small() -> FormatOptions {
+    FormatOptions {
+        segment_size: Some(64 * BLOCK as u64),
+        block_size: Some(512),
+        ..FormatOptions::default()
+    }
+}
+
+/// Without a background thread, the calls of a test alone decide what happens when.
+pub(crate) fn without_thread() -> OpenOptions {
+    OpenOptions { background: false, ..OpenOptions::default() }
 }
 
 /// Bytes that differ with every seed and every place.
 pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    std::iter::repeat_with(next).take(len).collect()
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
 }
 
 pub(crate) fn put_all(store: &Store, puts: &[Put<'_>]) {
@@ -69,9 +89,60 @@ pub(crate) fn superblock(device: &Arc<dyn IoBackend>) -> Superblock {
     *Superblock::read(&read(device, 0, 4096)).unwrap()
 }
 
-/// Where a slot begins on the device.
-pub(crate) fn slot_offset(device: &Arc<dyn IoBackend>, slot: u64) -> u64 {
-    superblock(device).slot_offset(slot).unwrap()
+/// The sizes and places of the store.
+pub(crate) fn layout(device: &Arc<dyn IoBackend>) -> Layout {
+    Layout::of(&superblock(device))
+}
+
+/// A version of an object as it lies on the device. Offsets are in bytes on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) key: Vec<u8>,
+    pub(crate) sequence: u64,
+    pub(crate) segment: u32,
+    /// Where the header of its slot begins, and where the slot ends.
+    pub(crate) slot: u64,
+    pub(crate) slot_end: u64,
+    /// Where its payload begins.
+    pub(crate) payload: u64,
+}
+
+/// All versions of all objects that the slot headers on the device name, in order of their sequence: also those that were
+/// replaced, deleted or moved, as long as nothing overwrote them.
+pub(crate) fn versions(device: &Arc<dyn IoBackend>) -> Vec<Version> {
+    let len = usize::try_from(device.geometry().capacity).unwrap();
+    let image = read(device, 0, len);
+    let block_size = u64::from(layout(device).block_size);
+    let slots = slots::slots(&image);
+    let of_slot = |slot: &FoundSlot| {
+        let (segment, start) = (slot.segment, slot.header.start);
+        let slot_end = start + u64::from(slot.blocks) * block_size;
+        let version = |object: &FoundObject| Version {
+            key: object.key.clone(),
+            sequence: object.sequence,
+            segment,
+            slot: start,
+            slot_end,
+            payload: object.payload.start,
+        };
+        slot.objects.iter().map(version).collect::<Vec<_>>()
+    };
+    let mut versions: Vec<_> = slots.iter().flat_map(of_slot).collect();
+    versions.sort_by_key(|version| version.sequence);
+    versions
+}
+
+/// The newest version on the device of the object with this key.
+pub(crate) fn newest(device: &Arc<dyn IoBackend>, key: &[u8]) -> Version {
+    let of_key = versions(device).into_iter().rfind(|version| version.key == key);
+    of_key.unwrap_or_else(|| panic!("no slot header names the key {key:?}"))
+}
+
+/// Checks that every segment is in exactly one state.
+pub(crate) fn check_segments(store: &Store) {
+    let stats = store.stats();
+    let unused = stats.free_segments + stats.draining_segments + stats.bad_segments;
+    assert_eq!(unused + stats.open_segments + stats.full_segments, stats.segments, "{stats:?}");
 }
 
 pub(crate) fn read(device: &Arc<dyn IoBackend>, offset: u64, len: usize) -> AlignedBuf {

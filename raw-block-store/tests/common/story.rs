@@ -3,19 +3,20 @@
 
 use raw_block_store::{Error, FormatOptions, Put, Store};
 
-use crate::common::bytes;
+use crate::common::{bytes, check_segments, small};
 
 const KEYS: u64 = 40;
-const SLOTS: u64 = 96;
 const PAYLOAD_LEN: u64 = 12 << 10;
 
-/// A store with so few slots that they are used again after every few batches.
+/// A device of this length has 30 segments, each of which is opened again after some 30 steps. All keys fit into it.
+pub(crate) const DEVICE_LEN: u64 = 1 << 20;
+
+/// A store of small segments, whatever is on the device.
 pub(crate) fn format() -> FormatOptions {
-    let slot_count = Some(SLOTS);
-    FormatOptions { slot_count, force: true, ..FormatOptions::for_payloads(PAYLOAD_LEN) }
+    FormatOptions { force: true, ..small() }
 }
 
-/// What was put under a key or, by `None`, that it was deleted. No two puts have the same number.
+/// What was put under a key, or `None` if it was deleted. No two puts have the same number.
 type Version = Option<u64>;
 
 fn payload(version: u64) -> Vec<u8> {
@@ -25,13 +26,13 @@ fn payload(version: u64) -> Vec<u8> {
 /// A change of one key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
-    /// When it was: what was changed together, has the same.
+    /// The step that made it.
     pub(crate) step: u64,
     pub(crate) version: Version,
     pub(crate) is_acknowledged: bool,
 }
 
-/// What came of the gets of all keys.
+/// How many gets had which result.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) right: u64,
@@ -86,9 +87,8 @@ impl History {
         self.keys[usize::try_from(key).unwrap()].push(change);
     }
 
-    /// Gets every key, which must have what its last change that is `certain` made of it, or what a later one that
-    /// `may` count made of it. An error is in order where `may_fail`, which is told the key's changes from the last
-    /// certain one on.
+    /// Gets every key. Each has the version of its last change that is `certain`, or of a later one that `may` count. An
+    /// error is right if `may_fail` says so, which gets these versions.
     pub(crate) fn check(
         &self,
         store: &Store,
@@ -123,13 +123,14 @@ impl History {
         counts
     }
 
-    /// Every slot is accounted for.
-    pub(crate) fn count_slots(store: &Store) {
-        let stats = store.stats();
-        assert_eq!(stats.live_slots + stats.free_slots + stats.waiting_slots, SLOTS, "{stats:?}");
+    /// Checks that every segment is in exactly one state, and that there are no objects but those of the keys.
+    pub(crate) fn check_counts(store: &Store) {
+        check_segments(store);
+        let present = (0..KEYS).filter(|key| store.contains(&key.to_le_bytes())).count();
+        assert!(store.stats().objects >= present as u64 && store.stats().objects <= KEYS);
     }
 
-    /// What a store shows after it was opened again is what its keys have from now on.
+    /// Takes what a store holds after it was opened again for the newest version of each key.
     pub(crate) fn settle(&mut self, store: &Store) {
         for (key, changes) in (0_u64..).zip(&mut self.keys) {
             let found = store.get(&key.to_le_bytes()).unwrap();

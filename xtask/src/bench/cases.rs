@@ -84,7 +84,7 @@ pub(super) enum Job {
     /// Puts, then gets of neighbours, then (with batches above 1) gets of keys that lie apart.
     Store {
         engine: EngineName,
-        io_bytes: u64,
+        put_bytes: u64,
     },
     Fio(FioJob),
 }

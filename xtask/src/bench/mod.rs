@@ -183,10 +183,10 @@ impl Run<'_> {
                 let order = self.order(batches)?;
                 serial::run(&backend, shape, io_bytes, &order, round, slice)
             }
-            Job::Store { engine, io_bytes } => {
+            Job::Store { engine, put_bytes } => {
                 let backend = self.engines.open(engine)?;
                 let span = self.engines.span(engine);
-                let samples = store::run(&backend, shape, io_bytes, span, round, slice);
+                let samples = store::run(&backend, shape, put_bytes, span, round, slice);
                 drop(backend);
                 self.target.fill_holes()?;
                 samples

@@ -64,15 +64,16 @@ impl Plan {
     ) -> Result<()> {
         let stored = layers.contains(&LayerName::Store);
         let works = key_works(shape);
-        let io_bytes = store::io_bytes(shape.value)?;
+        let put_bytes = store::put_bytes(shape.value, shape.batch)?;
         let jobs = fio_span.filter(|_| stored).map(|span| {
-            let read = store::working_set(shape, io_bytes, span) * io_bytes;
-            [(span, shape.batch), (read, shape.batch), (read, 1)].map(|(span, run)| FioJob {
-                writes: false,
-                io_bytes,
-                run,
-                span,
-            })
+            let io_bytes = store::get_bytes(shape.value);
+            let read = store::working_set(shape, span) * io_bytes;
+            let job = |io_bytes, run, span| FioJob { writes: false, io_bytes, run, span };
+            [
+                job(put_bytes, shape.batch, span),
+                job(io_bytes, shape.batch, read),
+                job(io_bytes, 1, read),
+            ]
         });
         let (mut group, references, controls) = self.fio_tasks(shape, &works, jobs.as_ref());
         for &engine in engines {
@@ -82,7 +83,7 @@ impl Plan {
             }
             if stored {
                 let cases = self.add_cases(Layer::Store, engine, shape, &works, &references);
-                group.push(Task { job: Job::Store { engine, io_bytes }, shape, cases });
+                group.push(Task { job: Job::Store { engine, put_bytes }, shape, cases });
             }
         }
         group.extend(controls);

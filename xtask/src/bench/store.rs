@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use raw_block_core::{IoBackend, MemoryBackend};
-use raw_block_store::{FormatOptions, Get, Put, SlotBuf, SlotPool, Store};
+use raw_block_core::{AlignedBuf, BufferPool, IoBackend, MemoryBackend};
+use raw_block_store::{FormatOptions, Get, Put, Store};
 
 use super::cases::Shape;
 use super::data::{SplitMix, Walk, permutation};
@@ -24,20 +24,33 @@ const FILLED_AT_ONCE: usize = 64;
 
 type Key = [u8; 16];
 
-/// What one object takes on the device, as the store itself has it: found out in memory.
-pub(super) fn io_bytes(value: u64) -> Result<u64> {
-    let backend = Arc::new(MemoryBackend::new((value + (1 << 20)) * 16)?);
-    Store::format(Arc::clone(&backend) as _, &format_options(value, 4))?;
+/// Block size of the stores.
+const BLOCK: u64 = 4096;
+
+/// Bytes that a put of one object of a batch writes, in whole blocks: found out in memory.
+pub(super) fn put_bytes(value: u64, batch: usize) -> Result<u64> {
+    let backend = Arc::new(MemoryBackend::new((64 << 20) + 64 * value * batch as u64)?);
+    Store::format(Arc::clone(&backend) as _, &format_options(value))?;
     let store = Store::open(backend)?;
+    let payload = vec![0; usize::try_from(value)?];
+    // The first put opens a segment.
+    store.put(&key(u64::MAX), &payload)?;
+    let keys: Vec<_> = (0..batch as u64).map(key).collect();
     let before = store.device().stats().written_bytes;
-    store.put(&key(0), &vec![0; usize::try_from(value)?])?;
-    Ok(store.device().stats().written_bytes - before)
+    put_all(&store, keys.iter().map(|key| Put::new(key, &payload)))?;
+    let written = store.device().stats().written_bytes - before;
+    Ok(written / batch as u64 / BLOCK * BLOCK)
+}
+
+/// Bytes that a get of one object reads.
+pub(super) fn get_bytes(value: u64) -> u64 {
+    value.next_multiple_of(BLOCK)
 }
 
 /// How many keys gets are spread over: whole batches of every thread.
-pub(super) fn working_set(shape: Shape, io_bytes: u64, span: u64) -> u64 {
+pub(super) fn working_set(shape: Shape, span: u64) -> u64 {
     let batches = shape.batch as u64 * shape.threads as u64;
-    let fit = WORKING_SET.min(span / 4) / io_bytes / batches;
+    let fit = WORKING_SET.min(span / 4) / get_bytes(shape.value) / batches;
     fit.max(1) * batches
 }
 
@@ -47,23 +60,24 @@ pub(super) fn working_set(shape: Shape, io_bytes: u64, span: u64) -> u64 {
 pub(super) fn run(
     backend: &Arc<dyn IoBackend>,
     shape: Shape,
-    io_bytes: u64,
+    put_bytes: u64,
     span: u64,
     round: usize,
     slice: Slice,
 ) -> Result<Vec<Sample>> {
     let Shape { value, batch, threads } = shape;
     let len = usize::try_from(value)?;
-    // What the store keeps beside its slots has room in the rest.
-    let slots = span / 8 * 7 / io_bytes;
-    Store::format(Arc::clone(backend), &format_options(value, slots))?;
+    Store::format(Arc::clone(backend), &format_options(value))?;
     let stretch = (COMPARED_AT_ONCE / (value * batch as u64)).clamp(1, 64);
     let count = usize::try_from(stretch)? * batch;
     let store = Store::open(Arc::clone(backend))?;
-    let pool = store.slot_pool((batch + count) * threads)?;
+    let buffer_len = usize::try_from(get_bytes(value))?;
+    let pool = BufferPool::new(buffer_len, (batch + count) * threads)?;
+    // Only an optimisation: memory has no such thing.
+    let _registered = pool.register_with(Arc::clone(backend)).ok();
 
-    // No put waits for a checkpoint, which would free slots, because there are more than are used.
-    let last = slots / 4 * 3 / batch as u64;
+    // There is space for all that is put, so that nothing waits for space.
+    let last = span / 2 / put_bytes / batch as u64;
     let mut puts = Vec::new();
     for thread in 0..threads {
         let buffers = random_buffers(|| pool.take(), batch, value)?;
@@ -72,7 +86,7 @@ pub(super) fn run(
     }
     let mut samples = vec![measure(&mut puts, batch as u64, &**backend, slice)?];
 
-    let keys = working_set(shape, io_bytes, span);
+    let keys = working_set(shape, span);
     for put in &mut puts {
         put.fill(keys / batch as u64)?;
     }
@@ -95,8 +109,8 @@ pub(super) fn run(
     Ok(samples)
 }
 
-fn format_options(value: u64, slots: u64) -> FormatOptions {
-    FormatOptions { slot_count: Some(slots), force: true, ..FormatOptions::for_payloads(value) }
+fn format_options(value: u64) -> FormatOptions {
+    FormatOptions { largest_object: Some(value), force: true, ..FormatOptions::default() }
 }
 
 fn key(number: u64) -> Key {
@@ -117,7 +131,7 @@ fn stamp(payload: &mut [u8], number: u64) {
 /// Puts batches `next`, `next + step` and so on; batch n has the keys from n * batch on.
 struct Puts<'a> {
     store: &'a Store,
-    buffers: Vec<SlotBuf>,
+    buffers: Vec<AlignedBuf>,
     /// Of a payload.
     len: usize,
     next: u64,
@@ -159,10 +173,9 @@ impl Work for Puts<'_> {
         self.next += self.step;
         let keys: Vec<Key> = (first..).take(self.buffers.len()).map(key).collect();
         let batch = (first..).zip(&keys).zip(&mut self.buffers).map(|((number, key), buffer)| {
-            let (room, payload) = buffer.split();
-            let payload = &mut payload[..self.len];
+            let payload = &mut buffer[..self.len];
             stamp(payload, number);
-            Put::new(key, payload).with_room(room)
+            Put::new(key, payload)
         });
         put_all(self.store, batch)?;
         Ok(true)
@@ -183,7 +196,7 @@ struct Gets<'a> {
     batch: usize,
     apart: bool,
     walk: Walk,
-    buffers: Vec<SlotBuf>,
+    buffers: Vec<AlignedBuf>,
     /// The keys whose payloads are in `buffers`, not compared yet.
     got: Vec<u64>,
     /// The payloads of the keys of any batch, but for their stamps.
@@ -193,7 +206,7 @@ struct Gets<'a> {
 impl<'a> Gets<'a> {
     fn new(
         store: &'a Store,
-        pool: &SlotPool,
+        pool: &BufferPool,
         shape: Shape,
         count: usize,
         apart: bool,
@@ -228,10 +241,7 @@ impl Work for Gets<'_> {
         let mut gets: Vec<_> = keys
             .iter()
             .zip(&mut buffers[from..])
-            .map(|(key, buffer)| {
-                let (room, payload) = buffer.split();
-                Get::new(key, &mut payload[..len]).with_room(room)
-            })
+            .map(|(key, buffer)| Get::new(key, &mut buffer[..len]))
             .collect();
         for (result, number) in store.get_many(&mut gets).into_iter().zip(&got[from..]) {
             match result? {
@@ -273,11 +283,11 @@ mod tests {
                 let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(64 << 20).unwrap());
                 let shape = Shape { value, batch, threads };
                 let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(10) };
-                let moved = io_bytes(value).unwrap();
-                let samples = run(&backend, shape, moved, 64 << 20, 0, slice).unwrap();
+                let put = put_bytes(value, batch).unwrap();
+                let samples = run(&backend, shape, put, 64 << 20, 0, slice).unwrap();
                 assert_eq!(samples.len(), cases);
-                for sample in samples {
-                    assert!((sample.io_bytes - moved as f64).abs() < 1e-9);
+                for sample in &samples[1..] {
+                    assert!((sample.io_bytes - get_bytes(value) as f64).abs() < 1e-9);
                 }
             }
         }
@@ -286,9 +296,9 @@ mod tests {
     #[test]
     fn a_payload_of_another_key_or_with_a_flipped_bit_is_noticed() {
         let backend = Arc::new(MemoryBackend::new(64 << 20).unwrap());
-        Store::format(backend.clone(), &format_options(4096, 100)).unwrap();
+        Store::format(backend.clone(), &format_options(4096)).unwrap();
         let store = Store::open(backend).unwrap();
-        let pool = store.slot_pool(3).unwrap();
+        let pool = BufferPool::new(4096, 3).unwrap();
         let buffers = random_buffers(|| pool.take(), 1, 4096).unwrap();
         let mut puts = Puts { store: &store, buffers, len: 4096, next: 0, step: 1, last: 2 };
         while puts.batch().unwrap() {}

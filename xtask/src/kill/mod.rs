@@ -2,6 +2,7 @@
 
 mod child;
 mod journal;
+mod late;
 mod objects;
 mod target;
 
@@ -23,7 +24,7 @@ use raw_block_core::{Direct, IoBackend};
 use raw_block_store::{Engine, open_device};
 
 use journal::Journal;
-use target::Kind;
+use target::{Kind, put_many};
 
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Kills processes that use a store, and holds the store to its promises.
@@ -52,8 +53,16 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which store.
-    #[arg(long, value_enum, default_value_t = Kind::Slots)]
+    #[arg(long, value_enum, default_value_t = Kind::Few)]
     store: Kind,
+    /// Limits how fast the processes write, so that the kernel still has writes when they are killed; changes the store
+    /// before these take effect, and checks it afterwards. So many rounds with each of two engines on each device. It
+    /// takes root and version 1 of the blkio controller.
+    #[arg(long, conflicts_with = "store")]
+    late_writes: bool,
+    /// Runs as the child that is killed in such a round.
+    #[arg(long, hide = true, value_name = "PATH ENGINE FIRST GROUP", num_args = 4)]
+    late_child: Vec<String>,
     /// Runs as the child that is killed.
     #[arg(long, hide = true, value_name = "PATH ENGINE DIRECT SEED FIRST", num_args = 5)]
     child: Vec<String>,
@@ -78,14 +87,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let way = Way::named(engine, direct).context("no such way to open a device")?;
         return child::run(Path::new(path), way, options.store, seed.parse()?, first.parse()?);
     }
+    if let [path, engine, first, group] = &options.late_child[..] {
+        return late::child(Path::new(path), engine, first.parse()?, Path::new(group));
+    }
+    if options.late_writes {
+        return late::run(options.rounds, options.seed);
+    }
     let began = Instant::now();
     let kind = options.store;
-    let len = kind.device_len();
-    let mut places = vec![Place::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
-    match LoopDevice::attach(len, 512) {
-        Ok(device) => places.push(Place::Loop(device)),
-        Err(skipped) => skipped.tell(),
-    }
+    let places = places(kind)?;
     let mut journals = Vec::new();
     for place in &places {
         journals.push(formatted(place, kind)?);
@@ -123,6 +133,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// A file and, if there can be one, a loop device.
+fn places(kind: Kind) -> Result<Vec<Place>> {
+    let len = kind.device_len();
+    let mut places = vec![Place::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
+    match LoopDevice::attach(len, 512) {
+        Ok(device) => places.push(Place::Loop(device)),
+        Err(skipped) => skipped.tell(),
+    }
+    Ok(places)
+}
+
 /// A new store, with the objects that it begins with.
 fn formatted(place: &Place, kind: Kind) -> Result<Journal> {
     let way = Way { engine: Engine::Posix, direct: Direct::Preferred };
@@ -133,7 +154,7 @@ fn formatted(place: &Place, kind: Kind) -> Result<Journal> {
         let object =
             |&key: &u64| (objects::name(key), objects::payload(kind.payload_lens(), key + 1));
         let batch: Vec<_> = keys.iter().map(object).collect();
-        store.put_many(&batch).into_iter().collect::<Result<Vec<_>, _>>()?;
+        put_many(&store, &batch).into_iter().collect::<Result<Vec<_>, _>>()?;
     }
     store.close()?;
     Ok(Journal::new(kind))
@@ -193,7 +214,7 @@ fn round(
     let store = kind
         .open(open(place.path(), way)?)
         .with_context(|| format!("it does not open with {way:?}"))?;
-    journal.check(&*store, random).with_context(|| format!("opened with {way:?}"))?;
+    journal.check(&store, random).with_context(|| format!("opened with {way:?}"))?;
     if random.bool() {
         store.close().context("it does not close")?;
     }

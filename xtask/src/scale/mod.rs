@@ -1,90 +1,71 @@
-//! `cargo xtask scale`.
+//! `cargo xtask scale`: what a store costs that has been used for long.
 
-mod checkpoint;
-mod flat;
+mod device;
+mod drive;
+mod history;
+mod hits;
+mod keys;
+mod mix;
+mod pace;
+mod payload;
 mod recovery;
-mod segments;
+mod reference;
+mod requests;
+mod steady;
+mod subject;
+mod table;
+mod trace;
+mod waf;
 
-use std::path::PathBuf;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use parse_size::Config;
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+/// The help of this chore.
+pub(crate) const ABOUT: &str =
+    "Measures a store that has been used for long, in memory unless told otherwise.
 
-pub(crate) const ABOUT: &str = "\
-Measures what shows only in a large store: whether a key costs more among many, how fast a recovery reads, and \
-whether puts wait for checkpoints.
-
-  flat        put and get of keys in a store in memory, small and large; minus what it costs to look a key up in a
-              plain map of as many and to copy as much. The large store takes 3 GiB of memory.
-  slot-recovery  opening a store that was not closed, against fio reading at random at depth 128. The store takes
-              4 GiB below target/ unless a file is named.
-  checkpoint  the 99th percentile of put_many in a store that takes checkpoints when it thinks fit, and beside
-              one after the other, each against none
-
-Each figure is the median of some rounds, in which what is compared takes turns.
-
-The commands measure a store on segments that has been used for long, in memory unless they say otherwise.";
-
-/// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Case {
-    Flat,
-    SlotRecovery,
-    Checkpoint,
-}
+Each figure is the median of some rounds, in which what is compared takes turns.";
 
 /// The arguments of `cargo xtask scale`.
 #[derive(Args, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
-    /// What to measure of a store on segments
     #[command(subcommand)]
-    segments: Option<segments::Case>,
+    case: Case,
+}
 
-    /// What to measure [default: all]
-    #[arg(value_enum)]
-    cases: Vec<Case>,
-
-    /// The file to measure on; it is made, and removed afterwards [default: one below target/]
-    #[arg(long)]
-    file: Option<PathBuf>,
-
-    /// How often everything is measured
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-
-    /// Keys of the large store of `flat`
-    #[arg(long, default_value_t = 5_000_000)]
-    keys: u64,
-
-    /// Slots of the store of `slot-recovery`
-    #[arg(long, default_value_t = 500_000)]
-    slots: u64,
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+enum Case {
+    /// A full store: throughput, latency, evictions, moves, bytes written, hit rate
+    Steady(steady::Options),
+    /// A trace of inference traffic: hit rate, bytes written, latency of the gets of a request
+    Trace(trace::Options),
+    /// Keys by Zipf's law, with and without scans: hit rates next to those by object
+    Hits(hits::Options),
+    /// Objects of several sizes: payload as a share of the device
+    Mix(mix::Options),
+    /// Opening a store after a kill: processor time, bytes read
+    Recovery(recovery::Options),
+    /// Write amplification inside a drive, next to that of single slots
+    Waf(waf::Options),
 }
 
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if let Some(case) = &options.segments {
-        return segments::run(case);
+    match &options.case {
+        Case::Steady(options) => steady::run(options),
+        Case::Trace(options) => trace::run(options),
+        Case::Hits(options) => hits::run(options),
+        Case::Mix(options) => mix::run(options),
+        Case::Recovery(options) => recovery::run(options),
+        Case::Waf(options) => waf::run(options),
     }
-    let all = [Case::Flat, Case::SlotRecovery, Case::Checkpoint];
-    let cases = if options.cases.is_empty() { &all[..] } else { &options.cases };
-    let file = options.file.clone().unwrap_or_else(|| PathBuf::from("target/scale-device"));
-    if cases.iter().any(|&case| case != Case::Flat) && file.exists() {
-        bail!("{} exists: name a file that can be made", file.display());
-    }
-    for case in cases {
-        let measured = match case {
-            Case::Flat => flat::run(options.keys, options.rounds),
-            Case::SlotRecovery => recovery::run(&file, options.slots, options.rounds),
-            Case::Checkpoint => checkpoint::run(&file, options.rounds),
-        };
-        if file.exists() {
-            std::fs::remove_file(&file)?;
-        }
-        measured?;
-    }
-    Ok(())
+}
+
+/// Reads a number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    Config::new().with_binary().parse_size(text).map_err(|error| error.to_string())
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

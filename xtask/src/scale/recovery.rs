@@ -1,83 +1,226 @@
-//! How fast a store is recovered that was not closed.
+//! What a recovery costs after a kill.
 
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{hint, thread};
 
-use anyhow::{Context, Result, bail};
-use raw_block_core::{AlignedBuf, Direct, IoBackend};
-use raw_block_store::{Engine, FormatOptions, OpenOptions, Put, Store, open_device};
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use raw_block_store::{EvictionPolicy, Store};
 
-use super::{median, scatter};
+use super::device::SparseDevice;
+use super::subject::{BATCH, Client, capacity_for, make, options, segment_size};
+use super::table::{Table, percent, ratio, size};
+use crate::scale::median;
 
-/// With its header block an object takes 8 KiB.
-const PAYLOAD: usize = 4096;
-/// Objects that are put at once.
-const BATCH: usize = 512;
+/// Objects that are got after a recovery.
+const CHECKED: u64 = 10_000;
 
-pub(super) fn run(path: &Path, slots: u64, rounds: u32) -> Result<()> {
-    eprintln!("putting {slots} objects into {}", path.display());
-    let file = std::fs::File::create(path)?;
-    file.set_len(slots * 8300 + (64 << 20))?;
-    drop(file);
-    let open = || open_device(path, Engine::Uring, Direct::Required);
-    let options = FormatOptions { slot_count: Some(slots), ..FormatOptions::for_payloads(4096) };
-    let device = open()?;
-    Store::format(Arc::clone(&device), &options)?;
-    let store = without_thread(device)?;
-    let mut payload = AlignedBuf::zeroed(PAYLOAD)?;
-    payload.chunks_mut(8).zip(0..).for_each(|(bytes, number)| {
-        bytes.copy_from_slice(&scatter(number).to_le_bytes());
-    });
-    for first in (0..slots).step_by(BATCH) {
-        let keys: Vec<_> = (first..slots.min(first + BATCH as u64)).map(u64::to_le_bytes).collect();
-        let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &payload)).collect();
-        store.put_many(&puts).into_iter().collect::<Result<(), _>>()?;
-    }
-    store.flush()?;
-    drop(store);
+/// The arguments of `recovery`.
+#[derive(Args, Clone, Debug)]
+pub(in crate::scale) struct Options {
+    /// Objects that are put
+    #[arg(long, default_value = "100000", value_delimiter = ',')]
+    objects: Vec<u64>,
 
-    let mut ratios = Vec::new();
-    for round in 0..rounds {
-        let theirs = fio(path)?;
-        let device = open()?;
-        // With a read-only store the next round finds the same.
-        let began = Instant::now();
-        let store = Store::open_read_only(device, &OpenOptions::default())?;
-        let ours = slots as f64 / began.elapsed().as_secs_f64();
-        if store.stats().live_slots != slots {
-            bail!("the recovery found {} of {slots} objects", store.stats().live_slots);
+    /// Bytes of an object
+    #[arg(long, default_value = "64KiB", value_parser = super::bytes)]
+    object_size: u64,
+
+    /// The part of the space that the objects take, in percent
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=99))]
+    full: u64,
+
+    /// The part of the objects that is overwritten, in percent
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    overwritten: u64,
+
+    /// Kills, each followed by a recovery
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    rounds: u64,
+}
+
+/// What it costs to open a store.
+struct Opening {
+    cpu: f64,
+    time: f64,
+    read: u64,
+    /// Of payloads.
+    payload_read: u64,
+}
+
+pub(super) fn run(options: &Options) -> Result<()> {
+    let mut table = Table::new([
+        "opening",
+        "objects",
+        "CPU s",
+        "s",
+        "read",
+        "of capacity",
+        "payloads",
+        "index",
+    ]);
+    for &objects in &options.objects {
+        let mut subject = Subject::new(options, objects)?;
+        let (mut killed, mut live) = (Vec::new(), 0);
+        for round in 0..options.rounds {
+            eprintln!("recovery, round {round}: overwriting");
+            let (opening, found) = subject.kill_and_open(options, round)?;
+            killed.push(opening);
+            live = found;
         }
-        println!(
-            "recovery, round {round}: {ours:.0} slots/s, fio reads {theirs:.0} blocks/s: {:.2}",
-            ours / theirs
+        let (closed, index) = subject.close_and_open()?;
+        let figure = |of: &dyn Fn(&Opening) -> f64| median(killed.iter().map(of).collect());
+        let mut row = |title: &str, figures: [f64; 4]| {
+            let [cpu, time, read, payload_read] = figures;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes")]
+            let [read_bytes, payload_bytes] = [read as u64, payload_read as u64];
+            table.row(
+                title,
+                [
+                    &*live.to_string(),
+                    &format!("{cpu:.3}"),
+                    &format!("{time:.3}"),
+                    &size(read_bytes),
+                    &percent(read / subject.capacity as f64),
+                    &size(payload_bytes),
+                    &size(index),
+                ],
+            );
+        };
+        row(
+            "killed",
+            [
+                figure(&|of| of.cpu),
+                figure(&|of| of.time),
+                figure(&|of| (of.read - of.payload_read) as f64),
+                figure(&|of| of.payload_read as f64),
+            ],
         );
-        ratios.push(ours / theirs);
+        let Opening { cpu, time, read, payload_read } = closed;
+        row("closed", [cpu, time, (read - payload_read) as f64, payload_read as f64]);
     }
-    println!("recovery: {:.2} of fio's random reads of 4 KiB at depth 128", median(ratios));
+    table.print(&format!(
+        "recovery: objects of {} that take {} % of the space, {} % overwritten; read: all but payloads of contested keys",
+        size(options.object_size),
+        options.full,
+        options.overwritten
+    ));
     Ok(())
 }
 
-fn without_thread(device: Arc<dyn IoBackend>) -> Result<Store> {
-    let options = OpenOptions { checkpoint_thread: false, ..OpenOptions::default() };
-    Ok(Store::open_with(device, &options)?)
+struct Subject {
+    device: SparseDevice,
+    capacity: u64,
+    objects: u64,
+    payload_len: usize,
+    store: Option<Store>,
 }
 
-/// Random reads of 4 KiB in a second that fio does.
-fn fio(path: &Path) -> Result<f64> {
-    let output = Command::new("fio")
-        .arg(format!("--filename={}", path.display()))
-        .args(["--name=scale", "--output-format=json", "--thread", "--ioengine=io_uring"])
-        .args(["--direct=1", "--rw=randread", "--bs=4k", "--iodepth=128", "--registerfiles=1"])
-        .args(["--fixedbufs=1", "--norandommap", "--randrepeat=0", "--gtod_reduce=1"])
-        .args(["--iodepth_batch_submit=32", "--iodepth_batch_complete_min=32"])
-        .args(["--runtime=4", "--time_based"])
-        .output()
-        .context("fio cannot be run: install it (packages are called `fio`)")?;
-    if !output.status.success() {
-        bail!("fio failed: {}", String::from_utf8_lossy(&output.stderr));
+impl Subject {
+    fn new(options: &Options, objects: u64) -> Result<Self> {
+        eprintln!("recovery: putting {objects} objects");
+        let capacity = capacity_for(objects * options.object_size / options.full * 100);
+        let device = SparseDevice::new(capacity, None, 0)?;
+        let policy = self::options(EvictionPolicy::Lru);
+        let store = make(device.open(), segment_size(capacity), &policy)?;
+        let payload_len = usize::try_from(options.object_size)?;
+        let mut client = Client::new(&store, payload_len)?;
+        for first in (0..objects).step_by(BATCH) {
+            client.put(&(first..objects.min(first + BATCH as u64)).collect::<Vec<_>>())?;
+        }
+        store.flush()?;
+        Ok(Self { device, capacity, objects, payload_len, store: Some(store) })
     }
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    report["jobs"][0]["read"]["iops"].as_f64().context("fio reports no rate")
+
+    /// Overwrites objects, kills the process at a random moment, and opens the store again.
+    fn kill_and_open(&mut self, options: &Options, round: u64) -> Result<(Opening, u64)> {
+        let store = self.store.take().context("the store is open")?;
+        let mut random = fastrand::Rng::with_seed(round);
+        let count = self.objects * options.overwritten / 100;
+        let put = AtomicU64::new(0);
+        let failed = Mutex::new(None);
+        thread::scope(|scope| {
+            let mut client = Client::new(&store, self.payload_len)?;
+            let (objects, mut keys) = (self.objects, random.fork());
+            let put = &put;
+            let writer = scope.spawn(move || {
+                loop {
+                    let keys: Vec<_> = (0..BATCH).map(|_| keys.u64(..objects)).collect();
+                    if let Err(error) = client.put(&keys) {
+                        return error;
+                    }
+                    put.fetch_add(BATCH as u64, Ordering::Relaxed);
+                }
+            });
+            while put.load(Ordering::Relaxed) < count && !writer.is_finished() {
+                thread::sleep(Duration::from_micros(100));
+            }
+            let until = Instant::now() + Duration::from_micros(random.u64(..20_000));
+            while Instant::now() < until {
+                hint::spin_loop();
+            }
+            self.device.kill();
+            *failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = writer.join().ok();
+            anyhow::Ok(())
+        })?;
+        if put.into_inner() < count {
+            bail!("puts failed before the kill: {failed:?}");
+        }
+        drop(store);
+        let opening = self.open()?;
+        let live = self.check(&mut random)?;
+        Ok((opening, live))
+    }
+
+    fn close_and_open(&mut self) -> Result<(Opening, u64)> {
+        self.store.take().context("the store is open")?.close()?;
+        let opening = self.open()?;
+        let index = self.store.as_ref().map_or(0, |store| store.stats().index_memory);
+        Ok((opening, index))
+    }
+
+    fn open(&mut self) -> Result<Opening> {
+        let payload_before = self.device.payload_read();
+        let (began, cpu) = (Instant::now(), cpu_s());
+        let store = Store::open_with(self.device.open(), &options(EvictionPolicy::Lru))?;
+        let opening = Opening {
+            cpu: cpu_s() - cpu,
+            time: began.elapsed().as_secs_f64(),
+            read: store.device().stats().read_bytes,
+            payload_read: self.device.payload_read() - payload_before,
+        };
+        self.store = Some(store);
+        Ok(opening)
+    }
+
+    /// Gets some objects. Returns how many the store has.
+    fn check(&self, random: &mut fastrand::Rng) -> Result<u64> {
+        let store = self.store.as_ref().context("the store is open")?;
+        let mut client = Client::new(store, self.payload_len)?;
+        let keys: Vec<_> = (0..CHECKED).map(|_| random.u64(..self.objects)).collect();
+        let mut found = 0;
+        client.get(&keys, |_, hit| found += u64::from(hit))?;
+        let live = store.stats().objects;
+        let (share, expected) = (ratio(found, CHECKED), ratio(live, self.objects));
+        if (share - expected).abs() > 0.05 {
+            bail!(
+                "{live} of {} objects are live, and {found} of {CHECKED} were found",
+                self.objects
+            );
+        }
+        Ok(live)
+    }
+}
+
+/// Seconds of processor time that this process has taken.
+fn cpu_s() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    let micros = usage.map_or(0, |usage| {
+        usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
+    });
+    micros as f64 / 1e6
 }

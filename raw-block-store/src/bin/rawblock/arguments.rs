@@ -8,20 +8,20 @@ use parse_size::Config;
 
 const EXAMPLES: &str = "\
 Examples:
-  rawblock format /dev/nvme0n1 --value-size 256KiB   make a store; what was there is lost
-  rawblock put /dev/nvme0n1 greeting hello.txt       put a file
-  rawblock get /dev/nvme0n1 greeting -               write a value to the standard output
-  rawblock check /dev/nvme0n1                        verify every byte of it
+  rawblock format /dev/nvme0n1                   make a store; what was there is lost
+  rawblock put /dev/nvme0n1 greeting hello.txt   put a file
+  rawblock get /dev/nvme0n1 greeting -           write a value to the standard output
+  rawblock check /dev/nvme0n1                    verify every byte of it
 
 A file serves as well as a block device:
-  truncate -s 1G store.img && rawblock format store.img --value-size 256KiB
+  truncate -s 1G store.img && rawblock format store.img
 
 Exit status:
   0  done, also if the reader of the output closed it before its end
-  1  the answer is no: a key is not there, or `check` found damage
+  1  the answer is no: a key is not there (`put --if-absent`: is there), or `check` found damage
   2  it could not be done: the error says why";
 
-/// Makes, looks into, checks and changes a store of keyed objects on a block device or in a file.
+/// Makes, inspects, checks and changes a store of keyed objects on a block device or in a file.
 #[derive(Debug, Parser)]
 #[command(name = "rawblock", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -34,7 +34,8 @@ pub(crate) enum Command {
     /// Makes an empty store; what was on the device is lost
     #[command(after_help = FORMAT_EXAMPLES)]
     Format(Format),
-    /// Tells what the store is, how it was left, and what the device can do; writes nothing
+    /// Shows what the store is, how full it is, and whether it is healthy; writes nothing
+    #[command(long_about = INFO_ABOUT)]
     Info(Info),
     /// Lists the keys; writes nothing
     #[command(after_help = LS_EXAMPLES)]
@@ -47,7 +48,9 @@ pub(crate) enum Command {
     Put(Put),
     /// Deletes keys; durable when it returns
     Rm(Rm),
-    /// Verifies everything that the store needs: superblock, checkpoint, delete log, every object
+    /// Deletes all keys; durable when it returns
+    Clear(Clear),
+    /// Verifies everything that the store needs: superblock, checkpoints, tables, every object
     #[command(long_about = CHECK_ABOUT)]
     Check(Check),
     /// Shows the structures on the device as they are, also damaged ones; writes nothing
@@ -56,9 +59,20 @@ pub(crate) enum Command {
 }
 
 const FORMAT_EXAMPLES: &str = "\
+A store is divided into segments, which are filled and reused as a whole. Values of any length are put \
+into one store, up to almost a segment.
+
 Examples:
-  rawblock format /dev/nvme0n1 --value-size 256KiB --label kv-cache
-  rawblock format store.img --slot-size 260KiB --slots 1000";
+  rawblock format /dev/nvme0n1 --label kv-cache
+  rawblock format /dev/nvme0n1 --largest-object 64MiB
+  rawblock format store.img --segment-size 1MiB --block-size 512";
+
+const INFO_ABOUT: &str = "\
+Shows what the store is, how it was left, how full it is, whether it is healthy, and what the device can do. \
+Writes nothing.
+
+The store is opened read-only. If it was not closed in order, what it holds is recovered first, as far as \
+that is possible without writing.";
 
 const LS_EXAMPLES: &str = "\
 A key is printed as text; bytes that are no text, and backslashes, as \\xNN. With --hex the whole key is
@@ -74,24 +88,26 @@ const PUT_EXAMPLES: &str = "\
 Examples:
   rawblock put store.img greeting hello.txt
   echo hello | rawblock put store.img greeting -
-  rawblock put store.img --hex 00ff12 chunk.bin";
+  rawblock put store.img --if-absent --hex 00ff12 chunk.bin";
 
 const CHECK_ABOUT: &str = "\
-Verifies everything that the store needs: all copies of the superblock, the checkpoint, the delete log, and \
-every object, header and payload. Writes nothing.
+Verifies everything that the store needs: all copies of the superblock, the checkpoints, the tables of \
+segments, and every object, header and payload. Writes nothing.
 
 Each damage is printed with its place. The exit status is 0 if there is none, 1 if there is some, and 2 if \
 there is no store or the device cannot be read at all.
 
-A power cut in the middle of a write may leave a torn block in the delete log, which looks like damage until \
-it is written again; nothing is lost by that.";
+In a store that was not closed in order, an object that was being written when the power failed may be torn. \
+It is printed as a damage; a get does not find it.";
 
 const DUMP_EXAMPLES: &str = "\
 Examples:
-  rawblock dump store.img                      the copies of the superblock
-  rawblock dump store.img checkpoint           headers and live entries of both checkpoints
-  rawblock dump store.img slot --number 7      the header in slot 7
-  rawblock dump store.img slot --json          every slot, one JSON object a line";
+  rawblock dump store.img                the copies of the superblock
+  rawblock dump store.img checkpoint     headers and segment records of all checkpoints
+  rawblock dump store.img segment        the headers of all segments
+  rawblock dump store.img segment 7      the header of segment 7, its slots and their objects
+  rawblock dump store.img table 7        the entries in the table of segment 7
+  rawblock dump store.img table --json   those of all segments, one JSON object a line";
 
 /// Which device, and how it is reached.
 #[derive(Args, Debug)]
@@ -104,7 +120,7 @@ pub(crate) struct Device {
     pub(crate) engine: EngineName,
 }
 
-/// What `--engine` can be told.
+/// The values of `--engine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineName {
     /// nvme for a character device, else io_uring where the system allows it, else posix
@@ -122,16 +138,19 @@ pub(crate) struct Format {
     #[command(flatten)]
     pub(crate) device: Device,
 
-    #[command(flatten)]
-    pub(crate) size: SlotSize,
+    /// Size of a segment, a power of two [default: 1/256 of the device, from 64MiB to 1GiB; 1/32 of a small one]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) segment_size: Option<u64>,
 
-    /// Block size: a power of two from 512 to 64KiB; each object takes one block for its header
+    /// The largest value that is common, such as 4MiB: a segment gets at least eight times its size, so that
+    /// little is wasted; larger ones can be put all the same
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) largest_object: Option<u64>,
+
+    /// Block size: a power of two from 512 to 64KiB; small blocks waste less on small values, large ones
+    /// take longer keys [default: 4KiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) block_size: Option<u64>,
-
-    /// How many slots to make [default: as many as fit]
-    #[arg(long, value_name = "COUNT")]
-    pub(crate) slots: Option<u64>,
 
     /// A name for people, up to 64 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -144,18 +163,6 @@ pub(crate) struct Format {
     /// Print a JSON object
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
-pub(crate) struct SlotSize {
-    /// The largest value that is to fit, such as 256KiB; the slot gets a block more for the header
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub(crate) value_size: Option<u64>,
-
-    /// The size of a slot, header included
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    pub(crate) slot_size: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -227,6 +234,10 @@ pub(crate) struct Put {
     /// Where to read the value; `-` is the standard input
     pub(crate) file: PathBuf,
 
+    /// Leave an object that is there as it is; the exit status is 1 then
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+
     /// The key is written as hexadecimal digits
     #[arg(long)]
     pub(crate) hex: bool,
@@ -250,6 +261,19 @@ pub(crate) struct Rm {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Clear {
+    #[command(flatten)]
+    pub(crate) device: Device,
+
+    #[command(flatten)]
+    pub(crate) opening: Opening,
+
+    /// Confirm that all objects are to be deleted
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) device: Device,
@@ -268,9 +292,8 @@ pub(crate) struct Dump {
     #[arg(value_enum, default_value = "superblock")]
     pub(crate) structure: Structure,
 
-    /// Only this one, counted from 0: copy, checkpoint, block of the log, or slot
-    #[arg(long)]
-    pub(crate) number: Option<u64>,
+    /// Only this one, counted from 0: copy of the superblock, container of a checkpoint, or segment
+    pub(crate) number: Option<u32>,
 
     /// Print one JSON object a line
     #[arg(long)]
@@ -281,12 +304,12 @@ pub(crate) struct Dump {
 pub(crate) enum Structure {
     /// The three copies of the superblock
     Superblock,
-    /// The headers of both checkpoints, and the objects that they name
+    /// The checkpoints in the three containers: header, and the record of each segment
     Checkpoint,
-    /// The blocks of the delete log, and their records
-    DeleteLog,
-    /// The headers in the slots, of live and dead objects alike
-    Slot,
+    /// The headers of all segments; of one segment also its slots, with their objects or deleted keys
+    Segment,
+    /// The tables of full segments: their entries
+    Table,
 }
 
 /// A number of bytes with a binary unit: `4KiB`, `4k` and `4096` are the same.

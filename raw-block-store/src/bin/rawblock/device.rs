@@ -11,24 +11,24 @@ use crate::destination::check_stdout;
 use crate::output::shown;
 
 impl Device {
-    /// The device, for whoever changes it.
+    /// The device, for a command that changes it.
     pub(crate) fn open(&self) -> Result<Arc<dyn IoBackend>> {
         check_stdout(&self.path)?;
         Ok(open_device(&self.path, self.engine(), Direct::Preferred)?)
     }
 
-    /// The device, for whoever only looks.
+    /// The device, for a command that only reads.
     pub(crate) fn look(&self) -> Result<Arc<dyn IoBackend>> {
         check_stdout(&self.path)?;
         Ok(open_device_read_only(&self.path, self.engine(), Direct::Preferred)?)
     }
 
-    /// The store, for whoever changes it.
+    /// The store, for a command that changes it.
     pub(crate) fn open_store(&self, opening: &Opening) -> Result<Store> {
         Ok(Store::open_with(self.open()?, &options(opening.accept_older_states))?)
     }
 
-    /// The store, for whoever only looks.
+    /// The store, for a command that only reads.
     pub(crate) fn look_into_store(&self, opening: &Opening) -> Result<Store> {
         Ok(Store::open_read_only(self.look()?, &options(opening.accept_older_states))?)
     }
@@ -43,11 +43,12 @@ impl Device {
     }
 }
 
-fn options(accept_older_states: bool) -> OpenOptions {
+/// How this tool opens a store.
+pub(crate) fn options(accept_older_states: bool) -> OpenOptions {
     OpenOptions {
         accept_older_states,
-        // One command changes too little for a thread that takes checkpoints.
-        checkpoint_thread: false,
+        // One command changes too little for a background thread.
+        background: false,
         recovery_progress: Some(Arc::new(shown("recovering"))),
         ..OpenOptions::default()
     }

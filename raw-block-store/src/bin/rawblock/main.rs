@@ -1,4 +1,4 @@
-//! The operator's tool: makes, looks into, checks and changes a store from a shell.
+//! The operator's tool: makes, inspects, checks and changes a store from a shell.
 
 mod arguments;
 mod check;
@@ -9,6 +9,7 @@ mod info;
 mod make;
 mod objects;
 mod output;
+mod read;
 
 use std::process::ExitCode;
 
@@ -18,11 +19,11 @@ use nix::sys::signal::{SigSet, Signal};
 
 use arguments::{Arguments, Command};
 
-/// The answer to what was asked: nothing to complain about, or not.
+/// The answer of a command: yes, or no with a reason that was printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Yes,
-    /// A key is not there, or the store is damaged.
+    /// A key is not there, or, to a put that asks for that, is there; or the store is damaged.
     No,
 }
 
@@ -55,13 +56,14 @@ fn run(arguments: &Arguments) -> Result<Answer> {
         Command::Get(options) => objects::get(options),
         Command::Put(options) => objects::put(options),
         Command::Rm(options) => objects::remove(options),
+        Command::Clear(options) => objects::clear(options),
         Command::Check(options) => check::run(options),
         Command::Dump(options) => dump::run(options),
     }
 }
 
 /// Blocks SIGXFSZ, for this thread and those it starts: a write beyond a file size limit then fails with `EFBIG`,
-/// where it would otherwise end the process without a word.
+/// where it would otherwise end the process without a message.
 fn ignore_file_size_signal() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);

@@ -1,22 +1,23 @@
-//! `rawblock ls`, `get`, `put` and `rm`
+//! `rawblock ls`, `get`, `put`, `rm` and `clear`
 
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use indicatif::HumanCount;
 use raw_block_core::Dispatcher;
 use raw_block_store::Error as StoreError;
-use raw_block_store::format::{MAX_SLOT_SIZE, max_payload};
+use raw_block_store::format::Layout;
+use raw_block_store::{Put as PutObject, Store};
 use serde_json::json;
 
 use crate::Answer;
-use crate::arguments::{Get, Ls, Put, Rm};
+use crate::arguments::{Clear, Get, Ls, Put, Rm};
 use crate::destination;
-use crate::dump::Copies;
-use crate::output::{Hex, Size, Text, UNWRITTEN, answered, key, note, print};
+use crate::output::{Hex, Size, Text, UNWRITTEN, answered, counted, key, note, print};
+use crate::read::Copies;
 
 pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
     let store = arguments.device.look_into_store(&arguments.opening)?;
@@ -33,7 +34,8 @@ pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
                 "key_hex": Hex(object.key).to_string(),
                 "value_bytes": object.payload_len,
                 "metadata_bytes": object.metadata.len(),
-                "slot": object.slot,
+                "segment": object.segment,
+                "offset": object.offset,
             });
             writeln!(out, "{line}")
         } else {
@@ -45,7 +47,7 @@ pub(crate) fn list(arguments: &Ls) -> Result<Answer> {
     let unreadable = store.stats().failed_checks;
     if unreadable > 0 {
         note(format_args!(
-            "{} of {} objects are damaged and left out: `rawblock check` tells which",
+            "{} of {} objects are damaged and left out: `rawblock check` names them",
             HumanCount(unreadable),
             HumanCount(count + unreadable)
         ));
@@ -73,12 +75,29 @@ pub(crate) fn put(arguments: &Put) -> Result<Answer> {
     // The value may be long in coming: until it is there the store is not open, and free for others.
     let value = read_value(&arguments.file, max_value(arguments)?)?;
     let store = arguments.device.open_store(&arguments.opening)?;
-    let done = store.put(&key, &value).and_then(|()| store.flush()).map_err(larger_slots);
+    let done = put_value(&store, arguments.if_absent, &key, &value).map_err(larger_segments);
     // A store that refused a value is well, and is closed like any other.
     let closed = store.close();
-    done?;
+    let put = done?;
     closed?;
+    if !put {
+        note(format_args!("there is an object with the key {} already", Text(&key)));
+        return Ok(Answer::No);
+    }
     Ok(Answer::Yes)
+}
+
+/// Puts a value, durably. Returns whether it was put.
+fn put_value(store: &Store, if_absent: bool, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
+    let put = if if_absent {
+        let results = store.put_many_if_absent(&[PutObject::new(key, value)]);
+        results.into_iter().next().unwrap_or(Ok(false))?
+    } else {
+        store.put(key, value)?;
+        true
+    };
+    store.flush()?;
+    Ok(put)
 }
 
 pub(crate) fn remove(arguments: &Rm) -> Result<Answer> {
@@ -101,11 +120,27 @@ pub(crate) fn remove(arguments: &Rm) -> Result<Answer> {
     Ok(answer)
 }
 
+pub(crate) fn clear(arguments: &Clear) -> Result<Answer> {
+    let path = arguments.device.path.display();
+    if !arguments.yes {
+        bail!("this deletes all objects of the store on {path}: repeat the command with `--yes`");
+    }
+    let store = arguments.device.open_store(&arguments.opening)?;
+    let objects = counted(store.stats().objects, "object");
+    let cleared = store.clear();
+    let closed = store.close();
+    cleared?;
+    closed?;
+    print(|out| writeln!(out, "{path}: {objects} deleted"))
+        .with_context(|| format!("{objects} on {path} were deleted"))?;
+    Ok(Answer::Yes)
+}
+
 /// The length of the longest value that fits into the store.
 fn max_value(arguments: &Put) -> Result<u64> {
     let device = Dispatcher::read_only(arguments.device.look()?)?;
     match Copies::read(&device)?.newest() {
-        Some(store) => Ok(max_payload(store.slot_size.get(), store.block_size.get())),
+        Some(store) => Ok(Layout::of(&store).largest_payload().into()),
         None => {
             drop(device);
             // Which fails, and says why.
@@ -127,20 +162,23 @@ fn read_value(path: &Path, limit: u64) -> Result<Vec<u8>> {
     };
     let mut value = Vec::new();
     source.by_ref().take(limit).read_to_end(&mut value).with_context(what)?;
-    let rest = io::copy(&mut source.take(MAX_SLOT_SIZE), &mut io::sink()).with_context(what)?;
+    let rest = io::copy(&mut source.take(LONGEST), &mut io::sink()).with_context(what)?;
     if rest > 0 {
         let len = usize::try_from(limit + rest)?;
-        return Err(larger_slots(StoreError::PayloadTooLarge { len, limit }));
+        return Err(larger_segments(StoreError::PayloadTooLarge { len, limit }));
     }
     Ok(value)
 }
 
-/// Names the size that would do.
-fn larger_slots(error: StoreError) -> Error {
+/// The length of the longest value that any store takes, in bytes.
+const LONGEST: u64 = u32::MAX as u64;
+
+/// Says which store would take a value that is too long.
+fn larger_segments(error: StoreError) -> Error {
     match error {
-        StoreError::PayloadTooLarge { len, .. } => {
-            let needed = len.next_multiple_of(4096) >> 10;
-            anyhow!("{error}, such as `rawblock format --value-size {needed}KiB` makes them")
+        StoreError::PayloadTooLarge { len, .. } if len as u64 <= LONGEST => {
+            let needed = len.next_multiple_of(1024) >> 10;
+            anyhow!("{error}, such as `rawblock format --largest-object {needed}KiB` makes them")
         }
         error => error.into(),
     }

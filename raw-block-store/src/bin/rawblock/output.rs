@@ -15,7 +15,7 @@ use raw_block_store::{Error as StoreError, Progress};
 
 use crate::Answer;
 
-/// What is well, and what is not; without colour where the output is no terminal.
+/// The style of what is well, and of what is not; without colour where the output is no terminal.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
@@ -38,12 +38,12 @@ pub(crate) fn print(
     write(&mut out).and_then(|()| out.flush()).context(UNWRITTEN)
 }
 
-/// Prints a line to the standard error. If that fails, the exit status still says what there is to say.
+/// Prints a line to the standard error. If that fails, the exit status still reports the result.
 pub(crate) fn note(line: fmt::Arguments<'_>) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 
-/// What a command answers that has printed why: an output that failed hides no "no".
+/// The answer of a command that has printed the reason: a failed output does not hide a "no".
 pub(crate) fn answered(answer: Answer, printed: Result<()>) -> Result<Answer> {
     match (answer, printed) {
         (answer, Ok(())) => Ok(answer),
@@ -72,11 +72,11 @@ fn advice(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::NotAStore { .. } => Some(
             "`rawblock dump PATH` shows what there is of a superblock; only if there is nothing to keep: \
-             `rawblock format PATH --value-size SIZE` makes a store, and what is there is lost",
+             `rawblock format PATH` makes a store, and what is there is lost",
         ),
         StoreError::UnusableStore { .. } => Some("`rawblock dump PATH` shows its superblocks"),
         StoreError::AlreadyAStore { .. } => {
-            Some("`rawblock format --force` overwrites it; `rawblock info PATH` tells what it is")
+            Some("`rawblock format --force` overwrites it; `rawblock info PATH` shows what it is")
         }
         StoreError::Occupied { .. } => Some("`rawblock format --force` overwrites it"),
         StoreError::CheckpointLost { .. } => {
@@ -85,12 +85,12 @@ fn advice(error: &StoreError) -> Option<&'static str> {
         StoreError::NewestLost { .. } => {
             Some("`--accept-older-states` opens it without that block")
         }
-        StoreError::Full { .. } => Some("`rawblock rm PATH KEY...` makes room"),
+        StoreError::OutOfSpace { .. } => Some("`rawblock rm PATH KEY...` frees space"),
         _ => None,
     }
 }
 
-/// Whether the reader closed the other end of our output, as `head` does.
+/// Whether the reader closed the other end of the output, as `head` does.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     is_io_error(error, ErrorKind::BrokenPipe)
 }
@@ -104,16 +104,16 @@ fn is_io_error(error: &Error, kind: ErrorKind) -> bool {
     os_error.is_some_and(|error| error.kind() == kind)
 }
 
-/// Shows how far something is that takes long, by a bar on the terminal; where there is none, shows nothing.
+/// Shows the progress of a long call by a bar on the terminal; shows nothing where there is none.
 pub(crate) fn shown(doing: &'static str) -> impl Fn(Progress) + Send + Sync {
     let bar = ProgressBar::no_length().with_message(doing);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:40} {percent:>3} %, {eta} left") {
         bar.set_style(style);
     }
     move |progress| {
-        bar.set_length(progress.slots);
-        bar.set_position(progress.slots_done);
-        if progress.slots_done == progress.slots {
+        bar.set_length(progress.bytes);
+        bar.set_position(progress.bytes_done);
+        if progress.bytes_done == progress.bytes {
             bar.finish_and_clear();
         }
     }
@@ -198,7 +198,7 @@ pub(crate) fn date(since_epoch: Duration) -> String {
     format_rfc3339_seconds(UNIX_EPOCH + since_epoch).to_string()
 }
 
-/// So many of them.
+/// A number of things.
 pub(crate) fn counted(number: u64, name: &str) -> String {
     format!("{} {name}{}", HumanCount(number), if number == 1 { "" } else { "s" })
 }

@@ -4,10 +4,12 @@ use core::str;
 
 use zerocopy::little_endian::U64;
 
-use super::super::checkpoint::container_len;
-use super::super::damage::{ensure, ensure_zero};
-use super::super::limits::{MAX_SEQUENCE, MAX_SLOT_COUNT, MAX_SLOT_SIZE, is_block_size};
 use super::{SUPERBLOCK_CELL_LEN, Superblock, superblock_offsets};
+use crate::format::damage::{ensure, ensure_zero};
+use crate::format::layout::{
+    Layout, MAX_SEGMENT_BLOCKS, MAX_SEGMENT_COUNT, MIN_SEGMENT_BLOCKS, MIN_SEGMENT_COUNT,
+};
+use crate::format::{MAX_SEQUENCE, is_block_size};
 
 impl Superblock {
     /// The rules that the fields have to keep, for reading as for writing.
@@ -16,7 +18,7 @@ impl Superblock {
         ensure(self.generation.get() <= MAX_SEQUENCE, "the generation is too high")?;
         ensure(
             match self.state.get() {
-                0 | 2 => self.clean_checkpoint != U64::ZERO,
+                0 => (1..=MAX_SEQUENCE).contains(&self.clean_checkpoint.get()),
                 1 => self.clean_checkpoint == U64::ZERO,
                 _ => false,
             },
@@ -26,19 +28,18 @@ impl Superblock {
             is_block_size(self.block_size.get()),
             "the block size is not a power of two from 512 to 65536",
         )?;
-        let slot_size = self.slot_size.get();
         ensure(
-            slot_size != 0
-                && slot_size <= MAX_SLOT_SIZE
-                && slot_size.is_multiple_of(self.block_size.into()),
-            "the slot size is not a number of whole blocks up to 4 GiB",
+            self.segment_blocks.get().is_power_of_two()
+                && (MIN_SEGMENT_BLOCKS..=MAX_SEGMENT_BLOCKS).contains(&self.segment_blocks.get()),
+            "the blocks of a segment are not a power of two from 8 to 2^24",
         )?;
         ensure(
-            (1..=MAX_SLOT_COUNT).contains(&self.slot_count.get()),
-            "the slot count is not from 1 to 2^32",
+            (MIN_SEGMENT_COUNT..=MAX_SEGMENT_COUNT).contains(&self.segment_count.get()),
+            "the number of segments is not from 8 to 2^24",
         )?;
         self.check_regions()?;
         ensure(self.is_label_valid(), "the label is not padded UTF-8")?;
+        self.check_members()?;
         // A compatible feature that this software does not know may use them.
         if self.features_compatible == U64::ZERO && self.unknown_read_only_features() == 0 {
             ensure_zero(&self.reserved)?;
@@ -46,34 +47,27 @@ impl Superblock {
         Ok(())
     }
 
-    /// Regions come in the order of the layout, on block boundaries, apart from
-    /// one another and from the copies of the superblock.
+    /// Regions come in the order of the layout, on block boundaries, apart from one another and from the
+    /// copies of the superblock.
     fn check_regions(&self) -> Result<(), &'static str> {
         const OVERFLOW: &str = "the regions reach beyond the device";
-        let block_size: u64 = self.block_size.into();
-        let slot_count = self.slot_count.get();
-
+        let layout = Layout::of(self);
+        let block_size = u64::from(layout.block_size);
         let [_, second, last] =
             superblock_offsets(self.device_len.get()).ok_or("the device is too short")?;
         ensure(
-            self.last_superblock_offset.get() == last,
+            layout.last_superblock_offset == last,
             "the last superblock is not at the end of the device",
         )?;
-        let container = container_len(slot_count, self.block_size.get()).ok_or(OVERFLOW)?;
         ensure(
-            self.checkpoint_len.get() >= container,
-            "the checkpoint containers are too short for the slots",
+            layout.container_len >= layout.min_container_len(),
+            "the checkpoint containers are too short for the segments",
         )?;
-        ensure(self.delete_log_len != U64::ZERO, "the delete log has no block")?;
-        let slots_len = slot_count.checked_mul(self.slot_size.get()).ok_or(OVERFLOW)?;
-
+        let segments_len = layout.segment_size().checked_mul(layout.segment_count.into());
+        let segments = (layout.segments_offset, segments_len.ok_or(OVERFLOW)?);
+        let containers = layout.container_offset.map(|offset| (offset, layout.container_len));
         let mut end = second + SUPERBLOCK_CELL_LEN as u64;
-        for (offset, len) in [
-            (self.checkpoint_offset[0].get(), self.checkpoint_len.get()),
-            (self.checkpoint_offset[1].get(), self.checkpoint_len.get()),
-            (self.delete_log_offset.get(), self.delete_log_len.get()),
-            (self.slots_offset.get(), slots_len),
-        ] {
+        for (offset, len) in containers.into_iter().chain([segments]) {
             ensure(offset >= end, "the regions overlap or are out of order")?;
             ensure(
                 offset.is_multiple_of(block_size) && len.is_multiple_of(block_size),

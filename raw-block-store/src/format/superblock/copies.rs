@@ -1,7 +1,7 @@
 //! The copies of the superblock: where they lie and which of them to believe.
 
-use super::super::damage::Damage;
 use super::{SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock};
+use crate::format::Damage;
 
 const CELL: u64 = SUPERBLOCK_CELL_LEN as u64;
 

@@ -1,232 +1,250 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::format::EncodeError;
 
-fn entry(i: u64) -> ObjectEntry {
-    ObjectEntry {
-        key_hash: [5; 16],
-        sequence: (i + 1).into(),
-        payload_len: 1000.into(),
-        key_len: 20.into(),
-        metadata_len: 30.into(),
+fn record(entries: u32) -> SegmentRecord {
+    SegmentRecord {
+        generation: 40,
+        used: true,
+        unverified: true,
+        bad: false,
+        stream: Stream::Kept,
+        settled: entries / 2,
+        entries,
+        next_block: 7,
+        table: 0,
     }
 }
 
-fn header() -> CheckpointHeader {
-    let mut header = CheckpointHeader::new(&store(512));
-    header.number = 9.into();
-    header.covered_sequence = 100.into();
-    header.next_sequence = 123.into();
-    header.live_count = 39.into();
-    header
+/// A small number of segments with many blocks, so that live bits reach over several blocks.
+fn long_layout() -> Layout {
+    Layout { segment_blocks: 1 << 16, segment_count: 8, ..layout(512) }
 }
 
-fn header_block() -> [u8; 512] {
-    let mut block = [0xEE; 512];
-    header().encode(&mut block, &store(512)).unwrap();
-    block
-}
+type Records = Vec<(SegmentRecord, Vec<u64>)>;
 
-/// Body block 2 of checkpoint 9: the entries of slots 28 to 39, slot 29 empty.
-fn body_block() -> [u8; 512] {
-    let store = store(512);
-    let mut block = [0xEE; 512];
-    let entries = CheckpointBlock::entries_mut(&mut block, &store, 2).unwrap();
-    assert_eq!(entries.len(), 12);
-    for (i, place) in (28..).zip(&mut *entries) {
-        *place = entry(i);
+fn write(layout: &Layout, records: &Records, piece: usize) -> Result<Body<Vec<u8>>, EncodeError> {
+    let mut writer = RecordWriter::new(layout);
+    for (record, live) in records {
+        let more = || Ok::<_, EncodeError>(vec![0xEE; piece * layout.block_size as usize]);
+        writer.add(record, live, more)?;
     }
-    entries[1] = ObjectEntry::NONE;
-    CheckpointBlock::seal(&mut block, &store, 9, 2).unwrap();
-    block
+    writer.finish()
 }
 
-#[test]
-fn a_header_comes_back_as_it_was_written() {
-    let block = header_block();
-    let read = CheckpointHeader::read(&block, &store(512)).unwrap();
-    let mut expected = header();
-    expected.preamble.checksum = read.preamble.checksum;
-    assert_eq!(*read, expected);
+/// Seals a body, and reads it back.
+fn read(layout: &Layout, body: &mut Body<Vec<u8>>) -> Result<Records, Damage> {
+    let header = CheckpointHeader::new(layout, 6, (90, 100), body.len);
+    let mut block = vec![0xEE; layout.block_size as usize];
+    header.encode(&mut block, layout).unwrap();
+    let header = CheckpointHeader::read(&block, layout).unwrap();
+    assert_eq!(header.body_blocks(layout), body.blocks);
+    let mut first = 0;
+    for piece in &mut body.pieces {
+        BodyBlock::seal_all(piece, layout, 6, first).unwrap();
+        first += (piece.len() / layout.block_size as usize) as u64;
+    }
+    read_blocks(layout, header, &body.pieces.concat())
 }
 
-#[test]
-fn entries_come_back_as_they_were_written() {
-    for block_size in [512, 4096, 65536] {
-        let store = store(block_size);
-        let mut block = vec![0xEE; block_size as usize];
-        let mut slot = 0;
-        for index in 0..body_blocks(40, block_size).unwrap() {
-            assert_eq!(slot, index * entries_per_block(block_size));
-            let entries = CheckpointBlock::entries_mut(&mut block, &store, index).unwrap();
-            for place in entries {
-                *place = entry(slot);
-                slot += 1;
+fn read_blocks(
+    layout: &Layout,
+    header: &CheckpointHeader,
+    bytes: &[u8],
+) -> Result<Records, Damage> {
+    let mut reader = RecordReader::new(layout, header);
+    let mut records = Vec::new();
+    let mut blocks = bytes.chunks_exact(layout.block_size as usize);
+    while reader.blocks_left() > 0 {
+        let block = blocks.next().unwrap_or_default();
+        reader.take(block, |segment, record, live| {
+            assert_eq!(segment as usize, records.len());
+            records.push((*record, live.to_vec()));
+        })?;
+    }
+    reader.finish()?;
+    Ok(records)
+}
+
+fn all_unused(layout: &Layout) -> Records {
+    vec![(SegmentRecord::unused(3, true), Vec::new()); layout.segment_count as usize]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn records_are_read_back_through_pieces_of_any_size(
+        lens in prop::collection::vec(0_u32..20_000, 8),
+        word in any::<u64>(),
+        piece in 1_usize..9,
+    ) {
+        let layout = long_layout();
+        let records: Records = lens.iter().map(|&entries| {
+            if entries % 5 == 0 {
+                return (SegmentRecord::unused(entries.into(), entries % 2 == 0), Vec::new());
             }
-            CheckpointBlock::seal(&mut block, &store, 4, index).unwrap();
-            let entries = CheckpointBlock::read(&block, &store, 4, index).unwrap();
-            let first = slot - entries.len() as u64;
-            assert!(entries.iter().copied().eq((first..slot).map(entry)));
+            let record = record(entries);
+            let mut live = vec![word; record.words()];
+            if entries % 64 != 0 {
+                *live.last_mut().unwrap() &= (1 << (entries % 64)) - 1;
+            }
+            (record, live)
+        }).collect();
+        let mut body = write(&layout, &records, piece).unwrap();
+        prop_assert_eq!(read(&layout, &mut body).unwrap(), records);
+    }
+
+    #[test]
+    fn forged_bodies_are_refused_or_read_but_never_panic(
+        at in 48_usize..400,
+        bytes in any::<[u8; 8]>(),
+        len in 1_usize..=8,
+    ) {
+        let layout = long_layout();
+        let mut records = all_unused(&layout);
+        records[2] = (record(70), vec![u64::MAX, 0]);
+        let mut body = write(&layout, &records, 1).unwrap();
+        read(&layout, &mut body).unwrap();
+        forge(&mut body.pieces[0], at, &bytes[..len]);
+        let header = CheckpointHeader::new(&layout, 6, (90, 100), body.len);
+        if let Ok(found) = read_blocks(&layout, &header, &body.pieces.concat()) {
+            let mut again = write(&layout, &found, 1).unwrap();
+            prop_assert_eq!(read(&layout, &mut again).unwrap(), found);
         }
-        assert_eq!(slot, 40, "there is one entry for every slot");
     }
 }
 
 #[test]
-fn the_bytes_of_the_header_are_those_of_the_documentation() {
-    let mut expected = image(
-        128,
-        &[
-            (0, b"RAWBLKCK"),
-            (12, &1_u32.to_le_bytes()),
-            (16, &UUID),
-            (32, &9_u64.to_le_bytes()),
-            (40, &100_u64.to_le_bytes()),
-            (48, &123_u64.to_le_bytes()),
-            (56, &40_u64.to_le_bytes()),
-            (64, &39_u64.to_le_bytes()),
-        ],
-    );
-    expected.resize(512, 0);
-    assert_eq!(header_block().as_slice(), expected);
-}
-
-#[test]
-fn the_bytes_of_a_body_block_are_those_of_the_documentation() {
-    let mut parts: Vec<(usize, Vec<u8>)> = vec![
-        (0, b"RAWBLKCB".to_vec()),
-        (12, 1_u32.to_le_bytes().to_vec()),
-        (16, UUID.to_vec()),
-        (32, 9_u64.to_le_bytes().to_vec()),
-        (40, 2_u64.to_le_bytes().to_vec()),
-    ];
-    for i in (0..12).filter(|i| *i != 1) {
-        let at = 64 + 32 * i;
-        parts.push((at, vec![5; 16]));
-        parts.push((at + 16, (i as u64 + 29).to_le_bytes().to_vec()));
-        parts.push((at + 24, 1000_u32.to_le_bytes().to_vec()));
-        parts.push((at + 28, 20_u16.to_le_bytes().to_vec()));
-        parts.push((at + 30, 30_u16.to_le_bytes().to_vec()));
+fn the_longest_body_fits_its_container() {
+    for layout in [layout(512), layout(4096), long_layout()] {
+        let full = layout.segment_blocks;
+        let live = vec![u64::MAX; full.div_ceil(64) as usize];
+        // No segment has so many entries and a table besides; the bound does not depend on that.
+        let entries = (0..=full).rev().find(|&n| layout.table_block(n) > 7).unwrap();
+        let mut live = live[..entries.div_ceil(64) as usize].to_vec();
+        if entries % 64 != 0 {
+            *live.last_mut().unwrap() &= (1 << (entries % 64)) - 1;
+        }
+        let records = vec![(record(entries), live); layout.segment_count as usize];
+        let body = write(&layout, &records, 1).unwrap();
+        assert!(body.len <= layout.max_body_len());
+        assert!((body.blocks + 1) * u64::from(layout.block_size) <= layout.min_container_len());
     }
-    let parts: Vec<_> = parts.iter().map(|(at, part)| (*at, &**part)).collect();
-    assert_eq!(body_block().as_slice(), image(512, &parts));
 }
 
 #[test]
-fn every_flipped_bit_is_found() {
-    let store = store(512);
-    every_flip_is_found(&mut header_block(), 128, |block| {
-        CheckpointHeader::read(block, &store).map(drop)
+fn every_flipped_bit_of_header_and_body_is_found() {
+    let layout = layout(512);
+    let mut body = write(&layout, &all_unused(&layout), 1).unwrap();
+    read(&layout, &mut body).unwrap();
+    every_flip_is_found(&mut body.pieces[0], 512, |block| {
+        BodyBlock::read(block, &layout, 6, 0).map(drop)
     });
-    every_flip_is_found(&mut body_block(), 512, |block| {
-        CheckpointBlock::read(block, &store, 9, 2).map(drop)
-    });
-}
-
-#[test]
-fn a_block_of_another_store_checkpoint_or_position_is_refused() {
-    let block = body_block();
-    let (ours, other) = (store(512), other_store(512));
-    assert_eq!(CheckpointHeader::read(&header_block(), &other), Err(Damage::ForeignStore));
-    assert_eq!(CheckpointBlock::read(&block, &other, 9, 2), Err(Damage::ForeignStore));
-    for (number, index, found, expected) in [(8, 2, 9, 8), (9, 1, 2, 1), (9, 3, 2, 3)] {
-        assert_eq!(
-            CheckpointBlock::read(&block, &ours, number, index),
-            Err(Damage::WrongPlace { found, expected })
-        );
-    }
-}
-
-#[test]
-fn header_fields_out_of_bounds_are_refused() {
-    let forgeries: &[(usize, &[u8], &str)] = &[
-        (32, &[0], "the checkpoint number is 0"),
-        (39, &[0x80], "the checkpoint number is too high"),
-        (55, &[0x80], "the next sequence is too high"),
-        (40, &[123], "the next sequence is not above the covered one"),
-        (40, &[0xFF; 8], "the next sequence is not above the covered one"),
-        (56, &[39], "the number of entries is not the number of slots"),
-        (64, &[41], "there are more live entries than entries"),
-        (72, &[1], "reserved bytes are not zero"),
-        (127, &[1], "reserved bytes are not zero"),
-    ];
-    for (at, bytes, rule) in forgeries {
-        let mut block = header_block();
-        forge(&mut block[..128], *at, bytes);
-        let read = CheckpointHeader::read(&block, &store(512));
-        assert_eq!(read, Err(Damage::Inconsistent(rule)));
-    }
-}
-
-#[test]
-fn entries_out_of_bounds_are_refused() {
-    let entry = 64;
-    let none = 96;
-    let forgeries: &[(usize, &[u8], &str)] = &[
-        (none, &[1], "an entry without an object is not zero"),
-        (none + 24, &[1], "an entry without an object is not zero"),
-        (entry + 16, &[0; 8], "an entry without an object is not zero"),
-        (entry + 24, &[1, 14, 0, 0], "the payload does not fit into the slot"),
-        (entry + 24, &[0xFF; 4], "the payload does not fit into the slot"),
-        (entry + 28, &[0; 2], "the key is empty"),
-        (entry + 28, &[0xFF; 4], "key and metadata do not fit into the header block"),
-        (48, &[1], "reserved bytes are not zero"),
-        (63, &[1], "reserved bytes are not zero"),
-        (64 + 12 * 32, &[1], "reserved bytes are not zero"),
-        (511, &[1], "reserved bytes are not zero"),
-    ];
-    for (at, bytes, rule) in forgeries {
-        let mut block = body_block();
-        forge(&mut block, *at, bytes);
-        assert_eq!(
-            CheckpointBlock::read(&block, &store(512), 9, 2),
-            Err(Damage::Inconsistent(rule)),
-            "offset {at}"
-        );
-    }
-    let mut beyond = body_block();
-    forge(&mut beyond, 40, &[3]);
-    assert_eq!(
-        CheckpointBlock::read(&beyond, &store(512), 9, 3),
-        Err(Damage::Inconsistent("there is no body block at this position"))
-    );
-}
-
-#[test]
-fn what_would_not_be_read_is_not_written() {
-    let store = store(512);
     let mut block = [0; 512];
-    for change in [
-        |header: &mut CheckpointHeader| header.number = 0.into(),
-        |header: &mut CheckpointHeader| header.next_sequence = 100.into(),
-        |header: &mut CheckpointHeader| header.entry_count = 41.into(),
-        |header: &mut CheckpointHeader| header.live_count = 41.into(),
-        |header: &mut CheckpointHeader| header.reserved[3] = 1,
-    ] {
-        let mut header = header();
-        change(&mut header);
-        assert!(header.encode(&mut block, &store).is_err());
-    }
-    assert_eq!(block, [0; 512], "a refusal leaves the block as it was");
-
-    let mut block = body_block();
-    assert!(CheckpointBlock::seal(&mut block, &store, 0, 2).is_err());
-    assert!(CheckpointBlock::seal(&mut block, &store, 9, 3).is_err());
-    assert!(CheckpointBlock::seal(&mut block, &store, 9, u64::MAX).is_err());
-    assert!(CheckpointBlock::seal(&mut block[1..], &store, 9, 2).is_err());
-    block[64 + 28..64 + 30].fill(0);
-    assert!(CheckpointBlock::seal(&mut block, &store, 9, 2).is_err());
+    CheckpointHeader::new(&layout, 6, (90, 100), 64).encode(&mut block, &layout).unwrap();
+    every_flip_is_found(&mut block, 128, |block| CheckpointHeader::read(block, &layout).map(drop));
 }
 
 #[test]
-fn the_length_of_a_container_follows_from_the_slot_count() {
-    assert_eq!(entries_per_block(512), 14);
-    assert_eq!(entries_per_block(4096), 126);
-    assert_eq!(entries_per_block(65536), 2046);
-    assert_eq!(container_len(0, 4096), Some(4096));
-    assert_eq!(container_len(1, 4096), Some(2 * 4096));
-    assert_eq!(container_len(126, 4096), Some(2 * 4096));
-    assert_eq!(container_len(127, 4096), Some(3 * 4096));
-    assert_eq!(container_len(u64::MAX, 512), None);
-    for not_a_block_size in [0, 1, 64, 256, 513, 4095, 131_072] {
-        assert_eq!(container_len(1, not_a_block_size), None);
+fn blocks_of_another_checkpoint_or_place_are_refused() {
+    let layout = layout(512);
+    let mut block = [0; 512];
+    BodyBlock::seal(&mut block, &layout, 6, 2).unwrap();
+    let read = |layout: &Layout, number, index| {
+        BodyBlock::read(&block, layout, number, index).map(drop).unwrap_err()
+    };
+    assert_eq!(read(&layout, 7, 2), Damage::WrongPlace { found: 6, expected: 7 });
+    assert_eq!(read(&layout, 6, 1), Damage::WrongPlace { found: 2, expected: 1 });
+    assert_eq!(read(&other_member(512), 6, 2), Damage::ForeignStore);
+    assert!(BodyBlock::seal(&mut block, &layout, 0, 2).is_err());
+}
+
+#[test]
+fn checkpoint_header_fields_out_of_bounds_are_refused() {
+    let layout = layout(512);
+    let forgeries: &[(usize, &[u8])] = &[
+        (32, &[0; 8]),
+        (39, &[0xFF]),
+        (40, &[100]),
+        (48, &[90]),
+        (55, &[0xFF]),
+        (56, &[0xFF; 8]),
+        (64, &[1]),
+        (68, &[1]),
+        (127, &[1]),
+    ];
+    for (at, bytes) in forgeries {
+        let mut block = [0; 512];
+        CheckpointHeader::new(&layout, 6, (90, 100), 64).encode(&mut block, &layout).unwrap();
+        forge(&mut block[..128], *at, bytes);
+        inconsistent(CheckpointHeader::read(&block, &layout));
     }
+}
+
+#[test]
+fn records_that_lie_are_refused() {
+    let layout = layout(512);
+    let good = record(20);
+    let none = SegmentRecord::unused(3, false);
+    for (record, live) in [
+        (SegmentRecord { generation: 0, ..good }, 0),
+        (SegmentRecord { generation: u64::MAX, ..good }, 0),
+        (SegmentRecord { generation: u64::MAX, ..none }, 0),
+        (SegmentRecord { entries: 65, ..good }, 0),
+        (SegmentRecord { settled: 21, ..good }, 0),
+        (SegmentRecord { next_block: 0, ..good }, 0),
+        // Two blocks of table for 20 entries are three of 512 bytes: the next block is at most 61.
+        (SegmentRecord { next_block: 62, ..good }, 0),
+        (SegmentRecord { table: u64::MAX, ..good }, 0),
+        (SegmentRecord { table: 2, settled: 0, ..record(0) }, 0),
+        (SegmentRecord { entries: 1, ..none }, 0),
+        (SegmentRecord { next_block: 1, ..none }, 0),
+        (SegmentRecord { settled: 1, ..none }, 0),
+        (SegmentRecord { table: 1, ..none }, 0),
+        (SegmentRecord { unverified: true, ..none }, 0),
+        (SegmentRecord { stream: Stream::Kept, ..none }, 0),
+        (good, 1 << 20),
+    ] {
+        let mut records = all_unused(&layout);
+        records[1] = (record, vec![live; record.words()]);
+        assert!(write(&layout, &records, 1).is_err(), "{record:?}");
+    }
+    let settled = SegmentRecord { settled: SETTLED_ALL, table: 6, next_block: 61, ..good };
+    let mut records = all_unused(&layout);
+    records[1] = (settled, vec![1 << 19]);
+    let mut body = write(&layout, &records, 1).unwrap();
+    assert_eq!(read(&layout, &mut body).unwrap(), records);
+    records[1].1.push(0);
+    assert!(write(&layout, &records, 1).is_err());
+}
+
+#[test]
+fn a_body_with_too_many_or_too_few_records_is_refused() {
+    let layout = layout(512);
+    let mut records = all_unused(&layout);
+    records.push(records[0].clone());
+    assert!(write(&layout, &records, 1).is_err());
+    records.truncate(3);
+    assert!(write(&layout, &records, 1).is_err());
+    // The reader: a header that counts more bytes, or fewer.
+    let mut body = write(&layout, &all_unused(&layout), 1).unwrap();
+    read(&layout, &mut body).unwrap();
+    for len in [body.len - 32, body.len - 1, 0] {
+        let header = CheckpointHeader::new(&layout, 6, (90, 100), len);
+        inconsistent(read_blocks(&layout, &header, &body.pieces.concat()));
+    }
+    let header = CheckpointHeader::new(&layout, 6, (90, 100), body.len + 8);
+    inconsistent(read_blocks(&layout, &header, &body.pieces.concat()));
+}
+
+#[test]
+fn memory_that_is_not_whole_blocks_is_refused() {
+    let layout = layout(512);
+    for len in [0, 511, 513] {
+        let mut writer = RecordWriter::new(&layout);
+        let more = || Ok::<_, EncodeError>(vec![0; len]);
+        assert!(writer.add(&SegmentRecord::unused(0, false), &[], more).is_err());
+    }
+    assert!(BodyBlock::seal_all(&mut [0; 513], &layout, 1, 0).is_err());
 }

@@ -1,333 +1,319 @@
-use twox_hash::XxHash3_64;
+use proptest::prelude::*;
 
 use super::*;
+use crate::format::EncodeError;
 
-const SLOT: u64 = 17;
-const KEY: &[u8] = b"model/layer/0001";
-const METADATA: &[u8] = b"shape 2x3, dtype f16";
-const PAYLOAD: &[u8] = b"a payload that is short enough to lie in the header block";
+const PLACE: SlotPlace =
+    SlotPlace { segment: 3, generation: 70, block: 9, blocks: 4, first_entry: 5 };
 
-/// Longer than what a block of 512 bytes has room for.
-const LONG: &[u8] = &pattern::<600>();
-
-/// What the block of 512 bytes has room for beside `KEY` and `METADATA`.
-const ROOM: usize = 512 - SLOT_HEADER_LEN - KEY.len() - METADATA.len();
-
-/// Bytes that differ from their neighbours, and from those half a block away.
-const fn pattern<const LEN: usize>() -> [u8; LEN] {
-    let mut bytes = [0; LEN];
-    let mut at = 1;
-    while at < LEN {
-        bytes[at] = (bytes[at - 1] + 1) % 251;
-        at += 1;
-    }
-    bytes
+/// An object with its parts, before it is written.
+#[derive(Clone, Debug)]
+struct Parts {
+    key: Vec<u8>,
+    metadata: Vec<u8>,
+    payload: Vec<u8>,
 }
 
-fn fields(payload: &[u8]) -> SlotFields<'_> {
-    SlotFields {
-        slot: SLOT,
-        sequence: 77,
-        checkpoint: 9,
-        key_hash: [5; 16],
-        key: KEY,
-        metadata: METADATA,
-        payload,
-    }
-}
-
-fn block(payload: &[u8]) -> [u8; 512] {
-    let mut block = [0xEE; 512];
-    SlotHeader::encode(&mut block, &store(512), &fields(payload)).unwrap();
-    block
-}
-
-fn encode(fields: &SlotFields<'_>) -> Result<ObjectEntry, EncodeError> {
-    SlotHeader::encode(&mut [0; 512], &store(512), fields)
-}
-
-#[test]
-fn an_object_comes_back_as_it_was_written_with_its_payload_inline_if_it_fits() {
-    for block_size in [512, 4096, 65536] {
-        let room = block_size as usize - SLOT_HEADER_LEN - KEY.len() - METADATA.len();
-        for len in [0, 1, PAYLOAD.len(), room, room + 1, 7 * block_size as usize] {
-            let payload: Vec<u8> = pattern::<251>().into_iter().cycle().take(len).collect();
-            let mut block = vec![0xEE; block_size as usize];
-            let store = store(block_size);
-            let entry = SlotHeader::encode(&mut block, &store, &fields(&payload)).unwrap();
-            let view = SlotHeader::read(&block, &store, SLOT).unwrap();
-            assert_eq!((view.key, view.metadata), (KEY, METADATA));
-            assert_eq!(view.header.entry, entry);
-            assert_eq!(entry.is_inline(block_size), len <= room);
-            assert_eq!(view.inline_payload, (len <= room).then_some(&payload[..]));
-            assert_eq!(view.header.verify_payload(&payload), Ok(()));
-        }
-    }
-}
-
-#[test]
-fn where_a_payload_lies_follows_from_the_lengths() {
-    // Whatever the writer had put into the block.
-    for payload in [PAYLOAD, LONG] {
-        for (len, inline) in [(0, true), (ROOM, true), (ROOM + 1, false), (7 * 512, false)] {
-            let mut block = block(payload);
-            forge(&mut block[..128], 56, &u32::try_from(len).unwrap().to_le_bytes());
-            let view = SlotHeader::read(&block, &store(512), SLOT).unwrap();
-            assert_eq!(view.inline_payload.map(<[u8]>::len), inline.then_some(len));
-        }
-    }
-}
-
-#[test]
-fn a_payload_of_another_length_is_refused() {
-    let block = block(LONG);
-    let view = SlotHeader::read(&block, &store(512), SLOT).unwrap();
-    for payload in [&[LONG, b"!"].concat(), &LONG[1..]] {
-        let found = view.header.verify_payload(payload);
-        assert!(matches!(found, Err(Damage::Inconsistent(_))));
-    }
-}
-
-#[test]
-fn the_bytes_are_those_of_the_documentation() {
-    let mut after = KEY.to_vec();
-    after.extend(METADATA);
-    let place = [&UUID[..], &SLOT.to_le_bytes(), &77_u64.to_le_bytes()].concat();
-    for (payload, len, in_the_block) in [(PAYLOAD, 57_u32, PAYLOAD), (LONG, 600, &[])] {
-        let payload_checksum = XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&place), payload);
-        let mut expected = image(
-            128,
-            &[
-                (0, b"RAWBLKSL"),
-                (12, &1_u32.to_le_bytes()),
-                (16, &UUID),
-                (32, &[5; 16]),
-                (48, &77_u64.to_le_bytes()),
-                (56, &len.to_le_bytes()),
-                (60, &16_u16.to_le_bytes()),
-                (62, &20_u16.to_le_bytes()),
-                (64, &SLOT.to_le_bytes()),
-                (72, &payload_checksum.to_le_bytes()),
-                (80, &checksum::crc32c_bit_by_bit(&after).to_le_bytes()),
-                (84, &1_u32.to_le_bytes()),
-                (88, &9_u64.to_le_bytes()),
-            ],
-        );
-        expected.extend(&after);
-        expected.extend(in_the_block);
-        expected.resize(512, 0);
-        assert_eq!(block(payload).as_slice(), expected);
-    }
-}
-
-#[test]
-fn every_flipped_bit_of_header_key_and_metadata_is_found() {
-    let store = store(512);
-    let covered = 128 + KEY.len() + METADATA.len();
-    for payload in [PAYLOAD, LONG] {
-        every_flip_is_found(&mut block(payload), covered, |block| {
-            SlotHeader::read(block, &store, SLOT).map(drop)
-        });
-    }
-}
-
-#[test]
-fn every_flipped_bit_of_an_inline_payload_is_found() {
-    let store = store(512);
-    let mut block = block(PAYLOAD);
-    let start = 128 + KEY.len() + METADATA.len();
-    for byte in start..start + PAYLOAD.len() {
-        for bit in 0..8 {
-            block[byte] ^= 1 << bit;
-            let view = SlotHeader::read(&block, &store, SLOT).unwrap();
-            let found = view.header.verify_payload(view.inline_payload.unwrap());
-            assert!(matches!(found, Err(Damage::Checksum { .. })));
-            block[byte] ^= 1 << bit;
-        }
-    }
-}
-
-#[test]
-fn every_flipped_bit_of_a_payload_behind_the_header_is_found() {
-    let block = block(LONG);
-    let view = SlotHeader::read(&block, &store(512), SLOT).unwrap();
-    let mut payload = LONG.to_vec();
-    for byte in 0..payload.len() {
-        for bit in 0..8 {
-            payload[byte] ^= 1 << bit;
-            let found = view.header.verify_payload(&payload);
-            assert!(matches!(found, Err(Damage::Checksum { .. })));
-            payload[byte] ^= 1 << bit;
-        }
-    }
-}
-
-#[test]
-fn a_header_of_another_store_or_slot_is_refused() {
-    let block = block(LONG);
-    assert_eq!(
-        SlotHeader::read(&block, &other_store(512), SLOT).unwrap_err(),
-        Damage::ForeignStore
-    );
-    assert_eq!(
-        SlotHeader::read(&block, &store(512), 18).unwrap_err(),
-        Damage::WrongPlace { found: 17, expected: 18 }
-    );
-}
-
-#[test]
-fn an_intact_payload_of_another_store_slot_or_write_is_refused() {
-    let block = block(LONG);
-    let view = SlotHeader::read(&block, &store(512), SLOT).unwrap();
-    for (uuid, slot, sequence) in [(OTHER_UUID, 17, 77), (UUID, 18, 77), (UUID, 17, 76)] {
-        let mut header = *view.header;
-        let theirs = payload_checksum(&uuid, slot, sequence, LONG);
-        header.payload_checksum = theirs.into();
-        let found = header.verify_payload(LONG);
-        assert!(matches!(found, Err(Damage::Checksum { .. })));
-    }
-}
-
-#[test]
-fn fields_out_of_bounds_are_refused() {
-    let forgeries: &[(usize, &[u8], &str)] = &[
-        (48, &[0; 8], "the sequence of an object is 0"),
-        (48, &[0xFF; 8], "the sequence of an object is too high"),
-        (56, &[1, 14], "the payload does not fit into the slot"),
-        (56, &[0xFF; 4], "the payload does not fit into the slot"),
-        (60, &[0], "the key is empty"),
-        (60, &[0x6D, 1], "key and metadata do not fit into the header block"),
-        (60, &[0xFF; 4], "key and metadata do not fit into the header block"),
-        (84, &[0], "the span is not 1"),
-        (84, &[2], "the span is not 1"),
-        (87, &[0x80], "the span is not 1"),
-        (88, &[0], "the checkpoint number is 0"),
-        (95, &[0x80], "the checkpoint number is too high"),
-        (96, &[1], "reserved bytes are not zero"),
-        (127, &[1], "reserved bytes are not zero"),
-    ];
-    for payload in [PAYLOAD, LONG] {
-        for (at, bytes, rule) in forgeries {
-            let mut block = block(payload);
-            forge(&mut block[..128], *at, bytes);
-            assert_eq!(
-                SlotHeader::read(&block, &store(512), SLOT).unwrap_err(),
-                Damage::Inconsistent(rule),
-                "offset {at}"
-            );
-        }
-    }
-}
-
-#[test]
-fn a_slot_of_one_block_takes_inline_payloads_only() {
-    let mut one_block = store(512);
-    one_block.slot_size = 512.into();
-    for len in [ROOM + 1, LONG.len()] {
-        let mut block = block(&LONG[..len]);
-        assert_eq!(
-            SlotHeader::read(&block, &one_block, SLOT).unwrap_err(),
-            Damage::Inconsistent("the payload does not fit into the slot")
-        );
-        let (needed, available) = (len as u64, ROOM as u64);
-        assert_eq!(
-            SlotHeader::encode(&mut block, &one_block, &fields(&LONG[..len])),
-            Err(EncodeError::TooLarge { what: "the payload", needed, available })
-        );
-    }
-    for len in [0, ROOM] {
-        let mut block = [0; 512];
-        SlotHeader::encode(&mut block, &one_block, &fields(&LONG[..len])).unwrap();
-        let view = SlotHeader::read(&block, &one_block, SLOT).unwrap();
-        assert_eq!(view.inline_payload, Some(&LONG[..len]));
-    }
-}
-
-#[test]
-fn what_fits_exactly_is_written_and_one_byte_more_is_not() {
-    let part = [1; 512];
-    let payload = [2; 7 * 512 + 1];
-    let room = 512 - SLOT_HEADER_LEN;
-    let of = |key_len: usize, metadata_len: usize, payload_len: usize| {
-        encode(&SlotFields {
-            key: &part[..key_len],
-            metadata: &part[..metadata_len],
-            ..fields(&payload[..payload_len])
-        })
+fn parts(lens: &[(usize, usize, usize)]) -> Vec<Parts> {
+    let bytes = |len, seed: usize| (0..len).map(|at| ((at * 7 + seed * 31) % 251) as u8).collect();
+    let part = |(at, &(key, metadata, payload)): (usize, &(usize, usize, usize))| Parts {
+        key: bytes(key, at),
+        metadata: bytes(metadata, at + 50),
+        payload: bytes(payload, at + 100),
     };
-    for key_len in [1, 100, room] {
-        let left = room - key_len;
-        assert!(fits_inline(key_len, 0, left as u64, 512));
-        assert!(of(key_len, 0, left).unwrap().is_inline(512));
-        assert!(!fits_inline(key_len, 0, left as u64 + 1, 512));
-        assert!(!of(key_len, 0, left + 1).unwrap().is_inline(512));
+    lens.iter().enumerate().map(part).collect()
+}
 
-        assert!(of(key_len, left, 0).unwrap().is_inline(512));
-        let expected = EncodeError::TooLarge {
-            what: "the slot header with key and metadata",
-            needed: 513,
-            available: 512,
-        };
-        assert_eq!(of(key_len, left + 1, 0), Err(expected));
+/// Writes objects one after the other; one alone is inline if `inline`.
+fn encode(
+    layout: &Layout,
+    place: &SlotPlace,
+    parts: &[Parts],
+    inline: bool,
+) -> Result<(Vec<u8>, Vec<Entry>), EncodeError> {
+    let mut next = place.block + 1;
+    let entries: Vec<Entry> = (0..)
+        .zip(parts)
+        .map(|(at, part)| {
+            let blocks = (part.payload.len() as u32).div_ceil(layout.block_size);
+            let block = if inline || blocks == 0 { place.block } else { next };
+            next += if inline { 0 } else { blocks };
+            let mut entry = Entry {
+                key_hash: [at; 16],
+                sequence: (1000 - u64::from(at)).into(),
+                checksum: 0.into(),
+                payload_len: (part.payload.len() as u32).into(),
+                key_len: (part.key.len() as u16).into(),
+                metadata_len: (part.metadata.len() as u16).into(),
+                block: block.into(),
+                blocks_back: (block - place.block).into(),
+            };
+            let at = entry.place(place.segment, place.generation);
+            entry.checksum = payload_checksum(layout, &at, &part.payload).into();
+            entry
+        })
+        .collect();
+    let place = SlotPlace { blocks: next - place.block, ..*place };
+    let objects = entries.iter().zip(parts).map(|(&entry, part)| SlotObject {
+        entry,
+        key: &part.key,
+        metadata: &part.metadata,
+    });
+    let mut block = vec![0xEE; layout.block_size as usize];
+    let payload = if inline { &parts[0].payload[..] } else { &[] };
+    SlotHeader::encode(&mut block, layout, &place, objects, payload)?;
+    Ok((block, entries))
+}
+
+fn shared() -> Vec<u8> {
+    let parts = parts(&[(3, 5, 600), (1, 0, 0), (20, 1, 512)]);
+    encode(&layout(512), &PLACE, &parts, false).unwrap().0
+}
+
+fn read(block: &[u8]) -> Result<SlotView<'_>, Damage> {
+    SlotHeader::read(block, &layout(512), 3, 9)
+}
+
+fn tombstones(count: usize) -> Result<Vec<u8>, EncodeError> {
+    let hashes: Vec<KeyHash> = (0..count).map(|at| [at as u8; 16]).collect();
+    let place = SlotPlace { blocks: 1, ..PLACE };
+    let mut block = vec![0xEE; 512];
+    SlotHeader::encode_tombstones(&mut block, &layout(512), &place, 90, &hashes)?;
+    Ok(block)
+}
+
+proptest! {
+    #[test]
+    fn objects_of_a_slot_are_read_back(
+        lens in prop::collection::vec((1_usize..60, 0_usize..40, 0_usize..3000), 1..20),
+        inline in any::<bool>(),
+    ) {
+        let layout = layout(4096);
+        let parts = parts(&lens);
+        let inline = inline && parts.len() == 1 && !parts[0].payload.is_empty();
+        let (block, entries) = encode(&layout, &PLACE, &parts, inline).unwrap();
+        let view = SlotHeader::read(&block, &layout, 3, 9).unwrap();
+        prop_assert!(view.of_generation(70).is_ok());
+        prop_assert_eq!(view.entries(), &entries);
+        prop_assert_eq!(view.entry_numbers() as usize, parts.len());
+        prop_assert!(view.tombstones().is_none() && view.tombstone_entry().is_none());
+        prop_assert_eq!(view.objects().count(), parts.len());
+        for ((number, object), part) in (5..).zip(view.objects()).zip(&parts) {
+            prop_assert_eq!(object.number, number);
+            prop_assert_eq!((object.key, object.metadata), (&part.key[..], &part.metadata[..]));
+            let in_header = inline || part.payload.is_empty();
+            prop_assert_eq!(object.payload, in_header.then_some(&part.payload[..]));
+            prop_assert!(object.entry.verify_payload(&layout, 3, 70, &part.payload).is_ok());
+            prop_assert_eq!(view.object(number), Some(object));
+        }
+        prop_assert_eq!(view.object(5 + parts.len() as u32), None);
+        if inline {
+            let at = entries[0].inline_offset();
+            prop_assert_eq!(&block[at..at + parts[0].payload.len()], &parts[0].payload[..]);
+        }
     }
-    assert!(!fits_inline(usize::MAX, usize::MAX, u64::MAX, 65536));
 
-    assert_eq!(max_payload(8 * 512, 512), 7 * 512);
-    assert!(of(1, 0, 7 * 512).is_ok());
-    let expected = EncodeError::TooLarge { what: "the payload", needed: 3585, available: 3584 };
-    assert_eq!(of(1, 0, 7 * 512 + 1), Err(expected));
+    #[test]
+    fn forged_slots_are_refused_or_read_but_never_panic(
+        at in 40_usize..230,
+        bytes in any::<[u8; 8]>(),
+        len in 1_usize..=8,
+        is_tombstones in any::<bool>(),
+    ) {
+        let layout = layout(512);
+        let mut block = if is_tombstones { tombstones(4).unwrap() } else { shared() };
+        forge_slot(&mut block, &layout, at, &bytes[..len]);
+        if let Ok(view) = read(&block) {
+            prop_assert!(view.objects().all(|object| !object.key.is_empty()));
+            let header = *view.header;
+            let place = SlotPlace {
+                segment: 3,
+                generation: header.generation.get(),
+                block: 9,
+                blocks: header.blocks.get(),
+                first_entry: header.first_entry.get(),
+            };
+            let mut again = vec![0xEE; 512];
+            if let Some(hashes) = view.tombstones() {
+                let sequence = header.sequence.get();
+                SlotHeader::encode_tombstones(&mut again, &layout, &place, sequence, hashes).unwrap();
+            } else {
+                let objects: Vec<_> = view.objects().collect();
+                let inline = objects[0].payload.unwrap_or_default();
+                let objects = objects.iter().map(|object| SlotObject {
+                    entry: *object.entry,
+                    key: object.key,
+                    metadata: object.metadata,
+                });
+                SlotHeader::encode(&mut again, &layout, &place, objects, inline).unwrap();
+            }
+            let len = header.len.get() as usize;
+            prop_assert_eq!(&again[..len], &block[..len]);
+        }
+    }
+
+    #[test]
+    fn a_checksum_does_not_depend_on_the_pieces(
+        payload in prop::collection::vec(any::<u8>(), 0..2000),
+        cuts in prop::collection::vec(0_usize..2000, 0..6),
+    ) {
+        let place = PayloadPlace { segment: 1, generation: 2, block: 3, sequence: 4 };
+        let layout = layout(512);
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(payload.len())).collect();
+        cuts.extend([0, payload.len()]);
+        cuts.sort_unstable();
+        let mut hasher = PayloadHasher::new(&layout, &place);
+        for pair in cuts.windows(2) {
+            hasher.update(&payload[pair[0]..pair[1]]);
+        }
+        prop_assert_eq!(hasher.finish(), payload_checksum(&layout, &place, &payload));
+    }
 }
 
 #[test]
-fn what_would_not_be_read_is_not_written() {
-    let good = fields(LONG);
-    assert!(encode(&good).is_ok());
-    assert!(encode(&SlotFields { slot: 40, ..good }).is_err());
-    assert!(encode(&SlotFields { sequence: 0, ..good }).is_err());
-    assert!(encode(&SlotFields { checkpoint: 0, ..good }).is_err());
-    assert!(encode(&SlotFields { key: &[], ..good }).is_err());
+fn tombstones_are_read_back() {
+    for count in [1, 2, tombstones_per_slot(512)] {
+        let block = tombstones(count).unwrap();
+        let view = read(&block).unwrap();
+        assert_eq!(view.tombstones().unwrap().len(), count);
+        assert_eq!(view.tombstones().unwrap()[count - 1], [(count - 1) as u8; 16]);
+        assert_eq!(view.tombstone_entry(), Some(Entry::tombstone(90, 9)));
+        assert_eq!((view.entry_numbers(), view.entries().len(), view.objects().count()), (1, 0, 0));
+    }
+    assert!(matches!(tombstones(28), Err(EncodeError::TooLarge { .. })));
+    assert!(tombstones(0).is_err());
+}
 
-    let mut block = [0xEE; 512];
-    for refused in [
-        SlotFields { key: &[], ..good },
-        SlotFields { metadata: LONG, ..good },
-        SlotFields { payload: &[0; 7 * 512 + 1], ..good },
+#[test]
+fn every_flipped_bit_of_a_slot_header_is_found() {
+    for mut block in [shared(), tombstones(5).unwrap()] {
+        let len = read(&block).unwrap().header.len.get() as usize;
+        every_flip_is_found(&mut block, len, |block| read(block).map(drop));
+    }
+}
+
+#[test]
+fn a_slot_of_another_place_or_generation_is_refused() {
+    let block = shared();
+    let wrong = |found, expected| Damage::WrongPlace { found, expected };
+    let at = |segment, number| SlotHeader::read(&block, &layout(512), segment, number).unwrap_err();
+    assert_eq!(at(4, 9), wrong(3, 4));
+    assert_eq!(at(3, 10), wrong(9, 10));
+    assert_eq!(read(&block).unwrap().of_generation(71).unwrap_err(), wrong(70, 71));
+    let other = SlotHeader::read(&block, &other_member(512), 3, 9);
+    assert_eq!(other.unwrap_err(), Damage::ForeignStore);
+}
+
+#[test]
+fn a_forger_without_the_secret_is_refused() {
+    // The header says the right place, and all but the keyed hash is right.
+    let stranger = layout(512).with_identity(&MEMBER, b"another secret!!");
+    let parts = parts(&[(3, 5, 600)]);
+    let (block, _) = encode(&stranger, &PLACE, &parts, false).unwrap();
+    assert!(matches!(read(&block), Err(Damage::Checksum { .. })));
+    assert!(SlotHeader::read(&block, &stranger, 3, 9).is_ok());
+}
+
+#[test]
+fn slot_headers_that_lie_are_refused() {
+    let layout = layout(512);
+    let u32s = u32::to_le_bytes;
+    let forgeries: &[(usize, &[u8], &str)] = &[
+        (40, &[0; 8], "the generation is 0"),
+        (56, &u32s(62), "the entry numbers of the slot are out of range"),
+        (56, &u32s(u32::MAX), "the entry numbers of the slot are out of range"),
+        (60, &[0, 0], "the slot holds nothing"),
+        (60, &[2, 0], "keys and metadata do not end"),
+        (60, &[9, 0], "the block ends before"),
+        (60, &[0xFF, 0xFF], "the entry numbers of the slot are out of range"),
+        (62, &[3, 0], "the kind of the slot is unknown"),
+        (62, &[2, 0], "the key hashes of the slot"),
+        (64, &u32s(0), "the slot has no block"),
+        (64, &u32s(5), "the slot does not end with its last payload"),
+        (64, &u32s(u32::MAX), "the slot ends past its segment"),
+        (68, &u32s(253), "keys and metadata do not end"),
+        (68, &u32s(100), "the block ends before"),
+        (68, &u32s(513), "the keys and metadata of the slot do not end within"),
+        (68, &u32s(10), "the keys and metadata of the slot do not end within"),
+        (72, &[1], "a slot of objects has the sequence"),
+        (96, &[0; 8], "the sequence of a change is 0"),
+        (112, &u32s(1025), "the payloads of the slot overlap"),
+        (112, &u32s(512), "the payloads of the slot overlap"),
+        (112, &u32s(u32::MAX), "the payloads of the slot overlap"),
+        (112, &u32s(0), "a payload without a byte takes a block"),
+        (116, &[0, 0], "the key is empty"),
+        (116, &[0xFF, 0xFF], "key, metadata and inline payload do not fit"),
+        (118, &[6, 0], "keys and metadata do not end"),
+        (120, &u32s(11), "an entry belongs to another slot"),
+        (124, &u32s(10), "the slot header is not in front"),
+        (120, &[9, 0, 0, 0, 0, 0, 0, 0], "key, metadata and inline payload do not fit"),
+        (160, &u32s(10), "the payload of an object that shares its slot"),
+    ];
+    for (at, bytes, rule) in forgeries {
+        let mut block = shared();
+        forge_slot(&mut block, &layout, *at, bytes);
+        let found = inconsistent(read(&block));
+        assert!(found.starts_with(rule), "byte {at}: {found}");
+    }
+    for (at, bytes, rule) in [
+        (64, [2_u8, 0], "a slot of tombstones has more than one block"),
+        (60, [4, 0], "the key hashes of the slot"),
+        (72, [0, 0], "the sequence of a change is 0"),
     ] {
-        assert!(SlotHeader::encode(&mut block, &store(512), &refused).is_err());
-        assert_eq!(block, [0xEE; 512], "a refusal leaves the block as it was");
+        let mut block = tombstones(5).unwrap();
+        forge_slot(&mut block, &layout, at, &bytes);
+        assert!(inconsistent(read(&block)).starts_with(rule), "byte {at}");
     }
-    assert!(SlotHeader::encode(&mut block[1..], &store(512), &good).is_err());
 }
 
 #[test]
-fn the_widest_slot_and_block_are_within_the_lengths_of_an_entry() {
-    let mut store = store(65536);
-    store.slot_size = MAX_SLOT_SIZE.into();
-    let key = vec![1; 65536 - SLOT_HEADER_LEN];
-    let fields = SlotFields { key: &key, metadata: &[], ..fields(PAYLOAD) };
-    let mut block = vec![0; 65536];
-    let entry = SlotHeader::encode(&mut block, &store, &fields).unwrap();
-    assert_eq!(entry.header_len(), 65536);
-    assert!(!entry.is_inline(65536));
-
-    // In place of a payload of that length.
-    let widest = u32::try_from(max_payload(MAX_SLOT_SIZE, 65536)).unwrap();
-    forge(&mut block[..128], 56, &widest.to_le_bytes());
-    let view = SlotHeader::read(&block, &store, SLOT).unwrap();
-    assert_eq!(view.header.entry.payload_len, widest);
-    assert_eq!(view.key, key);
-    assert_eq!(view.inline_payload, None);
-    forge(&mut block[..128], 56, &(widest + 1).to_le_bytes());
-    assert_eq!(
-        SlotHeader::read(&block, &store, SLOT).unwrap_err(),
-        Damage::Inconsistent("the payload does not fit into the slot")
-    );
+fn a_writer_refuses_what_does_not_fit() {
+    let layout = layout(512);
+    let try_with = |lens: &[_], place: &SlotPlace, inline| {
+        encode(&layout, place, &parts(lens), inline).map(drop)
+    };
+    let too_large = |result| matches!(result, Err(EncodeError::TooLarge { .. }));
+    assert!(try_with(&[(300, 84, 0)], &PLACE, false).is_ok());
+    assert!(too_large(try_with(&[(300, 85, 0)], &PLACE, false)));
+    assert!(try_with(&[(100, 84, 200)], &PLACE, true).is_ok());
+    assert!(too_large(try_with(&[(100, 84, 201)], &PLACE, true)));
+    assert!(too_large(try_with(&[(1, 0, 0); 10], &PLACE, false)));
+    // One block of table: the slot may end at block 63 of 64.
+    assert!(try_with(&[(1, 0, 53 * 512)], &PLACE, false).is_ok());
+    assert!(try_with(&[(1, 0, 53 * 512 + 1)], &PLACE, false).is_err());
+    // Entry 9 needs a second block of table.
+    let later = SlotPlace { first_entry: 9, ..PLACE };
+    assert!(try_with(&[(1, 0, 53 * 512)], &later, false).is_err());
+    let alone = SlotPlace { block: 1, first_entry: 0, ..PLACE };
+    let largest = layout.largest_payload() as usize;
+    assert!(try_with(&[(1, 0, largest)], &alone, false).is_ok());
+    assert!(try_with(&[(1, 0, largest + 1)], &alone, false).is_err());
+    assert!(try_with(&[(1, 0, 1)], &SlotPlace { block: 0, ..PLACE }, false).is_err());
+    assert!(try_with(&[(1, 0, 1)], &SlotPlace { segment: 1000, ..PLACE }, false).is_err());
+    assert!(try_with(&[(1, 0, 1)], &SlotPlace { generation: 0, ..PLACE }, false).is_err());
+    assert!(try_with(&[], &PLACE, false).is_err());
 }
 
 #[test]
-fn a_header_is_not_read_as_that_of_a_slot_which_the_store_does_not_have() {
-    let block = block(PAYLOAD);
-    let smaller = Superblock { slot_count: SLOT.into(), ..store(512) };
-    let refused = SlotHeader::read(&block, &smaller, SLOT);
-    assert_eq!(refused.unwrap_err(), Damage::Inconsistent("the store has no such slot"));
+fn a_payload_of_another_place_or_write_is_refused() {
+    let layout = layout(512);
+    let parts = parts(&[(3, 5, 600)]);
+    let (_, entries) = encode(&layout, &PLACE, &parts, false).unwrap();
+    let (entry, payload) = (entries[0], &parts[0].payload[..]);
+    let verify = |entry: &Entry, layout: &Layout, segment, generation, payload: &[u8]| {
+        entry.verify_payload(layout, segment, generation, payload).is_ok()
+    };
+    assert!(verify(&entry, &layout, 3, 70, payload));
+    assert!(!verify(&entry, &other_member(512), 3, 70, payload));
+    assert!(!verify(&entry, &layout, 4, 70, payload));
+    assert!(!verify(&entry, &layout, 3, 71, payload));
+    assert!(!verify(&Entry { block: 11.into(), ..entry }, &layout, 3, 70, payload));
+    assert!(!verify(&Entry { sequence: 1001.into(), ..entry }, &layout, 3, 70, payload));
+    assert!(!verify(&entry, &layout, 3, 70, &payload[1..]));
+    let mut flipped = payload.to_vec();
+    for at in 0..flipped.len() {
+        flipped[at] ^= 1 << (at % 8);
+        assert!(!verify(&entry, &layout, 3, 70, &flipped));
+        flipped[at] ^= 1 << (at % 8);
+    }
 }

@@ -1,0 +1,168 @@
+//! Checkpoints: writing an image of the index, and reading it back.
+//!
+//! One checkpoint is taken at a time, concurrently with changes and gets:
+//! 1. When no move is in flight, choose under the lock of the space what the checkpoint covers, what is settled, and
+//!    which segments it releases. No move begins until step 4 has ended.
+//! 2. If the last attempt failed, destroy its header.
+//! 3. Write the tables of full segments that have none.
+//! 4. Copy the records: for each segment a bit for each live entry.
+//! 5. Write the body, flush, write the header, flush: the checkpoint is committed.
+//! 6. Remove the objects of the released segments from the index, and forget the tombstones that are covered.
+
+mod commit;
+pub(crate) mod containers;
+pub(crate) mod find;
+mod pacer;
+mod records;
+mod tables;
+pub(crate) mod throttle;
+mod write;
+
+use std::time::Instant;
+
+pub(crate) use commit::{empty_pinned, empty_unpinned};
+use containers::{Attempt, Containers};
+use raw_block_core::{OpKind, waiting};
+
+use super::mutant::Mutant;
+use super::state::StoreState;
+use super::state::health::Concern;
+use super::state::space::{CheckpointPurpose, Chosen, Space};
+use crate::Error;
+use crate::error::Doing;
+use pacer::Pacer;
+
+/// What errors say that the store was doing.
+const DOING: &str = "write a checkpoint";
+
+/// Takes a checkpoint. Waits for one in progress first.
+///
+/// The caller waits for it to be taken quickly, or holds [`Throttle::hurry`](throttle::Throttle::hurry) itself.
+///
+/// # Errors
+/// [`Error::Device`]: nothing changed. A later attempt may succeed.
+pub(crate) fn take(state: &StoreState, purpose: CheckpointPurpose) -> Result<(), Error> {
+    take_if(state, purpose, |_| true).map(drop)
+}
+
+/// Takes a checkpoint if it is still wanted when no other is in progress. Returns whether it was.
+///
+/// # Errors
+/// Those of [`take`].
+pub(crate) fn take_if(
+    state: &StoreState,
+    purpose: CheckpointPurpose,
+    wanted: impl FnOnce(&Space) -> bool,
+) -> Result<bool, Error> {
+    state.check_process()?;
+    state.dispatcher.check_accepted(OpKind::Write).doing(DOING)?;
+    let mut containers = waiting::lock(&state.checkpointing);
+    if !state.with_space(|space| wanted(space)) {
+        return Ok(false);
+    }
+    let started = Instant::now();
+    let taken = attempt(state, &mut containers, purpose);
+    report(state, &containers, &taken);
+    let attempt = taken?;
+    state.counters.checkpoint_latency.add_since(started);
+    tracing::debug!(
+        device = state.device_name(),
+        number = attempt.number,
+        container = attempt.container,
+        elapsed = ?started.elapsed(),
+        "a checkpoint was committed"
+    );
+    Ok(true)
+}
+
+/// The number that the body blocks of a checkpoint carry, so that none of another one counts.
+pub(crate) fn body_number(number: u64) -> u64 {
+    if Mutant::FailedHeaderKeptBodyUnbound.is_on() { 1 } else { number }
+}
+
+/// Whether a mutation releases segments before the checkpoint is committed that does.
+fn is_released_early() -> bool {
+    Mutant::ReleasedAfterFlushOfBody.is_on() || Mutant::ReleasedBeforeHeaderWritten.is_on()
+}
+
+fn attempt(
+    state: &StoreState,
+    containers: &mut Containers,
+    purpose: CheckpointPurpose,
+) -> Result<Attempt, Error> {
+    let mut chosen = state.wait_for(|space| space.choose_checkpoint(purpose));
+    if Mutant::EvictedBeforeCommit.is_on() {
+        commit::remove_released(state, &chosen.released);
+    }
+    let mut pacer = Pacer::new(state, &chosen);
+    let written = write_chosen(state, containers, purpose, &mut chosen, &mut pacer);
+    match written {
+        Ok(attempt) => {
+            containers.commit(attempt);
+            if !is_released_early() {
+                commit::commit(state, &chosen, attempt.number);
+            }
+            Ok(attempt)
+        }
+        Err(error) => {
+            state.with_space(|space| space.abandon_checkpoint(&chosen));
+            Err(error)
+        }
+    }
+}
+
+/// Steps 2 to 5.
+fn write_chosen(
+    state: &StoreState,
+    containers: &mut Containers,
+    purpose: CheckpointPurpose,
+    chosen: &mut Chosen,
+    pacer: &mut Pacer<'_>,
+) -> Result<Attempt, Error> {
+    write::destroy_failed(state, containers)?;
+    let attempt = containers.begin();
+    let written = tables::write(state, purpose, attempt.number, chosen, pacer)
+        .and_then(|()| records::copy(state, chosen))
+        .map_err(write::Failure::elsewhere)
+        .and_then(|image| {
+            state.with_space(Space::end_copy);
+            write::write(state, containers, attempt, chosen, image, pacer)
+        });
+    written.map_err(|failure| {
+        containers.attempt_failed(attempt, failure.in_container);
+        failure.error
+    })?;
+    Ok(attempt)
+}
+
+/// Counts and logs how an attempt ended, and says so in the store's health.
+fn report(state: &StoreState, containers: &Containers, taken: &Result<Attempt, Error>) {
+    let device = state.device_name();
+    match taken {
+        Err(error) => {
+            state.counters.failed_checkpoints.add(1);
+            let number = containers.last_number();
+            tracing::warn!(device, number, %error, "a checkpoint failed: it is tried again");
+            state.health.raise(
+                Concern::Checkpoint,
+                device,
+                format!("a checkpoint failed: {error}"),
+            );
+        }
+        Ok(_) => {
+            state.writes_accepted();
+            let bad = containers.bad();
+            let bad: Vec<String> =
+                (0..bad.len()).filter(|&at| bad[at]).map(|at| at.to_string()).collect();
+            if bad.is_empty() {
+                state.health.clear(Concern::Checkpoint, device);
+            } else {
+                let reason = format!("writes to checkpoint container {} failed", bad.join(" and "));
+                state.health.raise(Concern::Checkpoint, device, reason);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

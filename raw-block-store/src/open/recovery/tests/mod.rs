@@ -1,0 +1,14 @@
+#![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small")]
+
+mod counting;
+mod image;
+mod losing;
+mod measure;
+
+use image::{BLOCK, Image};
+
+use super::LeftAs;
+use crate::state::index::Place;
+
+const ONE: &[u8] = &[1; BLOCK];
+const TWO: &[u8] = &[2; 2 * BLOCK];

@@ -1,0 +1,182 @@
+//! Making, opening and closing a store, without objects.
+
+use std::sync::Arc;
+
+use raw_block_core::simulated::{Fault, SimulatedDevice};
+use raw_block_core::{Geometry, MemoryBackend, OpKind};
+
+use crate::Error;
+use crate::format::{Layout, SUPERBLOCK_CELL_LEN, Superblock, SuperblockState};
+use crate::state::health::HealthState;
+use crate::{FormatOptions, OpenOptions, Store};
+
+const CAPACITY: u64 = 1 << 20;
+
+fn options() -> FormatOptions {
+    FormatOptions {
+        segment_size: Some(64 << 10),
+        block_size: Some(512),
+        ..FormatOptions::default()
+    }
+}
+
+fn open_options() -> OpenOptions {
+    OpenOptions { background: false, ..OpenOptions::default() }
+}
+
+/// A device with an empty store.
+fn made() -> SimulatedDevice {
+    let device = SimulatedDevice::new(Geometry::new(CAPACITY, 512).unwrap(), 0).unwrap();
+    Store::format(device.backend(), &options()).unwrap();
+    device
+}
+
+fn open(device: &SimulatedDevice) -> Result<Store, Error> {
+    Store::open_with(device.backend(), &open_options())
+}
+
+fn superblock(device: &SimulatedDevice) -> Superblock {
+    *Superblock::read(&device.peek(0, SUPERBLOCK_CELL_LEN)).unwrap()
+}
+
+/// Makes containers of checkpoints refuse writes.
+fn break_containers(device: &SimulatedDevice, containers: &[usize]) {
+    let layout = Layout::of(&superblock(device));
+    for &container in containers {
+        let start = layout.container_offset[container];
+        let range = start..start + layout.container_len;
+        device.inject(Fault::bad_medium(OpKind::Write).within(range).permanent());
+    }
+}
+
+#[test]
+fn a_new_store_is_clean_and_empty() {
+    let device = made();
+    assert_eq!(superblock(&device).state(), SuperblockState::Clean { checkpoint: 1 });
+    let store = open(&device).unwrap();
+    assert_eq!(superblock(&device).state(), SuperblockState::Open);
+    let stats = store.stats();
+    assert_eq!((stats.objects, stats.checkpoint), (0, 1));
+    assert_eq!(stats.free_segments, stats.segments);
+    store.close().unwrap();
+    assert_eq!(superblock(&device).state(), SuperblockState::Clean { checkpoint: 2 });
+}
+
+#[test]
+fn a_store_that_was_dropped_gets_a_checkpoint_when_it_is_opened() {
+    let device = made();
+    drop(open(&device).unwrap());
+    let store = open(&device).unwrap();
+    assert_eq!(store.stats().checkpoint, 2);
+}
+
+#[test]
+fn opening_read_only_writes_nothing() {
+    let device = made();
+    drop(open(&device).unwrap());
+    let before = device.ops_so_far();
+    let store = Store::open_read_only(device.backend(), &open_options()).unwrap();
+    assert!(!store.contains(b"a key"));
+    assert!(store.flush().is_err());
+    assert!(store.checkpoint().is_err());
+    assert!(store.close().is_err());
+    assert_eq!(device.ops_so_far(), before);
+}
+
+#[test]
+fn a_power_cut_at_any_write_of_a_life_leaves_a_store() {
+    let device = made();
+    let first = device.ops_so_far();
+    let life = |device: &SimulatedDevice| -> Result<(), Error> {
+        open(device)?.checkpoint()?;
+        let store = open(device)?;
+        store.checkpoint()?;
+        store.close()
+    };
+    let whole = device.fork(1);
+    life(&whole).unwrap();
+    for cut in first..whole.ops_so_far() {
+        for seed in 0..4 {
+            let device = device.fork(seed);
+            device.cut_after(cut);
+            let _ = life(&device);
+            open(&device.power_on()).unwrap_or_else(|error| panic!("cut {cut}.{seed}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_device_with_one_bad_container_is_used() {
+    let device = made();
+    break_containers(&device, &[1]);
+    drop(open(&device).unwrap());
+    let store = open(&device).unwrap();
+    assert_eq!(store.stats().health.state, HealthState::Degraded);
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+}
+
+#[test]
+fn with_one_usable_container_a_store_opens_read_only() {
+    let device = made();
+    break_containers(&device, &[1, 2]);
+    drop(open(&device).unwrap());
+    let store = open(&device).unwrap();
+    let health = store.stats().health;
+    assert_eq!(health.state, HealthState::ReadOnly, "{health:?}");
+    assert!(store.state.check_writes("put an object").is_err());
+    assert!(store.close().is_err());
+    device.clear_faults();
+    open(&device).unwrap();
+}
+
+#[test]
+fn what_a_device_holds_is_not_overwritten_without_force() {
+    let device = made();
+    let error = Store::format(device.backend(), &options()).unwrap_err();
+    assert!(matches!(error, Error::AlreadyAStore { .. }), "{error}");
+    let before = superblock(&device).preamble.uuid;
+    let forced = FormatOptions { force: true, label: "new".to_owned(), ..options() };
+    Store::format(device.backend(), &forced).unwrap();
+    let superblock = superblock(&device);
+    assert_ne!(superblock.preamble.uuid, before);
+    assert_eq!(superblock.label(), "new");
+}
+
+#[test]
+fn a_device_without_a_store_is_refused() {
+    let backend = Arc::new(MemoryBackend::new(CAPACITY).unwrap());
+    assert!(matches!(Store::open(backend.clone()), Err(Error::NotAStore { .. })));
+    Store::format(backend.clone(), &options()).unwrap();
+    let _open = Store::open(backend.clone()).unwrap();
+    assert!(matches!(Store::open(backend.clone()), Err(Error::Busy { .. })));
+    assert!(matches!(Store::format(backend, &options()), Err(Error::Busy { .. })));
+}
+
+#[test]
+fn impossible_labels_are_refused() {
+    let backend = Arc::new(MemoryBackend::new(CAPACITY).unwrap());
+    let long = FormatOptions { label: "x".repeat(65), ..options() };
+    assert!(matches!(Store::format(backend, &long), Err(Error::Unsuitable { .. })));
+}
+
+#[test]
+fn a_damaged_copy_of_the_superblock_is_written_again() {
+    let device = made();
+    device.poke(100, &[0xEE]);
+    let store = Store::open_with(device.backend(), &open_options()).unwrap();
+    assert_eq!(superblock(&device).state(), SuperblockState::Open);
+    assert_eq!(store.stats().checkpoint, 2, "its clean mark does not count");
+}
+
+#[test]
+fn an_opening_that_cannot_flush_writes_nothing() {
+    let device = made();
+    device.inject(Fault::fail(OpKind::Flush, 5));
+    assert!(open(&device).is_err());
+    let untouched = superblock(&device);
+    assert_eq!(untouched.state(), SuperblockState::Clean { checkpoint: 1 });
+    device.clear_faults();
+    let store = open(&device.process_kill()).unwrap();
+    assert_eq!(store.stats().objects, 0);
+}

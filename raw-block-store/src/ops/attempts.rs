@@ -1,0 +1,151 @@
+//! Slots whose writes fail are written elsewhere, up to three times.
+
+use raw_block_core::{ErrorClass, ErrorKind, OpKind};
+
+use crate::Error;
+use crate::checkpoint;
+use crate::error::Doing;
+use crate::state::StoreState;
+use crate::state::space::{Allocated, Allocation, CheckpointPurpose, Retry, Slot};
+
+/// How many times something is written before it fails, each time to another segment.
+const ATTEMPTS: usize = 3;
+
+/// A slot with objects, or a tombstone, whose writes failed.
+pub(super) struct Failed {
+    pub(super) slot: Slot,
+    pub(super) objects: Vec<Retry>,
+    pub(super) error: Error,
+}
+
+impl Failed {
+    pub(super) fn new<'a>(
+        slot: &Slot,
+        objects: impl IntoIterator<Item = &'a Allocated>,
+        error: Error,
+    ) -> Self {
+        let retry = |object: &Allocated| Retry {
+            index: object.index,
+            demand: object.demand,
+            sequence: object.sequence,
+        };
+        Self { slot: slot.clone(), objects: objects.into_iter().map(retry).collect(), error }
+    }
+}
+
+impl StoreState {
+    /// Refuses changes that cannot succeed.
+    ///
+    /// Where no background thread takes checkpoints to see whether the device accepts writes again, the call does.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub(super) fn check_changes(&self, doing: &'static str) -> Result<(), Error> {
+        self.check_process()?;
+        self.dispatcher.check_accepted(OpKind::Write).doing(doing)?;
+        if self.refuses_writes() && !self.options.background {
+            // What came of it is asked next.
+            let _ = checkpoint::take_if(self, CheckpointPurpose::Period, |_| self.refuses_writes());
+        }
+        self.check_writes(doing)
+    }
+
+    /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an allocation once, and
+    /// returns what failed; `give_up` is called with each object that is not written, and why.
+    pub(super) fn write_slots(
+        &self,
+        first: &Allocation,
+        mut attempt: impl FnMut(&Allocation) -> Vec<Failed>,
+        mut give_up: impl FnMut(u32, &Error),
+    ) {
+        let mut failed = attempt(first);
+        for number in 1..=ATTEMPTS {
+            let mut still_failed = Vec::new();
+            for of in failed {
+                let is_final = !self.note_failure(&of);
+                if number == ATTEMPTS || is_final || self.refuses_writes() {
+                    self.end_failed(&of, &of.objects, &mut give_up);
+                } else {
+                    still_failed.append(&mut self.write_again(&of, &mut attempt, &mut give_up));
+                }
+            }
+            failed = still_failed;
+        }
+    }
+
+    /// Counts a write that failed. Returns whether another one may succeed.
+    fn note_failure(&self, failed: &Failed) -> bool {
+        use ErrorKind::{Forked, OutOfResources, WritesStopped};
+        let Error::Device { error, .. } = &failed.error else { return false };
+        if matches!(error.kind(), Forked | OutOfResources | WritesStopped) {
+            return false;
+        }
+        self.write_failed(failed.slot.generation, error);
+        true
+    }
+
+    /// Writes objects elsewhere whose writes failed. Returns those whose writes failed again.
+    fn write_again(
+        &self,
+        failed: &Failed,
+        attempt: &mut impl FnMut(&Allocation) -> Vec<Failed>,
+        give_up: &mut impl FnMut(u32, &Error),
+    ) -> Vec<Failed> {
+        let mut left = failed.objects.clone();
+        let mut allocation = Allocation::default();
+        let extended = self.with_space(|space| {
+            // What does not fit is given up: a failed write is no reason to reclaim.
+            let _ = space.allocate_again(&failed.slot, &mut left, &mut allocation);
+            self.extend_index(space, 0, &mut allocation)
+        });
+        self.end_failed(failed, &left, give_up);
+        if extended.is_err() {
+            // They are in flight no more.
+            let is_left = |of: &&Retry| left.iter().any(|left| left.index == of.index);
+            let lost = failed.objects.iter().filter(|of| !is_left(of));
+            lost.for_each(|of| give_up(of.index, &failed.error));
+            return Vec::new();
+        }
+        if allocation.slots.is_empty() {
+            return Vec::new();
+        }
+        self.counters.repeated_writes.add(allocation.slots.len() as u64);
+        let tried = allocation.objects.len();
+        let failed_again = attempt(&allocation);
+        let missing: usize = failed_again.iter().map(|of| of.objects.len()).sum();
+        if missing < tried && is_media_error(&failed.error) {
+            // A write elsewhere succeeded, so the fault is that of the segment.
+            self.confirm_error(&failed.slot);
+        }
+        tracing::debug!(device = self.device_name(), error = %failed.error, "a slot was written again");
+        failed_again
+    }
+
+    /// The last attempt to write these objects of a slot has failed.
+    fn end_failed(
+        &self,
+        failed: &Failed,
+        objects: &[Retry],
+        give_up: &mut impl FnMut(u32, &Error),
+    ) {
+        if !objects.is_empty() {
+            self.give_up(&failed.slot, u32::try_from(objects.len()).unwrap_or(u32::MAX));
+            objects.iter().for_each(|of| give_up(of.index, &failed.error));
+        }
+    }
+}
+
+fn is_media_error(error: &Error) -> bool {
+    matches!(error, Error::Device { error, .. }
+        if error.kind() == ErrorKind::Io && error.class() == ErrorClass::Failed)
+}
+
+/// The error of a slot in a segment whose header another thread did not write.
+pub(super) fn header_error(slot: &Slot, doing: &'static str, device: &str) -> Error {
+    let rule = format!("the header of segment {} could not be written", slot.segment);
+    let error = raw_block_core::Error::new(ErrorKind::Io, "write", rule).on(device);
+    Error::Device { doing, error }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+use raw_block_core::OpKind;
+use raw_block_core::simulated::Fault;
+
+use crate::ops::test_store::{BLOCK, locate, put, store};
+use crate::{EvictionPolicy, HealthState, Store};
+
+const EIO: i32 = 5;
+
+/// Where segments lie.
+fn segments(store: &Store) -> std::ops::Range<u64> {
+    let layout = store.state.layout;
+    let len = layout.segment_size() * u64::from(layout.segment_count);
+    layout.segments_offset..layout.segments_offset + len
+}
+
+fn try_put(store: &Store, key: u32) -> bool {
+    store.put(&key.to_le_bytes(), &[7; 700]).is_ok()
+}
+
+#[test]
+fn a_full_cache_on_a_device_that_refuses_writes_evicts_nothing() {
+    let (device, store) = store(16, EvictionPolicy::Lru);
+    for first in (0..2000).step_by(20) {
+        put(&store, first..first + 20, 700);
+    }
+    let before = store.stats();
+    assert!(before.evictions > 0);
+    device.inject(Fault::fail(OpKind::Write, EIO));
+    assert!((0..200).all(|key| !try_put(&store, key)));
+    assert!(store.delete(&1999_u32.to_le_bytes()).is_err());
+    let after = store.stats();
+    assert_eq!((after.evictions, after.objects), (before.evictions, before.objects));
+    assert_eq!(after.health.state, HealthState::ReadOnly);
+    device.clear_faults();
+    put(&store, 5000..5500, 700);
+    assert_eq!(store.stats().bad_segments, 0);
+}
+
+#[test]
+fn failures_of_several_calls_show_that_the_device_refuses_writes() {
+    let (device, store) = store(32, EvictionPolicy::None);
+    put(&store, 0..10, 700);
+    device.inject(Fault::fail(OpKind::Write, EIO));
+    assert!(!try_put(&store, 1));
+    let before = device.ops_so_far();
+    assert!((0..10).all(|key| !try_put(&store, key)));
+    // Each of them only looks whether a checkpoint can be written.
+    assert_eq!(store.stats().health.state, HealthState::ReadOnly);
+    assert!(store.stats().repeated_writes <= 2, "{:?}", store.stats());
+    assert!(device.ops_so_far() - before <= 40);
+}
+
+#[test]
+fn a_call_that_fails_for_good_does_not_stop_later_ones() {
+    let (device, store) = store(32, EvictionPolicy::None);
+    put(&store, 0..10, 700);
+    device.inject(Fault::fail(OpKind::Write, EIO).within(segments(&store)));
+    assert!(!try_put(&store, 20));
+    device.clear_faults();
+    assert!(try_put(&store, 20));
+    assert_eq!(store.stats().health.state, HealthState::Healthy);
+}
+
+#[test]
+fn failures_with_a_success_in_between_are_those_of_segments() {
+    let (device, store) = store(40, EvictionPolicy::None);
+    put(&store, [0], 700);
+    for key in 0..12 {
+        // The open segment fails, the next one does not.
+        let start = store.state.layout.segment_offset(locate(&store, key).place.segment);
+        device.inject(Fault::fail(OpKind::Write, EIO).within(start..start + 64 * BLOCK));
+        assert!(try_put(&store, key + 1), "key {key}");
+        assert_ne!(store.stats().health.state, HealthState::ReadOnly);
+        device.clear_faults();
+    }
+    assert!(store.stats().repeated_writes >= 12);
+}
+
+#[test]
+fn a_delete_whose_write_fails_is_written_elsewhere() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..10, 700);
+    let writes = segments(&store);
+    device.inject(Fault::fail(OpKind::Write, EIO).within(writes).nth(1));
+    assert!(store.delete(&3_u32.to_le_bytes()).unwrap());
+    assert!(!store.delete(&3_u32.to_le_bytes()).unwrap());
+    assert_eq!(store.stats().repeated_writes, 1);
+    assert_eq!(store.stats().objects, 9);
+}

@@ -1,0 +1,29 @@
+//! What callers do with objects.
+
+mod attempts;
+mod choose;
+mod clear;
+mod damage;
+mod delete;
+mod delete_queue;
+mod escaped;
+mod get;
+mod header;
+mod list;
+mod pin;
+mod put;
+mod read;
+mod scrub;
+mod stage;
+#[cfg(test)]
+mod test_store;
+mod tombstones;
+mod verify;
+mod write;
+
+pub(crate) use delete_queue::DeleteQueue;
+pub use get::{Found, Get, Object};
+pub use list::ObjectInfo;
+pub use pin::Pin;
+pub use put::Put;
+pub use scrub::{Finding, ScrubReport};

@@ -1,0 +1,198 @@
+//! Writing tombstones, and removing what they delete.
+
+use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
+
+use super::attempts::{Failed, header_error};
+use crate::Error;
+use crate::error::Doing;
+use crate::format::{Entry, KeyHash, SegmentHeader, SlotHeader, tombstones_per_slot};
+use crate::placement::Placement;
+use crate::reclaim;
+use crate::segment_header;
+use crate::state::index::{Located, Place};
+use crate::state::space::{Allocated, Allocation, Outcome, Shortage, Slot, Space, Stream};
+use crate::state::{NoSpace, StoreState};
+use crate::unwind::OnPanic;
+
+pub(super) const DELETE: &str = "delete an object";
+
+impl StoreState {
+    /// Deletes keys, whether they are there or not. Returns for each whether there was an object with it.
+    pub(super) fn write_tombstones(&self, keys: &[KeyHash]) -> Vec<Result<bool, Error>> {
+        let per_slot = tombstones_per_slot(self.layout.block_size).max(1);
+        let mut results = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(per_slot) {
+            let allocated = self.allocate_slot();
+            let written =
+                allocated.and_then(|allocation| self.write_slot(keys, &allocation, &mut results));
+            if let Err(error) = written {
+                results.extend(keys.iter().map(|_| Err(error.clone())));
+            }
+        }
+        results
+    }
+
+    /// Allocates a slot for tombstones. Waits for reclaims, which serve deletes first.
+    fn allocate_slot(&self) -> Result<Allocation, Error> {
+        let mut allocation = Allocation::default();
+        match self.allocate_tombstones(&mut allocation) {
+            Ok(()) => return Ok(allocation),
+            Err(NoSpace::Memory(error)) => return Err(error),
+            Err(NoSpace::Space(_)) => {}
+        }
+        self.check_writes(DELETE)?;
+        let waiting = self.with_space(Space::ask_for_tombstones);
+        loop {
+            let ended = self.wait_for(|space| {
+                let mut allocation = Allocation::default();
+                if let Some(granted) = space.take_granted(waiting) {
+                    allocation = granted;
+                } else {
+                    match space.allocate_tombstones(&mut allocation) {
+                        Ok(()) => drop(space.stop_asking(waiting)),
+                        Err(Shortage::Wait) => return None,
+                        Err(shortage) => return Some(Err(NoSpace::Space(shortage))),
+                    }
+                }
+                let extended = self.extend_index(space, 0, &mut allocation);
+                Some(extended.map(|()| allocation))
+            });
+            let error = match ended {
+                Ok(allocation) => return Ok(allocation),
+                Err(NoSpace::Memory(error)) => error,
+                Err(NoSpace::Space(Shortage::Reclaim | Shortage::Wait)) => {
+                    match reclaim::make_space(self) {
+                        Ok(_) => continue,
+                        Err(error) => error,
+                    }
+                }
+                Err(NoSpace::Space(Shortage::Full)) => self.out_of_space(),
+            };
+            return self.stop_asking(waiting).unwrap_or(Err(error));
+        }
+    }
+
+    /// Waits for space no more. Returns what was granted in the meantime.
+    fn stop_asking(&self, waiting: u64) -> Option<Result<Allocation, Error>> {
+        self.with_space(|space| {
+            let mut granted = space.stop_asking(waiting)?;
+            match self.extend_index(space, 0, &mut granted) {
+                Ok(()) => Some(Ok(granted)),
+                Err(NoSpace::Memory(error)) => Some(Err(error)),
+                Err(NoSpace::Space(_)) => None,
+            }
+        })
+    }
+
+    /// Writes a slot of tombstones, elsewhere if that fails, removes what they delete, and appends for each key whether
+    /// there was an object with it.
+    ///
+    /// # Errors
+    /// No result was appended.
+    fn write_slot(
+        &self,
+        keys: &[KeyHash],
+        allocation: &Allocation,
+        results: &mut Vec<Result<bool, Error>>,
+    ) -> Result<(), Error> {
+        let mut given_up = Ok(());
+        let attempt = |allocation: &Allocation| {
+            let slots = allocation.slots.iter().zip(&allocation.objects);
+            slots
+                .filter_map(|(slot, object)| self.try_tombstones(keys, slot, object, results))
+                .collect()
+        };
+        self.write_slots(allocation, attempt, |_, error| given_up = Err(error.clone()));
+        given_up
+    }
+
+    /// Writes a slot of tombstones once, and removes what they delete. Returns it if that failed.
+    fn try_tombstones(
+        &self,
+        keys: &[KeyHash],
+        slot: &Slot,
+        object: &Allocated,
+        results: &mut Vec<Result<bool, Error>>,
+    ) -> Option<Failed> {
+        let objects = std::slice::from_ref(object);
+        let abandon = OnPanic(|| self.abandon(slot, objects));
+        let written = self.write_once(slot, object.sequence, keys);
+        drop(abandon);
+        let written = written.and_then(|()| {
+            let is_there = self.wait_for_header(slot);
+            if is_there { Ok(()) } else { Err(header_error(slot, DELETE, self.device_name())) }
+        });
+        match written {
+            Ok(()) => {
+                let dropped = self.publish_tombstones(slot, object, keys, results);
+                self.published(slot, objects, [Outcome::Shown], &dropped);
+                self.write_succeeded();
+                None
+            }
+            Err(error) => {
+                self.published(slot, objects, [Outcome::Failed], &[]);
+                Some(Failed::new(slot, objects, error))
+            }
+        }
+    }
+
+    fn write_once(&self, slot: &Slot, sequence: u64, keys: &[KeyHash]) -> Result<(), Error> {
+        let block_size = self.layout.block_size as usize;
+        let encoded = AlignedBuf::zeroed(2 * block_size).doing(DELETE).and_then(|mut blocks| {
+            let (header, tombstones) = blocks.split_at_mut(block_size);
+            if let Some(opened) = &slot.opened {
+                SegmentHeader::encode(header, &self.layout, &segment_header::fields(opened))?;
+            }
+            SlotHeader::encode_tombstones(tombstones, &self.layout, &slot.place(), sequence, keys)?;
+            Ok(blocks)
+        });
+        let blocks = match encoded {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                slot.opened.iter().for_each(|opened| self.header_written(opened, false));
+                return Err(error);
+            }
+        };
+        let stream = slot.opened.as_ref().map_or(Stream::Tombstones, |opened| opened.stream);
+        let options = Placement::Stream(stream).options(self.dispatcher.geometry());
+        let (header, tombstones) = blocks.split_at(block_size);
+        let at = |block| self.layout.block_offset(slot.segment, block);
+        let mut writes = vec![WriteAt::new(at(slot.block), tombstones).with_options(options)];
+        if slot.opened.is_some() {
+            writes.push(WriteAt::new(at(0), header).with_options(options));
+        }
+        self.counters.written_bytes.add((writes.len() * block_size) as u64);
+        let mut results = self.dispatcher.write_buffers(&writes).into_iter();
+        let written = results.next().unwrap_or(Ok(()));
+        let opened = results.next().unwrap_or(Ok(()));
+        if let Some(header) = &slot.opened {
+            self.header_written(header, opened.is_ok());
+        }
+        let errors = [&written, &opened].into_iter().filter_map(|result| result.as_ref().err());
+        for error in errors.filter(|error| error.class() == ErrorClass::Unknown) {
+            self.quarantine(slot.segment, slot.generation, error);
+        }
+        opened.and(written).doing(DELETE)
+    }
+
+    /// The tombstones are written: removes the objects that they delete, and returns them.
+    fn publish_tombstones(
+        &self,
+        slot: &Slot,
+        object: &Allocated,
+        keys: &[KeyHash],
+        results: &mut Vec<Result<bool, Error>>,
+    ) -> Vec<Located> {
+        let place = Place { segment: slot.segment, number: object.number };
+        self.index.set_tombstone(place, &Entry::tombstone(object.sequence, slot.block));
+        let oldest = self.with_space(|space| space.oldest_in_flight());
+        let mut dropped = Vec::new();
+        for key in keys {
+            let deleted = self.index.delete(key, object.sequence, oldest);
+            results.push(Ok(deleted.is_some()));
+            dropped.extend(deleted);
+        }
+        self.counters.deletes.add(keys.len() as u64);
+        dropped
+    }
+}

@@ -1,0 +1,83 @@
+//! How a store is laid out when it is formatted.
+
+use raw_block_core::Geometry;
+
+use crate::Error;
+use crate::format::is_block_size;
+use crate::format::{Layout, LayoutRequest, SUPERBLOCK_CELL_LEN};
+
+/// Block size in bytes unless the device needs a larger one.
+const DEFAULT_BLOCK_SIZE: u32 = 4096;
+
+/// What [`Store::format`](crate::Store::format) makes.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::FormatOptions;
+///
+/// // Objects of up to 64 MiB waste little space; small ones share blocks of 512 bytes.
+/// let options = FormatOptions {
+///     largest_object: Some(64 << 20),
+///     block_size: Some(512),
+///     label: "kv-cache".to_owned(),
+///     ..FormatOptions::default()
+/// };
+/// # assert!(options.segment_size.is_none());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct FormatOptions {
+    /// Size of a segment in bytes, a power of two. By default 1/256 of the device, from 64 MiB to 1 GiB; 1/32 of a
+    /// device that holds fewer than 32 segments of 64 MiB. Rounded down to a power of two.
+    pub segment_size: Option<u64>,
+    /// Length in bytes of the largest object that is common. Without `segment_size`, segments are at least eight
+    /// times as large, so that the ends of segments waste little. Larger objects can be put all the same, up to
+    /// what fits a segment.
+    pub largest_object: Option<u64>,
+    /// Block size in bytes: a power of two from 512 to 65536 and a multiple of the device's transfer
+    /// alignment; 4096 if not given. Larger blocks hold longer keys. Smaller blocks waste less on small objects.
+    pub block_size: Option<u32>,
+    /// A name for people, up to 64 bytes.
+    pub label: String,
+    /// Overwrite a store that is there, anything else that is recognised (a file system, a partition table, a member
+    /// of a volume), and a regular file with content. The places where other software looks for its signatures are
+    /// then overwritten with zeroes: the first 4 MiB and the last 2 MiB.
+    pub force: bool,
+}
+
+impl FormatOptions {
+    /// The layout, without identities, of the store that these options make on a device.
+    ///
+    /// # Errors
+    /// [`Error::Unsuitable`].
+    pub(crate) fn lay_out(&self, geometry: &Geometry, device: &str) -> Result<Layout, Error> {
+        let unsuitable = |reason: String| Error::Unsuitable { device: device.to_owned(), reason };
+        let block_size = self.checked_block_size(geometry).map_err(unsuitable)?;
+        let request = LayoutRequest {
+            capacity: geometry.capacity,
+            block_size,
+            segment_size: self.segment_size,
+            largest_object: self.largest_object,
+        };
+        Layout::plan(&request).map_err(unsuitable)
+    }
+
+    fn checked_block_size(&self, geometry: &Geometry) -> Result<u32, String> {
+        let alignment = geometry.transfer_alignment;
+        if alignment as usize > SUPERBLOCK_CELL_LEN {
+            return Err(format!(
+                "its blocks of {alignment} bytes are larger than the {SUPERBLOCK_CELL_LEN} of a superblock"
+            ));
+        }
+        let block_size = self.block_size.unwrap_or(DEFAULT_BLOCK_SIZE.max(alignment));
+        if is_block_size(block_size) && block_size.is_multiple_of(alignment) {
+            return Ok(block_size);
+        }
+        Err(format!(
+            "a block size of {block_size} bytes is not a power of two from 512 to 65536 and a multiple \
+             of the device's {alignment}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests;

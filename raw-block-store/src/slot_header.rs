@@ -1,0 +1,55 @@
+//! The headers of slots that were allocated, for puts and for moves.
+
+use super::format::{Entry, KeyHash, PayloadPlace, SlotHeader, SlotObject};
+use super::state::StoreState;
+use super::state::space::{Allocated, Slot};
+use crate::Error;
+
+/// What the entry of an object says wherever it lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Named<'a> {
+    pub(crate) key_hash: KeyHash,
+    pub(crate) key: &'a [u8],
+    pub(crate) metadata: &'a [u8],
+}
+
+/// Where the payload of an object goes.
+pub(crate) fn payload_place(slot: &Slot, object: &Allocated) -> PayloadPlace {
+    PayloadPlace {
+        segment: slot.segment,
+        generation: slot.generation,
+        block: object.block,
+        sequence: object.sequence,
+    }
+}
+
+/// The entry of an object whose payload has this checksum.
+pub(crate) fn entry(object: &Allocated, named: &Named<'_>, checksum: u64) -> Entry {
+    let short = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    Entry {
+        key_hash: named.key_hash,
+        sequence: object.sequence.into(),
+        checksum: checksum.into(),
+        payload_len: object.demand.payload_len.into(),
+        key_len: short(named.key).into(),
+        metadata_len: short(named.metadata).into(),
+        block: object.block.into(),
+        blocks_back: object.blocks_back.into(),
+    }
+}
+
+/// Fills the header block of a slot with entries and names, and an inline payload or none.
+///
+/// # Errors
+/// [`Error::Encode`].
+pub(crate) fn encode<'a>(
+    state: &StoreState,
+    slot: &Slot,
+    block: &mut [u8],
+    objects: impl ExactSizeIterator<Item = (Entry, Named<'a>)>,
+    inline: &[u8],
+) -> Result<(), Error> {
+    let objects =
+        objects.map(|(entry, Named { key, metadata, .. })| SlotObject { entry, key, metadata });
+    Ok(SlotHeader::encode(block, &state.layout, &slot.place(), objects, inline)?)
+}

@@ -1,0 +1,272 @@
+//! Everything that calls and threads share.
+
+mod failing;
+pub(crate) mod hash;
+pub(crate) mod health;
+pub(crate) mod index;
+pub(crate) mod pins;
+pub(crate) mod policy;
+mod reading;
+mod scratch;
+mod slots;
+pub(crate) mod space;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use failing::FailingWrites;
+use health::{Concern, HealthMonitor};
+use index::Index;
+use policy::Policy;
+use raw_block_core::{Dispatcher, ErrorKind, waiting};
+pub(crate) use reading::ReadGuard;
+pub(crate) use slots::NoSpace;
+use space::{Readers, Shape, Space};
+
+use super::checkpoint::containers::Containers;
+use super::checkpoint::throttle::Throttle;
+use super::format::Layout;
+use super::mutant::Mutant;
+use super::ops::DeleteQueue;
+use super::options::OpenOptions;
+use super::reclaim::CallBackoff;
+use super::reclaim::signal::Signal;
+use super::stats::Counters;
+use crate::Error;
+use crate::error::Doing;
+use scratch::ScratchPool;
+
+/// Everything that the calls of a store and its background thread share.
+///
+/// Locks are taken in this order: `reclaiming`, `checkpointing`, that of the space, those of the index. A reclaim takes
+/// checkpoints; a checkpoint never reclaims. A thread that waits for space holds none of the first two, and has
+/// submitted everything that it allocated.
+pub(crate) struct StoreState {
+    pub(crate) dispatcher: Dispatcher,
+    /// Where everything lies.
+    pub(crate) layout: Layout,
+    pub(crate) shape: Shape,
+    pub(crate) options: OpenOptions,
+    pub(crate) index: Index,
+    pub(crate) readers: Arc<Readers>,
+    pub(crate) policy: Policy,
+    pub(crate) counters: Counters,
+    pub(crate) deletes: DeleteQueue,
+    /// Memory for headers, kept from one call to the next.
+    pub(crate) scratch: ScratchPool,
+    pub(crate) health: HealthMonitor,
+    failing: FailingWrites,
+    /// Whether it was logged that objects are so long that they waste space.
+    pub(crate) warned_of_waste: AtomicBool,
+    refuses_writes: AtomicBool,
+    /// The error of the write because of which changes are refused.
+    refused: Mutex<Option<raw_block_core::Error>>,
+    /// The error of a write with an unknown outcome, whose segment is in quarantine.
+    unknown: OnceLock<raw_block_core::Error>,
+    /// Whether the store was closed, so that the next opening knows the segments in quarantine.
+    pub(crate) is_closed: AtomicBool,
+    /// The pauses of checkpoints.
+    pub(crate) throttle: Throttle,
+    /// Wakes the background worker.
+    pub(crate) worker: Signal,
+    /// Which calls try to take a checkpoint that is due, if there is no worker.
+    pub(crate) checkpoint_backoff: CallBackoff,
+    /// Held while a checkpoint is taken.
+    pub(crate) checkpointing: Mutex<Containers>,
+    /// Held while a reclaim runs.
+    pub(crate) reclaiming: Mutex<()>,
+    space: Mutex<Waited>,
+    /// Signalled when something changed that a thread waits for.
+    changed: Condvar,
+    /// The process that opened the store: a forked child has neither its threads nor its device.
+    process: u32,
+}
+
+struct Waited {
+    space: Space,
+    /// How many threads wait for `changed`.
+    waiting: usize,
+}
+
+/// What a [`StoreState`] is made of.
+pub(crate) struct StateParts {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) layout: Layout,
+    pub(crate) options: OpenOptions,
+    pub(crate) index: Index,
+    pub(crate) space: Space,
+    pub(crate) containers: Containers,
+}
+
+impl StoreState {
+    pub(crate) fn new(parts: StateParts) -> Self {
+        let StateParts { dispatcher, layout, options, index, mut space, containers } = parts;
+        space.set_kept_percent(options.kept_percent.min(OpenOptions::MAX_KEPT_PERCENT));
+        let policy = Policy::new(&options, space.shape());
+        policy.set_clock(space.clock());
+        Self {
+            dispatcher,
+            layout,
+            shape: *space.shape(),
+            index,
+            readers: Arc::clone(space.readers()),
+            policy,
+            options,
+            counters: Counters::default(),
+            deletes: DeleteQueue::default(),
+            scratch: ScratchPool::default(),
+            health: HealthMonitor::default(),
+            failing: FailingWrites::default(),
+            warned_of_waste: AtomicBool::new(false),
+            refuses_writes: AtomicBool::new(false),
+            refused: Mutex::new(None),
+            unknown: OnceLock::new(),
+            is_closed: AtomicBool::new(false),
+            throttle: Throttle::default(),
+            worker: Signal::default(),
+            checkpoint_backoff: CallBackoff::default(),
+            checkpointing: Mutex::new(containers),
+            reclaiming: Mutex::new(()),
+            space: Mutex::new(Waited { space, waiting: 0 }),
+            changed: Condvar::new(),
+            process: std::process::id(),
+        }
+    }
+
+    /// Whether this is a forked child of the process that opened the store.
+    pub(crate) fn is_inherited(&self) -> bool {
+        std::process::id() != self.process
+    }
+
+    /// Refuses calls in a forked child, before they take a lock that a thread of the parent held when it forked.
+    ///
+    /// # Errors
+    /// [`Error::Device`] of kind [`ErrorKind::Forked`].
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if !self.is_inherited() {
+            return Ok(());
+        }
+        let rule =
+            "this process is a forked child of the one that opened the store: open it here again";
+        let error = raw_block_core::Error::new(ErrorKind::Forked, "use a store", rule);
+        Err(error.on(self.device_name())).doing("use the store")
+    }
+
+    /// Path or name of the device.
+    pub(crate) fn device_name(&self) -> &str {
+        self.dispatcher.backend().device()
+    }
+
+    /// Makes durable what has completed.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        self.check_process()?;
+        if Mutant::FlushDoesNothing.is_on() {
+            return Ok(());
+        }
+        self.dispatcher.flush().doing("flush the store")
+    }
+
+    /// Uses the space under its lock, and wakes the threads that wait for it to change.
+    pub(crate) fn with_space<T>(&self, act: impl FnOnce(&mut Space) -> T) -> T {
+        let mut guard = self.lock();
+        let before = guard.space.version();
+        let result = act(&mut guard.space);
+        if guard.space.version() != before {
+            self.wake(&guard);
+        }
+        result
+    }
+
+    /// Waits until `done` returns something. It is asked again whenever the space changed.
+    pub(crate) fn wait_for<T>(&self, mut done: impl FnMut(&mut Space) -> Option<T>) -> T {
+        let mut guard = self.lock();
+        loop {
+            let before = guard.space.version();
+            let result = done(&mut guard.space);
+            if guard.space.version() != before {
+                self.wake(&guard);
+            }
+            if let Some(result) = result {
+                return result;
+            }
+            guard.waiting += 1;
+            guard = waiting::wait(&self.changed, &self.space, guard);
+            guard.waiting -= 1;
+        }
+    }
+
+    /// Refuses changes while the device refuses writes.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the error of the write that was refused.
+    pub(crate) fn check_writes(&self, doing: &'static str) -> Result<(), Error> {
+        if !self.refuses_writes.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clone().map_or(Ok(()), Err).doing(doing)
+    }
+
+    /// A write to the segment with this generation failed. If those to three segments failed in a row, whichever calls they
+    /// were of, the device refuses writes.
+    pub(crate) fn write_failed(&self, generation: u64, error: &raw_block_core::Error) {
+        if self.failing.failed(generation) && !self.refuses_writes() {
+            self.writes_refused(error);
+        }
+    }
+
+    /// A write to a segment succeeded.
+    pub(crate) fn write_succeeded(&self) {
+        self.failing.succeeded();
+    }
+
+    /// The device refuses writes. Changes are refused until
+    /// [`writes_accepted`](Self::writes_accepted).
+    pub(crate) fn writes_refused(&self, error: &raw_block_core::Error) {
+        self.health.raise(Concern::Writes, self.device_name(), error.to_string());
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        self.refuses_writes.store(true, Ordering::Relaxed);
+        // It tries to take a checkpoint until that succeeds.
+        self.worker.wake();
+    }
+
+    /// Whether changes are refused because the device refuses writes.
+    pub(crate) fn refuses_writes(&self) -> bool {
+        self.refuses_writes.load(Ordering::Relaxed)
+    }
+
+    /// A checkpoint was written: the device accepts writes.
+    pub(crate) fn writes_accepted(&self) {
+        if self.refuses_writes.swap(false, Ordering::Relaxed) {
+            self.failing.on_probation();
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.health.clear(Concern::Writes, self.device_name());
+        }
+    }
+
+    fn wake(&self, guard: &MutexGuard<'_, Waited>) {
+        if guard.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waited> {
+        waiting::lock(&self.space)
+    }
+}
+
+impl Drop for StoreState {
+    /// The next opening on the same backend may not know the segments in quarantine, to which the device may still carry out
+    /// a write.
+    fn drop(&mut self) {
+        if let Some(error) = self.unknown.get()
+            && !self.is_closed.load(Ordering::Relaxed)
+            && !self.is_inherited()
+        {
+            self.dispatcher.backend().flush_state().stop_writes(error);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Whether compacting is worth it: how much is live, and whether reclaims free anything.
+
+use super::segment::{Live, SegmentState};
+use super::victims::{garbage, least_garbage};
+use super::{Demand, Space};
+use crate::state::index::Located;
+
+/// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those before another one is
+/// full. Moving what has a sixth of garbage frees a segment every sixth time, a sixteenth every sixteenth time.
+const MAX_VAIN_RECLAIMS: u32 = 8;
+
+impl Space {
+    /// Blocks of garbage in a segment for which it is compacted.
+    ///
+    /// A store that does not evict compacts for any garbage that is worth it, until several reclaims in a row freed
+    /// nothing: then garbage has to be added first.
+    ///
+    /// A store that evicts compacts what has a sixth of garbage while it is not [crowded](Self::is_crowded), so that
+    /// nothing is evicted; in a crowded one half of a segment has to be garbage. When several reclaims in a row freed
+    /// nothing, because objects fill segments so badly that moving them does not help, it evicts until there is a
+    /// segment's worth of garbage more.
+    pub(super) fn least_to_compact(&self) -> i64 {
+        let (live, usable) = self.fill_of_full();
+        if !self.evicts() {
+            let was_vain = usable.saturating_sub_unsigned(live) <= self.vain_garbage;
+            return if was_vain { i64::MAX } else { least_garbage(&self.shape) };
+        }
+        let blocks = i64::from(self.shape.segment_blocks);
+        let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
+        match (was_vain, self.crowded) {
+            (true, _) => i64::MAX,
+            (false, true) => blocks / 2,
+            (false, false) => blocks / 6,
+        }
+    }
+
+    /// Whether all that was live at the same time, and was not deleted since, does not fit into three quarters of the
+    /// store. Compacting would copy nearly full segments then. So a store that evicts does that only as far as moves
+    /// are paid for, and evicts what is oldest instead; otherwise it evicts nothing while compacting frees space.
+    ///
+    /// What was evicted counts on: if it is put again, it is to be evicted again. It does not when so little is live
+    /// that compacting costs next to nothing.
+    pub(super) fn is_crowded(&mut self) -> bool {
+        let mut live = Live::default();
+        self.segments.iter().for_each(|segment| live.add(&segment.live));
+        let live = live.blocks_together(&self.shape);
+        let all = u64::from(self.shape.segments) * u64::from(self.shape.largest_slot());
+        self.wanted_live = if live * 4 <= all { live } else { self.wanted_live.max(live) };
+        self.evicts() && self.wanted_live * 4 > all * 3
+    }
+
+    /// Objects were deleted.
+    pub(super) fn note_deleted(&mut self, deleted: &[Located]) {
+        let mut live = Live::default();
+        for object in deleted {
+            live.add(&Live::of(Demand::of(&object.entry), &self.shape));
+        }
+        let blocks = live.blocks_together(&self.shape);
+        self.wanted_live = self.wanted_live.saturating_sub(blocks);
+    }
+
+    /// Notes whether the reclaim that ends freed anything.
+    pub(super) fn note_gain(&mut self) {
+        let (live, usable) = self.fill_of_full();
+        let garbage = usable.saturating_sub_unsigned(live);
+        self.vain_garbage = self.vain_garbage.min(garbage);
+        let Some(before) = self.supply_before_reclaim.take() else { return };
+        if self.supply() > before {
+            self.vain_reclaims = 0;
+            return;
+        }
+        self.vain_reclaims += 1;
+        let most = if self.evicts() { MAX_VAIN_RECLAIMS } else { 2 * MAX_VAIN_RECLAIMS };
+        if self.vain_reclaims >= most {
+            self.vain_reclaims = 0;
+            self.vain_garbage = garbage;
+        }
+    }
+
+    /// Segments that are free, about to be, or were opened for puts since the store was opened: what reclaims add to,
+    /// whatever puts take in the meantime.
+    pub(crate) fn supply(&self) -> u64 {
+        (self.free.len() + self.about_to_be_free()) as u64 + self.opened_for_puts
+    }
+
+    /// The live blocks in full segments, and those that they can have.
+    fn fill_of_full(&self) -> (u64, i64) {
+        let (mut live, mut usable) = (Live::default(), 0_i64);
+        for segment in self.segments.iter().filter(|of| of.state == SegmentState::Full) {
+            live.add(&segment.live);
+            usable += garbage(&self.shape, segment.fill.entries, 0);
+        }
+        (live.blocks_together(&self.shape), usable)
+    }
+}

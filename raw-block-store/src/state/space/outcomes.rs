@@ -1,0 +1,130 @@
+//! What became of what was allocated: written, published, or failed.
+
+use super::Space;
+use super::allocation::{Allocated, OpenedSegment, Outcome, Slot};
+use super::segment::{HeaderState, Live};
+use super::shape::Demand;
+use crate::mutant::Mutant;
+use crate::state::index::Located;
+
+/// Media errors in a generation of a segment that put it into quarantine.
+const QUARANTINE_ERRORS: u32 = 2;
+
+impl Space {
+    /// So many objects of a slot, whose last attempt failed, are in flight no more.
+    pub(crate) fn give_up(&mut self, failed: &Slot, objects: u32) {
+        if let Some(change) = failed.change {
+            self.changes.end(change, objects);
+        }
+        self.changed();
+    }
+
+    /// The write of a segment's header ended. If it failed, nothing in the segment counts: the slots in it fail.
+    pub(crate) fn header_written(&mut self, opened: &OpenedSegment, written: bool) {
+        let Some(segment) = self.segments.get_mut(opened.segment as usize) else { return };
+        if segment.generation != opened.generation || segment.header != HeaderState::Writing {
+            return;
+        }
+        segment.header = if written { HeaderState::Written } else { HeaderState::Failed };
+        if !written {
+            self.seal(opened.segment);
+        }
+        self.changed();
+    }
+
+    /// Whether the header of the segment of a slot is on the device.
+    pub(crate) fn header_of(&self, slot: &Slot) -> HeaderState {
+        let segment = self.segment(slot.segment).filter(|of| of.generation == slot.generation);
+        segment.map_or(HeaderState::Failed, |segment| segment.header)
+    }
+
+    /// The objects of a slot are published, or failed. `objects` are those of the slot, `outcomes` what became of each,
+    /// `dropped` what the index shows no more because of them.
+    pub(crate) fn published(
+        &mut self,
+        slot: &Slot,
+        objects: &[Allocated],
+        outcomes: impl IntoIterator<Item = Outcome>,
+        dropped: &[Located],
+    ) {
+        let (mut ended, mut failed, mut dead) = (0, false, Live::default());
+        for (object, outcome) in objects.iter().zip(outcomes) {
+            ended += u32::from(outcome != Outcome::Failed);
+            failed |= outcome == Outcome::Failed;
+            if outcome != Outcome::Shown && !slot.tombstone {
+                dead.add(&Live::of(object.demand, &self.shape));
+            }
+        }
+        if let Some(segment) = self.segments.get_mut(slot.segment as usize)
+            && segment.generation == slot.generation
+        {
+            segment.live.subtract(&dead);
+            segment.slots.settle(slot.position);
+        }
+        if failed {
+            self.slot_failed(slot, objects);
+        }
+        if let Some(change) = slot.change
+            && ended > 0
+        {
+            self.changes.end(change, ended);
+        }
+        self.drop_objects(dropped);
+        if slot.tombstone {
+            self.note_deleted(dropped);
+        }
+        self.changed();
+    }
+
+    fn slot_failed(&mut self, slot: &Slot, objects: &[Allocated]) {
+        if !Mutant::FilledPastFailedSlot.is_on() {
+            self.seal(slot.segment);
+        }
+        if slot.tombstone
+            && let Some(object) = objects.first()
+            && let Ok(at) = self.tombstones.binary_search_by_key(&object.sequence, |&(seq, _)| seq)
+        {
+            self.tombstones.remove(at);
+            self.count_tombstones(slot.segment, -1);
+        }
+    }
+
+    /// Objects that the index shows no more.
+    pub(crate) fn drop_objects(&mut self, dropped: &[Located]) {
+        for object in dropped {
+            let live = Live::of(Demand::of(&object.entry), &self.shape);
+            if let Some(segment) = self.segments.get_mut(object.place.segment as usize) {
+                segment.live.subtract(&live);
+                (segment.futile, segment.stuck) = (false, false);
+            }
+            self.replace_pinned(object.place);
+        }
+    }
+
+    /// So many objects of a slot are in flight no more for what a checkpoint covers: a mutation.
+    pub(crate) fn end_early(&mut self, slot: &mut Slot, objects: u32) {
+        if let Some(change) = slot.change.take() {
+            self.changes.end(change, objects);
+        }
+    }
+
+    /// A write to a segment failed with a media error, and one elsewhere succeeded. The second time in a generation
+    /// puts the segment into quarantine; returns whether this did.
+    pub(crate) fn confirm_error(&mut self, slot: &Slot) -> bool {
+        let Some(segment) = self.segments.get_mut(slot.segment as usize) else { return false };
+        if segment.generation != slot.generation || segment.bad {
+            return false;
+        }
+        segment.errors += 1;
+        segment.bad = segment.errors >= QUARANTINE_ERRORS;
+        segment.bad
+    }
+
+    /// The device may still carry out a write to a segment that failed, so the segment is in quarantine: what is written
+    /// there next would not be safe. Returns whether it was not before.
+    pub(crate) fn quarantine(&mut self, number: u32, generation: u64) -> bool {
+        self.seal(number);
+        let Some(segment) = self.segments.get_mut(number as usize) else { return false };
+        segment.generation == generation && !std::mem::replace(&mut segment.bad, true)
+    }
+}

@@ -1,0 +1,399 @@
+//! A client of a store, perhaps one of several.
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use super::faults;
+use super::history::Found;
+use super::model::{Begun, Context};
+use super::objects;
+use super::steps::{Step, Steps};
+use super::target::{self, Error, Pin, Put, Store};
+
+/// A client.
+pub(super) struct Client<'a> {
+    pub(super) name: char,
+    pub(super) random: fastrand::Rng,
+    pub(super) context: &'a Context<'a>,
+    pub(super) store: &'a Store,
+    pub(super) alone: bool,
+    pub(super) steps: usize,
+    /// Whether it injects faults.
+    pub(super) faults: bool,
+    pinned: Option<Pinned<'a>>,
+}
+
+/// A pinned object.
+struct Pinned<'a> {
+    pin: Pin<'a>,
+    key: usize,
+    number: u64,
+    /// A moment before it was pinned.
+    since: u64,
+}
+
+/// What the counters of a store say of evictions.
+struct Evictions {
+    evictions: u64,
+    checkpoints: u64,
+}
+
+impl Evictions {
+    fn of(store: &Store) -> Self {
+        let stats = store.stats();
+        Self { evictions: stats.evictions, checkpoints: stats.checkpoints }
+    }
+
+    /// Checks that nothing was evicted since without a checkpoint.
+    fn check(&self, store: &Store) -> Result<()> {
+        let now = Self::of(store);
+        if now.evictions > self.evictions && now.checkpoints == self.checkpoints {
+            bail!("{} objects were evicted without a checkpoint", now.evictions - self.evictions);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(
+        name: char,
+        random: fastrand::Rng,
+        context: &'a Context<'a>,
+        store: &'a Store,
+    ) -> Self {
+        Self { name, random, context, store, alone: false, steps: 1, faults: true, pinned: None }
+    }
+
+    /// Does some things at random, until the power is cut.
+    pub(super) fn run(mut self) -> Result<()> {
+        let steps = Steps::draw(self.context.focus, self.faults, &mut self.random);
+        for _ in 0..self.steps {
+            let step = steps.next(&mut self.random);
+            let before = Evictions::of(self.store);
+            self.step(step)?;
+            if self.alone && self.pinned.is_none() && step != Step::Unpin {
+                before.check(self.store)?;
+            }
+            if self.context.device.is_off() {
+                break;
+            }
+            self.check_pin()?;
+            if self.alone && !self.context.device.is_off() {
+                self.context.check_counts(self.store, 0)?;
+            }
+        }
+        self.unpin();
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::Put => self.put(),
+            Step::PutAbsent => self.put_absent(),
+            Step::Delete => self.delete(),
+            Step::Get => self.get(),
+            Step::Flush => self.flush(),
+            Step::Checkpoint => {
+                let done = self.store.checkpoint();
+                self.note(|| format!("checkpoint: {done:?}"));
+                self.expect(done.err().as_ref(), "checkpoint")
+            }
+            Step::Pin => self.pin(),
+            Step::Unpin => {
+                self.unpin();
+                Ok(())
+            }
+            Step::List => self.list(),
+            Step::Scrub => self.scrub(),
+            Step::Fault => {
+                faults::inject(self.context, self.name, &mut self.random);
+                Ok(())
+            }
+            Step::Clear => self.clear(),
+            Step::Work => {
+                let done = target::work(self.store);
+                self.note(|| format!("work: {done:?}"));
+                self.expect(done.err().as_ref(), "work")
+            }
+        }
+    }
+
+    /// Some keys; in some batches the same key twice.
+    fn keys(&mut self, most: usize) -> Vec<usize> {
+        let all = self.context.model().keys.len();
+        let most = if self.random.u8(..8) == 0 { 4 * most } else { most };
+        let count = self.random.usize(1..=most);
+        let mut keys: Vec<_> = (0..count).map(|_| self.random.usize(..all)).collect();
+        if self.random.u8(..6) > 0 {
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        keys
+    }
+
+    fn begin_puts(&mut self) -> Vec<Begun> {
+        let keys = self.keys(4);
+        self.context.model().begin_puts(&keys, self.context.sizes, &mut self.random)
+    }
+
+    fn put(&mut self) -> Result<()> {
+        let batch = self.begin_puts();
+        let results = self.store.put_many(&puts(&batch));
+        for (begun, result) in batch.iter().zip(results) {
+            self.end_put(begun, result.as_ref().err())?;
+        }
+        Ok(())
+    }
+
+    fn put_absent(&mut self) -> Result<()> {
+        let batch = self.begin_puts();
+        let Some(results) = target::put_absent(self.store, &puts(&batch)) else {
+            let mut model = self.context.model();
+            batch.iter().for_each(|begun| model.keys[begun.key].cancel(begun.at));
+            return Ok(());
+        };
+        for (begun, result) in batch.iter().zip(results) {
+            let Begun { key, at, .. } = *begun;
+            if let Ok(put) = result {
+                // The change itself has not completed: it explains that another one of the batch is there.
+                let mut model = self.context.model();
+                let checked = match model.misreads {
+                    true => Ok(()),
+                    false => model.keys[key].check_presence(!put, at),
+                };
+                if !put {
+                    model.keys[key].cancel(at);
+                    model.note(self.context.device, || format!("put absent key {key}: present"));
+                }
+                checked.map_err(|wrong| anyhow!("put absent key {key}: {wrong}"))?;
+                if !put {
+                    continue;
+                }
+            }
+            self.end_put(begun, result.as_ref().err())?;
+        }
+        Ok(())
+    }
+
+    fn end_put(&self, begun: &Begun, error: Option<&Error>) -> Result<()> {
+        let Begun { key, at, number, .. } = *begun;
+        let len = begun.payload.len();
+        let result = error.map_or(Ok(()), Err);
+        self.note(|| format!("put key {key} #{number} of {len} bytes: {result:?}"));
+        let (load, block) = {
+            let mut model = self.context.model();
+            let block = self.context.layout.shape.block_size;
+            let load = model.load(block);
+            model.end(key, at, error.is_none());
+            if is_unknown(error) {
+                model.keys[key].outcome_is_unknown(at);
+            }
+            (load, block)
+        };
+        if error.is_some_and(target::is_full) {
+            let trouble = !self.context.must_succeed();
+            if trouble || self.context.may_be_full(load) {
+                return Ok(());
+            }
+            bail!("the store is full with at most {load:?}, blocks of {block} bytes");
+        }
+        self.expect(error, "put")
+    }
+
+    fn delete(&mut self) -> Result<()> {
+        let keys = self.keys(3);
+        // Often enough for several blocks of tombstones, now and then; one that is written is enough.
+        let repeats = if self.random.u8(..6) == 0 { self.random.usize(2..20) } else { 1 };
+        let began = self.context.model().begin_deletes(&keys);
+        let names: Vec<_> = keys.iter().map(|&key| objects::name(key)).collect();
+        let names: Vec<_> = names.iter().map(|name| &name[..]).collect();
+        let results = self.store.delete_many(&names.repeat(repeats));
+        for (index, (&key, at)) in keys.iter().zip(began).enumerate() {
+            let results: Vec<_> = results.iter().skip(index).step_by(keys.len()).collect();
+            let done = results.iter().any(|result| result.is_ok());
+            let error = results.iter().find_map(|result| result.as_ref().err());
+            self.note(|| format!("delete key {key}, {repeats} times: {done}, {error:?}"));
+            {
+                let mut model = self.context.model();
+                model.end(key, at, done);
+                if is_unknown(error) {
+                    model.keys[key].outcome_is_unknown(at);
+                }
+            }
+            if let Some(error) = error
+                && target::is_full(error)
+                && self.store.stats().bad_segments == 0
+            {
+                bail!("delete key {key}: {error}");
+            }
+            self.expect(error, "delete")?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        let keys: Vec<_> = (0..self.context.model().keys.len()).collect();
+        let began = self.context.model().begin_deletes(&keys);
+        let Some(result) = target::clear(self.store) else {
+            let mut model = self.context.model();
+            keys.iter().zip(began).for_each(|(&key, at)| model.keys[key].cancel(at));
+            return Ok(());
+        };
+        self.note(|| format!("clear: {result:?}"));
+        for (&key, at) in keys.iter().zip(began) {
+            self.context.model().end(key, at, result.is_ok());
+        }
+        self.expect(result.err().as_ref(), "clear")
+    }
+
+    fn get(&mut self) -> Result<()> {
+        let keys = self.keys(5);
+        let began = self.context.model().begin_get();
+        let with_metadata = self.random.bool();
+        let found = self.context.find(self.store, self.name, &keys, with_metadata);
+        self.context.model().end_get(began);
+        for (&key, found) in keys.iter().zip(found?) {
+            let Some(found) = found else { continue };
+            let checked = self.context.model().keys[key].check_get(found, began);
+            checked.map_err(|wrong| anyhow!("key {key}: {wrong}"))?;
+            if self.alone {
+                let present = self.store.contains(&objects::name(key));
+                let expected = matches!(found, Found::Whole(Some(_)));
+                let misreads = self.context.model().misreads;
+                if present != expected && found != Found::Damaged && !misreads {
+                    bail!("key {key}: found {found}, and contains says {present}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        let began = self.context.model().now();
+        let result = self.store.flush();
+        self.note(|| format!("flush: {result:?}"));
+        if result.is_ok() {
+            self.context.model().flushed(began);
+        }
+        self.expect(result.err().as_ref(), "flush")
+    }
+
+    /// Lists the store. Every key that nothing changes is listed or not as it is there or not.
+    fn list(&mut self) -> Result<()> {
+        let began = self.context.model().now();
+        let listed = match target::list(self.store) {
+            None => return Ok(()),
+            Some(Err(_)) if self.context.model().misreads => return Ok(()),
+            Some(Err(error)) => return self.expect(Some(&error), "list"),
+            Some(Ok(listed)) => listed,
+        };
+        self.note(|| format!("{} objects are listed", listed.len()));
+        let model = self.context.model();
+        if model.misreads || self.context.device.is_off() {
+            return Ok(());
+        }
+        for (key, history) in model.keys.iter().enumerate() {
+            let count = listed.iter().filter(|name| **name == objects::name(key)).count();
+            if count > 1 {
+                bail!("key {key} is listed {count} times");
+            }
+            if !self.alone {
+                continue;
+            }
+            let checked = history.check_presence(count > 0, began);
+            checked.map_err(|wrong| anyhow!("list: key {key}: {wrong}"))?;
+        }
+        Ok(())
+    }
+
+    /// Scrubs the store. Unless reads fail, nothing is damaged: what a power cut tore is gone since it was looked up.
+    fn scrub(&self) -> Result<()> {
+        let Some(scrubbed) = target::scrub(self.store) else { return Ok(()) };
+        let findings = scrubbed.as_ref().map_or(0, Vec::len);
+        self.note(|| format!("scrub: {findings} findings"));
+        let trouble = self.context.model().misreads || !self.context.must_succeed();
+        match scrubbed {
+            Err(error) => self.expect(Some(&error), "scrub"),
+            // A power cut may have torn the header of a segment whose slots were found all the same.
+            Ok(findings) if findings.iter().all(|of| of.contains("header of a segment")) => Ok(()),
+            Ok(_) if trouble => Ok(()),
+            Ok(findings) => bail!("a scrub finds damage in a sound store: {findings:?}"),
+        }
+    }
+
+    fn pin(&mut self) -> Result<()> {
+        self.unpin();
+        let key = self.keys(1)[0];
+        let since = self.context.model().now();
+        let Some(pin) = self.store.pin(&objects::name(key)) else { return Ok(()) };
+        self.context.model().pins += 1;
+        let mut found = vec![0; pin.payload_len()];
+        let read = pin.read(&mut found, &mut []);
+        let number = read.ok().and_then(|_| self.context.model().identify(key, &found, None));
+        match number {
+            Some(number) => {
+                self.note(|| format!("key {key} #{number} is pinned"));
+                self.pinned = Some(Pinned { pin, key, number, since });
+            }
+            None => self.context.model().pins -= 1,
+        }
+        Ok(())
+    }
+
+    fn unpin(&mut self) {
+        if let Some(pinned) = self.pinned.take() {
+            let (key, number) = (pinned.key, pinned.number);
+            drop(pinned);
+            self.context.model().pins -= 1;
+            self.note(|| format!("key {key} #{number} is not pinned any more"));
+        }
+    }
+
+    fn check_pin(&self) -> Result<()> {
+        let Some(Pinned { pin, key, number, since }) = &self.pinned else { return Ok(()) };
+        let mut found = vec![0; pin.payload_len()];
+        match pin.read(&mut found, &mut []) {
+            Ok(_) if found == objects::payload(*number, found.len()) => {}
+            Ok(_) => bail!("the pinned object #{number} changed"),
+            Err(_) if self.context.device.is_off() || self.context.model().misreads => {
+                return Ok(());
+            }
+            Err(error) => bail!("the pinned object #{number} cannot be read: {error}"),
+        }
+        let found = self.context.find(self.store, self.name, &[*key], true)?;
+        let found = found.into_iter().next().context("a get has a result")?;
+        let unchanged = self.context.model().keys[*key].is_unchanged_since(*since);
+        match found {
+            Some(found) if unchanged && found != Found::Whole(Some(*number)) => {
+                bail!("key {key} has {found}, and #{number} is pinned")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails for an error that nothing explains.
+    fn expect(&self, error: Option<&Error>, what: &str) -> Result<()> {
+        match error {
+            Some(error) if self.context.must_succeed() => {
+                Err(anyhow!("{what} failed, and nothing went wrong: {error}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        self.context.note(self.name, what);
+    }
+}
+
+/// Whether a change that failed may still take effect, whole or in part: a transfer that failed may have been carried out
+/// in part.
+fn is_unknown(error: Option<&Error>) -> bool {
+    matches!(error, Some(Error::Device { .. }))
+}
+
+fn puts(batch: &[Begun]) -> Vec<Put<'_>> {
+    batch
+        .iter()
+        .map(|begun| Put::new(&begun.name, &begun.payload).with_metadata(&begun.metadata))
+        .collect()
+}

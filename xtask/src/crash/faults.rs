@@ -1,0 +1,154 @@
+//! Faults of the device that a scenario injects.
+
+use std::ops::Range;
+
+use raw_block_core::OpKind;
+use raw_block_core::simulated::Fault;
+
+use super::focus::Focus;
+use super::model::Context;
+use super::target::Layout;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// Injects a fault: a write or a flush that fails, with or without effect, a write that fails and takes effect
+/// later, or, in some incarnations, a read that finds something else.
+pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
+    let faults = match context.focus {
+        Focus::Opened => segment_headers(context.layout, random),
+        Focus::Retries if random.u8(..3) == 0 => segment_headers(context.layout, random),
+        Focus::Slow if random.bool() => burst(context.layout, random),
+        Focus::Retries => burst(context.layout, random),
+        Focus::Headers => checkpoint_headers(context.layout, random),
+        Focus::Misreads if random.bool() => {
+            vec![Fault::flip_bit(None).within(context.layout.segments.clone())]
+        }
+        Focus::Tables => late_tables(context.layout, random),
+        _ => return inject_one(context, client, random),
+    };
+    context.note(client, || format!("from here this will go wrong: {faults:?}"));
+    context.trouble();
+    faults.into_iter().for_each(|fault| context.device.inject(fault));
+}
+
+/// A write that fails, with or without effect.
+fn failing(random: &mut fastrand::Rng) -> Fault {
+    if random.bool() {
+        Fault::fail(OpKind::Write, EIO)
+    } else {
+        Fault::fail_after(OpKind::Write, EIO)
+    }
+}
+
+/// Writes to segments that fail one after the other.
+fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let fault = failing(random).within(layout.segments.clone());
+    let first = random.u64(1..6);
+    (first..first + random.u64(1..7)).map(|nth| fault.clone().nth(nth)).collect()
+}
+
+/// Of each segment the next write of its header fails.
+fn segment_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let fault = failing(random).nth(1);
+    let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, 0..1));
+    (0..layout.shape.segments).map(of).collect()
+}
+
+/// The header of a checkpoint fails, perhaps its destruction too, and perhaps the body of another checkpoint.
+fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let container = random.usize(..3);
+    let header = layout.blocks_of_container(container, true);
+    let fault = match random.u8(..8) {
+        0 => Fault::late_write(random.u64(1..60)),
+        1 => Fault::fail(OpKind::Write, EIO),
+        _ => Fault::fail_after(OpKind::Write, EIO),
+    };
+    let mut faults = vec![fault.within(header.clone()).nth(1)];
+    if random.bool() {
+        faults.push(failing(random).within(header).nth(2));
+    }
+    if random.u8(..4) > 0 {
+        let other = (container + random.usize(1..3)) % 3;
+        let range = layout.blocks_of_container(other, random.bool());
+        faults.push(failing(random).within(range).nth(random.u64(1..3)));
+    }
+    faults
+}
+
+/// Tables that are written late.
+fn late_tables(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+    let blocks = layout.shape.segment_blocks;
+    let fault = Fault::late_write(random.u64(5..60)).nth(1);
+    let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, blocks - 1..blocks));
+    (0..layout.shape.segments).map(of).collect()
+}
+
+/// Injects one fault.
+fn inject_one(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
+    let nth = random.u64(1..8);
+    let (what, fault) = if context.model().misreads && random.bool() {
+        ("read", misread(context.layout, random))
+    } else {
+        let is_flush = random.u8(..8) == 0;
+        let (what, kind) =
+            if is_flush { ("flush", OpKind::Flush) } else { ("write", OpKind::Write) };
+        let errno = if random.u8(..6) == 0 { ENOSPC } else { EIO };
+        let fault = match random.u8(..if is_flush { 2 } else { 4 }) {
+            0 | 3 => Fault::fail(kind, errno),
+            1 => Fault::fail_after(kind, errno),
+            _ => Fault::late_write(random.u64(1..60)),
+        };
+        (what, fault)
+    };
+    let in_checkpoints = context.focus == Focus::Checkpoints && what == "write";
+    let fault = if in_checkpoints && random.u8(..4) > 0 {
+        fault.within(context.layout.containers.clone())
+    } else {
+        fault
+    };
+    context.note(client, || format!("{what} number {nth} from here will go wrong: {fault:?}"));
+    context.trouble();
+    // Some reads go wrong again and again.
+    let always = what == "read" && random.bool();
+    context.device.inject(if always { fault } else { fault.nth(nth) });
+}
+
+/// Reads of some blocks that go wrong.
+fn misread(layout: &Layout, random: &mut fastrand::Rng) -> Fault {
+    let [place, other] = [(); 2].map(|()| blocks(layout, &layout.segments, 8, random));
+    let fault = match random.u8(..6) {
+        0 => Fault::fail(OpKind::Read, EIO),
+        1 | 2 => Fault::flip_bit(None),
+        3 => Fault::zeroed(),
+        4 => Fault::old_version(),
+        _ => Fault::other_block(other.start),
+    };
+    fault.within(place)
+}
+
+/// Blocks on which writes always fail, in bytes.
+pub(super) fn bad_ranges(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Range<u64>> {
+    let mut ranges = Vec::new();
+    for _ in 0..random.usize(1..3) {
+        let area = if random.u8(..3) == 0 { &layout.containers } else { &layout.segments };
+        ranges.push(blocks(layout, area, 4, random));
+    }
+    ranges
+}
+
+/// Some blocks of a range, in bytes.
+fn blocks(layout: &Layout, area: &Range<u64>, most: u64, random: &mut fastrand::Rng) -> Range<u64> {
+    let block = u64::from(layout.shape.block_size);
+    let first = random.u64(..(area.end - area.start) / block);
+    let start = area.start + first * block;
+    start..(start + random.u64(1..=most) * block).min(area.end)
+}
+
+/// Injects what fails always.
+pub(super) fn inject_bad_ranges(context: &Context<'_>) {
+    for range in context.bad {
+        context.trouble();
+        context.device.inject(Fault::bad_medium(OpKind::Write).within(range.clone()));
+    }
+}

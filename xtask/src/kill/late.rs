@@ -1,0 +1,145 @@
+//! Processes that are killed while the kernel still has their writes, which take effect later.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use raw_block_core::Direct;
+use raw_block_core::conformance::fixture::WriteLimit;
+use raw_block_store::{Engine, Store};
+
+use super::child::say;
+use super::journal::Journal;
+use super::objects::{name, payload};
+use super::target::{Kind, Object, put_many};
+use super::{Place, Way, formatted, open, places};
+
+/// Bytes a second that the process writes that is killed: its batch would take several seconds.
+const RATE: u32 = 64 << 10;
+/// After so long the rest of its writes take effect at once.
+const DELAY: Duration = Duration::from_millis(1200);
+/// So long they take at most, after the limit is lifted.
+const LANDING: Duration = Duration::from_millis(300);
+/// The store of the rounds: a lost object is noticed in it for certain.
+const KIND: Kind = Kind::Few;
+const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Auto];
+
+/// Runs `rounds` rounds with each engine on each kind of device.
+pub(super) fn run(rounds: u64, seed: u64) -> Result<()> {
+    let began = Instant::now();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut all_lost = 0;
+    for place in places(KIND)? {
+        for engine in ENGINES {
+            let way = Way { engine, direct: Direct::Preferred };
+            let (mut lost, mut waited, mut done) = (0, 0, 0);
+            let mut journal = formatted(&place, KIND)?;
+            for number in 0..rounds {
+                match round(&place, way, &mut journal, &mut random) {
+                    Ok(opened_late) => waited += u64::from(opened_late),
+                    Err(violation) => {
+                        lost += 1;
+                        let path = place.path().display();
+                        println!("violation: round {number} on {path}: {violation:#}");
+                        journal = formatted(&place, KIND)?;
+                    }
+                }
+                done += 1;
+            }
+            let device = if matches!(place, Place::File(_)) { "a file" } else { "a loop device" };
+            println!(
+                "{engine:?} on {device}: {done} processes were killed; {waited} times the next opening waited for \
+                 their writes; {lost} times a flushed object was lost"
+            );
+            all_lost += lost;
+        }
+    }
+    println!("{:.0} s", began.elapsed().as_secs_f64());
+    if all_lost > 0 {
+        bail!("the store broke a promise");
+    }
+    Ok(())
+}
+
+/// Kills a process in the middle of a batch, changes the store, lets the writes of the process take effect, and checks
+/// the store after it was opened again. Returns whether the first opening waited for the writes.
+fn round(
+    place: &Place,
+    way: Way,
+    journal: &mut Journal,
+    random: &mut fastrand::Rng,
+) -> Result<bool> {
+    let limit = WriteLimit::new(place.path(), RATE).map_err(|skipped| anyhow!("{skipped}"))?;
+    let mut process = Command::new(env::current_exe()?)
+        .args(["kill", "--late-child"])
+        .arg(place.path())
+        .args([way.names().0, &journal.next_number().to_string()])
+        .arg(limit.group())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = BufReader::new(process.stdout.take().context("it has a pipe")?);
+    let keys = usize::try_from(KIND.keys())?;
+    // It says that it opened the store, and what it puts.
+    let said: Vec<_> = output.lines().map_while(Result::ok).take(1 + keys).collect();
+    thread::sleep(Duration::from_micros(random.u64(..40_000)));
+    process.kill()?;
+    journal.read(&said)?;
+
+    let result: Result<bool> = thread::scope(|scope| {
+        let lifted = scope.spawn(|| {
+            thread::sleep(DELAY);
+            limit.lift()
+        });
+        let began = Instant::now();
+        let store = KIND.open(open(place.path(), way)?)?;
+        let waited = began.elapsed() > DELAY / 2;
+        journal.check(&store, random).context("opened for the first time")?;
+        change(&store, journal)?;
+        lifted.join().map_err(|_| anyhow!("lifting the limit panicked"))??;
+        thread::sleep(LANDING);
+        // Without an orderly end: the next opening recovers it.
+        drop(store);
+        Ok(waited)
+    });
+    process.wait()?;
+    let waited = result?;
+    let store = KIND.open(open(place.path(), way)?)?;
+    journal.check(&store, random).context("opened after the writes took effect")?;
+    Ok(waited)
+}
+
+/// An object for each key, with numbers from `first` on.
+fn objects(first: u64) -> Vec<Object> {
+    let object = |key| (name(key), payload(KIND.payload_lens(), first + key));
+    (0..KIND.keys()).map(object).collect()
+}
+
+/// Puts an object under each key, and makes them durable.
+fn change(store: &Store, journal: &mut Journal) -> Result<()> {
+    let first = journal.next_number();
+    put_many(store, &objects(first)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    store.flush()?;
+    for key in 0..KIND.keys() {
+        journal.read(&[format!("begin {key} {}", first + key), format!("ack {key}")])?;
+    }
+    Ok(())
+}
+
+/// The process that is killed.
+pub(super) fn child(path: &Path, engine: &str, first: u64, group: &Path) -> Result<()> {
+    let way = Way::named(engine, "direct").context("no such engine")?;
+    let store = KIND.open(open(path, way)?)?;
+    let objects = objects(first);
+    WriteLimit::enter(group)?;
+    let begun = (0..KIND.keys()).map(|key| format!("begin {key} {}\n", first + key));
+    say(&format!("opened\n{}", begun.collect::<String>()));
+    put_many(&store, &objects).into_iter().collect::<Result<Vec<_>, _>>()?;
+    // It was not killed in time. It says nothing, so the objects may be there or not.
+    loop {
+        thread::park();
+    }
+}
