@@ -57,6 +57,7 @@ const FOCUS: &[(&str, &[&str])] = &[
 /// Mutants that take too many scenarios, and tests of the store that fail with them.
 const TESTS: &[(&str, &str)] = &[
     ("OpenedWithoutFlush", "an_opening_that_cannot_flush_writes_nothing"),
+    ("MovesShareNoSlots", "copies_share_slots_and_keep_their_sequences"),
     ("TombstonesNotNamed", "tombstones_are_named_until_a_commit_covers_them"),
     ("TombstonesForgottenByAnyCommit", "tombstones_count_until_a_commit_covers_them"),
     ("SequencesJumpTooShort", "named_objects_of_a_table_are_found"),
