@@ -1,16 +1,19 @@
 //! Writing tombstones, and removing what they delete.
 
-use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
+use raw_block_core::{AlignedBuf, ErrorClass, ErrorKind, WriteAt};
 
 use super::attempts::{Failed, header_error};
 use crate::Error;
+use crate::checkpoint;
 use crate::error::Doing;
 use crate::format::{Entry, KeyHash, SegmentHeader, SlotHeader, tombstones_per_slot};
 use crate::placement::Placement;
 use crate::reclaim;
 use crate::segment_header;
 use crate::state::index::{Located, Place};
-use crate::state::space::{Allocated, Allocation, Outcome, Shortage, Slot, Space, Stream};
+use crate::state::space::{
+    Allocated, Allocation, CheckpointPurpose, Outcome, Shortage, Slot, Space, Stream,
+};
 use crate::state::{NoSpace, StoreState};
 use crate::unwind::OnPanic;
 
@@ -103,7 +106,42 @@ impl StoreState {
                 .collect()
         };
         self.write_slots(allocation, attempt, |_, error| given_up = Err(error.clone()));
-        given_up
+        match (given_up, allocation.objects.first()) {
+            (Err(Error::Device { error, .. }), Some(object))
+                if error.kind() == ErrorKind::NoSpace =>
+            {
+                self.delete_by_checkpoint(keys, object.sequence, results)
+            }
+            (given_up, _) => given_up,
+        }
+    }
+
+    /// Deletes keys without tombstones, because the file system has no space for them: it has space for checkpoints, and
+    /// one that covers the deletion names none of the objects. `sequence` was that of the tombstones, which are in flight
+    /// no more.
+    ///
+    /// # Errors
+    /// No result was appended.
+    fn delete_by_checkpoint(
+        &self,
+        keys: &[KeyHash],
+        sequence: u64,
+        results: &mut Vec<Result<bool, Error>>,
+    ) -> Result<(), Error> {
+        // At once: no change in flight keeps the segments of these objects from being released.
+        let deleted: Vec<_> = self.with_space(|space| {
+            let oldest = space.oldest_in_flight();
+            let deleted: Vec<_> =
+                keys.iter().map(|key| self.index.delete(key, sequence, oldest)).collect();
+            let dropped: Vec<_> = deleted.iter().flatten().copied().collect();
+            space.removed(&dropped);
+            deleted
+        });
+        self.wait_for(|space| (space.oldest_in_flight() > sequence).then_some(()));
+        checkpoint::take(self, CheckpointPurpose::Period)?;
+        results.extend(deleted.iter().map(|object| Ok(object.is_some())));
+        self.counters.deletes.add(keys.len() as u64);
+        Ok(())
     }
 
     /// Writes a slot of tombstones once, and removes what they delete. Returns it if that failed.

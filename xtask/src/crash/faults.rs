@@ -43,8 +43,11 @@ fn failing(random: &mut fastrand::Rng) -> Fault {
 
 /// Writes to segments that fail one after the other.
 fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
-    let fault = failing(random).within(layout.segments.clone());
+    let lands = !random.bool();
     let first = random.u64(1..6);
+    let errno = if first % 3 == 0 { ENOSPC } else { EIO };
+    let fail = if lands { Fault::fail_after } else { Fault::fail };
+    let fault = fail(OpKind::Write, errno).within(layout.segments.clone());
     (first..first + random.u64(1..7)).map(|nth| fault.clone().nth(nth)).collect()
 }
 

@@ -89,6 +89,13 @@ impl Space {
         }
     }
 
+    /// Objects were deleted without tombstones.
+    pub(crate) fn removed(&mut self, dropped: &[Located]) {
+        self.drop_objects(dropped);
+        self.note_deleted(dropped);
+        self.changed();
+    }
+
     /// Objects that the index shows no more.
     pub(crate) fn drop_objects(&mut self, dropped: &[Located]) {
         for object in dropped {
