@@ -49,7 +49,7 @@ impl fmt::Debug for Latency {
 pub(crate) struct Times(Mutex<Latency>);
 
 impl Times {
-    /// What began then is over.
+    /// What began then has ended.
     pub(crate) fn add_since(&self, began: Instant) {
         let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.with(|Latency(times)| times.saturating_record(nanos));
