@@ -16,25 +16,13 @@ use common::bytes;
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{self, TempFile};
 use raw_block_store::{Engine, Put, Store, open_device};
-use tool::{command, done, finish, run, run_with_input};
+use tool::{command, done, finish, put, run, run_with_input, store_in_a_file};
 
 const NONE: [&str; 0] = [];
 
 /// A file of 16 MiB that contains no store.
 fn device() -> Option<TempFile> {
     fixture::zeroed_file(16 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
-}
-
-/// Such a file with an empty store, whose segments of 32 KiB take values of up to 20 KiB.
-fn store() -> Option<TempFile> {
-    let device = device()?;
-    done("format", device.path(), ["--segment-size", "32KiB", "--label", "for a test"]);
-    Some(device)
-}
-
-fn put(device: &Path, key: &str, value: &[u8]) {
-    let put = run_with_input(command("put", device, [key, "-"]), value);
-    assert_eq!(put.status, 0, "{}", put.stderr);
 }
 
 #[test]
@@ -70,7 +58,7 @@ fn what_is_put_is_listed_got_and_deleted_with_every_engine() {
 
 #[test]
 fn a_missing_key_is_an_answer_and_the_others_are_deleted() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     put(device.path(), "here", b"value");
     let got = run("get", device.path(), ["missing", "-"]);
     assert_eq!((got.status, &*got.stdout), (1, &b""[..]));
@@ -83,7 +71,7 @@ fn a_missing_key_is_an_answer_and_the_others_are_deleted() {
 
 #[test]
 fn keys_that_are_no_text_are_shown_escaped_or_in_hexadecimal() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let device = device.path();
     let key = OsStr::from_bytes(b"\xff\x1b[2Jk");
     let put = run_with_input(command("put", device, [key, OsStr::new("-")]), b"value");
@@ -103,7 +91,7 @@ fn keys_that_are_no_text_are_shown_escaped_or_in_hexadecimal() {
 
 #[test]
 fn a_value_that_does_not_fit_names_the_store_that_takes_it() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let device = device.path();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("value");
@@ -176,7 +164,7 @@ fn a_store_that_is_impossible_is_refused_in_words() {
 
 #[test]
 fn a_key_that_is_there_is_not_put_again_on_request() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let device = device.path();
     put(device, "key", b"first");
     let again = run_with_input(command("put", device, ["--if-absent", "key", "-"]), b"second");
@@ -193,7 +181,7 @@ fn a_key_that_is_there_is_not_put_again_on_request() {
 
 #[test]
 fn a_store_is_cleared_only_on_confirmation() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let device = device.path();
     put(device, "key", b"value");
     put(device, "other", b"value");
@@ -212,7 +200,7 @@ fn a_store_is_cleared_only_on_confirmation() {
 
 #[test]
 fn a_store_is_overwritten_only_by_force() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     put(device.path(), "key", b"value");
     let refused = run("format", device.path(), NONE);
     assert_eq!(refused.status, 2);
@@ -259,7 +247,7 @@ fn errors_say_what_where_and_what_to_do() {
 
 #[test]
 fn a_store_that_another_process_has_open_is_left_alone() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
     let _open = Store::open(backend).unwrap();
     // Each of them waits for a while, in case that the holder ends.
@@ -278,7 +266,7 @@ fn a_store_that_another_process_has_open_is_left_alone() {
 
 #[test]
 fn commands_that_only_read_change_nothing_in_an_open_store() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     {
         let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
         let store = Store::open(backend).unwrap();
@@ -300,7 +288,7 @@ fn commands_that_only_read_change_nothing_in_an_open_store() {
 
 #[test]
 fn nothing_is_coloured_that_goes_to_no_terminal() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     for ran in [
         run("--help", device.path(), NONE),
         run("check", device.path(), NONE),

@@ -10,32 +10,18 @@ use std::fs;
 use std::path::Path;
 
 use common::bytes;
-use raw_block_core::conformance::fixture::{self, TempFile};
 use raw_block_store::format::{
     BodyBlock, CheckpointHeader, EncodeError, Layout, RecordReader, RecordWriter, SegmentRecord,
     Superblock,
 };
 use serde_json::{Value, json};
-use tool::{command, done, run, run_with_input};
+use tool::{done, put, run, store_in_a_file};
 
 const NONE: [&str; 0] = [];
 
-/// A file of 16 MiB with an empty store, whose segments of 32 KiB take values of up to 20 KiB.
-fn store() -> Option<TempFile> {
-    let device = fixture::zeroed_file(16 << 20);
-    let device = device.inspect_err(raw_block_core::conformance::Skipped::tell).ok()?;
-    done("format", device.path(), ["--segment-size", "32KiB", "--label", "for a test"]);
-    Some(device)
-}
-
-fn put(device: &Path, key: &str, value: &[u8]) {
-    let put = run_with_input(command("put", device, [key, "-"]), value);
-    assert_eq!(put.status, 0, "{}", put.stderr);
-}
-
 #[test]
 fn info_shows_what_the_store_is_and_how_full_it_is() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     put(device.path(), "key", &bytes(1, 10_000));
     let text = done("info", device.path(), NONE).text();
     for part in [
@@ -67,7 +53,7 @@ fn info_shows_what_the_store_is_and_how_full_it_is() {
 
 #[test]
 fn info_shows_the_superblock_of_a_store_that_cannot_be_opened() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let mut image = fs::read(device.path()).unwrap();
     let layout = Layout::of(Superblock::read(&image[..4096]).unwrap());
     for offset in layout.container_offset {
@@ -85,7 +71,7 @@ fn info_shows_the_superblock_of_a_store_that_cannot_be_opened() {
 
 #[test]
 fn info_names_the_segments_in_quarantine() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     put(device.path(), "key", b"value");
     quarantine(device.path(), &[3, 200]);
     let info = run("info", device.path(), NONE);
@@ -139,7 +125,7 @@ fn quarantine(path: &Path, segments: &[u32]) {
 
 #[test]
 fn every_structure_is_dumped_as_text_and_as_json() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     let device = device.path();
     put(device, "key", &bytes(1, 9000));
     put(device, "gone", b"value");
@@ -186,7 +172,7 @@ fn every_structure_is_dumped_as_text_and_as_json() {
 
 #[test]
 fn damaged_structures_are_dumped_with_what_is_wrong() {
-    let Some(device) = store() else { return };
+    let Some(device) = store_in_a_file() else { return };
     put(device.path(), "key", &bytes(1, 9000));
     let mut image = fs::read(device.path()).unwrap();
     let layout = Layout::of(Superblock::read(&image[..4096]).unwrap());

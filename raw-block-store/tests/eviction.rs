@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use common::faulty::carry_out;
 use common::{check_segments, fake, memory, payload, put_all, small, without_thread};
 use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
 use raw_block_store::{Error, EvictionPolicy, OpenOptions, Pin, Put, Store};
@@ -286,16 +287,7 @@ impl fake::Device for Gated {
             self.set(Gate::Holds);
             self.wait_while(Gate::Holds);
         }
-        let mut bytes = self.bytes.lock().unwrap();
-        let mut at = usize::try_from(op.offset()).unwrap();
-        for slice in op.source() {
-            bytes[at..at + slice.len()].copy_from_slice(slice);
-            at += slice.len();
-        }
-        for slice in op.destination() {
-            slice.copy_from_slice(&bytes[at..at + slice.len()]);
-            at += slice.len();
-        }
+        carry_out(&mut self.bytes.lock().unwrap(), &mut op);
         op.complete()
     }
 }

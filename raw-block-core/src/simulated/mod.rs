@@ -82,7 +82,7 @@ pub struct SimulatedOptions {
     /// Whether ops take effect and complete in a seeded order and late. Otherwise they do in the order in
     /// which they were submitted, and as soon as they are reaped.
     pub shuffle: bool,
-    /// Whether a power cut may tear a logical block: then it holds bytes that nobody wrote. A write that
+    /// Whether a power cut may tear a logical block: then it holds neither old nor new bytes. A write that
     /// [`atomic_write_unit`](Self::atomic_write_unit) covers is not torn.
     pub torn_blocks: bool,
 }

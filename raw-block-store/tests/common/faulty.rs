@@ -95,24 +95,22 @@ impl fake::Device for Device {
             hold();
         }
         if fate != Fate::Failed {
-            self.copy(&mut op);
+            carry_out(&mut self.bytes.lock().unwrap(), &mut op);
         }
         let error = io::Error::from_raw_os_error(libc::EIO);
         if fate == Fate::Done { op.complete() } else { op.fail(error) }
     }
 }
 
-impl Device {
-    fn copy(&self, op: &mut Op) {
-        let mut bytes = self.bytes.lock().unwrap();
-        let mut at = usize::try_from(op.offset()).unwrap();
-        for slice in op.source() {
-            bytes[at..at + slice.len()].copy_from_slice(slice);
-            at += slice.len();
-        }
-        for slice in op.destination() {
-            slice.copy_from_slice(&bytes[at..at + slice.len()]);
-            at += slice.len();
-        }
+/// Moves the bytes of a transfer.
+pub(crate) fn carry_out(bytes: &mut [u8], op: &mut Op) {
+    let mut at = usize::try_from(op.offset()).unwrap();
+    for slice in op.source() {
+        bytes[at..at + slice.len()].copy_from_slice(slice);
+        at += slice.len();
+    }
+    for slice in op.destination() {
+        slice.copy_from_slice(&bytes[at..at + slice.len()]);
+        at += slice.len();
     }
 }

@@ -6,6 +6,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use raw_block_core::conformance::Skipped;
+use raw_block_core::conformance::fixture::{self, TempFile};
+
 /// What the program printed and how it ended.
 #[derive(Debug)]
 pub(crate) struct Ran {
@@ -70,4 +73,17 @@ pub(crate) fn finish(output: Output) -> Ran {
         stdout: output.stdout,
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
+}
+
+/// A file of 16 MiB with an empty store, whose segments of 32 KiB take values of up to 20 KiB.
+pub(crate) fn store_in_a_file() -> Option<TempFile> {
+    let device = fixture::zeroed_file(16 << 20).inspect_err(Skipped::tell).ok()?;
+    done("format", device.path(), ["--segment-size", "32KiB", "--label", "for a test"]);
+    Some(device)
+}
+
+/// Puts a value, which must succeed.
+pub(crate) fn put(device: &Path, key: &str, value: &[u8]) {
+    let put = run_with_input(command("put", device, [key, "-"]), value);
+    assert_eq!(put.status, 0, "{}", put.stderr);
 }

@@ -3,7 +3,6 @@
 mod counting;
 mod image;
 mod losing;
-mod measure;
 
 use image::{BLOCK, Image};
 
