@@ -45,7 +45,7 @@ fn failing(random: &mut fastrand::Rng) -> Fault {
 fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
     let lands = !random.bool();
     let first = random.u64(1..6);
-    let errno = if first % 3 == 0 { ENOSPC } else { EIO };
+    let errno = if first.is_multiple_of(3) { ENOSPC } else { EIO };
     let fail = if lands { Fault::fail_after } else { Fault::fail };
     let fault = fail(OpKind::Write, errno).within(layout.segments.clone());
     (first..first + random.u64(1..7)).map(|nth| fault.clone().nth(nth)).collect()
