@@ -50,6 +50,8 @@ pub(super) struct Shape {
     pub(super) value: u64,
     pub(super) batch: usize,
     pub(super) threads: usize,
+    /// Bytes of metadata that each object of a store has; gets read them too.
+    pub(super) metadata: usize,
 }
 
 /// What has one row in the report.

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn neighbouring_keys_become_runs_of_sequential_transfers() {
         let job = FioJob { writes: false, io_bytes: 8192, run: 32, span: 100_000 };
-        let shape = Shape { value: 4096, batch: 32, threads: 1 };
+        let shape = Shape { value: 4096, batch: 32, threads: 1, metadata: 0 };
         let slice = Duration::from_millis(250);
         let apart = FioJob { writes: true, run: 1, ..job };
         let given = arguments(Path::new("/dev/a:b"), job, shape, Pages::Huge, slice);
@@ -222,8 +222,14 @@ mod tests {
     #[test]
     fn huge_pages_are_counted_for_every_thread() {
         let job = FioJob { writes: false, io_bytes: 256 << 10, run: 1, span: 1 << 30 };
-        assert_eq!(huge_pages(job, Shape { value: 256 << 10, batch: 32, threads: 4 }), 20);
-        assert_eq!(huge_pages(job, Shape { value: 256 << 10, batch: 1, threads: 1 }), 1);
+        assert_eq!(
+            huge_pages(job, Shape { value: 256 << 10, batch: 32, threads: 4, metadata: 0 }),
+            20
+        );
+        assert_eq!(
+            huge_pages(job, Shape { value: 256 << 10, batch: 1, threads: 1, metadata: 0 }),
+            1
+        );
         let meminfo = "MemFree:  5 kB\nHugePages_Total:      64\nHugePages_Free:       63\n";
         assert_eq!(number_of(meminfo, "HugePages_Free:"), Some(63));
         assert_eq!(number_of("", "HugePages_Free:"), None);

@@ -86,6 +86,7 @@ impl Meta {
                 "value_bytes": options.value_sizes(),
                 "batches": options.batches(),
                 "threads": options.threads,
+                "metadata_bytes": options.metadata,
                 "rounds": options.rounds(),
                 "slice_ms": slice.as_secs_f64() * 1e3,
                 "quick": options.quick,

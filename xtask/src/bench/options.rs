@@ -59,6 +59,10 @@ pub(crate) struct Options {
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) threads: u32,
 
+    /// Bytes of metadata that each object of a store has; gets read them too
+    #[arg(long, default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub(super) metadata: u16,
+
     /// How often every case runs [default: 3, with --fio 9]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) rounds: Option<u32>,

@@ -29,7 +29,8 @@ impl Plan {
         let threads = options.threads as usize;
         for value in options.value_sizes() {
             for batch in options.batches() {
-                let shape = Shape { value, batch: batch as usize, threads };
+                let (batch, metadata) = (batch as usize, options.metadata as usize);
+                let shape = Shape { value, batch, threads, metadata };
                 check_room(shape, smallest.unwrap_or(span))?;
                 if options.layers.contains(&LayerName::Raw) {
                     plan.add_transfers(shape, engines, options.fio.then_some((alignment, span)));
@@ -177,7 +178,7 @@ fn key_works(shape: Shape) -> Vec<(Operation, Places)> {
 
 /// The smallest device must hold some batches of every thread.
 fn check_room(shape: Shape, span: u64) -> Result<()> {
-    let Shape { value, batch, threads } = shape;
+    let Shape { value, batch, threads, .. } = shape;
     let wanted = serial::io_bytes(value) * (batch * threads) as u64 * 8;
     if wanted > span {
         bail!(
@@ -221,7 +222,7 @@ mod tests {
         for engine in [EngineName::Memory, EngineName::Posix, EngineName::Uring] {
             for value in [4096, 256 << 10] {
                 for batch in [1, 32] {
-                    let shape = Shape { value, batch, threads: 1 };
+                    let shape = Shape { value, batch, threads: 1, metadata: 0 };
                     for (layer, operation) in [
                         (Layer::Raw, Operation::Write),
                         (Layer::Raw, Operation::Read),
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn batches_that_the_device_does_not_hold_are_refused_with_advice() {
-        let shape = Shape { value: 16 << 20, batch: 64, threads: 4 };
+        let shape = Shape { value: 16 << 20, batch: 64, threads: 4, metadata: 0 };
         let error = check_room(shape, 256 << 20).unwrap_err().to_string();
         assert!(error.contains("--quick"), "{error}");
     }

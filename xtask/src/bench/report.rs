@@ -204,7 +204,7 @@ mod tests {
 
     /// One case at half the rate of fio, whose second run reaches `control` of the first.
     fn rows_with(control: f64, rounds: usize) -> Vec<Row> {
-        let shape = Shape { value: 4096, batch: 32, threads: 1 };
+        let shape = Shape { value: 4096, batch: 32, threads: 1, metadata: 0 };
         let case = |layer| Case {
             layer,
             engine: EngineName::Uring,

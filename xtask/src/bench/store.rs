@@ -65,7 +65,7 @@ pub(super) fn run(
     round: usize,
     slice: Slice,
 ) -> Result<Vec<Sample>> {
-    let Shape { value, batch, threads } = shape;
+    let Shape { value, batch, threads, metadata } = shape;
     let len = usize::try_from(value)?;
     Store::format(Arc::clone(backend), &format_options(value))?;
     let stretch = (COMPARED_AT_ONCE / (value * batch as u64)).clamp(1, 64);
@@ -82,7 +82,8 @@ pub(super) fn run(
     for thread in 0..threads {
         let buffers = random_buffers(|| pool.take(), batch, value)?;
         let (next, step) = (thread as u64, threads as u64);
-        puts.push(Puts { store: &store, buffers, len, next, step, last });
+        let metadata = vec![thread as u8; metadata];
+        puts.push(Puts { store: &store, buffers, len, metadata, next, step, last });
     }
     let mut samples = vec![measure(&mut puts, batch as u64, &**backend, slice)?];
 
@@ -134,6 +135,8 @@ struct Puts<'a> {
     buffers: Vec<AlignedBuf>,
     /// Of a payload.
     len: usize,
+    /// Of each object.
+    metadata: Vec<u8>,
     next: u64,
     step: u64,
     last: u64,
@@ -152,7 +155,12 @@ impl Puts<'_> {
             }
             self.next += self.step;
             if objects.len() >= FILLED_AT_ONCE || self.next >= batches {
-                put_all(self.store, objects.iter().map(|(key, payload)| Put::new(key, payload)))?;
+                put_all(
+                    self.store,
+                    objects
+                        .iter()
+                        .map(|(key, payload)| Put::new(key, payload).with_metadata(&self.metadata)),
+                )?;
                 objects.clear();
             }
         }
@@ -175,7 +183,7 @@ impl Work for Puts<'_> {
         let batch = (first..).zip(&keys).zip(&mut self.buffers).map(|((number, key), buffer)| {
             let payload = &mut buffer[..self.len];
             stamp(payload, number);
-            Put::new(key, payload)
+            Put::new(key, payload).with_metadata(&self.metadata)
         });
         put_all(self.store, batch)?;
         Ok(true)
@@ -197,6 +205,8 @@ struct Gets<'a> {
     apart: bool,
     walk: Walk,
     buffers: Vec<AlignedBuf>,
+    /// Of each object of a batch.
+    metadata: Vec<Vec<u8>>,
     /// The keys whose payloads are in `buffers`, not compared yet.
     got: Vec<u64>,
     /// The payloads of the keys of any batch, but for their stamps.
@@ -214,7 +224,8 @@ impl<'a> Gets<'a> {
     ) -> Result<Self> {
         let taken = (0..count).map(|_| pool.take().context("the pool is too small"));
         let buffers: Vec<_> = taken.collect::<Result<_>>()?;
-        let Shape { value, batch, .. } = shape;
+        let Shape { value, batch, metadata, .. } = shape;
+        let metadata = vec![vec![0; metadata]; batch];
         let len = usize::try_from(value)?;
         let expected = (0..batch).map(|seed| {
             let mut payload = vec![0; len];
@@ -222,13 +233,13 @@ impl<'a> Gets<'a> {
             payload
         });
         let (got, expected) = (Vec::with_capacity(count), expected.collect());
-        Ok(Self { store, batch, apart, walk, buffers, got, expected })
+        Ok(Self { store, batch, apart, walk, buffers, metadata, got, expected })
     }
 }
 
 impl Work for Gets<'_> {
     fn batch(&mut self) -> Result<bool> {
-        let Self { store, batch, apart, walk, buffers, got, expected } = self;
+        let Self { store, batch, apart, walk, buffers, metadata, got, expected } = self;
         let len = expected[0].len();
         let from = got.len();
         if *apart {
@@ -241,7 +252,10 @@ impl Work for Gets<'_> {
         let mut gets: Vec<_> = keys
             .iter()
             .zip(&mut buffers[from..])
-            .map(|(key, buffer)| Get::new(key, &mut buffer[..len]))
+            .zip(metadata)
+            .map(|((key, buffer), metadata)| {
+                Get::new(key, &mut buffer[..len]).with_metadata(metadata)
+            })
             .collect();
         for (result, number) in store.get_many(&mut gets).into_iter().zip(&got[from..]) {
             match result? {
@@ -281,7 +295,7 @@ mod tests {
         for threads in [1, 2] {
             for (value, batch, cases) in [(4096, 1, 2), (4096, 32, 3), (5000, 8, 3)] {
                 let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(64 << 20).unwrap());
-                let shape = Shape { value, batch, threads };
+                let shape = Shape { value, batch, threads, metadata: 20 };
                 let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(10) };
                 let put = put_bytes(value, batch).unwrap();
                 let samples = run(&backend, shape, put, 64 << 20, 0, slice).unwrap();
@@ -300,10 +314,18 @@ mod tests {
         let store = Store::open(backend).unwrap();
         let pool = BufferPool::new(4096, 3).unwrap();
         let buffers = random_buffers(|| pool.take(), 1, 4096).unwrap();
-        let mut puts = Puts { store: &store, buffers, len: 4096, next: 0, step: 1, last: 2 };
+        let mut puts = Puts {
+            store: &store,
+            buffers,
+            len: 4096,
+            metadata: Vec::new(),
+            next: 0,
+            step: 1,
+            last: 2,
+        };
         while puts.batch().unwrap() {}
         let order = permutation(2);
-        let shape = Shape { value: 4096, batch: 1, threads: 1 };
+        let shape = Shape { value: 4096, batch: 1, threads: 1, metadata: 0 };
         let walk = Walk::new(&order, 0, 1, 0);
         let mut gets = Gets::new(&store, &pool, shape, 2, false, walk).unwrap();
         for spoil in [None, Some(0), Some(2000), Some(4095)] {
