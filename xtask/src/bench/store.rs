@@ -292,17 +292,21 @@ mod tests {
 
     #[test]
     fn every_case_of_a_store_in_memory_is_measured_and_compared() {
-        for threads in [1, 2] {
-            for (value, batch, cases) in [(4096, 1, 2), (4096, 32, 3), (5000, 8, 3)] {
-                let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(64 << 20).unwrap());
-                let shape = Shape { value, batch, threads, metadata: 20 };
-                let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(10) };
-                let put = put_bytes(value, batch).unwrap();
-                let samples = run(&backend, shape, put, 64 << 20, 0, slice).unwrap();
-                assert_eq!(samples.len(), cases);
-                for sample in &samples[1..] {
-                    assert!((sample.io_bytes - get_bytes(value) as f64).abs() < 1e-9);
-                }
+        let shapes = [(1, 4096, 1), (1, 4096, 32), (1, 5000, 8), (2, 4096, 32)];
+        for ((threads, value, batch), metadata) in
+            shapes.into_iter().flat_map(|of| [(of, 0), (of, 20)])
+        {
+            let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(64 << 20).unwrap());
+            let shape = Shape { value, batch, threads, metadata };
+            let slice = Slice { rest: Duration::ZERO, time: Duration::from_millis(10) };
+            let put = put_bytes(value, batch).unwrap();
+            let samples = run(&backend, shape, put, 64 << 20, 0, slice).unwrap();
+            assert_eq!(samples.len(), if batch > 1 { 3 } else { 2 });
+            for sample in &samples[1..] {
+                // Metadata is in the slot header, which is read only for it.
+                let header = sample.io_bytes - get_bytes(value) as f64;
+                assert_eq!(header > 1.0, metadata > 0, "{shape:?} reads {header} bytes more");
+                assert!(header > -1e-9, "{shape:?}");
             }
         }
     }
