@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use raw_block_core::{AlignedBuf, Direct};
 use raw_block_store::{
-    Engine, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store, open_device,
+    Engine, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store, open_backend,
 };
 
 /// Tokens per chunk, and the bytes that their keys and values take in all layers.
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     temporary.as_file().set_len(64 << 20)?;
     let path = std::env::args_os().nth(1).map_or(temporary.path().to_owned(), PathBuf::from);
 
-    let device = open_device(&path, Engine::Auto, Direct::Preferred)?;
+    let device = open_backend(&path, Engine::Auto, Direct::Preferred)?;
     println!("{} through {}", path.display(), device.engine());
     let options = FormatOptions { force: true, ..FormatOptions::default() };
     Store::format(device.clone(), &options)?;

@@ -43,15 +43,15 @@ pub enum Engine {
 /// # Examples
 /// ```no_run
 /// use raw_block_core::Direct;
-/// use raw_block_store::{Engine, Store, open_device};
+/// use raw_block_store::{Engine, Store, open_backend};
 ///
-/// let store = Store::open(open_device("/dev/nvme0n1", Engine::Auto, Direct::Required)?)?;
+/// let store = Store::open(open_backend("/dev/nvme0n1", Engine::Auto, Direct::Required)?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// Those of the engine; [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) for an engine that is not built in.
-pub fn open_device(
+pub fn open_backend(
     path: impl AsRef<Path>,
     engine: Engine,
     direct: Direct,
@@ -63,8 +63,8 @@ pub fn open_device(
 /// [`Store::open_read_only`](crate::Store::open_read_only). Writers are kept out for as long.
 ///
 /// # Errors
-/// Those of [`open_device`].
-pub fn open_device_read_only(
+/// Those of [`open_backend`].
+pub fn open_backend_read_only(
     path: impl AsRef<Path>,
     engine: Engine,
     direct: Direct,

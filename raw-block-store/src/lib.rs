@@ -5,11 +5,11 @@
 //! durable after [`Store::flush`]. Every object carries its key and its checksums: a get returns the exact
 //! bytes of some put of that key, or says that there is none, or that it is damaged.
 //!
-//! A store needs an [`IoBackend`](raw_block_core::IoBackend); [`open_device`] opens one by its path. See
+//! A store needs an [`IoBackend`](raw_block_core::IoBackend); [`open_backend`] opens one by its path. See
 //! [`Store`] for an example, and [`format`](mod@format) for what lies on the device.
 //!
 //! # Features
-//! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_device`] can choose from.
+//! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_backend`] can choose from.
 //! - `cli`: the program `rawblock`, for operators. Nothing of it is in the library.
 
 pub mod format;
@@ -39,7 +39,7 @@ mod stats;
 mod store;
 mod unwind;
 
-pub use engine::{Engine, open_device, open_device_read_only};
+pub use engine::{Engine, open_backend, open_backend_read_only};
 pub use error::Error;
 pub use latency::Latency;
 #[cfg(feature = "faults")]

@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// Opens the store on a device read-only, also one that was opened by
-    /// [`open_device_read_only`](crate::open_device_read_only).
+    /// [`open_backend_read_only`](crate::open_backend_read_only).
     ///
     /// Nothing is written, now or later, and nothing is flushed: the device is left as it is. Gets, lists
     /// and scrubs find what a recovery would find; puts, deletes, checkpoints, flushes and

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::{put_all, without_thread};
 use raw_block_core::conformance::fixture::zeroed_file;
 use raw_block_core::{AlignedBuf, Direct};
-use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
+use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_backend};
 
 struct Counting;
 
@@ -57,7 +57,7 @@ fn cost(store: &Store, keys: &[[u8; 2]], count: usize, buffers: &mut [AlignedBuf
 fn a_batch_allocates_nothing_per_key() {
     let file = zeroed_file(64 << 20).unwrap();
     for engine in [Engine::Uring, Engine::Posix] {
-        let device = open_device(file.path(), engine, Direct::Preferred).unwrap();
+        let device = open_backend(file.path(), engine, Direct::Preferred).unwrap();
         let options = FormatOptions { force: true, ..FormatOptions::default() };
         Store::format(device.clone(), &options).unwrap();
         let store = Store::open_with(device, &without_thread()).unwrap();

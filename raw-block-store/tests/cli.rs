@@ -15,7 +15,7 @@ use std::process::Stdio;
 use common::bytes;
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{self, TempFile};
-use raw_block_store::{Engine, Put, Store, open_device};
+use raw_block_store::{Engine, Put, Store, open_backend};
 use tool::{command, done, finish, put, run, run_with_input, store_in_a_file};
 
 const NONE: [&str; 0] = [];
@@ -248,7 +248,7 @@ fn errors_say_what_where_and_what_to_do() {
 #[test]
 fn a_store_that_another_process_has_open_is_left_alone() {
     let Some(device) = store_in_a_file() else { return };
-    let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
+    let backend = open_backend(device.path(), Engine::Posix, Direct::Preferred).unwrap();
     let _open = Store::open(backend).unwrap();
     // Each of them waits for a while, in case that the holder ends.
     let refused =
@@ -268,7 +268,7 @@ fn a_store_that_another_process_has_open_is_left_alone() {
 fn commands_that_only_read_change_nothing_in_an_open_store() {
     let Some(device) = store_in_a_file() else { return };
     {
-        let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
+        let backend = open_backend(device.path(), Engine::Posix, Direct::Preferred).unwrap();
         let store = Store::open(backend).unwrap();
         common::put_all(&store, &[Put::new(b"key", b"value"), Put::new(b"other", b"value")]);
         assert!(store.delete_many(&[b"other"]).remove(0).unwrap());

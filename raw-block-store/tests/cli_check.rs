@@ -13,7 +13,7 @@ use common::{bytes, newest, put_all};
 use raw_block_core::Direct;
 use raw_block_core::conformance::fixture::{self, TempFile};
 use raw_block_store::format::{CheckpointHeader, Layout, Superblock};
-use raw_block_store::{Engine, FormatOptions, OpenOptions, Put, Store, open_device};
+use raw_block_store::{Engine, FormatOptions, OpenOptions, Put, Store, open_backend};
 use serde_json::Value;
 use tool::{done, run};
 
@@ -25,14 +25,14 @@ const PAYLOAD: usize = 9000;
 fn formatted() -> Option<TempFile> {
     let file = fixture::zeroed_file(1 << 20);
     let file = file.inspect_err(raw_block_core::conformance::Skipped::tell).ok()?;
-    let device = open_device(file.path(), Engine::Posix, Direct::Preferred).unwrap();
+    let device = open_backend(file.path(), Engine::Posix, Direct::Preferred).unwrap();
     let segment_size = Some(SEGMENT as u64);
     Store::format(device, &FormatOptions { segment_size, ..FormatOptions::default() }).unwrap();
     Some(file)
 }
 
 fn open(path: &Path) -> Store {
-    let device = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+    let device = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
     let options = OpenOptions { background: false, ..OpenOptions::default() };
     Store::open_with(device, &options).unwrap()
 }
@@ -89,7 +89,7 @@ impl Places {
     fn of(path: &Path, image: &[u8]) -> Self {
         let layout = Layout::of(Superblock::read(&image[..BLOCK]).unwrap());
         let containers = containers(image, &layout);
-        let device = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+        let device = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
         let object = newest(&device, &[b'k', 5]);
         let segment = offset(layout.segment_offset(object.segment));
         Self {
@@ -284,7 +284,7 @@ fn a_damaged_payload_is_named_by_its_key() {
     );
     store.close().unwrap();
     let mut image = fs::read(path).unwrap();
-    let device = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+    let device = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
     image[offset(newest(&device, b"ill\xff").payload)] ^= 1;
     drop(device);
     fs::write(path, &image).unwrap();

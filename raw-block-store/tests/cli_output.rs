@@ -16,7 +16,7 @@ use common::{Version, bytes, newest};
 use raw_block_core::Direct;
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{self, LoopDevice, TempFile};
-use raw_block_store::{Engine, open_device};
+use raw_block_store::{Engine, open_backend};
 use tool::{Ran, command, done, finish, run, run_with_input};
 
 const NONE: [&str; 0] = [];
@@ -58,7 +58,7 @@ fn damage(device: &Path) {
 /// Flips a bit of the object, in a byte of this place.
 fn flip(device: &Path, place: impl FnOnce(&Version) -> u64) {
     let mut image = fs::read(device).unwrap();
-    let backend = open_device(device, Engine::Posix, Direct::Preferred).unwrap();
+    let backend = open_backend(device, Engine::Posix, Direct::Preferred).unwrap();
     let at = usize::try_from(place(&newest(&backend, b"key"))).unwrap();
     drop(backend);
     image[at] ^= 1;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{bytes, payload, put_all, store_on};
 use raw_block_core::conformance::fixture::{LoopDevice, without_io_uring, zeroed_file};
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, Error, FormatOptions, Get, OpenOptions, Put, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, Get, OpenOptions, Put, Store, open_backend};
 
 const LEN: u64 = 32 << 20;
 
@@ -23,7 +23,7 @@ const WAYS: [(Engine, Direct); 4] = [
 ];
 
 fn open(path: &Path, (engine, direct): (Engine, Direct)) -> Arc<dyn IoBackend> {
-    open_device(path, engine, direct).unwrap()
+    open_backend(path, engine, direct).unwrap()
 }
 
 /// Objects of many lengths: empty, inline, ending inside a block, ending with one.
@@ -136,7 +136,7 @@ fn a_second_store_on_the_same_file_is_refused() {
     let file = zeroed_file(LEN).unwrap();
     let _first = open(file.path(), (Engine::Uring, Direct::Preferred));
     for engine in [Engine::Posix, Engine::Uring] {
-        let error = open_device(file.path(), engine, Direct::Preferred).map(drop).unwrap_err();
+        let error = open_backend(file.path(), engine, Direct::Preferred).map(drop).unwrap_err();
         assert_eq!(error.kind(), raw_block_core::ErrorKind::Busy);
     }
 }
@@ -149,7 +149,7 @@ fn the_ring_is_chosen_and_posix_where_it_is_forbidden() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         assert_eq!(without_io_uring(errno, choice), "posix");
         let error = without_io_uring(errno, || {
-            open_device(file.path(), Engine::Uring, Direct::Preferred).map(drop).unwrap_err()
+            open_backend(file.path(), Engine::Uring, Direct::Preferred).map(drop).unwrap_err()
         });
         assert!(error.to_string().contains("posix backend"), "{error}");
     }

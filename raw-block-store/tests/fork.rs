@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, alarm, fork};
 use raw_block_core::conformance::fixture::zeroed_file;
 use raw_block_core::{Direct, ErrorKind};
-use raw_block_store::{Engine, Error, FormatOptions, OpenOptions, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, OpenOptions, Store, open_backend};
 
 /// Runs a child, and asserts that `child` returns true there.
 fn in_a_child(child: impl FnOnce() -> bool + std::panic::UnwindSafe) {
@@ -57,7 +57,7 @@ fn a_forked_child_gets_errors_and_can_drop_a_store() {
         }
         for background in [false, true] {
             let file = zeroed_file(8 << 20).unwrap();
-            let open = || open_device(file.path(), engine, Direct::Preferred).unwrap();
+            let open = || open_backend(file.path(), engine, Direct::Preferred).unwrap();
             Store::format(open(), &FormatOptions::default()).unwrap();
             let options = OpenOptions { background, ..OpenOptions::default() };
             let backend = open();
@@ -91,7 +91,7 @@ fn a_forked_child_gets_errors_and_can_drop_a_store() {
             let AssertUnwindSafe(store) = store.unwrap();
             if !background {
                 // It waits two seconds.
-                let second = open_device(file.path(), engine, Direct::Preferred).map(drop);
+                let second = open_backend(file.path(), engine, Direct::Preferred).map(drop);
                 assert_eq!(second.unwrap_err().kind(), ErrorKind::Busy);
             }
             assert_eq!(payload(&store, b"key").unwrap(), b"parent");

@@ -22,7 +22,7 @@ use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
 use raw_block_core::{Direct, ErrorKind, Geometry, MemoryBackend};
 use raw_block_store::format::crc32c;
 use raw_block_store::{
-    Engine, Error, FormatOptions, Put, Store, open_device, open_device_read_only,
+    Engine, Error, FormatOptions, Put, Store, open_backend, open_backend_read_only,
 };
 
 const LEN: u64 = 32 << 20;
@@ -51,8 +51,8 @@ fn change_superblocks(device: &Faulty, change: impl Fn(&mut [u8])) -> Faulty {
 /// The kind and the text of the error with which a path is not opened.
 fn refused(path: &Path) -> (ErrorKind, String) {
     let [error, read_only] = [
-        open_device(path, Engine::Posix, Direct::Preferred).map(drop).unwrap_err(),
-        open_device_read_only(path, Engine::Posix, Direct::Preferred).map(drop).unwrap_err(),
+        open_backend(path, Engine::Posix, Direct::Preferred).map(drop).unwrap_err(),
+        open_backend_read_only(path, Engine::Posix, Direct::Preferred).map(drop).unwrap_err(),
     ];
     assert_eq!(error.kind(), read_only.kind());
     (error.kind(), error.to_string())
@@ -71,7 +71,7 @@ fn a_symbolic_link_stands_for_its_target_and_creates_none() {
         link
     };
     let by_link = link("link", file.path());
-    let device = open_device(&by_link, Engine::Posix, Direct::Preferred).unwrap();
+    let device = open_backend(&by_link, Engine::Posix, Direct::Preferred).unwrap();
     Store::format(device.clone(), &FormatOptions { force: true, ..format() }).unwrap();
     // The link and the file are one device.
     assert_eq!(refused(file.path()).0, ErrorKind::Busy);
@@ -114,7 +114,7 @@ fn run(program: &str, arguments: &[&str], device: &Path) -> bool {
 
 /// Zeroes every place where a store, or other software, has its magic numbers.
 fn wipe(path: &Path) {
-    let device = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+    let device = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
     for offset in [0, LEN - (1 << 20)] {
         write(&device, offset, &vec![0; 1 << 20]);
     }
@@ -138,7 +138,7 @@ fn what_other_programs_made_is_recognised() {
             continue;
         }
         tried += 1;
-        let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
+        let backend = open_backend(device.path(), Engine::Posix, Direct::Preferred).unwrap();
         match Store::format(backend.clone(), &format()) {
             Err(error @ Error::Occupied { .. }) => {
                 let text = error.to_string();
@@ -172,7 +172,7 @@ fn a_device_with_partitions_is_recognised() {
         let Ok(mut child) = child else { return Skipped::because("sfdisk does not run").tell() };
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
-        let backend = open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap();
+        let backend = open_backend(device.path(), Engine::Posix, Direct::Preferred).unwrap();
         match Store::format(backend.clone(), &format()) {
             Err(Error::Occupied { what, .. }) => {
                 assert!(what.contains("partition table"), "{what}");
@@ -202,7 +202,7 @@ fn a_mounted_device_is_refused() {
     assert_eq!(found.0, ErrorKind::Busy);
     assert!(found.1.contains("it is mounted"), "{}", found.1);
     assert!(unmounted.unwrap().success());
-    drop(open_device(device.path(), Engine::Posix, Direct::Preferred).unwrap());
+    drop(open_backend(device.path(), Engine::Posix, Direct::Preferred).unwrap());
 }
 
 const CHILD: &str = "RAW_BLOCK_STORE_OPENED_BY_A_CHILD";
@@ -211,7 +211,7 @@ const CHILD: &str = "RAW_BLOCK_STORE_OPENED_BY_A_CHILD";
 fn the_lock_of_a_killed_process_is_gone_with_it() {
     if let Some(path) = env::var_os(CHILD) {
         let store =
-            Store::open(open_device(path, Engine::Auto, Direct::Preferred).unwrap()).unwrap();
+            Store::open(open_backend(path, Engine::Auto, Direct::Preferred).unwrap()).unwrap();
         store.put(b"key", b"value").unwrap();
         println!("\nit is open");
         thread::sleep(Duration::from_secs(600));
@@ -224,7 +224,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
     for path in
         [Some(file.path()), device.as_ref().ok().map(LoopDevice::path)].into_iter().flatten()
     {
-        let backend = open_device(path, Engine::Posix, Direct::Preferred).unwrap();
+        let backend = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
         Store::format(backend, &FormatOptions { force: true, ..format() }).unwrap();
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "the_lock_of_a_killed_process_is_gone_with_it", "--nocapture"])
@@ -238,7 +238,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
         child.kill().unwrap();
         child.wait().unwrap();
         let store =
-            Store::open(open_device(path, Engine::Posix, Direct::Preferred).unwrap()).unwrap();
+            Store::open(open_backend(path, Engine::Posix, Direct::Preferred).unwrap()).unwrap();
         assert_eq!(payload(&store, b"key").unwrap(), b"value");
     }
 }
@@ -250,7 +250,7 @@ fn a_program_that_is_started_inherits_neither_device_nor_ring() {
         Err(skipped) => return skipped.tell(),
     };
     for engine in [Engine::Posix, Engine::Auto] {
-        let backend = open_device(file.path(), engine, Direct::Preferred).unwrap();
+        let backend = open_backend(file.path(), engine, Direct::Preferred).unwrap();
         let store = store_on(&backend, &FormatOptions { force: true, ..format() });
         store.put(b"key", b"value").unwrap();
         let open = Command::new("ls").args(["-l", "/proc/self/fd"]).output();

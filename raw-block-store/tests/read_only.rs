@@ -14,8 +14,8 @@ use raw_block_core::conformance::fixture;
 use raw_block_core::{Direct, ErrorKind, OpKind};
 use raw_block_store::format::Superblock;
 use raw_block_store::{
-    Engine, Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store, open_device,
-    open_device_read_only,
+    Engine, Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store, open_backend,
+    open_backend_read_only,
 };
 
 const LEN: usize = 1 << 20;
@@ -84,10 +84,10 @@ fn a_device_that_was_opened_read_only_accepts_no_writes() {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
-    let device = open_device(file.path(), Engine::Posix, Direct::Preferred).unwrap();
+    let device = open_backend(file.path(), Engine::Posix, Direct::Preferred).unwrap();
     Store::format(device, &small()).unwrap();
     for engine in ENGINES {
-        let open = || open_device_read_only(file.path(), engine, Direct::Preferred);
+        let open = || open_backend_read_only(file.path(), engine, Direct::Preferred);
         let Ok(device) = open() else { continue };
         refused(Store::open(device.clone()).map(drop));
         refused(Store::format(device, &FormatOptions { force: true, ..small() }));
@@ -101,18 +101,18 @@ fn a_file_without_permission_to_write_has_several_readers() {
         Err(skipped) => return skipped.tell(),
     };
     for engine in ENGINES {
-        let Ok(device) = open_device(file.path(), engine, Direct::Preferred) else { continue };
+        let Ok(device) = open_backend(file.path(), engine, Direct::Preferred) else { continue };
         Store::format(device.clone(), &FormatOptions { force: true, ..small() }).unwrap();
         let store = Store::open(device).unwrap();
         store.put(b"key", b"value").unwrap();
-        let busy = open_device_read_only(file.path(), engine, Direct::Preferred).map(drop);
+        let busy = open_backend_read_only(file.path(), engine, Direct::Preferred).map(drop);
         assert_eq!(busy.unwrap_err().kind(), ErrorKind::Busy, "it is being written");
         drop(store);
 
         fs::set_permissions(file.path(), Permissions::from_mode(0o444)).unwrap();
         let before = fs::read(file.path()).unwrap();
         let open = || {
-            let device = open_device_read_only(file.path(), engine, Direct::Preferred).unwrap();
+            let device = open_backend_read_only(file.path(), engine, Direct::Preferred).unwrap();
             assert!(device.geometry().read_only);
             Store::open_read_only(device, &OpenOptions::default()).unwrap()
         };
@@ -122,11 +122,11 @@ fn a_file_without_permission_to_write_has_several_readers() {
             refused(store.put(b"key", b"other"));
         }
         fs::set_permissions(file.path(), Permissions::from_mode(0o644)).unwrap();
-        let busy = open_device(file.path(), engine, Direct::Preferred).map(drop);
+        let busy = open_backend(file.path(), engine, Direct::Preferred).map(drop);
         assert_eq!(busy.unwrap_err().kind(), ErrorKind::Busy, "it is being read");
         drop((first, second));
         assert!(fs::read(file.path()).unwrap() == before);
-        drop(open_device(file.path(), engine, Direct::Preferred).unwrap());
+        drop(open_backend(file.path(), engine, Direct::Preferred).unwrap());
     }
 }
 

@@ -16,7 +16,7 @@ use common::{bytes, payload};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::{without_threads, zeroed_file};
 use raw_block_core::{Direct, ErrorKind, MemoryBackend};
-use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, Store, open_backend};
 
 const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Uring];
 const LEN: u64 = 8 << 20;
@@ -69,7 +69,7 @@ fn without_threads_callers_reclaim_space_themselves() {
         };
         without_threads(|| {
             assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "there are none");
-            let device = open_device(file.path(), engine, Direct::Preferred).unwrap();
+            let device = open_backend(file.path(), engine, Direct::Preferred).unwrap();
             Store::format(device.clone(), &format()).unwrap();
             let store = Store::open(device).unwrap();
             // Every segment is filled several times.
@@ -100,7 +100,7 @@ fn without_descriptors_opening_fails_until_there_are_some() {
         Err(skipped) => return skipped.tell(),
     };
     for engine in ENGINES {
-        let open = || open_device(file.path(), engine, Direct::Preferred);
+        let open = || open_backend(file.path(), engine, Direct::Preferred);
         Store::format(open().unwrap(), &format()).unwrap();
         let store = Store::open(open().unwrap()).unwrap();
         store.put(b"key", b"value").unwrap();
@@ -172,7 +172,7 @@ fn a_full_file_system_fails_puts_and_loses_nothing() {
     for engine in ENGINES {
         let path = directory.path().join("sparse");
         File::create(&path).unwrap().set_len(LEN).unwrap();
-        let open = || open_device(&path, engine, Direct::Preferred).unwrap();
+        let open = || open_backend(&path, engine, Direct::Preferred).unwrap();
         Store::format(open(), &format()).unwrap();
         let store = Store::open(open()).unwrap();
         store.put(b"first", &bytes(1, PAYLOAD)).unwrap();
@@ -272,9 +272,9 @@ fn has_space<T>(result: Result<T, Error>) -> bool {
 fn close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
     let (path, other) = (directory.join("sparse"), directory.join("other"));
     File::create(&path).unwrap().set_len(LEN).unwrap();
-    let open = || Store::open(open_device(&path, engine, direct).unwrap()).unwrap();
+    let open = || Store::open(open_backend(&path, engine, direct).unwrap()).unwrap();
     let options = FormatOptions { force: false, ..format() };
-    Store::format(open_device(&path, engine, direct).unwrap(), &options).unwrap();
+    Store::format(open_backend(&path, engine, direct).unwrap(), &options).unwrap();
     // Full before the store was written to at all.
     fill(&File::create(&other).unwrap(), 0);
     let store = open();

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use raw_block_core::Direct;
 use raw_block_core::conformance::Skipped;
-use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, Store, open_backend};
 
 /// XFS needs the most.
 const LEN: u64 = 320 << 20;
@@ -28,7 +28,7 @@ fn engines() -> Vec<Engine> {
 
 fn format(path: &Path, engine: Engine, force: bool) -> Result<(), Error> {
     let options = FormatOptions { force, ..FormatOptions::default() };
-    Store::format(open_device(path, engine, Direct::Preferred).unwrap(), &options)
+    Store::format(open_backend(path, engine, Direct::Preferred).unwrap(), &options)
 }
 
 /// Runs a program with these lines as its input; `None` if there is no such program.

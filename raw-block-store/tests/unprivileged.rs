@@ -14,7 +14,7 @@ use common::{payload, store_on};
 use raw_block_core::conformance::fixture::LoopDevice;
 use raw_block_core::{Direct, ErrorKind};
 use raw_block_store::{
-    Engine, FormatOptions, OpenOptions, Store, open_device, open_device_read_only,
+    Engine, FormatOptions, OpenOptions, Store, open_backend, open_backend_read_only,
 };
 
 /// A user without any rights.
@@ -69,7 +69,7 @@ fn the_owner_of_a_device_node_needs_no_other_right() {
         assert!(output.status.success() && said.contains("1 passed"), "{mode:o}: {said}{errors}");
     }
     drop(node);
-    let store = open_device(device.path(), Engine::Posix, Direct::Required).unwrap();
+    let store = open_backend(device.path(), Engine::Posix, Direct::Required).unwrap();
     assert_eq!(payload(&Store::open(store).unwrap(), b"posix").unwrap(), b"value");
 }
 
@@ -78,7 +78,7 @@ fn use_it(device: &Path) {
     let is_read_only = fs::metadata(device).unwrap().permissions().mode() & 0o200 == 0;
     // Without io_uring for users, another engine takes its place.
     for (engine, key) in [(Engine::Auto, &b"auto"[..]), (Engine::Posix, b"posix")] {
-        let opened = open_device(device, engine, Direct::Required);
+        let opened = open_backend(device, engine, Direct::Required);
         if is_read_only {
             assert_eq!(opened.map(drop).unwrap_err().kind(), ErrorKind::PermissionDenied);
         } else {
@@ -89,7 +89,7 @@ fn use_it(device: &Path) {
             store.close().unwrap();
             assert_eq!(payload(&Store::open(device).unwrap(), key).unwrap(), b"value");
         }
-        let device = open_device_read_only(device, engine, Direct::Required).unwrap();
+        let device = open_backend_read_only(device, engine, Direct::Required).unwrap();
         let store = Store::open_read_only(device, &OpenOptions::default()).unwrap();
         assert_eq!(payload(&store, b"posix").is_some(), is_read_only || key == b"posix");
     }

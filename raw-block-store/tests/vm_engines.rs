@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{bytes, payload, put_all, store_on};
 use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault, write_fault};
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_device};
+use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_backend};
 
 /// Writes with one engine and reads with the other, after an orderly close and without one.
 fn mix(scenario: &str, nsid: u32) {
@@ -18,7 +18,7 @@ fn mix(scenario: &str, nsid: u32) {
     };
     let open = |engine| {
         let path = if engine == Engine::Nvme { namespace.generic() } else { namespace.block() };
-        open_device(path, engine, Direct::Required).unwrap()
+        open_backend(path, engine, Direct::Required).unwrap()
     };
     let objects: Vec<_> = (0..)
         .zip((0..40).map(|number| number * 1700))
@@ -85,7 +85,7 @@ fn a_bad_sector_costs_one_object_or_a_repeated_write() {
     };
     for (engine, path) in [(Engine::Uring, namespace.block()), (Engine::Auto, namespace.generic())]
     {
-        fill_past_bad_sectors(&open_device(path, engine, Direct::Required).unwrap());
+        fill_past_bad_sectors(&open_backend(path, engine, Direct::Required).unwrap());
     }
 }
 

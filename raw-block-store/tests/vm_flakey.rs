@@ -15,7 +15,7 @@ use std::sync::Arc;
 use device_mapper::Mapped;
 use raw_block_core::conformance::fixture::{NvmeNamespace, rounds};
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, Error, OpenOptions, Store, open_device, open_device_read_only};
+use raw_block_store::{Engine, Error, OpenOptions, Store, open_backend, open_backend_read_only};
 use story::{DEVICE_LEN, Found, History, format};
 
 /// Steps before a fault, and while there is one.
@@ -45,7 +45,7 @@ impl Flakey {
     }
 
     fn backend(&self) -> Arc<dyn IoBackend> {
-        open_device(self.mapped.path(), self.engine, Direct::Required).unwrap()
+        open_backend(self.mapped.path(), self.engine, Direct::Required).unwrap()
     }
 
     /// The device misbehaves from now on: `features` says how.
@@ -162,7 +162,7 @@ fn bytes_that_change_when_they_are_read_are_noticed() {
             // A reader in the meantime may see older states, or nothing, and changes nothing.
             flakey.misbehave(mode);
             let device =
-                open_device_read_only(flakey.mapped.path(), flakey.engine, Direct::Required);
+                open_backend_read_only(flakey.mapped.path(), flakey.engine, Direct::Required);
             if let Ok(store) = Store::open_read_only(device.unwrap(), &OpenOptions::default()) {
                 history.check(&store, |_| false, |_| true, is_damaged);
             }

@@ -17,7 +17,7 @@ use device_mapper::Mapped;
 use raw_block_core::conformance::fixture::{NvmeNamespace, WriteLog, rounds};
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_core::{Direct, Dispatcher, Geometry};
-use raw_block_store::{Engine, Store, open_device};
+use raw_block_store::{Engine, Store, open_backend};
 use story::{Change, DEVICE_LEN, History, format};
 
 /// Steps of a round; after about every third there is a flush, after every eighth a checkpoint.
@@ -50,7 +50,7 @@ fn contents(device: &SimulatedDevice) -> Vec<u8> {
 
 /// The contents of a device, in memory.
 fn copy(device: &Path) -> SimulatedDevice {
-    let backend = open_device(device, Engine::Posix, Direct::Required).unwrap();
+    let backend = open_backend(device, Engine::Posix, Direct::Required).unwrap();
     let copy = SimulatedDevice::new(Geometry::new(DEVICE_LEN, 512).unwrap(), 0).unwrap();
     let len = usize::try_from(DEVICE_LEN).unwrap();
     copy.poke(0, &read(&backend, 0, len));
@@ -63,7 +63,7 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
     let mapped = Mapped::new("raw-block-logged", DEVICE_LEN, "log-writes", &devices);
     let mut random = fastrand::Rng::with_seed(seed);
     let engine = if random.bool() { Engine::Uring } else { Engine::Posix };
-    let backend = open_device(mapped.path(), engine, Direct::Required).unwrap();
+    let backend = open_backend(mapped.path(), engine, Direct::Required).unwrap();
     Store::format(backend.clone(), &format()).unwrap();
     let store = Store::open(backend.clone()).unwrap();
     let mut history = History::new(seed);

@@ -11,7 +11,7 @@ use common::{bytes, check_segments, payload, put_all};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::conformance::fixture::NvmeNamespace;
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, FormatOptions, Put, Store, open_device};
+use raw_block_store::{Engine, FormatOptions, Put, Store, open_backend};
 
 /// Keys that a round changes.
 const KEYS_PER_ROUND: u64 = 8;
@@ -25,7 +25,7 @@ const UNHEARD: u64 = 2 * GROUPS;
 
 fn device() -> Result<Arc<dyn IoBackend>, Skipped> {
     let namespace = NvmeNamespace::find("power-loss", 1)?;
-    Ok(open_device(namespace.block(), Engine::Uring, Direct::Required).unwrap())
+    Ok(open_backend(namespace.block(), Engine::Uring, Direct::Required).unwrap())
 }
 
 fn key(number: u64) -> [u8; 8] {

@@ -13,7 +13,7 @@ use std::process::Command;
 use common::{bytes, without_thread};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{Direct, ErrorKind};
-use raw_block_store::{Engine, Error, FormatOptions, Store, open_device};
+use raw_block_store::{Engine, Error, FormatOptions, Store, open_backend};
 use tempfile::TempDir;
 
 const OBJECTS: u16 = 300;
@@ -59,7 +59,7 @@ impl Full {
     }
 
     fn open(&self, engine: Engine) -> Store {
-        let device = open_device(&self.device, engine, Direct::Off).unwrap();
+        let device = open_backend(&self.device, engine, Direct::Off).unwrap();
         Store::open_with(device, &without_thread()).unwrap()
     }
 }
@@ -91,7 +91,7 @@ fn opening_finds_only_what_was_written_back() {
             Ok(full) => full,
             Err(skipped) => return skipped.tell(),
         };
-        let device = open_device(&full.device, engine, Direct::Off).unwrap();
+        let device = open_backend(&full.device, engine, Direct::Off).unwrap();
         Store::format(device, &FormatOptions::default()).unwrap();
         // The kernel drops the pages of a block device when it is closed; so it stays open.
         let holder = File::open(&full.device).unwrap();

@@ -21,7 +21,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use raw_block_core::conformance::fixture::{LoopDevice, TempFile, temp_file};
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, open_device};
+use raw_block_store::{Engine, open_backend};
 
 use journal::Journal;
 use target::{Kind, put_many};
@@ -162,7 +162,7 @@ fn formatted(place: &Place, kind: Kind) -> Result<Journal> {
 
 /// Opens a device; opening waits for the I/O of a process that was killed.
 fn open(path: &Path, way: Way) -> Result<Arc<dyn IoBackend>> {
-    open_device(path, way.engine, way.direct).context("open the device")
+    open_backend(path, way.engine, way.direct).context("open the device")
 }
 
 /// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use raw_block_core::{AlignedBuf, Direct, IoBackend};
-use raw_block_store::{Engine, open_device};
+use raw_block_store::{Engine, open_backend};
 use raw_block_store::{EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store};
 
 use super::device::SparseDevice;
@@ -46,7 +46,7 @@ pub(super) fn make(
 /// Makes a store on a file or device, or in memory where none is named.
 pub(super) fn make_at(path: Option<&Path>, capacity: u64, options: &OpenOptions) -> Result<Store> {
     let backend = match path {
-        Some(path) => open_device(path, Engine::Uring, Direct::Required)?,
+        Some(path) => open_backend(path, Engine::Uring, Direct::Required)?,
         None => SparseDevice::new(capacity, None, 0)?.open(),
     };
     let segment = segment_size(backend.geometry().capacity);

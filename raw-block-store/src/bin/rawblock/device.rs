@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use raw_block_core::{Direct, IoBackend};
-use raw_block_store::{Engine, OpenOptions, Store, open_device, open_device_read_only};
+use raw_block_store::{Engine, OpenOptions, Store, open_backend, open_backend_read_only};
 
 use crate::arguments::{Device, EngineName, Opening};
 use crate::destination::check_stdout;
@@ -14,13 +14,13 @@ impl Device {
     /// The device, for a command that changes it.
     pub(crate) fn open(&self) -> Result<Arc<dyn IoBackend>> {
         check_stdout(&self.path)?;
-        Ok(open_device(&self.path, self.engine(), Direct::Preferred)?)
+        Ok(open_backend(&self.path, self.engine(), Direct::Preferred)?)
     }
 
     /// The device, for a command that only reads.
     pub(crate) fn look(&self) -> Result<Arc<dyn IoBackend>> {
         check_stdout(&self.path)?;
-        Ok(open_device_read_only(&self.path, self.engine(), Direct::Preferred)?)
+        Ok(open_backend_read_only(&self.path, self.engine(), Direct::Preferred)?)
     }
 
     /// The store, for a command that changes it.
