@@ -98,12 +98,12 @@ fn open(
 /// Whether the device begins with a store whose blocks are too small for it.
 ///
 /// What cannot be read is left to the opening of the store to report.
-fn needs_smaller_transfers(device: &Dispatcher) -> bool {
-    let alignment = device.geometry().transfer_alignment;
+fn needs_smaller_transfers(dispatcher: &Dispatcher) -> bool {
+    let alignment = dispatcher.geometry().transfer_alignment;
     let read = || {
         let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).ok()?;
         let len = SUPERBLOCK_CELL_LEN.next_multiple_of(alignment as usize) as u64;
-        device.read_buffers(&mut [ReadAt::new(0, &mut cell).padded_to(len)]).all().ok()?;
+        dispatcher.read_buffers(&mut [ReadAt::new(0, &mut cell).padded_to(len)]).all().ok()?;
         Some(Superblock::read(&cell).ok()?.block_size.get())
     };
     let fits = |block_size: u32| {

@@ -7,10 +7,10 @@ use crate::format::{Damage, EncodeError};
 #[non_exhaustive]
 pub enum Error {
     /// The device below failed, or refused.
-    #[error("{doing}: {error}")]
+    #[error("{context}: {error}")]
     Device {
         /// What the store was doing.
-        doing: &'static str,
+        context: &'static str,
         /// The device's error: kind, place, reason.
         error: raw_block_core::Error,
     },
@@ -162,12 +162,12 @@ pub enum Error {
 }
 
 /// Says what the store was doing when the device failed.
-pub(crate) trait Doing<T> {
-    fn doing(self, what: &'static str) -> Result<T, Error>;
+pub(crate) trait Context<T> {
+    fn context(self, what: &'static str) -> Result<T, Error>;
 }
 
-impl<T> Doing<T> for Result<T, raw_block_core::Error> {
-    fn doing(self, doing: &'static str) -> Result<T, Error> {
-        self.map_err(|error| Error::Device { doing, error })
+impl<T> Context<T> for Result<T, raw_block_core::Error> {
+    fn context(self, context: &'static str) -> Result<T, Error> {
+        self.map_err(|error| Error::Device { context, error })
     }
 }

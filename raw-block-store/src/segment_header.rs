@@ -7,7 +7,7 @@ use super::placement::Placement;
 use super::state::StoreState;
 use super::state::space::{OpenedSegment, Space};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 
 /// Writes the header of a segment that was opened, and reports how that ended. Returns whether it is written.
 pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {
@@ -43,13 +43,13 @@ pub(crate) fn fields(opened: &OpenedSegment) -> SegmentFields {
 }
 
 fn try_write(state: &StoreState, opened: &OpenedSegment) -> Result<(), Error> {
-    const DOING: &str = "open a segment";
-    let mut block = AlignedBuf::zeroed(state.layout.block_size as usize).doing(DOING)?;
+    const CONTEXT: &str = "open a segment";
+    let mut block = AlignedBuf::zeroed(state.layout.block_size as usize).context(CONTEXT)?;
     SegmentHeader::encode(&mut block, &state.layout, &fields(opened))?;
     let options = Placement::Stream(opened.stream).options(state.dispatcher.geometry());
     let offset = state.layout.segment_offset(opened.segment);
     let write = WriteAt::new(offset, &block).with_options(options);
-    state.dispatcher.write_buffers(&[write]).all().doing(DOING)?;
+    state.dispatcher.write_buffers(&[write]).all().context(CONTEXT)?;
     state.counters.written_bytes.add(block.len() as u64);
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::state::space::{CheckpointPurpose, Shape, Space};
 use super::state::{StateParts, StoreState};
 use super::stats::StoreStats;
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::open::claim::Claim;
 use crate::state::hash::key_hash;
 
@@ -81,7 +81,7 @@ impl Store {
     /// - [`Error::Device`] when the device fails.
     pub fn format(backend: Arc<dyn IoBackend>, options: &FormatOptions) -> Result<(), Error> {
         let _claim = Claim::take(&backend)?;
-        make::make(Dispatcher::new(backend).doing("format")?, options)
+        make::make(Dispatcher::new(backend).context("format")?, options)
     }
 
     /// Opens the store on a device, with default options. See [`open_with`](Self::open_with).
@@ -108,8 +108,8 @@ impl Store {
     /// - [`Error::Device`] when the device fails.
     pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
         let claim = Claim::take(&backend)?;
-        let dispatcher = Dispatcher::new(backend).doing(OPEN)?;
-        dispatcher.check_accepted(OpKind::Write).doing(OPEN)?;
+        let dispatcher = Dispatcher::new(backend).context(OPEN)?;
+        dispatcher.check_accepted(OpKind::Write).context(OPEN)?;
         Self::open_on(claim, dispatcher, options)
     }
 
@@ -127,7 +127,7 @@ impl Store {
         options: &OpenOptions,
     ) -> Result<Self, Error> {
         let claim = Claim::take(&backend)?;
-        let dispatcher = Dispatcher::read_only(backend).doing(OPEN)?;
+        let dispatcher = Dispatcher::read_only(backend).context(OPEN)?;
         Self::open_on(claim, dispatcher, options)
     }
 }
@@ -137,7 +137,7 @@ impl Store {
         let writes = dispatcher.check_accepted(OpKind::Write).is_ok();
         if writes && !Mutant::OpenedWithoutFlush.is_on() {
             // A killed process may have left writes in the device's cache, on which what is found here rests.
-            dispatcher.flush().doing(OPEN)?;
+            dispatcher.flush().context(OPEN)?;
         }
         let mut superblocks = find_store(&dispatcher, writes)?;
         let layout = Layout::of(superblocks.current());
@@ -277,9 +277,9 @@ impl Store {
         }
     }
 
-    /// The device below.
+    /// The dispatcher that all I/O of the store goes through: the geometry of the device, and I/O statistics.
     #[must_use]
-    pub fn device(&self) -> &Dispatcher {
+    pub fn dispatcher(&self) -> &Dispatcher {
         &self.state.dispatcher
     }
 
@@ -297,7 +297,7 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("device", &self.state.dispatcher)
+            .field("dispatcher", &self.state.dispatcher)
             .field("label", &self.superblocks.current().label())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
@@ -353,7 +353,7 @@ fn checkpoint_after_opening(state: &StoreState) -> Result<(), Error> {
             Ok(()) => return Ok(()),
             Err(Error::Device { error, .. }) => {
                 // After a failed flush, or a write with an unknown outcome, nothing may be written.
-                state.dispatcher.check_accepted(OpKind::Write).doing(OPEN)?;
+                state.dispatcher.check_accepted(OpKind::Write).context(OPEN)?;
                 refused = Some(error);
             }
             Err(other) => return Err(other),

@@ -116,9 +116,9 @@ fn a_batch_of_puts_or_gets_is_one_submission_on_the_ring() {
         let keys: Vec<_> = (0..32_u8).map(|key| [key]).collect();
         let puts: Vec<_> =
             keys.iter().zip(&values).map(|(key, value)| Put::new(key, value)).collect();
-        let before = store.device().stats().submissions;
+        let before = store.dispatcher().stats().submissions;
         put_all(&store, &puts);
-        assert_eq!(store.device().stats().submissions - before, submissions);
+        assert_eq!(store.dispatcher().stats().submissions - before, submissions);
 
         let mut buffers = vec![vec![0; len]; keys.len()];
         let mut gets: Vec<_> =
@@ -126,7 +126,7 @@ fn a_batch_of_puts_or_gets_is_one_submission_on_the_ring() {
         for found in store.get_many(&mut gets) {
             assert_eq!(found.unwrap().unwrap().payload_len, len);
         }
-        assert_eq!(store.device().stats().submissions - before, submissions + 1);
+        assert_eq!(store.dispatcher().stats().submissions - before, submissions + 1);
         assert!(buffers == values);
     }
 }

@@ -20,7 +20,7 @@ fn threads_that_put_and_flush_share_flushes() {
     let backend = device.backend();
     let store = Store::open_with(Arc::clone(&backend), &without_thread()).unwrap();
 
-    let before = store.device().stats();
+    let before = store.dispatcher().stats();
     let all_called = before.flush_calls + u64::from(THREADS);
     device.during_flush(move || {
         while backend.stats().snapshot().flush_calls < all_called {
@@ -36,7 +36,7 @@ fn threads_that_put_and_flush_share_flushes() {
             });
         }
     });
-    let after = store.device().stats();
+    let after = store.dispatcher().stats();
     assert_eq!(after.flush_calls, all_called);
     // One was in flight while the other threads called; one more serves all of those.
     assert_eq!(after.flushes - before.flushes, 2);

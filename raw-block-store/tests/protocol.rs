@@ -63,13 +63,13 @@ fn a_deletion_writes_one_block_after_what_was_written_before() {
     }
     let end = newest(&device.backend(), &[3]).slot_end;
     let seen = watch(&device, |_| false);
-    let before = store.device().stats().written_bytes;
+    let before = store.dispatcher().stats().written_bytes;
     for key in 0..4 {
         assert!(store.delete(&[key]).unwrap());
     }
     let expected: Vec<_> = (0..4).map(|block| Some(end + block * BLOCK)).collect();
     assert_eq!(*seen.lock().unwrap(), expected);
-    assert_eq!(store.device().stats().written_bytes - before, 4 * BLOCK);
+    assert_eq!(store.dispatcher().stats().written_bytes - before, 4 * BLOCK);
     assert_eq!(layout.segment_offset(0) + BLOCK, versions(&device.backend())[0].slot);
 }
 

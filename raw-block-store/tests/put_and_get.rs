@@ -118,7 +118,7 @@ fn a_key_can_be_got_twice_in_one_batch() {
 #[test]
 fn aligned_memory_is_written_and_read_without_a_copy() {
     let (_, store) = store(1 << 20);
-    let staged = || store.device().stats().staged_bytes;
+    let staged = || store.dispatcher().stats().staged_bytes;
     let before = staged();
     let mut buffer = AlignedBuf::zeroed(8192).unwrap();
     buffer.copy_from_slice(&bytes(1, 8192));
@@ -208,9 +208,9 @@ fn a_batch_is_one_submission_and_of_large_puts_two() {
         let value = bytes(1, len);
         let keys: Vec<_> = (0..16_u8).map(|key| [key]).collect();
         let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
-        let before = store.device().stats().submissions;
+        let before = store.dispatcher().stats().submissions;
         put_all(&store, &puts);
-        let between = store.device().stats().submissions;
+        let between = store.dispatcher().stats().submissions;
         // The headers of large objects follow their payloads.
         assert_eq!(between - before, submissions, "{len}");
         let mut buffers = vec![vec![0; len]; 16];
@@ -218,7 +218,7 @@ fn a_batch_is_one_submission_and_of_large_puts_two() {
             keys.iter().zip(&mut buffers).map(|(key, buffer)| Get::new(key, buffer)).collect();
         let found = store.get_many(&mut gets);
         assert!(found.iter().all(|found| matches!(found, Ok(Some(_)))));
-        assert_eq!(store.device().stats().submissions - between, 1);
+        assert_eq!(store.dispatcher().stats().submissions - between, 1);
     }
 }
 
@@ -230,9 +230,9 @@ fn small_objects_of_a_batch_share_a_header_and_are_one_transfer() {
     let keys: Vec<_> = (0..8_u8).map(|key| [key]).collect();
     let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &value)).collect();
     store.put(b"first", &value).unwrap();
-    let before = store.device().stats();
+    let before = store.dispatcher().stats();
     put_all(&store, &puts);
-    let after = store.device().stats();
+    let after = store.dispatcher().stats();
     assert_eq!(after.transfers - before.transfers, 8 + 1);
     assert_eq!(after.ops - before.ops, 1);
     assert_eq!(after.written_bytes - before.written_bytes, 8 * 4096 + 512);

@@ -4,7 +4,7 @@ use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
 
 use super::containers::Containers;
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{CONTAINERS, CheckpointHeader, Layout, RecordReader, SegmentRecord};
 use crate::state::index::Place;
 
@@ -72,7 +72,7 @@ impl Checkpoint {
 
     /// Reads the body of the checkpoint in a container.
     fn read(
-        device: &Dispatcher,
+        dispatcher: &Dispatcher,
         layout: &Layout,
         header: &CheckpointHeader,
         container: usize,
@@ -93,9 +93,12 @@ impl Checkpoint {
             let blocks = usize::try_from(reader.blocks_left()).unwrap_or(usize::MAX);
             let len = blocks.min(per_piece) * block_size;
             if piece.is_empty() {
-                piece = AlignedBuf::zeroed(len).doing(READ)?;
+                piece = AlignedBuf::zeroed(len).context(READ)?;
             }
-            device.read_buffers(&mut [ReadAt::new(offset, &mut piece[..len])]).all().doing(READ)?;
+            dispatcher
+                .read_buffers(&mut [ReadAt::new(offset, &mut piece[..len])])
+                .all()
+                .context(READ)?;
             for block in piece[..len].chunks_exact(block_size) {
                 let taken = reader.take(block, |_, record, words| {
                     segments.push(Record { record: *record, live: live.len() });
@@ -128,25 +131,26 @@ impl Checkpoint {
 /// # Errors
 /// [`Error::Damaged`] or [`Error::Device`] when there is none, [`Error::OutOfMemory`].
 pub(crate) fn find(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     preferred: Option<u64>,
 ) -> Result<FoundCheckpoints, Error> {
-    let Headers { mut headers, numbers, unreadable, mut failure } = read_headers(device, layout)?;
+    let Headers { mut headers, numbers, unreadable, mut failure } =
+        read_headers(dispatcher, layout)?;
     headers.sort_by_key(|(_, header)| {
         let number = header.number.get();
         std::cmp::Reverse((Some(number) == preferred, number))
     });
     let mut broken = 0;
     for (container, header) in &headers {
-        match Checkpoint::read(device, layout, header, *container) {
+        match Checkpoint::read(dispatcher, layout, header, *container) {
             Ok(checkpoint) => {
                 let containers = Containers::new(*container, numbers);
                 return Ok(FoundCheckpoints { checkpoint, containers, broken, unreadable });
             }
             Err(error @ (Error::Damaged { .. } | Error::Device { .. })) if is_damage(&error) => {
                 let number = header.number.get();
-                let device = device.backend().device();
+                let device = dispatcher.backend().device();
                 tracing::error!(device, number, container, %error, "a checkpoint is damaged");
                 broken = broken.max(number);
                 failure.get_or_insert(error);
@@ -165,14 +169,14 @@ pub(crate) fn find(
 /// # Errors
 /// [`Error::OutOfMemory`], [`Error::Device`] if there is no memory for buffers.
 pub(crate) fn verify(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     containers: &Containers,
 ) -> Result<Result<(), (u64, Error)>, Error> {
     let container = containers.committed_container();
     let mut failure = None;
     for _ in 0..2 {
-        match read_committed(device, layout, container, containers.committed_number()) {
+        match read_committed(dispatcher, layout, container, containers.committed_number()) {
             Ok(()) => return Ok(Ok(())),
             Err(error @ (Error::Damaged { .. } | Error::Device { .. })) if is_damage(&error) => {
                 failure = Some(error);
@@ -188,14 +192,14 @@ pub(crate) fn verify(
 }
 
 fn read_committed(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     container: usize,
     number: u64,
 ) -> Result<(), Error> {
     let offset = layout.container_offset[container];
-    let mut block = AlignedBuf::zeroed(layout.block_size as usize).doing(READ)?;
-    device.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all().doing(READ)?;
+    let mut block = AlignedBuf::zeroed(layout.block_size as usize).context(READ)?;
+    dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all().context(READ)?;
     let structure = "the header of a checkpoint";
     let damaged = |damage| Error::Damaged { structure, offset, damage };
     let header = CheckpointHeader::read(&block, layout).map_err(damaged)?;
@@ -203,7 +207,7 @@ fn read_committed(
     if found != number {
         return Err(damaged(crate::format::Damage::WrongPlace { found, expected: number }));
     }
-    Checkpoint::read(device, layout, header, container).map(drop)
+    Checkpoint::read(dispatcher, layout, header, container).map(drop)
 }
 
 /// Whether a checkpoint cannot be read, rather than the device not be used.
@@ -226,29 +230,29 @@ struct Headers {
     failure: Option<Error>,
 }
 
-fn read_headers(device: &Dispatcher, layout: &Layout) -> Result<Headers, Error> {
+fn read_headers(dispatcher: &Dispatcher, layout: &Layout) -> Result<Headers, Error> {
     let block_size = layout.block_size as usize;
-    let mut blocks = AlignedBuf::zeroed(CONTAINERS * block_size).doing(READ)?;
+    let mut blocks = AlignedBuf::zeroed(CONTAINERS * block_size).context(READ)?;
     let offsets = layout.container_offset;
     let mut reads: Vec<_> = offsets
         .into_iter()
         .zip(blocks.chunks_exact_mut(block_size))
         .map(|(offset, block)| ReadAt::new(offset, block))
         .collect();
-    let results = device.read_buffers(&mut reads);
+    let results = dispatcher.read_buffers(&mut reads);
     let mut found = Headers::default();
     let blocks = blocks.chunks_exact(block_size);
     for (container, (block, result)) in blocks.zip(results).enumerate() {
         if let Err(error) = result {
             if error.kind() != ErrorKind::Io {
-                return Err(error).doing(READ);
+                return Err(error).context(READ);
             }
-            let device = device.backend().device();
+            let device = dispatcher.backend().device();
             tracing::warn!(device, container, %error, "the header of a checkpoint cannot be read");
             // It may be that of an old checkpoint.
             found.numbers[container] = 1;
             found.unreadable += 1;
-            found.failure = Some(Error::Device { doing: READ, error });
+            found.failure = Some(Error::Device { context: READ, error });
             continue;
         }
         match CheckpointHeader::read(block, layout) {

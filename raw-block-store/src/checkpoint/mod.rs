@@ -29,11 +29,11 @@ use super::state::StoreState;
 use super::state::health::Concern;
 use super::state::space::{CheckpointPurpose, Chosen, Space};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use pacer::Pacer;
 
 /// What errors say that the store was doing.
-const DOING: &str = "write a checkpoint";
+const CONTEXT: &str = "write a checkpoint";
 
 /// Takes a checkpoint. Waits for one in progress first.
 ///
@@ -55,7 +55,7 @@ pub(crate) fn take_if(
     wanted: impl FnOnce(&Space) -> bool,
 ) -> Result<bool, Error> {
     state.check_process()?;
-    state.dispatcher.check_accepted(OpKind::Write).doing(DOING)?;
+    state.dispatcher.check_accepted(OpKind::Write).context(CONTEXT)?;
     let mut containers = waiting::lock(&state.checkpointing);
     if !state.with_space(|space| wanted(space)) {
         return Ok(false);

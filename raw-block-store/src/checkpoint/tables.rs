@@ -5,8 +5,8 @@ use std::time::Instant;
 use raw_block_core::{ErrorClass, WriteAt};
 
 use super::pacer::Pacer;
-use super::{DOING, write};
-use crate::error::Doing;
+use super::{CONTEXT, write};
+use crate::error::Context;
 use crate::format::{TableBlock, TableId};
 use crate::placement::Placement;
 use crate::state::StoreState;
@@ -85,7 +85,7 @@ fn write_table(
         let offset = layout.block_offset(segment, layout.table_block(of.entries) + first);
         let began = Instant::now();
         let write = WriteAt::new(offset, &piece[..filled]).with_options(options);
-        fixed::write(&state.dispatcher, &[write]).all().doing(DOING)?;
+        fixed::write(&state.dispatcher, &[write]).all().context(CONTEXT)?;
         state.counters.written_bytes.add(filled as u64);
         pacer.pause_after(began.elapsed(), (next - first).into());
     }

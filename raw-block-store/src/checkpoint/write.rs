@@ -6,8 +6,8 @@ use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
 use super::containers::{Attempt, Containers};
 use super::pacer::Pacer;
-use super::{DOING, body_number};
-use crate::error::Doing;
+use super::{CONTEXT, body_number};
+use crate::error::Context;
 use crate::format::{Body, BodyBlock, CheckpointHeader};
 use crate::mutant::{self, Mutant};
 use crate::placement::Placement;
@@ -49,7 +49,7 @@ pub(super) fn piece(state: &StoreState, blocks: u64) -> Result<AlignedBuf, Error
     let block_size = state.layout.block_size as usize;
     let limit = (mutant::limit(PIECE, 1) / block_size).max(1);
     let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).clamp(1, limit);
-    AlignedBuf::zeroed(blocks * block_size).doing(DOING)
+    AlignedBuf::zeroed(blocks * block_size).context(CONTEXT)
 }
 
 /// Overwrites the header of the last attempt, if that failed: it may be on the device, and name the body that the next
@@ -66,7 +66,7 @@ pub(super) fn destroy_failed(state: &StoreState, containers: &mut Containers) ->
         containers.destroyed();
         return Ok(());
     }
-    let zeroes = AlignedBuf::zeroed(state.layout.block_size as usize).doing(DOING)?;
+    let zeroes = AlignedBuf::zeroed(state.layout.block_size as usize).context(CONTEXT)?;
     let offset = state.layout.container_offset[container];
     let destroyed = write_at(state, offset, &zeroes).and_then(|()| flush(state));
     match destroyed {
@@ -82,7 +82,7 @@ pub(super) fn destroy_failed(state: &StoreState, containers: &mut Containers) ->
             let left = containers.not_destroyed();
             let device = state.device_name();
             tracing::warn!(device, container, left, %error, "a checkpoint that failed cannot be overwritten");
-            if left { Ok(()) } else { Err(error).doing(DOING) }
+            if left { Ok(()) } else { Err(error).context(CONTEXT) }
         }
         Err(error) => Err(error),
     }
@@ -112,8 +112,9 @@ pub(super) fn write(
 
     let header =
         CheckpointHeader::new(layout, number, (chosen.covered, chosen.next_sequence), body.len);
-    let mut block =
-        AlignedBuf::zeroed(layout.block_size as usize).doing(DOING).map_err(Failure::elsewhere)?;
+    let mut block = AlignedBuf::zeroed(layout.block_size as usize)
+        .context(CONTEXT)
+        .map_err(Failure::elsewhere)?;
     header.encode(&mut block, layout).map_err(Failure::elsewhere)?;
     if Mutant::ReleasedBeforeHeaderWritten.is_on() {
         super::commit::release_early(state, chosen, number);
@@ -162,11 +163,11 @@ fn write_body(
 fn write_at(state: &StoreState, offset: u64, bytes: &[u8]) -> Result<(), Error> {
     let options = Placement::Containers.options(state.dispatcher.geometry());
     let write = WriteAt::new(offset, bytes).with_options(options);
-    fixed::write(&state.dispatcher, &[write]).all().doing(DOING)?;
+    fixed::write(&state.dispatcher, &[write]).all().context(CONTEXT)?;
     state.counters.written_bytes.add(bytes.len() as u64);
     Ok(())
 }
 
 fn flush(state: &StoreState) -> Result<(), Error> {
-    state.dispatcher.flush().doing(DOING)
+    state.dispatcher.flush().context(CONTEXT)
 }

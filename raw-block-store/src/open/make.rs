@@ -11,7 +11,7 @@ use super::zeroes;
 use crate::Error;
 use crate::checkpoint;
 use crate::checkpoint::containers::Containers;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{CONTAINERS, Layout, Superblock, SuperblockState};
 use crate::mutant;
 use crate::options::{FormatOptions, OpenOptions};
@@ -28,7 +28,7 @@ const FORMAT: &str = "format";
 /// Those of [`Store::format`](crate::Store::format).
 pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<(), Error> {
     let name = dispatcher.backend().device().to_owned();
-    dispatcher.check_accepted(OpKind::Write).doing(FORMAT)?;
+    dispatcher.check_accepted(OpKind::Write).context(FORMAT)?;
     let superblock = superblock(&dispatcher, options, &name)?;
     let found = Superblocks::find(&dispatcher)?;
     if !options.force {
@@ -111,6 +111,6 @@ fn random() -> Result<[u8; 16], Error> {
         .map_err(|error| {
             raw_block_core::Error::os("draw random bytes", std::io::Error::other(error))
         })
-        .doing(FORMAT)?;
+        .context(FORMAT)?;
     Ok(bytes)
 }

@@ -2,7 +2,7 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
 
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::Damage;
 use crate::format::{
     SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock, SuperblockState, superblock_offsets,
@@ -50,9 +50,9 @@ impl Superblocks {
     ///
     /// # Errors
     /// [`Error::Device`] when no copy can be read.
-    pub(crate) fn find(device: &Dispatcher) -> Result<Found, Error> {
-        let capacity = device.geometry().capacity;
-        let alignment = device.geometry().transfer_alignment;
+    pub(crate) fn find(dispatcher: &Dispatcher) -> Result<Found, Error> {
+        let capacity = dispatcher.geometry().capacity;
+        let alignment = dispatcher.geometry().transfer_alignment;
         if alignment as usize > SUPERBLOCK_CELL_LEN {
             return Ok(Found::Unusable(format!(
                 "transfers in multiples of {alignment} bytes are too large for its superblock of \
@@ -60,13 +60,13 @@ impl Superblocks {
             )));
         }
         let Some(offsets) = superblock_offsets(capacity) else { return Ok(Found::Nothing) };
-        let mut cells = read_cells(device, offsets)?;
+        let mut cells = read_cells(dispatcher, offsets)?;
         // On a device that became longer the last copy is no longer at its end.
         let first = Superblock::newest(cells.each_ref().map(|cell| &**cell)).newest.copied();
         if let Some(last) = first.map(|superblock| superblock.last_superblock_offset.get())
             && last < offsets[2]
         {
-            cells = read_cells(device, offsets_of(last))?;
+            cells = read_cells(dispatcher, offsets_of(last))?;
         }
         let copies = Superblock::newest(cells.each_ref().map(|cell| &**cell));
         let Some(newest) = copies.newest else { return Ok(unusable(&copies.copies)) };
@@ -116,7 +116,7 @@ impl Superblocks {
     /// When a flush fails, or more than one copy cannot be written.
     pub(crate) fn mark(
         &mut self,
-        device: &Dispatcher,
+        dispatcher: &Dispatcher,
         state: SuperblockState,
     ) -> Result<(), Error> {
         let mut next = self.current;
@@ -124,9 +124,9 @@ impl Superblocks {
         // A close that was interrupted leaves a generation one higher in a copy that may not have been
         // readable when the store was opened again. Two higher is above that.
         next.generation += if state == SuperblockState::Open { 2 } else { 1 };
-        let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).doing(WRITE)?;
+        let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).context(WRITE)?;
         next.encode(&mut cell)?;
-        self.write_copies(device, &cell, ENOUGH_COPIES)?;
+        self.write_copies(dispatcher, &cell, ENOUGH_COPIES)?;
         self.current = next;
         Ok(())
     }
@@ -135,21 +135,26 @@ impl Superblocks {
     ///
     /// # Errors
     /// When a flush fails, or a copy cannot be written.
-    pub(crate) fn erase(&self, device: &Dispatcher) -> Result<(), Error> {
-        let zeroes = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).doing("erase the superblock")?;
-        self.write_copies(device, &zeroes, SUPERBLOCK_COPIES)
+    pub(crate) fn erase(&self, dispatcher: &Dispatcher) -> Result<(), Error> {
+        let zeroes = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).context("erase the superblock")?;
+        self.write_copies(dispatcher, &zeroes, SUPERBLOCK_COPIES)
     }
 
-    fn write_copies(&self, device: &Dispatcher, cell: &[u8], enough: usize) -> Result<(), Error> {
+    fn write_copies(
+        &self,
+        dispatcher: &Dispatcher,
+        cell: &[u8],
+        enough: usize,
+    ) -> Result<(), Error> {
         if Mutant::SuperblockCopiesTogether.is_on() {
             let writes = self.write_order.map(|offset| WriteAt::new(offset, cell));
-            fixed::write(device, &writes).all().doing(WRITE)?;
-            return device.flush().doing(WRITE);
+            fixed::write(dispatcher, &writes).all().context(WRITE)?;
+            return dispatcher.flush().context(WRITE);
         }
         let mut written = 0;
         let mut failed = Ok(());
         for offset in self.write_order {
-            match fixed::write(device, &[WriteAt::new(offset, cell)]).all() {
+            match fixed::write(dispatcher, &[WriteAt::new(offset, cell)]).all() {
                 Ok(()) => written += 1,
                 Err(error) => {
                     tracing::warn!(%error, "a copy of the superblock cannot be written");
@@ -157,10 +162,10 @@ impl Superblocks {
                 }
             }
             if !Mutant::SuperblockNotFlushed.is_on() {
-                device.flush().doing(WRITE)?;
+                dispatcher.flush().context(WRITE)?;
             }
         }
-        if written < enough { failed.doing(WRITE) } else { Ok(()) }
+        if written < enough { failed.context(WRITE) } else { Ok(()) }
     }
 }
 
@@ -190,19 +195,19 @@ fn misfit(superblock: &Superblock, capacity: u64, alignment: u32) -> Option<Stri
 
 /// Reads the cells at these offsets; one that cannot be read is empty, unless none can.
 fn read_cells(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     offsets: [u64; SUPERBLOCK_COPIES],
 ) -> Result<[AlignedBuf; SUPERBLOCK_COPIES], Error> {
     const READ: &str = "read the superblock";
     let mut cells: [AlignedBuf; SUPERBLOCK_COPIES] = Default::default();
     for cell in &mut cells {
-        *cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).doing(READ)?;
+        *cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).context(READ)?;
     }
     let reads = offsets.into_iter().zip(&mut cells);
     let mut reads: Vec<_> = reads.map(|(offset, cell)| ReadAt::new(offset, cell)).collect();
-    let results = device.read_buffers(&mut reads);
+    let results = dispatcher.read_buffers(&mut reads);
     if results.iter().all(Result::is_err) {
-        results.all().doing(READ)?;
+        results.all().context(READ)?;
         return Ok(cells);
     }
     for (cell, result) in cells.iter_mut().zip(results) {

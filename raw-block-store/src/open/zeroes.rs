@@ -2,7 +2,7 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, WriteAt};
 
-use crate::error::Doing;
+use crate::error::Context;
 use crate::{Error, fixed};
 
 /// Length in bytes of one write.
@@ -18,13 +18,14 @@ const BATCH: usize = 32;
 /// # Errors
 /// [`Error::Device`].
 pub(crate) fn write(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     offset: u64,
     len: u64,
-    doing: &'static str,
+    context: &'static str,
 ) -> Result<(), Error> {
     let chunk = CHUNK_LEN.min(len);
-    let zeroes = AlignedBuf::zeroed(usize::try_from(chunk).unwrap_or(usize::MAX)).doing(doing)?;
+    let zeroes =
+        AlignedBuf::zeroed(usize::try_from(chunk).unwrap_or(usize::MAX)).context(context)?;
     let mut writes = Vec::with_capacity(BATCH);
     let mut done = 0;
     while done < len {
@@ -35,7 +36,7 @@ pub(crate) fn write(
             writes.push(WriteAt::new(offset + done, &zeroes[..part_len]));
             done += part;
         }
-        fixed::write(device, &writes).all().doing(doing)?;
+        fixed::write(dispatcher, &writes).all().context(context)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use raw_block_core::{ErrorClass, ErrorKind, OpKind};
 
 use crate::Error;
 use crate::checkpoint;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::state::StoreState;
 use crate::state::space::{Allocated, Allocation, CheckpointPurpose, Retry, Slot};
 
@@ -40,14 +40,14 @@ impl StoreState {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub(super) fn check_changes(&self, doing: &'static str) -> Result<(), Error> {
+    pub(super) fn check_changes(&self, context: &'static str) -> Result<(), Error> {
         self.check_process()?;
-        self.dispatcher.check_accepted(OpKind::Write).doing(doing)?;
+        self.dispatcher.check_accepted(OpKind::Write).context(context)?;
         if self.refuses_writes() && !self.options.background {
             // What came of it is asked next.
             let _ = checkpoint::take_if(self, CheckpointPurpose::Period, |_| self.refuses_writes());
         }
-        self.check_writes(doing)
+        self.check_writes(context)
     }
 
     /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an allocation once, and
@@ -141,10 +141,10 @@ fn is_media_error(error: &Error) -> bool {
 }
 
 /// The error of a slot in a segment whose header another thread did not write.
-pub(super) fn header_error(slot: &Slot, doing: &'static str, device: &str) -> Error {
+pub(super) fn header_error(slot: &Slot, context: &'static str, device: &str) -> Error {
     let rule = format!("the header of segment {} could not be written", slot.segment);
     let error = raw_block_core::Error::new(ErrorKind::Io, "write", rule).on(device);
-    Error::Device { doing, error }
+    Error::Device { context, error }
 }
 
 #[cfg(test)]

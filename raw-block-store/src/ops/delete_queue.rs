@@ -79,7 +79,7 @@ impl DeleteQueue {
 fn panicked() -> Error {
     let rule = "the thread that wrote the tombstones panicked";
     let error = raw_block_core::Error::new(ErrorKind::Io, "write", rule);
-    Error::Device { doing: "delete an object", error }
+    Error::Device { context: "delete an object", error }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use raw_block_core::AlignedBuf;
 use super::read::{Reading, Target};
 use crate::Error;
 use crate::Store;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::mutant;
 use crate::state::index::{KeyHash, Located};
 use crate::state::{ReadGuard, StoreState};
@@ -109,7 +109,7 @@ impl Store {
                 return Ok(None);
             };
             let len = (entry.payload_len.get() as usize).max(1);
-            let mut buffer = AlignedBuf::zeroed(len).doing("allocate memory for an object")?;
+            let mut buffer = AlignedBuf::zeroed(len).context("allocate memory for an object")?;
             let mut metadata = vec![0; entry.metadata_len.get().into()];
             let get = Get::new(key, &mut buffer).with_metadata(&mut metadata);
             match self.get_many(&mut [get]).remove(0) {

@@ -10,7 +10,7 @@ use super::get::{generation, locate};
 use super::header::slot_header;
 use crate::Error;
 use crate::Store;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::SlotView;
 use crate::mutant;
 use crate::open::limited_log::{log_count, log_first};
@@ -223,8 +223,8 @@ fn read_headers(
             result = state.dispatcher.read_buffers(&mut again).all();
         }
         errors.push(match result {
-            Err(error) if error.kind() != ErrorKind::Io => return Err(error).doing(LIST),
-            result => result.doing(LIST).err(),
+            Err(error) if error.kind() != ErrorKind::Io => return Err(error).context(LIST),
+            result => result.context(LIST).err(),
         });
     }
     Ok(errors)

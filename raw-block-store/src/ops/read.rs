@@ -3,7 +3,7 @@
 use raw_block_core::ReadAt;
 
 use super::get::{Found, Get};
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::Damage;
 use crate::format::SlotHeader;
 use crate::mutant::Mutant;
@@ -106,8 +106,9 @@ impl<'a> Reading<'a> {
         }
         self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
             let part = &mut parts[index];
-            let read =
-                read.doing(GET).and_then(|[header, payload]| self.complete(part, header, payload));
+            let read = read
+                .context(GET)
+                .and_then(|[header, payload]| self.complete(part, header, payload));
             if let Err(error) = read {
                 if matches!(error, Error::Damaged { .. }) {
                     again.push(part.get);
@@ -267,8 +268,9 @@ impl<'a> Reading<'a> {
         let mut result = Ok(Some(Found::of(&target.located)));
         self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
             let part = &mut parts[index];
-            let read =
-                read.doing(GET).and_then(|[header, payload]| self.complete(part, header, payload));
+            let read = read
+                .context(GET)
+                .and_then(|[header, payload]| self.complete(part, header, payload));
             if let Err(error) = read {
                 result = Err(error);
             }

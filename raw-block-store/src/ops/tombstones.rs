@@ -5,7 +5,7 @@ use raw_block_core::{AlignedBuf, ErrorClass, ErrorKind, WriteAt};
 use super::attempts::{Failed, header_error};
 use crate::Error;
 use crate::checkpoint;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Entry, KeyHash, SegmentHeader, SlotHeader, tombstones_per_slot};
 use crate::placement::Placement;
 use crate::reclaim;
@@ -176,7 +176,7 @@ impl StoreState {
 
     fn write_once(&self, slot: &Slot, sequence: u64, keys: &[KeyHash]) -> Result<(), Error> {
         let block_size = self.layout.block_size as usize;
-        let encoded = AlignedBuf::zeroed(2 * block_size).doing(DELETE).and_then(|mut blocks| {
+        let encoded = AlignedBuf::zeroed(2 * block_size).context(DELETE).and_then(|mut blocks| {
             let (header, tombstones) = blocks.split_at_mut(block_size);
             if let Some(opened) = &slot.opened {
                 SegmentHeader::encode(header, &self.layout, &segment_header::fields(opened))?;
@@ -210,7 +210,7 @@ impl StoreState {
         for error in errors.filter(|error| error.class() == ErrorClass::Unknown) {
             self.quarantine(slot.segment, slot.generation, error);
         }
-        opened.and(written).doing(DELETE)
+        opened.and(written).context(DELETE)
     }
 
     /// The tombstones are written: removes the objects that they delete, and returns them.

@@ -9,7 +9,7 @@ use super::header::slot_header;
 use super::read::{Reading, Target};
 use crate::Error;
 use crate::Store;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Damage, PayloadHasher};
 use crate::mutant;
 use crate::state::index::{KeyHash, Located};
@@ -62,7 +62,7 @@ impl Store {
         let (located, guards) = locate(&self.state, keys);
         let lens = located.iter().map(|of| of.as_ref().map_or(0, payload_len));
         let lens: Vec<usize> = lens.collect();
-        let mut memory = AlignedBuf::zeroed(lens.iter().sum::<usize>().max(1)).doing(VERIFY)?;
+        let mut memory = AlignedBuf::zeroed(lens.iter().sum::<usize>().max(1)).context(VERIFY)?;
         let (mut gets, mut rest) = (Vec::with_capacity(keys.len()), &mut memory[..]);
         for &len in &lens {
             let (payload, left) = rest.split_at_mut(len);
@@ -158,7 +158,7 @@ impl Store {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let read = ReadAt::new(offset, bytes);
-        self.state.dispatcher.read_buffers(&mut [read]).all().doing(VERIFY)
+        self.state.dispatcher.read_buffers(&mut [read]).all().context(VERIFY)
     }
 }
 

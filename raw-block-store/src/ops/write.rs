@@ -122,7 +122,7 @@ impl StoreState {
         if error.class() == ErrorClass::Unknown {
             self.quarantine(slot.segment, slot.generation, &error);
         }
-        let error = Error::Device { doing: PUT, error };
+        let error = Error::Device { context: PUT, error };
         match target {
             Target::Payload { object, .. } => errors[object] = Some(error),
             Target::SegmentHeader(_) | Target::SlotHeader(_) => {

@@ -5,7 +5,7 @@ use raw_block_core::OpKind;
 use super::{checkpoint_for, discard, lock};
 use crate::Error;
 use crate::checkpoint;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::space::{CheckpointPurpose, Space};
@@ -16,7 +16,7 @@ use crate::state::space::{CheckpointPurpose, Space};
 /// [`Error::Device`] when the checkpoint cannot be written: nothing was removed.
 pub(crate) fn clear(state: &StoreState) -> Result<(), Error> {
     state.check_process()?;
-    state.dispatcher.check_accepted(OpKind::Write).doing("clear the store")?;
+    state.dispatcher.check_accepted(OpKind::Write).context("clear the store")?;
     let _hurry = state.throttle.hurry();
     let (_alone, before) = loop {
         let alone = lock(state);

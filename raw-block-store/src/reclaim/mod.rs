@@ -28,7 +28,7 @@ use super::mutant::Mutant;
 use super::state::StoreState;
 use super::state::space::{CheckpointPurpose, Space};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 
 /// How many times a reclaim tries to take its checkpoint. A container that cannot be written is left out by the next
 /// attempt.
@@ -45,7 +45,7 @@ const CHECKPOINT_ATTEMPTS: usize = 3;
 /// [`Error::Device`] when a checkpoint cannot be written, [`Error::OutOfMemory`].
 pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
     state.check_process()?;
-    state.dispatcher.check_accepted(OpKind::Write).doing("reclaim space")?;
+    state.dispatcher.check_accepted(OpKind::Write).context("reclaim space")?;
     let _hurry = state.throttle.hurry();
     state.counters.waits_for_space.add(1);
     let ended = state.counters.reclaims.get();

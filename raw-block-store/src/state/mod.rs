@@ -33,7 +33,7 @@ use super::reclaim::CallBackoff;
 use super::reclaim::signal::Signal;
 use super::stats::Counters;
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use scratch::ScratchPool;
 
 /// Everything that the calls of a store and its background thread share.
@@ -149,7 +149,7 @@ impl StoreState {
         let rule =
             "this process is a forked child of the one that opened the store: open it here again";
         let error = raw_block_core::Error::new(ErrorKind::Forked, "use a store", rule);
-        Err(error.on(self.device_name())).doing("use the store")
+        Err(error.on(self.device_name())).context("use the store")
     }
 
     /// Path or name of the device.
@@ -166,7 +166,7 @@ impl StoreState {
         if Mutant::FlushDoesNothing.is_on() {
             return Ok(());
         }
-        self.dispatcher.flush().doing("flush the store")
+        self.dispatcher.flush().context("flush the store")
     }
 
     /// Uses the space under its lock, and wakes the threads that wait for it to change.
@@ -202,12 +202,12 @@ impl StoreState {
     ///
     /// # Errors
     /// [`Error::Device`] with the error of the write that was refused.
-    pub(crate) fn check_writes(&self, doing: &'static str) -> Result<(), Error> {
+    pub(crate) fn check_writes(&self, context: &'static str) -> Result<(), Error> {
         if !self.refuses_writes.load(Ordering::Relaxed) {
             return Ok(());
         }
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.clone().map_or(Ok(()), Err).doing(doing)
+        refused.clone().map_or(Ok(()), Err).context(context)
     }
 
     /// A write to the segment with this generation failed. If those to three segments failed in a row, whichever calls they

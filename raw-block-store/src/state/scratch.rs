@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use raw_block_core::AlignedBuf;
 
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 
 /// The longest buffer that is kept, in bytes.
 const KEPT: usize = 8 << 20;
@@ -28,7 +28,7 @@ impl ScratchPool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let buffer = match kept {
             Some(buffer) if buffer.len() >= len => buffer,
-            _ => AlignedBuf::zeroed(len).doing("make room for headers")?,
+            _ => AlignedBuf::zeroed(len).context("make room for headers")?,
         };
         Ok(Scratch { buffer, len, pool: self })
     }

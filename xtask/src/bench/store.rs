@@ -36,9 +36,9 @@ pub(super) fn put_bytes(value: u64, batch: usize) -> Result<u64> {
     // The first put opens a segment.
     store.put(&key(u64::MAX), &payload)?;
     let keys: Vec<_> = (0..batch as u64).map(key).collect();
-    let before = store.device().stats().written_bytes;
+    let before = store.dispatcher().stats().written_bytes;
     put_all(&store, keys.iter().map(|key| Put::new(key, &payload)))?;
-    let written = store.device().stats().written_bytes - before;
+    let written = store.dispatcher().stats().written_bytes - before;
     Ok(written / batch as u64 / BLOCK * BLOCK)
 }
 

@@ -190,7 +190,7 @@ impl Subject {
         let opening = Opening {
             cpu: cpu_s() - cpu,
             time: began.elapsed().as_secs_f64(),
-            read: store.device().stats().read_bytes,
+            read: store.dispatcher().stats().read_bytes,
             payload_read: self.device.payload_read() - payload_before,
         };
         self.store = Some(store);

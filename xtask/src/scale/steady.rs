@@ -199,7 +199,7 @@ impl Case {
         let now = run.history.gets();
         figures.hit_rate = ratio(now.1 - hits, now.0 - asked);
         figures.ideal = run.history.ideal(self.policy, stats.objects, phases);
-        figures.of_device = ratio(stats.payload_bytes, run.store.device().geometry().capacity);
+        figures.of_device = ratio(stats.payload_bytes, run.store.dispatcher().geometry().capacity);
         run.store.close()?;
         Ok(figures)
     }

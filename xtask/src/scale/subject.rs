@@ -175,7 +175,7 @@ impl Counts {
             put_bytes: stats.put_bytes,
             moves: stats.moves,
             moved_bytes: stats.moved_bytes,
-            written_bytes: store.device().stats().written_bytes,
+            written_bytes: store.dispatcher().stats().written_bytes,
             evictions: stats.evictions,
             waits: stats.waits_for_space,
             checkpoints: stats.checkpoints,

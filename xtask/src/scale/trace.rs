@@ -147,7 +147,7 @@ fn replay(
         ideal: ideal(requests, options.repeat, blocks, objects),
         counts: Counts::of(&store).since(&before),
         latency,
-        of_device: ratio(objects * options.block, store.device().geometry().capacity),
+        of_device: ratio(objects * options.block, store.dispatcher().geometry().capacity),
     })
 }
 

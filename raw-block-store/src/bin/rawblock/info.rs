@@ -72,7 +72,7 @@ impl State {
         };
         let stats = store.stats();
         let records = if stats.bad_segments > 0 {
-            Reader::new(store.device(), Layout::of(superblock)).newest_records()?
+            Reader::new(store.dispatcher(), Layout::of(superblock)).newest_records()?
         } else {
             Vec::new()
         };

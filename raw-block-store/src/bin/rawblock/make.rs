@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Format) -> Result<Answer> {
 /// Prints what was made.
 fn describe(backend: Arc<dyn IoBackend>, arguments: &Format) -> Result<()> {
     let store = Store::open_read_only(backend, &options(false))?;
-    let superblock = Copies::read(store.device())?.newest();
+    let superblock = Copies::read(store.dispatcher())?.newest();
     let layout = Layout::of(&superblock.context("its superblock cannot be read")?);
     let path = arguments.device.path.display();
     let (segments, segment) = (layout.segment_count, layout.segment_size());

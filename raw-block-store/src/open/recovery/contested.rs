@@ -8,7 +8,7 @@ use super::claims::{Claims, sort_contested};
 use super::damages::{Damages, Unreadable};
 use super::plan::Segments;
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Entry, Layout};
 use crate::mutant::{self, Mutant};
 use crate::state::index::{Index, Located};
@@ -28,7 +28,7 @@ const BATCH: usize = 512;
 /// # Errors
 /// [`Error::Device`].
 pub(super) fn resolve(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     index: &Index,
     claims: &mut Claims<'_>,
@@ -49,7 +49,7 @@ pub(super) fn resolve(
         }
         first += of_key.len();
     }
-    let mut verifier = Verifier { device, layout, segments, buffer: AlignedBuf::default() };
+    let mut verifier = Verifier { dispatcher, layout, segments, buffer: AlignedBuf::default() };
     while !keys.is_empty() {
         // Neighbours on the device are read together.
         keys.sort_unstable_by_key(|key| contested[key.start].place);
@@ -106,7 +106,7 @@ fn hide(index: &Index, claim: &Located) {
 
 /// Reads payloads in batches.
 struct Verifier<'a> {
-    device: &'a Dispatcher,
+    dispatcher: &'a Dispatcher,
     layout: &'a Layout,
     segments: &'a Segments<'a>,
     buffer: AlignedBuf,
@@ -150,7 +150,7 @@ impl Verifier<'_> {
         let lens: Vec<usize> = lens.collect();
         let total = lens.iter().sum();
         if self.buffer.len() < total {
-            self.buffer = AlignedBuf::zeroed(total.max(batch_len())).doing(VERIFY)?;
+            self.buffer = AlignedBuf::zeroed(total.max(batch_len())).context(VERIFY)?;
         }
         let mut reads = Vec::with_capacity(objects.len());
         let mut rest = &mut self.buffer[..];
@@ -160,7 +160,7 @@ impl Verifier<'_> {
             let offset = self.layout.block_offset(object.place.segment, object.entry.block.get());
             reads.push(ReadAt::new(offset, buffer));
         }
-        let results = self.device.read_buffers(&mut reads);
+        let results = self.dispatcher.read_buffers(&mut reads);
         let mut start = 0;
         for ((object, len), result) in objects.iter().zip(lens).zip(results) {
             let bytes = &self.buffer[start..start + len];
@@ -173,7 +173,7 @@ impl Verifier<'_> {
                     damages.note_unreadable("an object", &Unreadable { segment, block, error });
                     Verdict::Unreadable
                 }
-                Err(error) => return Err(error).doing(VERIFY),
+                Err(error) => return Err(error).context(VERIFY),
             });
         }
         Ok(())

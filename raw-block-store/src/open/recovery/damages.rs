@@ -3,7 +3,7 @@
 use raw_block_core::{Dispatcher, ErrorKind};
 
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::Layout;
 use crate::open::limited_log::{log_count, log_first};
 
@@ -17,7 +17,7 @@ pub(super) struct Unreadable {
 
 /// Counts and logs what a recovery cannot read or use.
 pub(super) struct Damages<'a> {
-    device: &'a Dispatcher,
+    dispatcher: &'a Dispatcher,
     layout: &'a Layout,
     /// Whether the opening leaves out blocks that can hide the newest state of an object.
     accept_older: bool,
@@ -27,8 +27,8 @@ pub(super) struct Damages<'a> {
 }
 
 impl<'a> Damages<'a> {
-    pub(super) fn new(device: &'a Dispatcher, layout: &'a Layout, accept_older: bool) -> Self {
-        Self { device, layout, accept_older, logged: 0, objects: 0 }
+    pub(super) fn new(dispatcher: &'a Dispatcher, layout: &'a Layout, accept_older: bool) -> Self {
+        Self { dispatcher, layout, accept_older, logged: 0, objects: 0 }
     }
 
     pub(super) fn accept_older(&self) -> bool {
@@ -89,11 +89,11 @@ impl<'a> Damages<'a> {
 
     /// Logs how many damages there are, if not each was logged.
     pub(super) fn finish(&self) {
-        log_count(self.logged, self.device.backend().device(), "the recovery");
+        log_count(self.logged, self.dispatcher.backend().device(), "the recovery");
     }
 
     fn note(&mut self, log: impl FnOnce(&str)) {
-        log_first(self.logged, || log(self.device.backend().device()));
+        log_first(self.logged, || log(self.dispatcher.backend().device()));
         self.logged += 1;
     }
 }
@@ -106,7 +106,7 @@ pub(super) fn is_readable(
     result: Result<(), raw_block_core::Error>,
 ) -> Result<Result<(), raw_block_core::Error>, Error> {
     match result {
-        Err(error) if error.kind() != ErrorKind::Io => Err(error).doing("recover the store"),
+        Err(error) if error.kind() != ErrorKind::Io => Err(error).context("recover the store"),
         readable => Ok(readable),
     }
 }

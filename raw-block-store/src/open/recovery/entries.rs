@@ -18,7 +18,7 @@ use crate::state::index::{Index, Located, Place};
 
 /// The entries of all segments, while they are read.
 pub(super) struct Entries<'a> {
-    device: &'a Dispatcher,
+    dispatcher: &'a Dispatcher,
     layout: &'a Layout,
     pub(super) segments: Segments<'a>,
     index: &'a Index,
@@ -34,14 +34,14 @@ pub(super) struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     pub(super) fn new(
-        device: &'a Dispatcher,
+        dispatcher: &'a Dispatcher,
         layout: &'a Layout,
         segments: Segments<'a>,
         index: &'a Index,
         steps: Steps<'a>,
     ) -> Self {
         Self {
-            device,
+            dispatcher,
             layout,
             segments,
             index,
@@ -104,7 +104,7 @@ impl<'a> Entries<'a> {
                 });
             }
         }
-        let found = scan::scan(self.device, self.layout, &scans, |_, _| Ok(()))?;
+        let found = scan::scan(self.dispatcher, self.layout, &scans, |_, _| Ok(()))?;
         for (scan, found) in scans.iter().zip(found) {
             let known = self.segments.get_mut(scan.segment);
             if !found.adopted {
@@ -135,8 +135,8 @@ impl<'a> Entries<'a> {
                 },
             })
             .collect();
-        let (device, layout) = (self.device, self.layout);
-        tables::read(device, layout, &tables, damages, |table, blocks| {
+        let (dispatcher, layout) = (self.dispatcher, self.layout);
+        tables::read(dispatcher, layout, &tables, damages, |table, blocks| {
             let Table { segment, id: TableId { entries, .. } } = *table;
             let Some(blocks) = blocks else {
                 self.segments.get_mut(segment).table = 0;
@@ -162,7 +162,7 @@ impl<'a> Entries<'a> {
             let generation = known.generation;
             if is_candidate
                 && let Some(id) =
-                    tables::find_unnamed(self.device, self.layout, segment, generation)
+                    tables::find_unnamed(self.dispatcher, self.layout, segment, generation)
             {
                 (known.table, known.entries) = (id.checkpoint, id.entries);
                 (known.settled, known.trusts_table) = (SETTLED_ALL, true);
@@ -185,8 +185,8 @@ impl<'a> Entries<'a> {
                 });
             }
         }
-        let (device, layout) = (self.device, self.layout);
-        let found = scan::scan(device, layout, &scans, |scan, slot| self.add_slot(scan, slot))?;
+        let (dispatcher, layout) = (self.dispatcher, self.layout);
+        let found = scan::scan(dispatcher, layout, &scans, |scan, slot| self.add_slot(scan, slot))?;
         for (scan, found) in scans.iter().zip(&found) {
             self.end_scan(scan, found, damages)?;
         }
@@ -265,8 +265,8 @@ impl<'a> Entries<'a> {
 
     fn read_tombstones(&mut self, damages: &mut Damages<'_>) -> Result<(), Error> {
         let slots = std::mem::take(&mut self.unread_tombstones);
-        let (device, layout, segments) = (self.device, self.layout, &self.segments);
-        tombstones::read(device, layout, segments, &slots, damages, |sequence, key_hashes| {
+        let (dispatcher, layout, segments) = (self.dispatcher, self.layout, &self.segments);
+        tombstones::read(dispatcher, layout, segments, &slots, damages, |sequence, key_hashes| {
             self.claims.add_tombstones(key_hashes, sequence);
         })
     }

@@ -4,7 +4,7 @@ use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
 use super::damages::is_readable;
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::Damage;
 use crate::format::{Layout, SegmentHeader, Stream};
 
@@ -45,18 +45,18 @@ pub(super) enum Unusable {
 ///
 /// # Errors
 /// [`Error::Device`] when the device cannot be used.
-pub(super) fn read(device: &Dispatcher, layout: &Layout) -> Result<Vec<Header>, Error> {
+pub(super) fn read(dispatcher: &Dispatcher, layout: &Layout) -> Result<Vec<Header>, Error> {
     let block_size = layout.block_size as usize;
     let at_once = BATCH.min(layout.segment_count as usize);
     let mut blocks =
-        AlignedBuf::zeroed(at_once * block_size).doing("read the headers of segments")?;
+        AlignedBuf::zeroed(at_once * block_size).context("read the headers of segments")?;
     let mut headers = Vec::with_capacity(layout.segment_count as usize);
     for first in (0..layout.segment_count).step_by(BATCH) {
         let mut reads: Vec<_> = (first..layout.segment_count)
             .zip(blocks.chunks_exact_mut(block_size))
             .map(|(segment, block)| ReadAt::new(layout.segment_offset(segment), block))
             .collect();
-        let results = device.read_buffers(&mut reads);
+        let results = dispatcher.read_buffers(&mut reads);
         drop(reads);
         let blocks = (first..layout.segment_count).zip(blocks.chunks_exact(block_size));
         for ((segment, block), result) in blocks.zip(results) {

@@ -61,7 +61,7 @@ pub(crate) struct LeftAs {
 ///   [`Error::NewestLost`] when a block that may hold something newer cannot be read.
 /// - [`Error::OutOfMemory`], [`Error::Device`].
 pub(crate) fn recover(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     shape: &Shape,
     left: LeftAs,
@@ -69,31 +69,31 @@ pub(crate) fn recover(
 ) -> Result<Recovered, Error> {
     let accept_older = options.accept_older_states;
     let FoundCheckpoints { checkpoint, mut containers, broken, unreadable } =
-        find::find(device, layout, left.clean)?;
+        find::find(dispatcher, layout, left.clean)?;
     let clean = left.clean == Some(checkpoint.number);
     tracing::info!(
-        device = device.backend().device(),
+        device = dispatcher.backend().device(),
         checkpoint = checkpoint.number,
         clean,
         "a store is being opened"
     );
-    let mut damages = Damages::new(device, layout, accept_older);
-    let headers = headers::read(device, layout)?;
+    let mut damages = Damages::new(dispatcher, layout, accept_older);
+    let headers = headers::read(dispatcher, layout)?;
     let mentioned = headers.iter().map(Header::checkpoint).chain([broken, left.named]).max();
-    let mut newest = Newest { device, found: checkpoint.number, accept_older };
+    let mut newest = Newest { dispatcher, found: checkpoint.number, accept_older };
     containers.skip_to(newest.check(mentioned.unwrap_or(0))?);
 
     let segments = Segments::new(&checkpoint, &headers, clean);
     let index = Index::new(layout.segment_count);
     index.reserve(checkpoint.named_entries());
     let steps = Steps::new(options.recovery_progress.as_deref().filter(|_| !clean), layout);
-    let mut entries = Entries::new(device, layout, segments, &index, steps);
+    let mut entries = Entries::new(dispatcher, layout, segments, &index, steps);
     entries.read(&headers, &mut damages)?;
     if entries.newer_checkpoint {
         containers.skip_to(newest.check(checkpoint.number + 1)?);
     }
     let Entries { mut claims, segments, tombstones, .. } = entries;
-    contested::resolve(device, layout, &index, &mut claims, &segments, &mut damages)?;
+    contested::resolve(dispatcher, layout, &index, &mut claims, &segments, &mut damages)?;
     for tombstone in &claims.tombstones {
         index.delete(&tombstone.key_hash, tombstone.sequence, u64::MAX);
     }
@@ -122,7 +122,7 @@ pub(crate) fn recover(
 
 /// Notices that the newest checkpoint is lost.
 struct Newest<'a> {
-    device: &'a Dispatcher,
+    dispatcher: &'a Dispatcher,
     /// The number of the checkpoint that was found.
     found: u64,
     accept_older: bool,
@@ -132,11 +132,11 @@ impl Newest<'_> {
     /// Checks that no checkpoint is newer than the one that was found, if something on the device names this number.
     /// Returns the highest number that was ever used.
     fn check(&mut self, mentioned: u64) -> Result<u64, Error> {
-        let Self { device, found, accept_older } = *self;
+        let Self { dispatcher, found, accept_older } = *self;
         if mentioned <= found || Mutant::LostCheckpointUnnoticed.is_on() {
             return Ok(found);
         }
-        let device = device.backend().device();
+        let device = dispatcher.backend().device();
         if !accept_older {
             let reason = "the device names it, and contains only older ones".to_owned();
             return Err(Error::CheckpointLost {

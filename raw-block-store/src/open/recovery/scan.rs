@@ -4,7 +4,7 @@ use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
 use super::damages::{Unreadable, is_readable};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Layout, SlotHeader, SlotView};
 use crate::mutant::{self, Mutant};
 
@@ -80,7 +80,7 @@ struct Lane {
 /// # Errors
 /// [`Error::Device`] when the device cannot be used, and the error of `slot`.
 pub(super) fn scan(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     scans: &[Scan],
     mut slot: impl FnMut(&Scan, &SlotView<'_>) -> Result<(), Error>,
@@ -99,12 +99,12 @@ pub(super) fn scan(
             return Ok(results);
         }
         if buffer.is_empty() {
-            buffer = AlignedBuf::zeroed(buffers_len()).doing(SCAN)?;
+            buffer = AlignedBuf::zeroed(buffers_len()).context(SCAN)?;
         }
         let most = (buffers_len() / lanes.len()).min(max_read_len()) / layout.block_size as usize;
         let most = u32::try_from(most.max(1)).unwrap_or(u32::MAX);
         let blocks: Vec<u32> = lanes.iter().map(|lane| lane.blocks_to_read(layout, most)).collect();
-        let readable = read(device, layout, &lanes, &blocks, &mut buffer)?;
+        let readable = read(dispatcher, layout, &lanes, &blocks, &mut buffer)?;
         let mut rest = &buffer[..];
         for ((lane, blocks), readable) in lanes.iter_mut().zip(&blocks).zip(readable) {
             let (bytes, left) = rest.split_at(*blocks as usize * layout.block_size as usize);
@@ -130,7 +130,7 @@ type Readable = Vec<(u32, raw_block_core::Error)>;
 
 /// Reads the next blocks of each lane, into consecutive parts of the buffer. Where that fails, reads block by block.
 fn read(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     lanes: &[Lane],
     blocks: &[u32],
@@ -150,7 +150,7 @@ fn read(
         .zip(&mut parts)
         .map(|(lane, part)| ReadAt::new(offset(lane, lane.next), part))
         .collect();
-    let results = device.read_buffers(&mut reads);
+    let results = dispatcher.read_buffers(&mut reads);
     drop(reads);
     let mut readable = Vec::with_capacity(lanes.len());
     for ((lane, part), result) in lanes.iter().zip(parts).zip(results) {
@@ -166,7 +166,7 @@ fn read(
             .zip(part.chunks_exact_mut(block_size))
             .map(|(block, bytes)| ReadAt::new(offset(lane, block), bytes))
             .collect();
-        let results = device.read_buffers(&mut reads);
+        let results = dispatcher.read_buffers(&mut reads);
         let mut errors = Vec::new();
         for (block, result) in (lane.next..).zip(results) {
             if let Err(error) = is_readable(result)? {

@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 
 use super::damages::{Damages, Unreadable, is_readable};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Entry, Layout, TableBlock, TableId};
 use crate::mutant;
 
@@ -37,14 +37,14 @@ impl Table {
 
 /// The table that lies in a segment, whether a checkpoint names it or not: for a mutation.
 pub(super) fn find_unnamed(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     segment: u32,
     generation: u64,
 ) -> Option<TableId> {
     let mut block = AlignedBuf::zeroed(layout.block_size as usize).ok()?;
     let offset = layout.block_offset(segment, layout.segment_blocks - 1);
-    device.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all().ok()?;
+    dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all().ok()?;
     let (last, _) = TableBlock::ref_from_prefix(&block).ok()?;
     let before = last.index.get().checked_mul(layout.entries_per_table_block())?;
     let entries = before.checked_add(last.count.get())?;
@@ -59,7 +59,7 @@ pub(super) fn find_unnamed(
 /// # Errors
 /// [`Error::Device`] when the device cannot be used, and the error of `each`.
 pub(super) fn read(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     tables: &[Table],
     damages: &mut Damages<'_>,
@@ -73,7 +73,7 @@ pub(super) fn read(
         let total: usize = batch.iter().map(|table| table.len(layout)).sum();
         if buffer.len() < total {
             let all: usize = tables.iter().map(|table| table.len(layout)).sum();
-            buffer = AlignedBuf::zeroed(total.max(all.min(max_batch_len()))).doing(READ)?;
+            buffer = AlignedBuf::zeroed(total.max(all.min(max_batch_len()))).context(READ)?;
         }
         let mut reads = Vec::with_capacity(batch.len());
         let mut unused = &mut buffer[..];
@@ -83,7 +83,7 @@ pub(super) fn read(
             let offset = layout.block_offset(table.segment, table.first_block(layout));
             reads.push(ReadAt::new(offset, part));
         }
-        let results = device.read_buffers(&mut reads);
+        let results = dispatcher.read_buffers(&mut reads);
         let mut read = &buffer[..];
         for (table, result) in batch.iter().zip(results) {
             let (bytes, left) = read.split_at(table.len(layout));

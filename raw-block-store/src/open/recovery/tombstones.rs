@@ -5,7 +5,7 @@ use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 use super::damages::{Damages, Unreadable, is_readable};
 use super::plan::Segments;
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Layout, SlotHeader};
 use crate::state::index::{KeyHash, Located};
 
@@ -17,7 +17,7 @@ const BATCH: usize = 512;
 /// # Errors
 /// [`Error::NewestLost`] when a slot cannot be read, unless older states are accepted; [`Error::Device`].
 pub(super) fn read(
-    device: &Dispatcher,
+    dispatcher: &Dispatcher,
     layout: &Layout,
     segments: &Segments<'_>,
     slots: &[Located],
@@ -26,7 +26,7 @@ pub(super) fn read(
 ) -> Result<(), Error> {
     let block_size = layout.block_size as usize;
     let at_once = BATCH.min(slots.len());
-    let mut blocks = AlignedBuf::zeroed(at_once * block_size).doing("read tombstones")?;
+    let mut blocks = AlignedBuf::zeroed(at_once * block_size).context("read tombstones")?;
     for slots in slots.chunks(BATCH) {
         let mut reads: Vec<_> = slots
             .iter()
@@ -36,7 +36,7 @@ pub(super) fn read(
                 ReadAt::new(layout.block_offset(place.segment, entry.block.get()), block)
             })
             .collect();
-        let results = device.read_buffers(&mut reads);
+        let results = dispatcher.read_buffers(&mut reads);
         for ((slot, bytes), result) in
             slots.iter().zip(blocks.chunks_exact(block_size)).zip(results)
         {

@@ -12,7 +12,7 @@ const SAMPLES: u64 = 256;
 ///
 /// # Errors
 /// [`Error::Device`].
-pub(super) fn find(device: &Dispatcher, parts: &[Part]) -> Result<Option<Signature>, Error> {
+pub(super) fn find(dispatcher: &Dispatcher, parts: &[Part]) -> Result<Option<Signature>, Error> {
     for (offset, part) in parts {
         if let Some(found) = first(*offset, part) {
             return Ok(Some(found));
@@ -20,12 +20,12 @@ pub(super) fn find(device: &Dispatcher, parts: &[Part]) -> Result<Option<Signatu
     }
     let [(start, first_part), .., (end, _)] = parts else { return Ok(None) };
     let start = start + first_part.len() as u64;
-    let block = u64::from(device.geometry().transfer_alignment);
+    let block = u64::from(dispatcher.geometry().transfer_alignment);
     let blocks = end.saturating_sub(start) / block;
     let step = blocks.div_ceil(SAMPLES).max(1);
     for nth in (0..blocks).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
         let offset = start + nth * block;
-        if let Some(found) = first(offset, &read(device, offset, block)?) {
+        if let Some(found) = first(offset, &read(dispatcher, offset, block)?) {
             return Ok(Some(found));
         }
     }

@@ -7,7 +7,7 @@ mod table;
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::open::zeroes;
 use table::KNOWN;
 
@@ -36,14 +36,14 @@ type Part = (u64, AlignedBuf);
 ///
 /// # Errors
 /// [`Error::Device`].
-pub(crate) fn find(device: &Dispatcher) -> Result<Vec<Signature>, Error> {
+pub(crate) fn find(dispatcher: &Dispatcher) -> Result<Vec<Signature>, Error> {
     let mut parts = Vec::new();
-    for (offset, len) in looked_at(device) {
-        parts.push((offset, read(device, offset, len)?));
+    for (offset, len) in looked_at(dispatcher) {
+        parts.push((offset, read(dispatcher, offset, len)?));
     }
-    let mut found = known(&parts, device.geometry().capacity);
-    if found.is_empty() && device.geometry().regular_file {
-        found.extend(content::find(device, &parts)?);
+    let mut found = known(&parts, dispatcher.geometry().capacity);
+    if found.is_empty() && dispatcher.geometry().regular_file {
+        found.extend(content::find(dispatcher, &parts)?);
     }
     Ok(found)
 }
@@ -70,34 +70,35 @@ fn known(parts: &[Part], capacity: u64) -> Vec<Signature> {
 ///
 /// # Errors
 /// [`Error::Device`].
-pub(crate) fn erase(device: &Dispatcher) -> Result<(), Error> {
-    const DOING: &str = "erase what was on the device";
-    for (offset, len) in looked_at(device) {
-        let part = read(device, offset, len)?;
+pub(crate) fn erase(dispatcher: &Dispatcher) -> Result<(), Error> {
+    const CONTEXT: &str = "erase what was on the device";
+    for (offset, len) in looked_at(dispatcher) {
+        let part = read(dispatcher, offset, len)?;
         let zeroes = [0; ERASED_LEN];
         for (offset, chunk) in (offset..).step_by(ERASED_LEN).zip(part.chunks(ERASED_LEN)) {
             if *chunk != zeroes[..chunk.len()] {
-                zeroes::write(device, offset, chunk.len() as u64, DOING)?;
+                zeroes::write(dispatcher, offset, chunk.len() as u64, CONTEXT)?;
             }
         }
     }
-    device.flush().doing(DOING)
+    dispatcher.flush().context(CONTEXT)
 }
 
 /// Offset and length in bytes of the parts of a device that can have signatures, in whole blocks.
-fn looked_at(device: &Dispatcher) -> impl Iterator<Item = (u64, u64)> + use<> {
-    let capacity = device.geometry().capacity;
-    let alignment = u64::from(device.geometry().transfer_alignment);
+fn looked_at(dispatcher: &Dispatcher) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let capacity = dispatcher.geometry().capacity;
+    let alignment = u64::from(dispatcher.geometry().transfer_alignment);
     let usable = capacity - capacity % alignment;
     let start_len = START_LEN.next_multiple_of(alignment).min(usable);
     let end_len = END_LEN.next_multiple_of(alignment).min(usable - start_len);
     [(0, start_len), (usable - end_len, end_len)].into_iter().filter(|&(_, len)| len > 0)
 }
 
-fn read(device: &Dispatcher, offset: u64, len: u64) -> Result<AlignedBuf, Error> {
-    const DOING: &str = "look for what is on the device";
-    let mut buffer = AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX)).doing(DOING)?;
-    device.read_buffers(&mut [ReadAt::new(offset, &mut buffer)]).all().doing(DOING)?;
+fn read(dispatcher: &Dispatcher, offset: u64, len: u64) -> Result<AlignedBuf, Error> {
+    const CONTEXT: &str = "look for what is on the device";
+    let mut buffer =
+        AlignedBuf::zeroed(usize::try_from(len).unwrap_or(usize::MAX)).context(CONTEXT)?;
+    dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut buffer)]).all().context(CONTEXT)?;
     Ok(buffer)
 }
 

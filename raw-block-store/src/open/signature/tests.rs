@@ -14,13 +14,13 @@ use crate::{FormatOptions, Store};
 /// Above what is looked at, and a multiple of no large number.
 const LEN: u64 = (8 << 20) + 8192 + 4096;
 
-fn put(device: &Dispatcher, offset: u64, bytes: &[u8]) {
-    let block = device.geometry().transfer_alignment as usize;
+fn put(dispatcher: &Dispatcher, offset: u64, bytes: &[u8]) {
+    let block = dispatcher.geometry().transfer_alignment as usize;
     let from = offset - offset % block as u64;
     let at = usize::try_from(offset - from).unwrap();
     let mut buffer = vec![0; (at + bytes.len()).next_multiple_of(block)];
     buffer[at..at + bytes.len()].copy_from_slice(bytes);
-    device.write_buffers(&[WriteAt::new(from, &buffer)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(from, &buffer)]).all().unwrap();
 }
 
 fn memory(logical_block: u32, regular_file: bool) -> Arc<dyn IoBackend> {
@@ -31,8 +31,10 @@ fn memory(logical_block: u32, regular_file: bool) -> Arc<dyn IoBackend> {
 
 /// The parts that are looked at of a device of `LEN` bytes with nothing on it.
 fn blank() -> Vec<Part> {
-    let device = Dispatcher::new(memory(512, false)).unwrap();
-    looked_at(&device).map(|(offset, len)| (offset, read(&device, offset, len).unwrap())).collect()
+    let dispatcher = Dispatcher::new(memory(512, false)).unwrap();
+    looked_at(&dispatcher)
+        .map(|(offset, len)| (offset, read(&dispatcher, offset, len).unwrap()))
+        .collect()
 }
 
 #[test]
@@ -65,17 +67,17 @@ fn every_kind_is_spared_and_is_erased_when_forced() {
     let options = FormatOptions::default();
     for (nth, &(what, places, magics)) in KNOWN.iter().enumerate() {
         let backend = memory([512, 4096][nth % 2], false);
-        let device = Dispatcher::new(backend.clone()).unwrap();
+        let dispatcher = Dispatcher::new(backend.clone()).unwrap();
         let offset = places[nth % places.len()].offsets(LEN).next().unwrap();
-        put(&device, offset, magics[nth % magics.len()]);
+        put(&dispatcher, offset, magics[nth % magics.len()]);
         match Store::format(backend.clone(), &options) {
             Err(Error::Occupied { what: said, .. }) => assert!(!said.is_empty()),
             other => panic!("{what}: {other:?}"),
         }
-        assert!(find(&device).unwrap().iter().any(|found| found.what == what), "{what}");
+        assert!(find(&dispatcher).unwrap().iter().any(|found| found.what == what), "{what}");
         let forced = FormatOptions { force: true, ..options.clone() };
         Store::format(backend.clone(), &forced).unwrap();
-        assert!(find(&device).unwrap().is_empty(), "{what} is gone");
+        assert!(find(&dispatcher).unwrap().is_empty(), "{what} is gone");
         Store::open(backend).unwrap().close().unwrap();
     }
 }
@@ -83,15 +85,18 @@ fn every_kind_is_spared_and_is_erased_when_forced() {
 #[test]
 fn forced_formatting_erases_places_that_were_not_found() {
     let backend = memory(512, false);
-    let device = Dispatcher::new(backend.clone()).unwrap();
+    let dispatcher = Dispatcher::new(backend.clone()).unwrap();
     let far = (4 << 20) + 4096;
     for offset in [2 << 20, far, LEN - (2 << 20), LEN - 8192] {
-        put(&device, offset, b"something that no table knows");
+        put(&dispatcher, offset, b"something that no table knows");
     }
     let options = FormatOptions { force: true, ..FormatOptions::default() };
     Store::format(backend, &options).unwrap();
     for offset in [2 << 20, far, LEN - (2 << 20), LEN - 8192] {
-        assert!(read(&device, offset, 512).unwrap().iter().all(|&byte| byte == 0), "at {offset}");
+        assert!(
+            read(&dispatcher, offset, 512).unwrap().iter().all(|&byte| byte == 0),
+            "at {offset}"
+        );
     }
 }
 
@@ -99,10 +104,10 @@ fn forced_formatting_erases_places_that_were_not_found() {
 fn a_store_is_no_signature_and_small_devices_are_looked_at_too() {
     for len in [512, 4096, 40 << 10, 300 << 10, 1 << 20, LEN] {
         let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(len).unwrap());
-        let device = Dispatcher::new(backend.clone()).unwrap();
-        assert!(find(&device).unwrap().is_empty());
+        let dispatcher = Dispatcher::new(backend.clone()).unwrap();
+        assert!(find(&dispatcher).unwrap().is_empty());
         if Store::format(backend, &FormatOptions::default()).is_ok() {
-            assert!(find(&device).unwrap().is_empty());
+            assert!(find(&dispatcher).unwrap().is_empty());
         }
     }
 }
@@ -162,25 +167,25 @@ fn a_device_with_unknown_content_is_formatted_and_a_file_is_not() {
 #[test]
 fn samples_of_a_file_are_taken_between_its_start_and_its_end() {
     let backend = memory(4096, true);
-    let device = Dispatcher::new(backend).unwrap();
-    assert!(find(&device).unwrap().is_empty(), "all zeroes");
+    let dispatcher = Dispatcher::new(backend).unwrap();
+    assert!(find(&dispatcher).unwrap().is_empty(), "all zeroes");
     // A quarter of what lies between, wherever: far more than the distance of two samples.
     let between = START_LEN..LEN - END_LEN;
     let quarter = (between.end - between.start) / 4 / 4096 * 4096;
     let from = between.start + quarter;
     let bytes = vec![0xA5; usize::try_from(quarter).unwrap()];
-    device.write_buffers(&[WriteAt::new(from, &bytes)]).all().unwrap();
-    let found = find(&device).unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(from, &bytes)]).all().unwrap();
+    let found = find(&dispatcher).unwrap();
     assert!((from..from + quarter).contains(&found[0].offset), "{found:?}");
 }
 
 /// What `blkid` names in an image with the content of a device; its exit status, and what it said.
-fn blkid(image: &Path, device: &Dispatcher) -> std::io::Result<(Option<i32>, String)> {
+fn blkid(image: &Path, dispatcher: &Dispatcher) -> std::io::Result<(Option<i32>, String)> {
     let file = File::create(image)?;
-    file.set_len(device.geometry().capacity)?;
-    for (offset, len) in looked_at(device) {
+    file.set_len(dispatcher.geometry().capacity)?;
+    for (offset, len) in looked_at(dispatcher) {
         for (offset, block) in
-            (offset..).step_by(4096).zip(read(device, offset, len).unwrap().chunks(4096))
+            (offset..).step_by(4096).zip(read(dispatcher, offset, len).unwrap().chunks(4096))
         {
             if *block != [0; 4096][..block.len()] {
                 file.write_all_at(block, offset)?;
@@ -241,26 +246,26 @@ fn blkid_names_nothing_after_forced_formatting() {
     let mut named = 0;
     for (what, bytes) in kinds.chain(made_up) {
         let backend: Arc<dyn IoBackend> = Arc::new(MemoryBackend::new(BLKID_LEN).unwrap());
-        let device = Dispatcher::new(backend.clone()).unwrap();
+        let dispatcher = Dispatcher::new(backend.clone()).unwrap();
         for &(offset, bytes) in &bytes {
             let mut block =
-                read(&device, offset / 512 * 512, 1024.min(BLKID_LEN - offset / 512 * 512))
+                read(&dispatcher, offset / 512 * 512, 1024.min(BLKID_LEN - offset / 512 * 512))
                     .unwrap();
             let at = usize::try_from(offset % 512).unwrap();
             block[at..at + bytes.len()].copy_from_slice(bytes);
-            device.write_buffers(&[WriteAt::new(offset / 512 * 512, &block)]).all().unwrap();
+            dispatcher.write_buffers(&[WriteAt::new(offset / 512 * 512, &block)]).all().unwrap();
         }
-        let Ok((_, before)) = blkid(&image, &device) else {
+        let Ok((_, before)) = blkid(&image, &dispatcher) else {
             return Skipped::because("blkid does not run").tell();
         };
         named += usize::from(!before.is_empty());
         if MADE_UP.iter().any(|(made_up, _)| *made_up == what) {
             assert!(before.contains(&format!("TYPE={what}")), "{what}: {before}");
         }
-        assert!(!find(&device).unwrap().is_empty(), "{what}");
+        assert!(!find(&dispatcher).unwrap().is_empty(), "{what}");
         Store::format(backend, &FormatOptions { force: true, ..FormatOptions::default() }).unwrap();
         // Status 2: it looked, and found nothing.
-        assert_eq!(blkid(&image, &device).unwrap(), (Some(2), String::new()), "{what}");
+        assert_eq!(blkid(&image, &dispatcher).unwrap(), (Some(2), String::new()), "{what}");
     }
     assert!(named > 40, "a magic number alone is named {named} times");
 }

@@ -5,7 +5,7 @@ use raw_block_core::ReadAt;
 use super::windows::Window;
 use super::{Finding, SCRUB, Scrub, offset_of};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Damage, SegmentHeader};
 use crate::ops::header::slot_header;
 use crate::ops::verify::Wrong;
@@ -21,7 +21,7 @@ impl<'a> Scrub<'a> {
         let mut block = state.scratch.take(state.layout.block_size as usize)?;
         let offset = state.layout.segment_offset(segment);
         let read = state.dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all();
-        let checked = read.doing(SCRUB).and_then(|()| {
+        let checked = read.context(SCRUB).and_then(|()| {
             let structure = "the header of a segment";
             let damaged = |damage| Error::Damaged { structure, offset, damage };
             let header = SegmentHeader::read(&block, &state.layout, segment).map_err(damaged)?;
@@ -102,7 +102,7 @@ impl<'a> Scrub<'a> {
         let offset = offset_of(self.store, located.place, number);
         let mut block = state.scratch.take(state.layout.block_size as usize)?;
         let read = state.dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut block)]).all();
-        let checked = read.doing(SCRUB).and_then(|()| {
+        let checked = read.context(SCRUB).and_then(|()| {
             let view = slot_header(state, &block, (window.segment, number), window.generation)?;
             let is_it = view.tombstone_entry() == Some(located.entry);
             let damage = Damage::Inconsistent("it has other tombstones than the index");

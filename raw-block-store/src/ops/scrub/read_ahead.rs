@@ -7,7 +7,7 @@ use raw_block_core::{AlignedBuf, BufferPool, OwnedTransfer, ReadAt, Ticket};
 
 use super::windows::{Item, Window, Windows};
 use crate::Error;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::mutant;
 use crate::state::StoreState;
 
@@ -74,7 +74,7 @@ impl<'a> ReadAhead<'a> {
     /// There is no memory for the buffers.
     pub(super) fn new(state: &'a StoreState) -> Result<Self, Error> {
         let len = piece_len().max(state.layout.block_size as usize);
-        let pool = BufferPool::new(len, PIECES + 1).doing("allocate memory for a scrub")?;
+        let pool = BufferPool::new(len, PIECES + 1).context("allocate memory for a scrub")?;
         let windows = Windows::new(state);
         Ok(Self { state, windows, cursor: None, pool, in_flight: VecDeque::new() })
     }

@@ -5,7 +5,7 @@ use raw_block_core::{ReadAt, waiting};
 use super::{Finding, SCRUB, Scrub};
 use crate::Error;
 use crate::checkpoint;
-use crate::error::Doing;
+use crate::error::Context;
 use crate::format::{Damage, SUPERBLOCK_CELL_LEN, Superblock, superblock_offsets};
 
 impl Scrub<'_> {
@@ -19,7 +19,7 @@ impl Scrub<'_> {
         for offset in [first, second, layout.last_superblock_offset] {
             let read = ReadAt::new(offset, &mut cell);
             let read = state.dispatcher.read_buffers(&mut [read]).all();
-            let checked = read.doing(SCRUB).and_then(|()| {
+            let checked = read.context(SCRUB).and_then(|()| {
                 let structure = "a copy of the superblock";
                 let damaged = |damage| Error::Damaged { structure, offset, damage };
                 let copy = Superblock::read(&cell).map_err(damaged)?;

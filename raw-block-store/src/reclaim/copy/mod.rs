@@ -162,6 +162,6 @@ impl<'a> Copier<'a> {
 
 /// Memory for this many bytes.
 fn memory(len: usize) -> Result<AlignedBuf, Error> {
-    use crate::error::Doing;
-    AlignedBuf::zeroed(len).doing("move objects")
+    use crate::error::Context;
+    AlignedBuf::zeroed(len).context("move objects")
 }

@@ -61,13 +61,13 @@ impl From<&DeviceError> for Flaw {
 /// Reads the structures of one store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
-    device: &'a Dispatcher,
+    dispatcher: &'a Dispatcher,
     pub(crate) layout: Layout,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(device: &'a Dispatcher, layout: Layout) -> Self {
-        Self { device, layout }
+    pub(crate) fn new(dispatcher: &'a Dispatcher, layout: Layout) -> Self {
+        Self { dispatcher, layout }
     }
 
     /// Reads the blocks at these offsets, as one batch.
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         let mut bytes = AlignedBuf::zeroed(offsets.len() * block_size)?;
         let blocks = offsets.iter().zip(bytes.chunks_exact_mut(block_size));
         let mut reads: Vec<_> = blocks.map(|(&at, block)| ReadAt::new(at, block)).collect();
-        let results = self.device.read_buffers(&mut reads);
+        let results = self.dispatcher.read_buffers(&mut reads);
         let blocks = bytes.chunks_exact(block_size).zip(results);
         Ok(blocks.map(|(block, result)| result.map(|()| block.to_vec())).collect())
     }

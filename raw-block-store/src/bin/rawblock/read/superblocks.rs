@@ -15,24 +15,24 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    pub(crate) fn read(device: &Dispatcher) -> Result<Self> {
-        let mut copies = Self::read_at(device, device.geometry().capacity)?;
+    pub(crate) fn read(dispatcher: &Dispatcher) -> Result<Self> {
+        let mut copies = Self::read_at(dispatcher, dispatcher.geometry().capacity)?;
         // On a device that became longer the last copy is no longer at its end.
         if let Some(store) = copies.newest() {
             let last = store.last_superblock_offset.get();
             if last < copies.offsets[2] {
-                copies = Self::read_at(device, last + SUPERBLOCK_CELL_LEN as u64)?;
+                copies = Self::read_at(dispatcher, last + SUPERBLOCK_CELL_LEN as u64)?;
             }
         }
         Ok(copies)
     }
 
-    fn read_at(device: &Dispatcher, capacity: u64) -> Result<Self> {
+    fn read_at(dispatcher: &Dispatcher, capacity: u64) -> Result<Self> {
         let offsets = superblock_offsets(capacity)
             .with_context(|| format!("{capacity} bytes are too few for a store"))?;
         let read = |offset| {
             let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN)?;
-            device.read_buffers(&mut [ReadAt::new(offset, &mut cell)]).all()?;
+            dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut cell)]).all()?;
             Ok(cell)
         };
         Ok(Self { offsets, cells: offsets.map(read) })
