@@ -1,15 +1,16 @@
-//! Prints what an NVMe controller and a namespace say about themselves, and what follows for transfers.
+//! Prints what an NVMe controller and a namespace report about themselves, and the limits that
+//! follow for transfers.
 //!
-//! `cargo run -p raw-block-nvme --example identify -- /dev/ng0n1`; without a path it takes the first namespace that it
-//! finds. It only reads.
+//! `cargo run -p raw-block-nvme --example identify -- /dev/ng0n1`; without a path it uses the first
+//! namespace. It only reads.
 
 use std::env;
 use std::fmt::{self, Display, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use raw_block_core::{Error, IoBackend};
-use raw_block_nvme::{NvmeBackend, NvmeOptions};
+use raw_block_nvme::core::IoBackend;
+use raw_block_nvme::{Error, NvmeBackend, NvmeOptions};
 
 /// The first character device of a namespace.
 fn first_namespace() -> Option<PathBuf> {
@@ -22,13 +23,13 @@ fn first_namespace() -> Option<PathBuf> {
     nodes.filter(is_namespace).min()
 }
 
-/// What is printed.
+/// The text to print.
 #[derive(Default)]
 struct Sheet(String);
 
 impl Sheet {
     fn heading(&mut self, heading: impl Display) {
-        // A string takes everything.
+        // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{heading}");
     }
 
@@ -61,7 +62,7 @@ fn limit(len: Option<u64>) -> String {
 }
 
 fn blocks(count: Option<u64>) -> String {
-    count.map_or_else(|| "not told".to_owned(), |count| format!("{count} blocks"))
+    count.map_or_else(|| "not reported".to_owned(), |count| format!("{count} blocks"))
 }
 
 /// The sheet of the namespace whose character device is at `path`.
@@ -123,9 +124,7 @@ fn main() -> Result<(), Error> {
     match path {
         Some(path) => print!("{}", identify(&path)?),
         None => {
-            println!(
-                "There is no NVMe namespace (/dev/ngXnY) on this machine; give the path of one."
-            );
+            println!("no NVMe namespace (/dev/ngXnY) on this machine: pass the path of one");
         }
     }
     Ok(())

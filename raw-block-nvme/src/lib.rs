@@ -1,25 +1,29 @@
-//! Block I/O by NVMe passthrough: commands of our own, past the kernel's block layer.
+//! Block I/O with NVMe passthrough: NVMe commands through io_uring, bypassing the block layer.
 //!
-//! [`NvmeBackend`] opens the character device of a namespace (`/dev/ngXnY`); a
-//! [`Dispatcher`](raw_block_core::Dispatcher) over it moves batches. It asks controller and namespace for their limits,
-//! cuts each op into the commands that they take, has all of them in flight at once, and tells what the controller said
-//! when one fails ([`Status`]). The same device file can be a namespace on another host, by NVMe over Fabrics.
+//! [`NvmeBackend`] opens the character device of a namespace (`/dev/ngXnY`); a [`Dispatcher`] over
+//! it moves batches. The backend reads the limits of the controller and the namespace, splits each
+//! op into commands that they accept, and keeps all commands in flight together. The error of a
+//! failed command carries the NVMe status ([`Status`]). The device file may also belong to a
+//! namespace on another host, over NVMe over Fabrics.
 //!
 //! Needs Linux 5.19 with io_uring, and before 6.2 the capability `CAP_SYS_ADMIN`.
+//!
+//! The types of `raw-block-core` that most programs need are re-exported here, and all others are
+//! in
+//! [`core`]: one dependency is enough.
 //!
 //! # Examples
 //! ```no_run
 //! use std::sync::Arc;
-//! use raw_block_core::{AlignedBuf, Dispatcher, WriteAt};
-//! use raw_block_nvme::{NvmeBackend, NvmeOptions};
+//! use raw_block_nvme::{AlignedBuf, Dispatcher, NvmeBackend, NvmeOptions, WriteAt};
 //!
 //! let backend = Arc::new(NvmeBackend::open("/dev/ng0n1", &NvmeOptions::default())?);
 //! println!("{}, {} blocks", backend.controller().model, backend.namespace().blocks);
-//! let device = Dispatcher::new(backend)?;
+//! let dispatcher = Dispatcher::new(backend)?;
 //! let buffer = AlignedBuf::zeroed(1 << 20)?;
-//! device.write_buffers(&[WriteAt::new(0, &buffer), WriteAt::new(4 << 20, &buffer)]).all()?;
-//! device.flush()?;
-//! # Ok::<(), raw_block_core::Error>(())
+//! dispatcher.write_buffers(&[WriteAt::new(0, &buffer), WriteAt::new(4 << 20, &buffer)]).all()?;
+//! dispatcher.flush()?;
+//! # Ok::<(), raw_block_nvme::Error>(())
 //! ```
 
 mod backend;
@@ -42,9 +46,16 @@ mod verdict;
 pub use backend::{NvmeBackend, NvmeOptions};
 pub use identify::{Controller, Namespace};
 pub use placement::ReclaimUnitHandle;
+#[doc(no_inline)]
+pub use raw_block_core as core;
+#[doc(no_inline)]
+pub use raw_block_core::{
+    AlignedBuf, BufferPool, Direct, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, Ticket,
+    WriteAt, WriteOptions,
+};
 pub use status::{Advice, Status};
 
-/// The examples of the README are tested like those of the documentation.
+/// Runs the examples of the README as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

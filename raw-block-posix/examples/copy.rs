@@ -1,43 +1,46 @@
-//! Copies an image to a file or block device of at least its size, at full depth: while one batch of 32 x 256 KiB
-//! is written, the next is read.
+//! Copies an image to a file or block device of at least its size: reads one batch of 32 x 256 KiB
+//! while it writes the batch before.
 //!
-//! `cargo run --release --example copy -- <from> <to>`; without arguments it copies 64 MiB from one
-//! temporary file to another.
+//! `cargo run --release --example copy -- <from> <to>`; without arguments it copies 64 MiB between
+//! temporary files.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, Error, OwnedTransfer, Ticket};
-use raw_block_posix::{PosixBackend, PosixOptions};
+use raw_block_posix::{
+    AlignedBuf, BufferPool, Dispatcher, Error, OwnedTransfer, PosixBackend, PosixOptions, Ticket,
+};
 
-const PART: usize = 256 << 10;
+/// Bytes in a transfer.
+const PART_LEN: usize = 256 << 10;
+/// Transfers in a batch.
 const BATCH: usize = 32;
 
 fn open(path: &str) -> Result<Dispatcher, Error> {
     Dispatcher::new(Arc::new(PosixBackend::open(path, &PosixOptions::default())?))
 }
 
-/// A transfer of the part of an image of `len` bytes that begins at `place`; the last one may be short.
-fn part(place: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
-    let payload_len = buffer.len().min(usize::try_from(len - place).unwrap_or(PART));
+/// The transfer at `offset` of an image of `len` bytes; the last one may be short.
+fn part(offset: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
+    let payload_len = buffer.len().min(usize::try_from(len - offset).unwrap_or(PART_LEN));
     let total_len = payload_len as u64;
-    OwnedTransfer { payload_len, total_len, ..OwnedTransfer::new(place, buffer) }
+    OwnedTransfer { payload_len, total_len, ..OwnedTransfer::new(offset, buffer) }
 }
 
 /// Starts reading the batch that begins at `first`.
 fn read(from: &Dispatcher, pool: &BufferPool, first: u64, len: u64) -> Result<Ticket, Error> {
-    let places = (first..len).step_by(PART).take(BATCH);
+    let offsets = (first..len).step_by(PART_LEN).take(BATCH);
     let buffers = std::iter::from_fn(|| pool.take());
-    let batch = places.zip(buffers).map(|(place, buffer)| part(place, len, buffer)).collect();
+    let batch = offsets.zip(buffers).map(|(offset, buffer)| part(offset, len, buffer)).collect();
     from.batched_read(batch).map_err(|refused| refused.error)
 }
 
-/// Starts writing what was read.
-fn write(to: &Dispatcher, first: u64, len: u64, was_read: Ticket) -> Result<Ticket, Error> {
+/// Starts writing the batch that `reading` reads.
+fn write(to: &Dispatcher, first: u64, len: u64, reading: Ticket) -> Result<Ticket, Error> {
     let mut batch = Vec::with_capacity(BATCH);
-    for (place, finished) in (first..len).step_by(PART).zip(was_read.wait()) {
+    for (offset, finished) in (first..len).step_by(PART_LEN).zip(reading.wait()) {
         finished.result?;
-        batch.push(part(place, len, finished.buffer));
+        batch.push(part(offset, len, finished.buffer));
     }
     to.batched_write(batch).map_err(|refused| refused.error)
 }
@@ -51,24 +54,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             paths.push(file.path().display().to_string());
         }
     }
-    let [from, to] = &paths[..] else { return Err("it takes two paths, from and to".into()) };
+    let [from, to] = &paths[..] else { return Err("pass two paths: from and to".into()) };
     let (from, to) = (open(from)?, open(to)?);
     let len = from.geometry().capacity;
     if to.geometry().capacity < len {
-        return Err("the second is smaller than the first".into());
+        return Err("the destination is smaller than the image".into());
     }
 
     let began = Instant::now();
-    let pool = BufferPool::new(PART, 2 * BATCH)?;
+    let pool = BufferPool::new(PART_LEN, 2 * BATCH)?;
     let mut writing: Option<Ticket> = None;
     let mut reading = read(&from, &pool, 0, len)?;
-    for first in (0..len).step_by(BATCH * PART) {
-        // The buffers of the batch before go back to the pool as its results are dropped.
+    for first in (0..len).step_by(BATCH * PART_LEN) {
+        // Dropping the results of the previous batch returns its buffers to the pool.
         if let Some(ticket) = writing.take() {
             ticket.wait().into_iter().try_for_each(|written| written.result)?;
         }
         writing = Some(write(&to, first, len, reading)?);
-        reading = read(&from, &pool, len.min(first + (BATCH * PART) as u64), len)?;
+        reading = read(&from, &pool, len.min(first + (BATCH * PART_LEN) as u64), len)?;
     }
     if let Some(ticket) = writing {
         ticket.wait().into_iter().try_for_each(|written| written.result)?;

@@ -1,58 +1,59 @@
-//! Block I/O on files and block devices by `pread` and `pwrite`: what runs where `io_uring` does not.
+//! Block I/O on files and block devices with `pread` and `pwrite`, for systems without `io_uring`.
 //!
-//! A backend for [`raw_block_core`] that needs nothing but plain system calls. It is the one to take
-//! where a kernel or the seccomp profile of a container has no `io_uring`, where the file system has no
-//! `O_DIRECT`, and as the reference to compare others with: with one thread, ops run one after the
-//! other on the thread that waits for them.
+//! [`PosixBackend`] opens a file or a block device; a [`Dispatcher`] over it moves batches. It
+//! needs only plain system calls. Use it where the kernel or the seccomp profile of a container has
+//! no `io_uring`, where the file system has no `O_DIRECT`, and as the reference to compare other
+//! backends with: with one thread, ops run sequentially on the thread that waits for them.
 //!
+//! The types of `raw-block-core` that most programs need are re-exported here, and all others are
+//! in
+//! [`core`]: one dependency is enough.
+//!
+//! # Examples
 //! ```
 //! use std::sync::Arc;
-//! use raw_block_core::{Dispatcher, ReadAt, WriteAt};
-//! use raw_block_posix::{PosixBackend, PosixOptions};
+//! use raw_block_posix::{Dispatcher, PosixBackend, PosixOptions, ReadAt, WriteAt};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let file = tempfile::NamedTempFile::new()?;
 //! file.as_file().set_len(1 << 20)?;
 //!
 //! let backend = PosixBackend::open(file.path(), &PosixOptions::default())?;
-//! let device = Dispatcher::new(Arc::new(backend))?;
-//! device.write_buffers(&[WriteAt::new(0, b"some bytes").padded_to(4096)]).all()?;
-//! device.flush()?;
+//! let dispatcher = Dispatcher::new(Arc::new(backend))?;
+//! dispatcher.write_buffers(&[WriteAt::new(0, b"some bytes").padded_to(4096)]).all()?;
+//! dispatcher.flush()?;
 //!
 //! let mut found = [0; 10];
-//! device.read_buffers(&mut [ReadAt::new(0, &mut found).padded_to(4096)]).all()?;
+//! dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found).padded_to(4096)]).all()?;
 //! assert_eq!(&found, b"some bytes");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # How a batch gets its depth
-//! Threads, shared by all queues of a backend and bounded by [`PosixOptions::threads`], carry out the
-//! ops of a batch side by side. The thread that waits for the batch takes part; a batch of one op never
-//! leaves it. Threads are started when there is first something for them to do, sleep without waking up
-//! while there is nothing, and end with the backend and its queues. Where the system has no more
-//! threads, those that there are do the work.
+//! # Threads
+//! A bounded pool of threads ([`PosixOptions::threads`](field@PosixOptions::threads)), shared by
+//! all queues of a backend, executes the ops of a batch in parallel. The thread that waits for the
+//! batch takes part; a batch of one op never leaves it. Threads are started on first use, sleep
+//! without waking up while there is no work, and end with the backend and its queues. If the system
+//! refuses to start a thread, the existing ones do the work.
 //!
-//! Who does not want to wait does not: a caller with a deadline, or one that only looks
-//! ([`Ticket::try_wait`](raw_block_core::Ticket::try_wait)), leaves all ops to the other threads. Where
-//! there are no others, each such look carries out one op, so that looking often enough ends the batch.
+//! Callers that must not block ([`Ticket::try_wait`], or a deadline) execute no ops themselves;
+//! worker threads do. Without worker threads, each such call executes one op, so that repeated
+//! calls complete the batch.
 //!
-//! Dropping a queue carries out all that it accepted. There is no
-//! [`event_fd`](raw_block_core::IoQueue::event_fd), and there is no memory to register.
+//! Dropping a queue executes all ops that it accepted. There is no
+//! [`event_fd`](core::IoQueue::event_fd), and there is no memory to register.
 //!
-//! # What the kernel has to offer
-//! - Linux 4.9, for write-zeroes on block devices. What a device or a file system lacks ends in
-//!   [`Unsupported`](raw_block_core::ErrorKind::Unsupported).
-//! - A discard is the ioctl `BLKDISCARD` on a block device, wherever that has the operation, and a hole
-//!   in a file.
-//! - From Linux 6.1 on, and on file systems that report it (`STATX_DIOALIGN`), the alignment of direct
-//!   transfers is that of the device; before, files are used in blocks of 4096 bytes. Without `O_DIRECT`
-//!   any byte range can be transferred.
-//! - A flush is `fdatasync`. It leaves out nothing that matters: no op changes the size of the device,
-//!   and blocks that a file system allocated for a write are part of what it makes durable.
+//! # Requirements
+//! - Linux 4.9, for write-zeroes on block devices. If a device or a file system lacks an operation,
+//!   the op fails with [`Unsupported`](ErrorKind::Unsupported).
+//! - A discard is the ioctl `BLKDISCARD` on a block device that supports it, and a hole in a file.
+//! - From Linux 6.1 on, and on file systems that report it (`STATX_DIOALIGN`), the alignment of
+//!   direct transfers is that of the device; before, files are used in blocks of 4096 bytes.
+//!   Without `O_DIRECT` any byte range can be transferred.
+//! - A flush is `fdatasync`. It omits nothing that matters: no op changes the size of the device,
+//!   and `fdatasync` makes blocks durable that a file system allocated for a write.
 #![forbid(unsafe_code)]
-
-pub use backend::{PosixBackend, PosixOptions};
 
 mod backend;
 mod queue;
@@ -60,7 +61,16 @@ mod share;
 mod transfer;
 mod workers;
 
-/// The examples of the README are tested like those of the documentation.
+pub use backend::{PosixBackend, PosixOptions};
+#[doc(no_inline)]
+pub use raw_block_core as core;
+#[doc(no_inline)]
+pub use raw_block_core::{
+    AlignedBuf, BufferPool, Direct, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, Ticket,
+    WriteAt, WriteOptions,
+};
+
+/// Runs the examples of the README as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
