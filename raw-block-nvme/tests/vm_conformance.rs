@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use raw_block_core::conformance::fixture::NvmeNamespace;
 use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::conformance_suite;
+use raw_block_fixtures::NvmeNamespace;
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 
 fn open(scenario: &str, options: &NvmeOptions) -> Result<Subject, Skipped> {

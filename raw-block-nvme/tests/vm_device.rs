@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::thread;
 
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{NvmeNamespace, read_fault, write_fault};
 use raw_block_core::{
     AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, IoBackend, ReadAt, WriteAt,
     WriteOptions,
 };
+use raw_block_fixtures::{NvmeNamespace, read_fault, write_fault};
 use raw_block_nvme::{Advice, NvmeBackend, NvmeOptions, Status};
 
 /// The namespace of a scenario, or nothing outside of the virtual machine.

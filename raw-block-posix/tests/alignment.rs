@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use raw_block_core::conformance::fixture;
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
+use raw_block_fixtures::temp_file;
 use raw_block_posix::{PosixBackend, PosixOptions};
 use support::{is_root, passed_on, prefixed, run_again, skip};
 
@@ -24,7 +24,7 @@ fn open(path: &Path, direct: Direct) -> Dispatcher {
 #[test]
 fn the_page_cache_takes_any_byte_range() {
     let len = 10_001;
-    let file = fixture::temp_file(len).unwrap();
+    let file = temp_file(len).unwrap();
     let device = open(file.path(), Direct::Off);
     assert_eq!(device.geometry().capacity, len, "to the last byte");
     device.write_buffers(&[WriteAt::new(len - 3, b"end"), WriteAt::new(511, b"x")]).all().unwrap();

@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject, fixture};
+use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
 use raw_block_core::{Direct, conformance_suite};
+use raw_block_fixtures::{LoopDevice, temp_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 
 const CAPACITY: u64 = MIN_CAPACITY;
 
 fn file(direct: Direct, threads: usize) -> Result<Subject, Skipped> {
-    let file = fixture::temp_file(CAPACITY)?;
+    let file = temp_file(CAPACITY)?;
     let backend = PosixBackend::open(file.path(), &PosixOptions { direct, threads })
         .map_err(Skipped::because)?;
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
 fn loop_device(sector_size: u32, direct: Direct, threads: usize) -> Result<Subject, Skipped> {
-    let device = fixture::LoopDevice::attach(CAPACITY, sector_size)?;
+    let device = LoopDevice::attach(CAPACITY, sector_size)?;
     let options = PosixOptions { direct, threads };
     let backend =
         PosixBackend::open(device.path(), &options).unwrap_or_else(|error| panic!("{error}"));

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use raw_block_core::conformance::{Skipped, fixture};
+use raw_block_core::conformance::Skipped;
 use raw_block_core::{AlignedBuf, DeviceFile, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt};
+use raw_block_fixtures::{LoopDevice, temp_file, zeroed_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use support::{is_root, passed_on, prefixed, run_again, skip};
 
@@ -40,7 +41,7 @@ fn discard_between_neighbours(device: &Dispatcher) {
 #[test]
 fn a_block_device_sees_a_discard_and_no_write() {
     for sector_size in [512, 4096] {
-        let device = match fixture::LoopDevice::attach(CAPACITY, sector_size) {
+        let device = match LoopDevice::attach(CAPACITY, sector_size) {
             Ok(device) => device,
             Err(skipped) => return skipped.tell(),
         };
@@ -86,7 +87,7 @@ fn a_block_device_without_discard_says_so_and_still_writes_zeroes() {
         Ok(output) if output.status.success() => {}
         refused => return skip(&format!("no ramfs can be mounted: {refused:?}")),
     }
-    let device = match fixture::LoopDevice::attach(CAPACITY, 512) {
+    let device = match LoopDevice::attach(CAPACITY, 512) {
         Ok(device) => device,
         Err(skipped) => return skipped.tell(),
     };
@@ -106,7 +107,7 @@ fn a_block_device_without_discard_says_so_and_still_writes_zeroes() {
 
 #[test]
 fn a_discard_of_a_file_makes_a_hole() {
-    let file = match fixture::temp_file(CAPACITY) {
+    let file = match temp_file(CAPACITY) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -140,7 +141,7 @@ fn discard_between_blocks(device: &Dispatcher, offset: u64, len: u64) {
 #[test]
 fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
     const LEN: u64 = 1 << 30;
-    let file = match fixture::zeroed_file(MIB) {
+    let file = match zeroed_file(MIB) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };

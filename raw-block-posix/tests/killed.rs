@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use raw_block_core::conformance::fixture::{KilledWriter, temp_file};
 use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer};
+use raw_block_fixtures::{KilledWriter, temp_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 
 const LEN: u64 = 1 << 20;

@@ -11,9 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raw_block_core::{
-    Direct, Dispatcher, Error, ErrorKind, IoBackend, ReadAt, WriteAt, conformance::fixture,
-};
+use raw_block_core::{Direct, Dispatcher, Error, ErrorKind, IoBackend, ReadAt, WriteAt};
+use raw_block_fixtures::{LoopDevice, temp_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use support::{is_root, passed_on, prefixed, run_again, skip};
 
@@ -154,7 +153,7 @@ fn without_o_direct_a_file_is_refused_or_used_through_the_page_cache() {
 
 #[test]
 fn a_write_protected_device_can_only_be_read() {
-    let device = match fixture::LoopDevice::attach_write_protected(1 << 20) {
+    let device = match LoopDevice::attach_write_protected(1 << 20) {
         Ok(device) => device,
         Err(skipped) => return skipped.tell(),
     };
@@ -190,7 +189,7 @@ fn a_file_of_hugetlbfs_is_refused_in_words() {
 
 #[test]
 fn what_was_granted_can_be_asked() {
-    let Ok(file) = fixture::temp_file(1 << 20) else {
+    let Ok(file) = temp_file(1 << 20) else {
         return skip("no directory on a disk can be written to");
     };
     let through_cache = open(file.path(), Direct::Off).unwrap();
@@ -208,7 +207,7 @@ fn what_was_granted_can_be_asked() {
 
 #[test]
 fn a_block_device_is_no_regular_file() {
-    let device = match fixture::LoopDevice::attach(1 << 20, 512) {
+    let device = match LoopDevice::attach(1 << 20, 512) {
         Ok(device) => device,
         Err(skipped) => return skipped.tell(),
     };

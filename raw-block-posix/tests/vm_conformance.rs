@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use raw_block_core::conformance::fixture::NvmeNamespace;
 use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::{Direct, conformance_suite};
+use raw_block_fixtures::NvmeNamespace;
 use raw_block_posix::{PosixBackend, PosixOptions};
 
 fn namespace(scenario: &str) -> Result<Subject, Skipped> {

@@ -8,8 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{put_all, without_thread};
-use raw_block_core::conformance::fixture::zeroed_file;
 use raw_block_core::{AlignedBuf, Direct};
+use raw_block_fixtures::zeroed_file;
 use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_backend};
 
 struct Counting;

@@ -14,7 +14,7 @@ use std::process::Stdio;
 
 use common::bytes;
 use raw_block_core::Direct;
-use raw_block_core::conformance::fixture::{self, TempFile};
+use raw_block_fixtures::{TempFile, zeroed_file};
 use raw_block_store::{Engine, Put, Store, open_backend};
 use tool::{command, done, finish, put, run, run_with_input, store_in_a_file};
 
@@ -22,7 +22,7 @@ const NONE: [&str; 0] = [];
 
 /// A file of 16 MiB that contains no store.
 fn device() -> Option<TempFile> {
-    fixture::zeroed_file(16 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
+    zeroed_file(16 << 20).inspect_err(raw_block_core::conformance::Skipped::tell).ok()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::{bytes, newest, put_all};
 use raw_block_core::Direct;
-use raw_block_core::conformance::fixture::{self, TempFile};
+use raw_block_fixtures::{TempFile, zeroed_file};
 use raw_block_store::format::{CheckpointHeader, Layout, Superblock};
 use raw_block_store::{Engine, FormatOptions, OpenOptions, Put, Store, open_backend};
 use serde_json::Value;
@@ -23,7 +23,7 @@ const PAYLOAD: usize = 9000;
 
 /// A file of 1 MiB with an empty store, in segments of 16 blocks.
 fn formatted() -> Option<TempFile> {
-    let file = fixture::zeroed_file(1 << 20);
+    let file = zeroed_file(1 << 20);
     let file = file.inspect_err(raw_block_core::conformance::Skipped::tell).ok()?;
     let device = open_backend(file.path(), Engine::Posix, Direct::Preferred).unwrap();
     let segment_size = Some(SEGMENT as u64);

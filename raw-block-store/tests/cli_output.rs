@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use common::{Version, bytes, newest};
 use raw_block_core::Direct;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{self, LoopDevice, TempFile};
+use raw_block_fixtures::{LoopDevice, TempFile, temp_file};
 use raw_block_store::{Engine, open_backend};
 use tool::{Ran, command, done, finish, run, run_with_input};
 
@@ -39,7 +39,7 @@ const PRINTING: [(&str, &[&str]); 11] = [
 
 /// A file with a store that has an object with the key `key`, in its slot header.
 fn store() -> Option<TempFile> {
-    let device = fixture::temp_file(4 << 20).inspect_err(Skipped::tell).ok()?;
+    let device = temp_file(4 << 20).inspect_err(Skipped::tell).ok()?;
     fill(device.path());
     Some(device)
 }

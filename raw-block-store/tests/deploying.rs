@@ -8,9 +8,7 @@ mod tool;
 
 use std::process::Command;
 
-use raw_block_core::conformance::fixture::{
-    LoopDevice, without_calls, without_io_uring, zeroed_file,
-};
+use raw_block_fixtures::{LoopDevice, without_calls, without_io_uring, zeroed_file};
 use tool::{done, run, run_with_input};
 
 const NONE: [&str; 0] = [];

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::payload;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, alarm, fork};
-use raw_block_core::conformance::fixture::zeroed_file;
 use raw_block_core::{Direct, ErrorKind};
+use raw_block_fixtures::zeroed_file;
 use raw_block_store::{Engine, Error, FormatOptions, OpenOptions, Store, open_backend};
 
 /// Runs a child, and asserts that `child` returns true there.

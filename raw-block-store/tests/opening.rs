@@ -18,8 +18,8 @@ use std::time::Duration;
 use common::faulty::Faulty;
 use common::{flip, memory, newest, payload, small, store_on, write};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
 use raw_block_core::{Direct, ErrorKind, Geometry, MemoryBackend};
+use raw_block_fixtures::{LoopDevice, zeroed_file};
 use raw_block_store::format::crc32c;
 use raw_block_store::{
     Engine, Error, FormatOptions, Put, Store, open_backend, open_backend_read_only,

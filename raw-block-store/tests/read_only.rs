@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::faulty::{Fate, Faulty};
 use common::{bytes, payload, put_all, small};
-use raw_block_core::conformance::fixture;
 use raw_block_core::{Direct, ErrorKind, OpKind};
+use raw_block_fixtures::zeroed_file;
 use raw_block_store::format::Superblock;
 use raw_block_store::{
     Engine, Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store, open_backend,
@@ -80,7 +80,7 @@ fn everything_is_found_and_only_reads_reach_the_device() {
 
 #[test]
 fn a_device_that_was_opened_read_only_accepts_no_writes() {
-    let file = match fixture::zeroed_file(LEN as u64) {
+    let file = match zeroed_file(LEN as u64) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
@@ -96,7 +96,7 @@ fn a_device_that_was_opened_read_only_accepts_no_writes() {
 
 #[test]
 fn a_file_without_permission_to_write_has_several_readers() {
-    let file = match fixture::zeroed_file(LEN as u64) {
+    let file = match zeroed_file(LEN as u64) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use common::{bytes, payload};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{without_threads, zeroed_file};
 use raw_block_core::{Direct, ErrorKind, MemoryBackend};
+use raw_block_fixtures::{without_threads, zeroed_file};
 use raw_block_store::{Engine, Error, FormatOptions, Store, open_backend};
 
 const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Uring];

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{payload, store_on};
-use raw_block_core::conformance::fixture::LoopDevice;
 use raw_block_core::{Direct, ErrorKind};
+use raw_block_fixtures::LoopDevice;
 use raw_block_store::{
     Engine, FormatOptions, OpenOptions, Store, open_backend, open_backend_read_only,
 };

@@ -14,9 +14,9 @@ use std::thread;
 
 use common::read;
 use device_mapper::Mapped;
-use raw_block_core::conformance::fixture::{NvmeNamespace, WriteLog, rounds};
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_core::{Direct, Dispatcher, Geometry};
+use raw_block_fixtures::{NvmeNamespace, WriteLog, rounds};
 use raw_block_store::{Engine, Store, open_backend};
 use story::{Change, DEVICE_LEN, History, format};
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use common::{bytes, check_segments, payload, put_all};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::NvmeNamespace;
 use raw_block_core::{Direct, IoBackend};
+use raw_block_fixtures::NvmeNamespace;
 use raw_block_store::{Engine, FormatOptions, Put, Store, open_backend};
 
 /// Keys that a round changes.

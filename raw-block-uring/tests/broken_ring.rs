@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, WriteAt};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// Puts something that is no ring behind the descriptor of every ring. Returns how many there were.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::Direct;
-use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
 use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
+use raw_block_fixtures::{LoopDevice, temp_file};
 use raw_block_uring::{UringBackend, UringOptions};
 
 const LEN: u64 = MIN_CAPACITY;

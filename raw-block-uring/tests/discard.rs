@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use raw_block_core::conformance::fixture::{LoopDevice, zeroed_file};
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, ReadAt, WriteAt};
+use raw_block_fixtures::{LoopDevice, zeroed_file};
 use raw_block_uring::{UringBackend, UringOptions};
 
 const MIB: u64 = 1 << 20;

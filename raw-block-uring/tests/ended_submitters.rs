@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, OwnedTransfer, Refused, Ticket};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 const LEN: u64 = 4 << 20;

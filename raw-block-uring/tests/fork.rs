@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{
     AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, OwnedTransfer, ReadAt,
     WriteAt,
 };
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// New memory of many sizes, each piece full of a byte of its own. It takes the places of memory that the

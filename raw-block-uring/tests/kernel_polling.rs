@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, DispatcherOptions, OwnedTransfer};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 #[test]

@@ -8,8 +8,8 @@ use std::thread;
 
 use quarantine::Quarantine;
 use raw_block_core::Direct;
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 #[global_allocator]

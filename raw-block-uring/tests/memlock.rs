@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, setrlimit};
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{BufferPool, Dispatcher, ErrorKind, ReadAt, WriteAt};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// Takes `CAP_IPC_LOCK` from this thread, with which the limit would not hold (`capabilities(7)`).

@@ -6,8 +6,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// How many polling threads the kernel runs for this process. It may run others, for ops that would block.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Uid, setuid};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// Lets this process start no more threads.

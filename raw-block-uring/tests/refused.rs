@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use raw_block_core::conformance::fixture::{temp_file, without_calls, without_io_uring};
 use raw_block_core::{Direct, ErrorKind};
+use raw_block_fixtures::{temp_file, without_calls, without_io_uring};
 use raw_block_uring::{UringBackend, UringOptions, probe};
 
 #[test]

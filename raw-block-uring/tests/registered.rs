@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
     BufferPool, Dispatcher, ErrorKind, OwnedTransfer, ReadAt, Registration, WriteAt,
 };
+use raw_block_fixtures::{TempFile, temp_file};
 use raw_block_uring::{UringBackend, UringOptions};
 
 const BLOCK: usize = 4096;

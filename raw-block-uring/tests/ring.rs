@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
     OwnedTransfer, ReadAt, Ticket, WriteAt,
 };
+use raw_block_fixtures::{TempFile, temp_file};
 use raw_block_uring::{
     GrantedFlags, Linux, Ring, RingDevice, Standard, UringBackend, UringOptions,
 };

@@ -6,8 +6,8 @@ use std::fs;
 use std::sync::Arc;
 use std::thread;
 
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{BufferPool, Dispatcher, WriteAt};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 /// How many rings this process has open.

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{BufferPool, Dispatcher, ErrorKind, IoBackend, WriteAt};
+use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 const BUFFER: usize = 2 << 20;

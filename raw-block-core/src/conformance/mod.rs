@@ -8,7 +8,7 @@
 //! # fn main() {}
 //! use std::sync::Arc;
 //! use raw_block_core::{Direct, DeviceFile, MemoryBackend};
-//! use raw_block_core::conformance::{Subject, fixture};
+//! use raw_block_core::conformance::{Skipped, Subject};
 //!
 //! raw_block_core::conformance_suite!(memory, || {
 //!     Ok(Subject::new(Arc::new(MemoryBackend::new(16 << 20).unwrap())))
@@ -16,10 +16,11 @@
 //!
 //! # struct MyBackend;
 //! # impl MyBackend { fn new(_: DeviceFile) -> MemoryBackend { MemoryBackend::new(16 << 20).unwrap() } }
-//! raw_block_core::conformance_suite!(loop_device, || {
-//!     let device = fixture::LoopDevice::attach(16 << 20, 4096)?;
-//!     let file = DeviceFile::open(device.path(), Direct::Required).unwrap();
-//!     Ok(Subject::new(Arc::new(MyBackend::new(file))).keeping(device))
+//! raw_block_core::conformance_suite!(temporary_file, || {
+//!     let file = tempfile::NamedTempFile::new().map_err(Skipped::because)?;
+//!     file.as_file().set_len(16 << 20).unwrap();
+//!     let device = DeviceFile::open(file.path(), Direct::Preferred).unwrap();
+//!     Ok(Subject::new(Arc::new(MyBackend::new(device))).keeping(file))
 //! });
 //! ```
 //!
@@ -39,10 +40,10 @@
 mod bytes;
 mod dispatcher;
 mod driver;
-pub mod fixture;
 mod model;
 mod queue;
 mod run;
+mod secret;
 #[macro_use]
 mod statements;
 

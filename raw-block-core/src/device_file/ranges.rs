@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
     use crate::conformance::Skipped;
-    use crate::conformance::fixture::LoopDevice;
+    use raw_block_fixtures::LoopDevice;
 
     #[test]
     fn the_whole_blocks_of_a_range_are_inside_it() {

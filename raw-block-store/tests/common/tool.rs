@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{self, TempFile};
+use raw_block_fixtures::{TempFile, zeroed_file};
 
 /// What the program printed and how it ended.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) fn finish(output: Output) -> Ran {
 
 /// A file of 16 MiB with an empty store, whose segments of 32 KiB take values of up to 20 KiB.
 pub(crate) fn store_in_a_file() -> Option<TempFile> {
-    let device = fixture::zeroed_file(16 << 20).inspect_err(Skipped::tell).ok()?;
+    let device = zeroed_file(16 << 20).inspect_err(Skipped::tell).ok()?;
     done("format", device.path(), ["--segment-size", "32KiB", "--label", "for a test"]);
     Some(device)
 }

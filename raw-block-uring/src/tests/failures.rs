@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use raw_block_core::conformance::fixture::TempFile;
 use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, ReadAt, WriteAt};
+use raw_block_fixtures::TempFile;
 
 use super::scripted::{OnEnter, OnResult, Script, Scripted, backend};
 use crate::width::Standard;

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use io_uring::opcode;
-use raw_block_core::conformance::fixture::temp_file;
 use raw_block_core::{AlignedBuf, OwnedTransfer};
+use raw_block_fixtures::temp_file;
 
 use super::failures::{BLOCK, Stage};
 use super::scripted::{OnEnter, Scripted};

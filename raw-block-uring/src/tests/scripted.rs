@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use raw_block_core::conformance::Skipped;
-use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{DeviceFile, Direct, Error, FlushState, Geometry, IoBackend, IoQueue, Stats};
+use raw_block_fixtures::{TempFile, temp_file};
 
 use crate::device::RingDevice;
 use crate::kernel::{Enter, Kernel};

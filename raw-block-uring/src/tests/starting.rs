@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raw_block_core::conformance::fixture::TempFile;
 use raw_block_core::{
     AlignedBuf, Dispatcher, DispatcherOptions, ErrorKind, Finished, OwnedTransfer, Ticket,
 };
+use raw_block_fixtures::TempFile;
 
 use super::scripted::{OnEnter, Script, Scripted, backend};
 use crate::width::Standard;

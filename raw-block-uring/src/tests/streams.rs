@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use io_uring::squeue;
-use raw_block_core::conformance::fixture::{LoopDevice, temp_file};
 use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::{
     AlignedBuf, Completion, DeviceFile, Direct, Dispatcher, Error, ErrorKind, FlushState, Geometry,
     IoBackend, IoQueue, MemoryBackend, Op, ReadAt, Stats, WriteAt, WriteOptions,
 };
+use raw_block_fixtures::{LoopDevice, temp_file};
 
 use super::scripted::{OnResult, Script, Scripted, backend_on};
 use crate::entry;

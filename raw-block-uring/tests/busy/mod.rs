@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use raw_block_core::conformance::fixture::{TempFile, temp_file};
 use raw_block_core::{
     AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, FlushState, Geometry, IoBackend,
     IoQueue, Op, OwnedTransfer, Stats, Ticket,
 };
+use raw_block_fixtures::{TempFile, temp_file};
 use raw_block_uring::{UringBackend, UringOptions};
 
 use crate::quarantine;

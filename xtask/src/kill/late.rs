@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use raw_block_core::Direct;
-use raw_block_core::conformance::fixture::WriteLimit;
+use raw_block_fixtures::WriteLimit;
 use raw_block_store::{Engine, Store};
 
 use super::child::say;

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use raw_block_core::conformance::fixture::{LoopDevice, TempFile, temp_file};
 use raw_block_core::{Direct, IoBackend};
+use raw_block_fixtures::{LoopDevice, TempFile, temp_file};
 use raw_block_store::{Engine, open_backend};
 
 use journal::Journal;

@@ -1,5 +1,5 @@
 //! The NVMe controllers of the guest. Each is a scenario, and its serial number is the scenario's name: that is
-//! how the tests find it (`raw_block_core::conformance::fixture::NvmeNamespace`).
+//! how the tests find it (`raw_block_fixtures::NvmeNamespace`).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

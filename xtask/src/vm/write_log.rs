@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use raw_block_core::conformance::fixture::WriteLog;
+use raw_block_fixtures::WriteLog;
 
 /// A drive tears what it had in its cache at the borders of these, in bytes.
 const SECTOR: usize = 512;

@@ -3,7 +3,7 @@
 use super::{assert_holds, direct_memory, direct_stride, fill, kinds};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
-use crate::conformance::fixture::SecretMemory;
+use crate::conformance::secret::SecretMemory;
 use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, WriteOptions, can_batch};
 
 /// Direct and staged bytes of what `run` does.
