@@ -13,7 +13,7 @@ use super::format::{
 use super::options::{EvictionPolicy, OpenOptions};
 use super::state::index::{Index, KeyHash, Located, Place, Published};
 use super::state::space::{
-    Allocation, Batch, Committed, Demand, Outcome, Shape, Shortage, Slot, Space,
+    Allocation, Batch, CommittedCheckpoint, Demand, Outcome, Shape, Shortage, Slot, Space,
 };
 use super::state::{NoSpace, StateParts, StoreState};
 use super::{reclaim, segment_header};
@@ -60,7 +60,7 @@ impl Fixture {
         geometry.discard = true;
         let device = SimulatedDevice::new(geometry, 1).unwrap();
         let shape = Shape::of(&layout);
-        let committed = Committed { number: 1, covered: 0 };
+        let committed = CommittedCheckpoint { number: 1, covered: 0 };
         let space = Space::new(shape, options.eviction, committed, 1);
         let state = StoreState::new(StateParts {
             dispatcher: Dispatcher::new(device.backend()).unwrap(),
@@ -81,7 +81,7 @@ impl Fixture {
     }
 
     /// Allocates and writes an object, and does not publish it yet.
-    pub(crate) fn begin_put(&self, key: u64, len: usize, fill: u8) -> Result<Begun, Error> {
+    pub(crate) fn begin_put(&self, key: u64, len: usize, fill: u8) -> Result<PendingPut, Error> {
         let state = &self.state;
         let length = u32::try_from(len).unwrap();
         let (mut batch, mut out) = (Batch::default(), Allocation::default());
@@ -124,7 +124,7 @@ impl Fixture {
         let offset = state.layout.block_offset(slot.segment, slot.block);
         state.dispatcher.write_buffers(&[WriteAt::new(offset, &bytes)]).all().unwrap();
         let place = Place { segment: slot.segment, number: object.number };
-        Ok(Begun { located: Located { place, entry }, slot, out })
+        Ok(PendingPut { located: Located { place, entry }, slot, out })
     }
 
     /// Repeats an allocation until it succeeds. What would have to wait fails like what finds no space at all, unless
@@ -152,8 +152,8 @@ impl Fixture {
         Ok(())
     }
 
-    pub(crate) fn publish(&self, begun: &Begun) {
-        let Begun { located, slot, out } = begun;
+    pub(crate) fn publish(&self, begun: &PendingPut) {
+        let PendingPut { located, slot, out } = begun;
         let (outcome, dropped) = match self.state.index.publish(located) {
             Published::Shown { replaced } => (Outcome::Shown, replaced),
             Published::Superseded => (Outcome::Superseded, None),
@@ -220,7 +220,7 @@ impl Fixture {
 }
 
 /// An object that is written and not published.
-pub(crate) struct Begun {
+pub(crate) struct PendingPut {
     pub(crate) located: Located,
     pub(crate) slot: Slot,
     pub(crate) out: Allocation,

@@ -45,7 +45,7 @@ pub use latency::Latency;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
 pub use mutant::{Mutant, simulate};
-pub use ops::{Finding, Found, Get, Object, ObjectInfo, Pin, Put, ScrubReport};
+pub use ops::{Finding, Get, GetInfo, Object, ObjectInfo, Pin, Put, ScrubReport};
 pub use options::{EvictionPolicy, FormatOptions, OpenOptions, Verification};
 pub use progress::Progress;
 pub use state::health::{Health, HealthState};

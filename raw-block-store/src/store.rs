@@ -9,8 +9,8 @@ use raw_block_core::{Dispatcher, IoBackend, OpKind};
 use super::checkpoint;
 use super::format::{CONTAINERS, Layout, MAX_SEQUENCE, SuperblockState};
 use super::mutant::Mutant;
-use super::open::recovery::{self, LeftAs, Recovered};
-use super::open::superblocks::{Found, Superblocks};
+use super::open::recovery::{self, Recovery, ShutdownState};
+use super::open::superblocks::{Probe, Superblocks};
 use super::open::{make, memory};
 use super::options::{FormatOptions, OpenOptions};
 use super::reclaim::Worker;
@@ -143,13 +143,15 @@ impl Store {
         let layout = Layout::of(superblocks.current());
         memory::check(layout.segment_count)?;
         let shape = Shape::of(&layout);
-        let left =
-            LeftAs { clean: superblocks.clean_checkpoint(), named: superblocks.named_checkpoint() };
+        let left = ShutdownState {
+            clean: superblocks.clean_checkpoint(),
+            named: superblocks.named_checkpoint(),
+        };
         let recovered = recovery::recover(&dispatcher, &layout, &shape, left, options)?;
         if writes {
             check_numbers(&dispatcher, &superblocks, &recovered)?;
         }
-        let Recovered { index, space, containers, clean, damaged, unreadable_containers } =
+        let Recovery { index, space, containers, clean, damaged, unreadable_containers } =
             recovered;
         let space = Space::restore(shape, options.eviction, space);
         let options = options.clone();
@@ -308,9 +310,9 @@ impl fmt::Debug for Store {
 fn find_store(dispatcher: &Dispatcher, writes: bool) -> Result<Superblocks, Error> {
     let device = dispatcher.backend().device().to_owned();
     let superblocks = match Superblocks::find(dispatcher)? {
-        Found::Store(found) => *found,
-        Found::Unusable(reason) => return Err(Error::UnusableStore { device, reason }),
-        Found::Nothing => {
+        Probe::Store(found) => *found,
+        Probe::Unusable(reason) => return Err(Error::UnusableStore { device, reason }),
+        Probe::Nothing => {
             let reason = "there is no superblock; format the device to make a store".into();
             return Err(Error::NotAStore { device, reason });
         }
@@ -328,7 +330,7 @@ fn find_store(dispatcher: &Dispatcher, writes: bool) -> Result<Superblocks, Erro
 fn check_numbers(
     dispatcher: &Dispatcher,
     superblocks: &Superblocks,
-    recovered: &Recovered,
+    recovered: &Recovery,
 ) -> Result<(), Error> {
     let used = [
         recovered.space.next_sequence,

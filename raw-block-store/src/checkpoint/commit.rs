@@ -3,22 +3,22 @@
 use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place};
-use crate::state::space::{Chosen, Space};
+use crate::state::space::{CheckpointPlan, Space};
 use crate::stats::Counter;
 
 /// Objects that leave the index between two times that the lock of the space is taken.
-const PIECE: usize = 64;
+const OBJECTS_PER_LOCK: usize = 64;
 
 /// A checkpoint is durable: forgets the tombstones that it covers, and drains the segments that it releases.
-pub(super) fn commit(state: &StoreState, chosen: &Chosen, number: u64) {
+pub(super) fn commit(state: &StoreState, plan: &CheckpointPlan, number: u64) {
     let (covered, emptying) = state.with_space(|space| {
-        let covered = space.commit_checkpoint(chosen, number);
-        (covered, space.emptying(&chosen.released))
+        let covered = space.commit_checkpoint(plan, number);
+        (covered, space.emptying(&plan.released))
     });
     for place in covered {
         state.index.clear_tombstone(place);
     }
-    let counter = if chosen.clears { &state.counters.deletes } else { &state.counters.evictions };
+    let counter = if plan.clears { &state.counters.deletes } else { &state.counters.evictions };
     emptying.into_iter().for_each(|segment| empty(state, segment, counter));
     state.free_drained();
     state.index.forget_deletions(state.with_space(|space| space.oldest_in_flight()));
@@ -52,8 +52,8 @@ pub(crate) fn empty_pinned(state: &StoreState, before: u64) {
 }
 
 /// Releases segments before the checkpoint is durable that does: a mutation.
-pub(super) fn release_early(state: &StoreState, chosen: &Chosen, number: u64) {
-    commit(state, chosen, number);
+pub(super) fn release_early(state: &StoreState, plan: &CheckpointPlan, number: u64) {
+    commit(state, plan, number);
 }
 
 /// Removes the objects of segments before the checkpoint is committed that releases them: a mutation.
@@ -84,8 +84,8 @@ fn remove_objects(state: &StoreState, segment: u32, pinned: bool, counter: &Coun
         }
     });
     let mut is_empty = true;
-    let mut removed = Vec::with_capacity(PIECE);
-    for piece in objects.chunks(PIECE) {
+    let mut removed = Vec::with_capacity(OBJECTS_PER_LOCK);
+    for piece in objects.chunks(OBJECTS_PER_LOCK) {
         state.with_space(|space| {
             removed.clear();
             for object in piece {

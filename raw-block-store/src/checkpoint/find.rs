@@ -9,12 +9,12 @@ use crate::format::{CONTAINERS, CheckpointHeader, Layout, RecordReader, SegmentR
 use crate::state::index::Place;
 
 /// Bytes of a body that are read at once.
-const PIECE_LEN: usize = 4 << 20;
+const READ_CHUNK_BYTES: usize = 4 << 20;
 /// What the store does when reading fails.
 const READ: &str = "read a checkpoint";
 
 /// The checkpoints of a device.
-pub(crate) struct FoundCheckpoints {
+pub(crate) struct CheckpointSearch {
     /// The one that counts.
     pub(crate) checkpoint: Checkpoint,
     pub(crate) containers: Containers,
@@ -86,7 +86,7 @@ impl Checkpoint {
         let bytes = header.body_len.get();
         let words = usize::try_from(bytes / size_of::<u64>() as u64).unwrap_or(usize::MAX);
         live.try_reserve(words).map_err(|_| Error::OutOfMemory { what: "a checkpoint", bytes })?;
-        let per_piece = PIECE_LEN / block_size;
+        let per_piece = READ_CHUNK_BYTES / block_size;
         let mut piece = AlignedBuf::default();
         let mut offset = layout.container_offset[container] + u64::from(layout.block_size);
         while reader.blocks_left() > 0 {
@@ -134,7 +134,7 @@ pub(crate) fn find(
     dispatcher: &Dispatcher,
     layout: &Layout,
     preferred: Option<u64>,
-) -> Result<FoundCheckpoints, Error> {
+) -> Result<CheckpointSearch, Error> {
     let Headers { mut headers, numbers, unreadable, mut failure } =
         read_headers(dispatcher, layout)?;
     headers.sort_by_key(|(_, header)| {
@@ -146,7 +146,7 @@ pub(crate) fn find(
         match Checkpoint::read(dispatcher, layout, header, *container) {
             Ok(checkpoint) => {
                 let containers = Containers::new(*container, numbers);
-                return Ok(FoundCheckpoints { checkpoint, containers, broken, unreadable });
+                return Ok(CheckpointSearch { checkpoint, containers, broken, unreadable });
             }
             Err(error @ (Error::Damaged { .. } | Error::Device { .. })) if is_damage(&error) => {
                 let number = header.number.get();

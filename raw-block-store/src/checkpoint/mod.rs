@@ -27,7 +27,7 @@ use raw_block_core::{OpKind, waiting};
 use super::mutant::Mutant;
 use super::state::StoreState;
 use super::state::health::Concern;
-use super::state::space::{CheckpointPurpose, Chosen, Space};
+use super::state::space::{CheckpointPlan, CheckpointPurpose, Space};
 use crate::Error;
 use crate::error::Context;
 use pacer::Pacer;
@@ -37,7 +37,7 @@ const CONTEXT: &str = "write a checkpoint";
 
 /// Takes a checkpoint. Waits for one in progress first.
 ///
-/// The caller waits for it to be taken quickly, or holds [`Throttle::hurry`](throttle::Throttle::hurry) itself.
+/// The caller waits for it to be taken quickly, or holds [`Throttle::suspend`](throttle::Throttle::suspend) itself.
 ///
 /// # Errors
 /// [`Error::Device`]: nothing changed. A later attempt may succeed.
@@ -90,43 +90,43 @@ fn attempt(
     containers: &mut Containers,
     purpose: CheckpointPurpose,
 ) -> Result<Attempt, Error> {
-    let mut chosen = state.wait_for(|space| space.choose_checkpoint(purpose));
+    let mut plan = state.wait_for(|space| space.plan_checkpoint(purpose));
     if Mutant::EvictedBeforeCommit.is_on() {
-        commit::remove_released(state, &chosen.released);
+        commit::remove_released(state, &plan.released);
     }
-    let mut pacer = Pacer::new(state, &chosen);
-    let written = write_chosen(state, containers, purpose, &mut chosen, &mut pacer);
+    let mut pacer = Pacer::new(state, &plan);
+    let written = write_planned(state, containers, purpose, &mut plan, &mut pacer);
     match written {
         Ok(attempt) => {
             containers.commit(attempt);
             if !is_released_early() {
-                commit::commit(state, &chosen, attempt.number);
+                commit::commit(state, &plan, attempt.number);
             }
             Ok(attempt)
         }
         Err(error) => {
-            state.with_space(|space| space.abandon_checkpoint(&chosen));
+            state.with_space(|space| space.abandon_checkpoint(&plan));
             Err(error)
         }
     }
 }
 
 /// Steps 2 to 5.
-fn write_chosen(
+fn write_planned(
     state: &StoreState,
     containers: &mut Containers,
     purpose: CheckpointPurpose,
-    chosen: &mut Chosen,
+    plan: &mut CheckpointPlan,
     pacer: &mut Pacer<'_>,
 ) -> Result<Attempt, Error> {
     write::destroy_failed(state, containers)?;
     let attempt = containers.begin();
-    let written = tables::write(state, purpose, attempt.number, chosen, pacer)
-        .and_then(|()| records::copy(state, chosen))
+    let written = tables::write(state, purpose, attempt.number, plan, pacer)
+        .and_then(|()| records::copy(state, plan))
         .map_err(write::Failure::elsewhere)
         .and_then(|image| {
             state.with_space(Space::end_copy);
-            write::write(state, containers, attempt, chosen, image, pacer)
+            write::write(state, containers, attempt, plan, image, pacer)
         });
     written.map_err(|failure| {
         containers.attempt_failed(attempt, failure.in_container);

@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use super::throttle::{Progress, is_in_time, pause_after};
+use super::throttle::{WriteProgress, is_in_time, pause_after};
 use crate::state::StoreState;
-use crate::state::space::Chosen;
+use crate::state::space::CheckpointPlan;
 
 /// Paces the writing of one checkpoint: between its writes the device is left to calls, as long as no caller waits for
 /// the checkpoint and the free segments last.
 pub(super) struct Pacer<'a> {
     state: &'a StoreState,
-    progress: Progress,
+    progress: WriteProgress,
     /// Free segments that puts could take when the checkpoint began.
     spare: u64,
 }
 
 impl<'a> Pacer<'a> {
-    pub(super) fn new(state: &'a StoreState, chosen: &Chosen) -> Self {
-        let tables = chosen.segments.iter().filter(|segment| segment.wants_table);
+    pub(super) fn new(state: &'a StoreState, plan: &CheckpointPlan) -> Self {
+        let tables = plan.segments.iter().filter(|segment| segment.wants_table);
         let tables = tables.map(|segment| u64::from(state.shape.table_blocks(segment.entries)));
-        let bytes = chosen.segments.iter().map(|segment| u64::from(segment.entries) / 8 + 32);
+        let bytes = plan.segments.iter().map(|segment| u64::from(segment.entries) / 8 + 32);
         let body = bytes.sum::<u64>() / u64::from(state.shape.block_size.max(1));
         Self {
             state,
-            progress: Progress { written: 0, of: tables.sum::<u64>() + body },
+            progress: WriteProgress { written: 0, of: tables.sum::<u64>() + body },
             spare: spare(state),
         }
     }

@@ -7,7 +7,7 @@ use crate::Error;
 use crate::format::{self, Body, RecordWriter, SegmentRecord};
 use crate::mutant::{self, Mutant};
 use crate::state::StoreState;
-use crate::state::space::{Chosen, ChosenSegment, Space};
+use crate::state::space::{CheckpointPlan, SegmentPlan, Space};
 
 /// Bits of a word.
 const WORD: u32 = u64::BITS;
@@ -18,7 +18,10 @@ const WORD: u32 = u64::BITS;
 ///
 /// # Errors
 /// [`Error::Device`] if there is no memory, [`Error::Encode`].
-pub(super) fn copy(state: &StoreState, chosen: &mut Chosen) -> Result<Body<AlignedBuf>, Error> {
+pub(super) fn copy(
+    state: &StoreState,
+    plan: &mut CheckpointPlan,
+) -> Result<Body<AlignedBuf>, Error> {
     let mut writer = RecordWriter::new(&state.layout);
     let mut left = state.layout.container_len / u64::from(state.layout.block_size.max(1));
     let mut more = || {
@@ -27,10 +30,10 @@ pub(super) fn copy(state: &StoreState, chosen: &mut Chosen) -> Result<Body<Align
         Ok::<_, Error>(piece)
     };
     let mut bits = Vec::new();
-    for (segment, of) in (0..).zip(&chosen.segments) {
+    for (segment, of) in (0..).zip(&plan.segments) {
         bits.clear();
         let record = if of.used {
-            copy_bits(state, segment, of, chosen.covered, &mut bits);
+            copy_bits(state, segment, of, plan.covered, &mut bits);
             record(state, segment, of)
         } else {
             SegmentRecord::unused(of.generation, of.bad)
@@ -42,12 +45,12 @@ pub(super) fn copy(state: &StoreState, chosen: &mut Chosen) -> Result<Body<Align
         }
     }
     if Mutant::CoveredChosenAfterCopy.is_on() {
-        chosen.covered = state.with_space(|space| Space::coverable(space));
+        plan.covered = state.with_space(|space| Space::coverable(space));
     }
     Ok(writer.finish()?)
 }
 
-fn record(state: &StoreState, segment: u32, of: &ChosenSegment) -> SegmentRecord {
+fn record(state: &StoreState, segment: u32, of: &SegmentPlan) -> SegmentRecord {
     let mut settled = of.settled;
     if Mutant::PrefixChosenAfterCopy.is_on() {
         let now = state.with_space(|space| space.settled(segment));
@@ -72,7 +75,7 @@ fn record(state: &StoreState, segment: u32, of: &ChosenSegment) -> SegmentRecord
 fn copy_bits(
     state: &StoreState,
     segment: u32,
-    of: &ChosenSegment,
+    of: &SegmentPlan,
     covered: u64,
     bits: &mut Vec<u64>,
 ) {

@@ -10,7 +10,7 @@ use crate::error::Context;
 use crate::format::{TableBlock, TableId};
 use crate::placement::Placement;
 use crate::state::StoreState;
-use crate::state::space::{CheckpointPurpose, Chosen, ChosenSegment};
+use crate::state::space::{CheckpointPlan, CheckpointPurpose, SegmentPlan};
 use crate::{Error, fixed};
 
 /// Writes the tables of the segments that were full and settled when the contents of the checkpoint were chosen, and
@@ -22,10 +22,10 @@ pub(super) fn write(
     state: &StoreState,
     purpose: CheckpointPurpose,
     number: u64,
-    chosen: &mut Chosen,
+    plan: &mut CheckpointPlan,
     pacer: &mut Pacer<'_>,
 ) -> Result<(), Error> {
-    for (segment, of) in (0..).zip(&mut chosen.segments) {
+    for (segment, of) in (0..).zip(&mut plan.segments) {
         let closes = purpose == CheckpointPurpose::Whole && closes_with_table(of);
         if !of.wants_table && !closes {
             continue;
@@ -53,14 +53,14 @@ pub(super) fn write(
 }
 
 /// Whether an open segment gets a table when the store is closed: nothing is in flight in it.
-fn closes_with_table(of: &ChosenSegment) -> bool {
+fn closes_with_table(of: &SegmentPlan) -> bool {
     of.used && of.table == 0 && of.entries > 0 && of.settled >= of.entries
 }
 
 fn write_table(
     state: &StoreState,
     segment: u32,
-    of: &ChosenSegment,
+    of: &SegmentPlan,
     id: &TableId,
     pacer: &mut Pacer<'_>,
 ) -> Result<(), Error> {

@@ -21,33 +21,33 @@ pub(crate) struct Throttle {
     /// How many callers wait.
     waiting: Mutex<usize>,
     /// Signalled when another caller waits.
-    hurried: Condvar,
+    suspended: Condvar,
 }
 
 impl Throttle {
     /// Ends the pause of a checkpoint in progress, and lets none begin until the guard is dropped.
-    pub(crate) fn hurry(&self) -> Hurry<'_> {
+    pub(crate) fn suspend(&self) -> ThrottleSuspension<'_> {
         *waiting::lock(&self.waiting) += 1;
-        self.hurried.notify_all();
-        Hurry { throttle: self }
+        self.suspended.notify_all();
+        ThrottleSuspension { throttle: self }
     }
 
     /// Pauses for at most this long.
     pub(super) fn pause(&self, at_most: Duration) {
         let waiting = waiting::lock(&self.waiting);
         if *waiting == 0 {
-            drop(waiting::wait_for(&self.hurried, &self.waiting, waiting, at_most));
+            drop(waiting::wait_for(&self.suspended, &self.waiting, waiting, at_most));
         }
     }
 }
 
-/// A caller waits for a checkpoint, or takes one to get space.
-#[must_use = "checkpoints hurry until it is dropped"]
-pub(crate) struct Hurry<'a> {
+/// Keeps checkpoints from pausing: a caller waits for one, or takes one to get space.
+#[must_use = "checkpoints do not pause until it is dropped"]
+pub(crate) struct ThrottleSuspension<'a> {
     throttle: &'a Throttle,
 }
 
-impl Drop for Hurry<'_> {
+impl Drop for ThrottleSuspension<'_> {
     fn drop(&mut self) {
         *waiting::lock(&self.throttle.waiting) -= 1;
     }
@@ -55,14 +55,14 @@ impl Drop for Hurry<'_> {
 
 /// How much of a body is written, in blocks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(super) struct WriteProgress {
     pub(super) written: u64,
     pub(super) of: u64,
 }
 
 /// Whether a checkpoint that was `progress` far can take its time: of the `spare` segments that were free
 /// when it began, no larger part is used up than is written of the body.
-pub(super) fn is_in_time(progress: Progress, spare: u64, used: u64) -> bool {
+pub(super) fn is_in_time(progress: WriteProgress, spare: u64, used: u64) -> bool {
     u128::from(used) * u128::from(progress.of) <= u128::from(spare) * u128::from(progress.written)
 }
 
@@ -88,7 +88,7 @@ mod tests {
             let pausing = scope.spawn(|| throttle.pause(LONG));
             // It is likely to have begun, and ends whether it had or not.
             thread::sleep(Duration::from_millis(50));
-            let _hurry = throttle.hurry();
+            let _unthrottled = throttle.suspend();
             pausing.join().unwrap();
             throttle.pause(LONG);
         });
@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_in_time_while_free_space_lasts_longer_than_it() {
-        let half = Progress { written: 50, of: 100 };
+        let half = WriteProgress { written: 50, of: 100 };
         assert!(is_in_time(half, 10, 5));
         assert!(!is_in_time(half, 10, 6));
-        assert!(is_in_time(Progress { written: 100, of: 100 }, 10, 10));
-        assert!(!is_in_time(Progress { written: 0, of: 100 }, 10, 1));
-        assert!(is_in_time(Progress { written: 0, of: 0 }, 0, 0));
+        assert!(is_in_time(WriteProgress { written: 100, of: 100 }, 10, 10));
+        assert!(!is_in_time(WriteProgress { written: 0, of: 100 }, 10, 1));
+        assert!(is_in_time(WriteProgress { written: 0, of: 0 }, 0, 0));
     }
 }

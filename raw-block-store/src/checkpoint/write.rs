@@ -12,13 +12,13 @@ use crate::format::{Body, BodyBlock, CheckpointHeader};
 use crate::mutant::{self, Mutant};
 use crate::placement::Placement;
 use crate::state::StoreState;
-use crate::state::space::Chosen;
+use crate::state::space::CheckpointPlan;
 use crate::{Error, fixed};
 
 /// Bytes that are written at once: what others wait for after it is not long.
-const PIECE: usize = 256 << 10;
+const WRITE_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a body after which it is flushed, so that the flush that follows is not long either.
-const UNFLUSHED: usize = 4 << 20;
+const FLUSH_INTERVAL_BYTES: usize = 4 << 20;
 
 /// Why an attempt failed.
 pub(super) struct Failure {
@@ -47,7 +47,7 @@ impl Failure {
 /// [`Error::Device`] if there is none.
 pub(super) fn piece(state: &StoreState, blocks: u64) -> Result<AlignedBuf, Error> {
     let block_size = state.layout.block_size as usize;
-    let limit = (mutant::limit(PIECE, 1) / block_size).max(1);
+    let limit = (mutant::limit(WRITE_CHUNK_BYTES, 1) / block_size).max(1);
     let blocks = usize::try_from(blocks).unwrap_or(usize::MAX).clamp(1, limit);
     AlignedBuf::zeroed(blocks * block_size).context(CONTEXT)
 }
@@ -94,7 +94,7 @@ pub(super) fn write(
     state: &StoreState,
     containers: &mut Containers,
     attempt: Attempt,
-    chosen: &Chosen,
+    plan: &CheckpointPlan,
     mut body: Body<AlignedBuf>,
     pacer: &mut Pacer<'_>,
 ) -> Result<(), Failure> {
@@ -107,17 +107,17 @@ pub(super) fn write(
     }
     containers.body_written(attempt);
     if Mutant::ReleasedAfterFlushOfBody.is_on() {
-        super::commit::release_early(state, chosen, number);
+        super::commit::release_early(state, plan, number);
     }
 
     let header =
-        CheckpointHeader::new(layout, number, (chosen.covered, chosen.next_sequence), body.len);
+        CheckpointHeader::new(layout, number, (plan.covered, plan.next_sequence), body.len);
     let mut block = AlignedBuf::zeroed(layout.block_size as usize)
         .context(CONTEXT)
         .map_err(Failure::elsewhere)?;
     header.encode(&mut block, layout).map_err(Failure::elsewhere)?;
     if Mutant::ReleasedBeforeHeaderWritten.is_on() {
-        super::commit::release_early(state, chosen, number);
+        super::commit::release_early(state, plan, number);
     }
     containers.header_submitted(attempt);
     write_at(state, offset, &block).map_err(Failure::in_container)?;
@@ -149,7 +149,7 @@ fn write_body(
         next += blocks as u64;
         unflushed += piece.len();
         if next < body.blocks {
-            if unflushed >= UNFLUSHED {
+            if unflushed >= FLUSH_INTERVAL_BYTES {
                 flush(state).map_err(Failure::elsewhere)?;
                 unflushed = 0;
             }

@@ -6,7 +6,7 @@ use raw_block_core::{Dispatcher, OpKind};
 
 use super::memory;
 use super::signature::{self, Signature};
-use super::superblocks::{Found, Superblocks};
+use super::superblocks::{Probe, Superblocks};
 use super::zeroes;
 use crate::Error;
 use crate::checkpoint;
@@ -16,7 +16,7 @@ use crate::format::{CONTAINERS, Layout, Superblock, SuperblockState};
 use crate::mutant;
 use crate::options::{FormatOptions, OpenOptions};
 use crate::state::index::Index;
-use crate::state::space::{CheckpointPurpose, Committed, Shape, Space};
+use crate::state::space::{CheckpointPurpose, CommittedCheckpoint, Shape, Space};
 use crate::state::{StateParts, StoreState};
 
 /// What the store does when making one fails.
@@ -38,7 +38,7 @@ pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<()
     memory::check(layout.segment_count)?;
 
     // Everything was checked. From here on, what was there is lost.
-    if let Found::Store(found) = found {
+    if let Probe::Store(found) = found {
         found.erase(&dispatcher)?;
     }
     if options.force {
@@ -81,23 +81,23 @@ fn superblock(
 /// A store without objects and checkpoints. Its first checkpoint goes to container 0.
 fn empty(dispatcher: Dispatcher, layout: Layout) -> StoreState {
     let options = OpenOptions { background: false, ..OpenOptions::default() };
-    let space = Space::new(Shape::of(&layout), options.eviction, Committed::default(), 1);
+    let space = Space::new(Shape::of(&layout), options.eviction, CommittedCheckpoint::default(), 1);
     let containers = Containers::new(CONTAINERS - 1, [0; CONTAINERS]);
     let index = Index::new(layout.segment_count);
     StoreState::new(StateParts { dispatcher, layout, options, index, space, containers })
 }
 
 /// Refuses to overwrite the contents of a device.
-fn refuse_occupied(device: &str, found: &Found, occupied: &[Signature]) -> Result<(), Error> {
+fn refuse_occupied(device: &str, found: &Probe, occupied: &[Signature]) -> Result<(), Error> {
     let device = device.to_owned();
     let which = match found {
-        Found::Nothing => {
+        Probe::Nothing => {
             return occupied.first().map_or(Ok(()), |&Signature { what, offset }| {
                 Err(Error::Occupied { device, what, offset })
             });
         }
-        Found::Unusable(reason) => format!("which cannot be opened, because {reason}"),
-        Found::Store(found) => format!("labelled {:?}", found.current().label()),
+        Probe::Unusable(reason) => format!("which cannot be opened, because {reason}"),
+        Probe::Store(found) => format!("labelled {:?}", found.current().label()),
     };
     Err(Error::AlreadyAStore { device, which })
 }

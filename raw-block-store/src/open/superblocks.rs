@@ -30,7 +30,7 @@ pub(crate) struct Superblocks {
 
 /// The superblocks of a device.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum Probe {
     /// There are none.
     Nothing,
     /// There are some, and this software, or this device as it is opened, cannot use them: the reason.
@@ -50,16 +50,16 @@ impl Superblocks {
     ///
     /// # Errors
     /// [`Error::Device`] when no copy can be read.
-    pub(crate) fn find(dispatcher: &Dispatcher) -> Result<Found, Error> {
+    pub(crate) fn find(dispatcher: &Dispatcher) -> Result<Probe, Error> {
         let capacity = dispatcher.geometry().capacity;
         let alignment = dispatcher.geometry().transfer_alignment;
         if alignment as usize > SUPERBLOCK_CELL_LEN {
-            return Ok(Found::Unusable(format!(
+            return Ok(Probe::Unusable(format!(
                 "transfers in multiples of {alignment} bytes are too large for its superblock of \
                  {SUPERBLOCK_CELL_LEN}: {OPEN_BUFFERED}"
             )));
         }
-        let Some(offsets) = superblock_offsets(capacity) else { return Ok(Found::Nothing) };
+        let Some(offsets) = superblock_offsets(capacity) else { return Ok(Probe::Nothing) };
         let mut cells = read_cells(dispatcher, offsets)?;
         // On a device that became longer the last copy is no longer at its end.
         let first = Superblock::newest(cells.each_ref().map(|cell| &**cell)).newest.copied();
@@ -73,7 +73,7 @@ impl Superblocks {
 
         let last = newest.last_superblock_offset.get();
         if let Some(reason) = misfit(newest, capacity, alignment) {
-            return Ok(Found::Unusable(reason));
+            return Ok(Probe::Unusable(reason));
         }
         let mut order: Vec<_> = offsets_of(last).into_iter().zip(&copies.copies).collect();
         order.sort_by_key(|(_, copy)| copy.as_ref().map_or(0, |copy| copy.generation.get()));
@@ -82,7 +82,7 @@ impl Superblocks {
             write_order = offsets_of(last);
         }
         let all_valid = copies.copies.iter().all(Result::is_ok);
-        Ok(Found::Store(Box::new(Self { current: *newest, write_order, all_valid })))
+        Ok(Probe::Store(Box::new(Self { current: *newest, write_order, all_valid })))
     }
 
     /// The newest superblock.
@@ -220,7 +220,7 @@ fn read_cells(
 }
 
 /// Why none of the copies can be used.
-fn unusable(copies: &[Result<&Superblock, Damage>; SUPERBLOCK_COPIES]) -> Found {
+fn unusable(copies: &[Result<&Superblock, Damage>; SUPERBLOCK_COPIES]) -> Probe {
     let newer = |damage: &&Damage| {
         matches!(damage, Damage::Version { .. } | Damage::UnknownFeatures { .. })
     };
@@ -228,7 +228,7 @@ fn unusable(copies: &[Result<&Superblock, Damage>; SUPERBLOCK_COPIES]) -> Found 
     let damages = || copies.iter().filter_map(|copy| copy.as_ref().err());
     // Newer software says more than damage, and damage more than absence.
     match damages().find(newer).or_else(|| damages().find(present)) {
-        Some(damage) => Found::Unusable(format!("its superblock cannot be used: {damage}")),
-        None => Found::Nothing,
+        Some(damage) => Probe::Unusable(format!("its superblock cannot be used: {damage}")),
+        None => Probe::Nothing,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use raw_block_core::AlignedBuf;
 
-use super::read::{Reading, Target};
+use super::read::{BatchReader, ReadTarget};
 use crate::Error;
 use crate::Store;
 use crate::error::Context;
@@ -57,14 +57,14 @@ impl<'a> Get<'a> {
 /// What a get found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Found {
+pub struct GetInfo {
     /// Length in bytes of the payload, which is in the front of the caller's buffer.
     pub payload_len: usize,
     /// Length in bytes of the metadata.
     pub metadata_len: usize,
 }
 
-impl Found {
+impl GetInfo {
     pub(super) fn of(located: &Located) -> Self {
         Self {
             payload_len: located.entry.payload_len.get() as usize,
@@ -134,7 +134,7 @@ impl Store {
     /// [`Error::Device`]. In a store that evicts, a damaged object is a miss. Unless an object was found, the contents
     /// of its buffers are unspecified.
     #[must_use = "each object may be missing or damaged"]
-    pub fn get_many(&self, gets: &mut [Get<'_>]) -> Vec<Result<Option<Found>, Error>> {
+    pub fn get_many(&self, gets: &mut [Get<'_>]) -> Vec<Result<Option<GetInfo>, Error>> {
         let began = Instant::now();
         let mut results = Vec::with_capacity(gets.len());
         for batch in gets.chunks_mut(mutant::limit(MAX_SUBMISSION, 8)) {
@@ -150,20 +150,20 @@ impl Store {
     fn get_batch(
         &self,
         gets: &mut [Get<'_>],
-        results: &mut Vec<Result<Option<Found>, Error>>,
+        results: &mut Vec<Result<Option<GetInfo>, Error>>,
     ) -> Result<(), Error> {
         let state = &*self.state;
         state.check_process()?;
         let hashes: Vec<_> = gets.iter().map(|get| self.hash(get.key)).collect();
         let (located, guards) = locate(state, &hashes);
-        let mut targets: Vec<Option<Target>> = Vec::with_capacity(gets.len());
+        let mut targets: Vec<Option<ReadTarget>> = Vec::with_capacity(gets.len());
         for located in &located {
-            targets.push(located.map(|located| Target {
+            targets.push(located.map(|located| ReadTarget {
                 located,
                 generation: generation(&guards, located.place.segment),
             }));
         }
-        Reading::new(state).run(gets, &targets, results)?;
+        BatchReader::new(state).run(gets, &targets, results)?;
         let now = state.policy.now();
         let first = results.len() - gets.len();
         for (result, located) in results[first..].iter().zip(&located) {

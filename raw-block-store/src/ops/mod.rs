@@ -22,7 +22,7 @@ mod verify;
 mod write;
 
 pub(crate) use delete_queue::DeleteQueue;
-pub use get::{Found, Get, Object};
+pub use get::{Get, GetInfo, Object};
 pub use list::ObjectInfo;
 pub use pin::Pin;
 pub use put::Put;

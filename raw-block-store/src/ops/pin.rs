@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::get::{Found, Get};
-use super::read::{Reading, Target};
+use super::get::{Get, GetInfo};
+use super::read::{BatchReader, ReadTarget};
 use crate::Error;
 use crate::Store;
 use crate::format::Damage;
@@ -38,7 +38,7 @@ pub struct Pin<'a> {
     store: &'a Store,
     key: Box<[u8]>,
     pin: PinId,
-    found: Found,
+    found: GetInfo,
 }
 
 impl Store {
@@ -54,7 +54,7 @@ impl Store {
         let (pin, found) = self.state.with_space(|space| {
             let located = self.state.index.find(&hash)?;
             let is_damaged = self.state.index.is_damaged(located.place);
-            (!is_damaged).then(|| (space.pin(&located), Found::of(&located)))
+            (!is_damaged).then(|| (space.pin(&located), GetInfo::of(&located)))
         })?;
         Some(Pin { store: self, key: key.into(), pin, found })
     }
@@ -77,7 +77,7 @@ impl Pin<'_> {
     ///
     /// # Errors
     /// Those of [`Store::get_many`].
-    pub fn read(&self, payload: &mut [u8], metadata: &mut [u8]) -> Result<Found, Error> {
+    pub fn read(&self, payload: &mut [u8], metadata: &mut [u8]) -> Result<GetInfo, Error> {
         let began = Instant::now();
         let state = &*self.store.state;
         state.check_process()?;
@@ -86,8 +86,8 @@ impl Pin<'_> {
         };
         let mut results = Vec::with_capacity(1);
         let get = Get::new(&self.key, payload).with_metadata(metadata);
-        let target = Target { located, generation: guard.generation };
-        Reading::new(state).run(&mut [get], &[Some(target)], &mut results)?;
+        let target = ReadTarget { located, generation: guard.generation };
+        BatchReader::new(state).run(&mut [get], &[Some(target)], &mut results)?;
         if state.index.live(located.place) == Some(located.entry) {
             state.index.note_use(located.place, state.policy.now());
         }

@@ -2,7 +2,7 @@
 
 use raw_block_core::ReadAt;
 
-use super::get::{Found, Get};
+use super::get::{Get, GetInfo};
 use crate::error::Context;
 use crate::format::Damage;
 use crate::format::SlotHeader;
@@ -15,21 +15,21 @@ const GET: &str = "get an object";
 
 /// An object to read, in a segment that is not opened again in the meantime.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
+pub(super) struct ReadTarget {
     pub(super) located: Located,
     pub(super) generation: u64,
 }
 
 /// Reads a batch.
-pub(super) struct Reading<'a> {
+pub(super) struct BatchReader<'a> {
     state: &'a StoreState,
 }
 
 /// What a transfer reads of an object.
-struct Part<'a> {
+struct ReadPart<'a> {
     /// Its index in the batch.
     get: usize,
-    target: Target,
+    target: ReadTarget,
     /// Whether the header block is the first segment of the transfer.
     header: bool,
     /// Whether the payload is the second one.
@@ -41,7 +41,7 @@ struct Part<'a> {
     verify: bool,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> BatchReader<'a> {
     pub(super) fn new(state: &'a StoreState) -> Self {
         Self { state }
     }
@@ -53,8 +53,8 @@ impl<'a> Reading<'a> {
     pub(super) fn run(
         &self,
         gets: &mut [Get<'_>],
-        targets: &[Option<Target>],
-        results: &mut Vec<Result<Option<Found>, Error>>,
+        targets: &[Option<ReadTarget>],
+        results: &mut Vec<Result<Option<GetInfo>, Error>>,
     ) -> Result<(), Error> {
         let first = results.len();
         self.read(gets, targets, results)?;
@@ -69,12 +69,12 @@ impl<'a> Reading<'a> {
     pub(super) fn read(
         &self,
         gets: &mut [Get<'_>],
-        targets: &[Option<Target>],
-        results: &mut Vec<Result<Option<Found>, Error>>,
+        targets: &[Option<ReadTarget>],
+        results: &mut Vec<Result<Option<GetInfo>, Error>>,
     ) -> Result<(), Error> {
         let first = results.len();
         let block_size = self.state.layout.block_size as usize;
-        let with_header = |get: &Get<'_>, target: &Target| {
+        let with_header = |get: &Get<'_>, target: &ReadTarget| {
             target.located.entry.is_inline() || !get.metadata.is_empty()
         };
         let headers = gets
@@ -85,7 +85,7 @@ impl<'a> Reading<'a> {
         let mut scratch = self.state.scratch.take(headers * block_size)?;
         let mut scratch = scratch.chunks_exact_mut(block_size);
         let mut reads: Vec<ReadAt<'_, 2>> = Vec::with_capacity(gets.len() + headers);
-        let mut parts: Vec<Part<'_>> = Vec::with_capacity(gets.len() + headers);
+        let mut parts: Vec<ReadPart<'_>> = Vec::with_capacity(gets.len() + headers);
         let mut again = Vec::new();
         for (at, (get, target)) in gets.iter_mut().zip(targets).enumerate() {
             results.push(Ok(None));
@@ -94,7 +94,7 @@ impl<'a> Reading<'a> {
                 results[first + at] = Err(error);
                 continue;
             }
-            results[first + at] = Ok(Some(Found::of(&target.located)));
+            results[first + at] = Ok(Some(GetInfo::of(&target.located)));
             if target.located.entry.payload_len.get() == 0
                 && self.verify(self.verifies(target), target, &[]).is_err()
             {
@@ -129,7 +129,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Checks that the object can be read, and fits the caller's buffers.
-    fn check(&self, get: &Get<'_>, target: &Target) -> Result<(), Error> {
+    fn check(&self, get: &Get<'_>, target: &ReadTarget) -> Result<(), Error> {
         let Located { place, entry } = &target.located;
         if self.state.index.is_damaged(*place) {
             return Err(self.damaged(target, Damage::Inconsistent("it failed its checks before")));
@@ -155,10 +155,10 @@ impl<'a> Reading<'a> {
         &self,
         at: usize,
         get: &'g mut Get<'_>,
-        target: Target,
+        target: ReadTarget,
         header: Option<&'g mut [u8]>,
         reads: &mut Vec<ReadAt<'g, 2>>,
-        parts: &mut Vec<Part<'g>>,
+        parts: &mut Vec<ReadPart<'g>>,
     ) {
         let layout = &self.state.layout;
         let Located { place, entry } = target.located;
@@ -172,7 +172,7 @@ impl<'a> Reading<'a> {
             }
         };
         let verify = self.verifies(&target);
-        let part = |header, payload, inline, metadata| Part {
+        let part = |header, payload, inline, metadata| ReadPart {
             get: at,
             target,
             header,
@@ -209,13 +209,18 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn verifies(&self, target: &Target) -> bool {
+    fn verifies(&self, target: &ReadTarget) -> bool {
         self.state.options.verification == Verification::Full
             || self.state.index.is_unverified(target.located.place)
     }
 
     /// Checks a part of an object that was read, and completes the caller's buffers.
-    fn complete(&self, part: &mut Part<'_>, header: &[u8], payload: &[u8]) -> Result<(), Error> {
+    fn complete(
+        &self,
+        part: &mut ReadPart<'_>,
+        header: &[u8],
+        payload: &[u8],
+    ) -> Result<(), Error> {
         let target = part.target;
         let Located { place, entry } = &target.located;
         if part.header {
@@ -242,7 +247,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn verify(&self, wanted: bool, target: &Target, payload: &[u8]) -> Result<(), Error> {
+    fn verify(&self, wanted: bool, target: &ReadTarget, payload: &[u8]) -> Result<(), Error> {
         if !wanted || Mutant::PayloadUnchecked.is_on() {
             return Ok(());
         }
@@ -257,7 +262,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads an object that failed its checks once more. If it fails again, it is damaged.
-    fn read_again(&self, get: &mut Get<'_>, target: &Target) -> Result<Option<Found>, Error> {
+    fn read_again(&self, get: &mut Get<'_>, target: &ReadTarget) -> Result<Option<GetInfo>, Error> {
         if self.state.index.is_damaged(target.located.place) {
             return self.report_damage(target, Damage::Inconsistent("it failed its checks before"));
         }
@@ -265,7 +270,7 @@ impl<'a> Reading<'a> {
         let mut header = self.state.scratch.take(block_size)?;
         let (mut reads, mut parts) = (Vec::new(), Vec::new());
         self.plan(0, get, *target, Some(&mut header), &mut reads, &mut parts);
-        let mut result = Ok(Some(Found::of(&target.located)));
+        let mut result = Ok(Some(GetInfo::of(&target.located)));
         self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
             let part = &mut parts[index];
             let read = read
@@ -282,18 +287,18 @@ impl<'a> Reading<'a> {
     }
 
     /// An object failed its checks twice.
-    fn report_damage(&self, target: &Target, damage: Damage) -> Result<Option<Found>, Error> {
+    fn report_damage(&self, target: &ReadTarget, damage: Damage) -> Result<Option<GetInfo>, Error> {
         let error = self.damaged(target, damage);
         if self.state.report_damaged(&target.located, &error) { Ok(None) } else { Err(error) }
     }
 
-    fn damaged(&self, target: &Target, damage: Damage) -> Error {
+    fn damaged(&self, target: &ReadTarget, damage: Damage) -> Error {
         let Located { place, entry } = &target.located;
         let offset = self.state.layout.block_offset(place.segment, entry.block.get());
         Error::Damaged { structure: "an object", offset, damage }
     }
 
-    fn count(&self, result: &Result<Option<Found>, Error>) {
+    fn count(&self, result: &Result<Option<GetInfo>, Error>) {
         match result {
             Ok(Some(_)) => self.state.counters.hits.add(1),
             Ok(None) => self.state.counters.misses.add(1),

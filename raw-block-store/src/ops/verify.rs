@@ -6,7 +6,7 @@ use raw_block_core::{AlignedBuf, ReadAt};
 
 use super::get::{Get, generation, locate};
 use super::header::slot_header;
-use super::read::{Reading, Target};
+use super::read::{BatchReader, ReadTarget};
 use crate::Error;
 use crate::Store;
 use crate::error::Context;
@@ -22,7 +22,7 @@ fn part_len() -> usize {
 }
 
 /// What is wrong with an object, and where.
-pub(super) struct Wrong {
+pub(super) struct VerifyFailure {
     pub(super) key: Option<Vec<u8>>,
     pub(super) offset: u64,
     pub(super) error: Error,
@@ -69,13 +69,13 @@ impl Store {
             rest = left;
             gets.push(Get::new(&[], payload));
         }
-        let target = |located: Located| Target {
+        let target = |located: Located| ReadTarget {
             located,
             generation: generation(&guards, located.place.segment),
         };
         let targets: Vec<_> = located.iter().map(|of| of.map(target)).collect();
         let mut results = Vec::with_capacity(keys.len());
-        Reading::new(&self.state).read(&mut gets, &targets, &mut results)?;
+        BatchReader::new(&self.state).read(&mut gets, &targets, &mut results)?;
         Ok(results.iter().map(|result| matches!(result, Ok(Some(_)))).collect())
     }
 
@@ -93,7 +93,7 @@ impl Store {
                 self.state.index.set_verified(located.place);
                 Ok(true)
             }
-            Err(Wrong { error, .. }) => {
+            Err(VerifyFailure { error, .. }) => {
                 if matches!(error, Error::Damaged { .. }) {
                     self.state.report_damaged(&located, &error);
                 }
@@ -110,7 +110,7 @@ impl Store {
         &self,
         located: &Located,
         generation: u64,
-    ) -> Result<Result<(), Wrong>, Error> {
+    ) -> Result<Result<(), VerifyFailure>, Error> {
         let state = &*self.state;
         let segment = located.place.segment;
         let (layout, entry) = (&state.layout, &located.entry);
@@ -118,7 +118,7 @@ impl Store {
         let mut buffer = state.scratch.take(part_len().max(block_size))?;
         let number = entry.header_block();
         let offset = layout.block_offset(segment, number);
-        let wrong = |key, offset, error| Ok(Err(Wrong { key, offset, error }));
+        let wrong = |key, offset, error| Ok(Err(VerifyFailure { key, offset, error }));
         let block = &mut buffer[..block_size];
         if let Err(error) = self.read_at(offset, block) {
             return wrong(None, offset, error);

@@ -17,7 +17,7 @@ use crate::state::space::{CheckpointPurpose, Space};
 pub(crate) fn clear(state: &StoreState) -> Result<(), Error> {
     state.check_process()?;
     state.dispatcher.check_accepted(OpKind::Write).context("clear the store")?;
-    let _hurry = state.throttle.hurry();
+    let _unthrottled = state.throttle.suspend();
     let (_alone, before) = loop {
         let alone = lock(state);
         // What is put from here on goes to other segments.

@@ -18,7 +18,7 @@ pub(crate) fn checkpoint_if_due(state: &StoreState) {
     if !is_wanted || !state.checkpoint_backoff.is_due() {
         return;
     }
-    let _hurry = state.throttle.hurry();
+    let _unthrottled = state.throttle.suspend();
     let taken = checkpoint::take_if(state, CheckpointPurpose::Period, |space| {
         space.needs_checkpoint(objects)
     });

@@ -46,7 +46,7 @@ const CHECKPOINT_ATTEMPTS: usize = 3;
 pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
     state.check_process()?;
     state.dispatcher.check_accepted(OpKind::Write).context("reclaim space")?;
-    let _hurry = state.throttle.hurry();
+    let _unthrottled = state.throttle.suspend();
     state.counters.waits_for_space.add(1);
     let ended = state.counters.reclaims.get();
     let supply = state.with_space(|space| space.supply());
@@ -63,7 +63,7 @@ pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
         space.blocking_change().filter(|_| waits)
     });
     drop(alone);
-    let Some(oldest) = blocking else { return Ok(ended != Ended::Blocked && is_vain()) };
+    let Some(oldest) = blocking else { return Ok(ended != ReclaimOutcome::Blocked && is_vain()) };
     state.wait_for(|space| (space.oldest_in_flight() != oldest).then_some(()));
     Ok(false)
 }
@@ -77,12 +77,12 @@ fn run_ahead(state: &StoreState) -> Result<bool, Error> {
     if !state.with_space(|space| space.needs_reclaim()) {
         return Ok(false);
     }
-    Ok(run(state, Space::gains_by_checkpoint)? == Ended::Progress)
+    Ok(run(state, Space::gains_by_checkpoint)? == ReclaimOutcome::Progress)
 }
 
 /// How a reclaim ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
+enum ReclaimOutcome {
     /// It released or moved something, or a checkpoint covers more.
     Progress,
     /// There was nothing to do.
@@ -99,19 +99,19 @@ fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
 
 /// Empties as many victims as are wanted, and takes the checkpoint that releases them. Without victims one is taken only
 /// if `helps` says so, and covers something that the committed one does not.
-fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Ended, Error> {
+fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<ReclaimOutcome, Error> {
     let mut progress = false;
     let since = state.with_space(|space| space.version());
     let result = empty_victims(state, &mut progress).and_then(|()| {
-        let mut ended = if progress { Ended::Progress } else { Ended::Futile };
+        let mut ended = if progress { ReclaimOutcome::Progress } else { ReclaimOutcome::Futile };
         if !progress {
             ended = state.with_space(|space| match space.blocking_change() {
-                Some(_) => Ended::Blocked,
-                None if helps(space) => Ended::Progress,
-                None => Ended::Futile,
+                Some(_) => ReclaimOutcome::Blocked,
+                None if helps(space) => ReclaimOutcome::Progress,
+                None => ReclaimOutcome::Futile,
             });
         }
-        progress = ended == Ended::Progress;
+        progress = ended == ReclaimOutcome::Progress;
         if progress {
             checkpoint_for(state, CheckpointPurpose::Space)?;
             moves::rescue_pinned(state)?;
@@ -120,7 +120,7 @@ fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Ended, 
     });
     // After an error the next caller tries again, and gets its own.
     state.with_space(|space| space.end_reclaim(progress || result.is_err(), since));
-    if !matches!(result, Ok(Ended::Blocked)) {
+    if !matches!(result, Ok(ReclaimOutcome::Blocked)) {
         state.counters.reclaims.add(1);
     }
     if !state.options.background {
@@ -135,17 +135,17 @@ fn empty_victims(state: &StoreState, progress: &mut bool) -> Result<(), Error> {
     while state.with_space(|space| space.wants_victims(victims)) {
         let Some(victim) = state.with_space(Space::take_victim) else { break };
         let emptied = victims::empty(state, victim, victims == 0);
-        if !matches!(emptied, Ok(victims::Emptied::All)) {
+        if !matches!(emptied, Ok(victims::VictimOutcome::All)) {
             state.with_space(|space| space.spare_victim(victim.segment));
         }
         match emptied? {
-            victims::Emptied::All => {
+            victims::VictimOutcome::All => {
                 victims += 1;
                 *progress = true;
             }
-            victims::Emptied::NotWorthIt => {}
-            victims::Emptied::Not => break,
-            victims::Emptied::Failed => {
+            victims::VictimOutcome::NotWorthIt => {}
+            victims::VictimOutcome::Not => break,
+            victims::VictimOutcome::Failed => {
                 *progress = true;
                 break;
             }

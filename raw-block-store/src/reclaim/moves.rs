@@ -1,6 +1,6 @@
 //! Moves: copies of objects take their places, all together or not at all.
 
-use super::copy::{self, Copied};
+use super::copy::{self, CopyOutcome};
 use crate::Error;
 use crate::checkpoint;
 use crate::mutant::Mutant;
@@ -11,7 +11,7 @@ use crate::state::{NoSpace, StoreState};
 
 /// How moves ended for which there was space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moved {
+pub(super) enum MoveOutcome {
     /// What was to be moved has a new place, or is gone.
     All,
     /// A write failed: every object stayed where it was. Another attempt takes another segment.
@@ -28,13 +28,13 @@ pub(super) fn move_all(
     state: &StoreState,
     victim: u32,
     objects: &[Candidate],
-) -> Result<Result<Moved, NoPlan>, Error> {
+) -> Result<Result<MoveOutcome, NoPlan>, Error> {
     if objects.is_empty() {
-        return Ok(Ok(Moved::All));
+        return Ok(Ok(MoveOutcome::All));
     }
     let demands: Vec<MoveDemand> = objects.iter().map(demand).collect();
     let planned = {
-        let _hurry = state.throttle.hurry();
+        let _unthrottled = state.throttle.suspend();
         state.wait_for(|space| match space.plan_moves(victim, &demands) {
             Err(NoPlan::Copying) => None,
             Err(reason) => Some(Ok(Err(reason))),
@@ -71,7 +71,8 @@ pub(super) fn rescue_pinned(state: &StoreState) -> Result<bool, Error> {
     for segment in state.with_space(|space| space.kept_by_pins()) {
         let mut pinned = super::victims::candidates(state, segment);
         pinned.retain(|candidate| candidate.pinned);
-        any |= !pinned.is_empty() && matches!(move_all(state, segment, &pinned)?, Ok(Moved::All));
+        any |= !pinned.is_empty()
+            && matches!(move_all(state, segment, &pinned)?, Ok(MoveOutcome::All));
     }
     Ok(checkpoint::empty_unpinned(state) || any)
 }
@@ -89,21 +90,22 @@ fn finish(
     state: &StoreState,
     objects: &[Candidate],
     plan: MovePlan,
-    copies: &mut [Copied],
-) -> Moved {
+    copies: &mut [CopyOutcome],
+) -> MoveOutcome {
     for slot in &plan.allocation.slots {
         if !state.wait_for_header(slot) {
-            copies[slot.objects.clone()].fill(Copied::WriteFailed);
+            copies[slot.objects.clone()].fill(CopyOutcome::WriteFailed);
         }
     }
     let result = result_of(copies);
-    let is_written = |copy: &Copied| matches!(copy, Copied::Written { .. } | Copied::Dropped);
-    let outcome = |copy: &Copied| {
+    let is_written =
+        |copy: &CopyOutcome| matches!(copy, CopyOutcome::Written { .. } | CopyOutcome::Dropped);
+    let outcome = |copy: &CopyOutcome| {
         if is_written(copy) { Outcome::Superseded } else { Outcome::Failed }
     };
     let mut outcomes: Vec<Outcome> = copies.iter().map(outcome).collect();
     let mut moved = Vec::new();
-    if result == Moved::All || Mutant::CopiesPublishedOneByOne.is_on() {
+    if result == MoveOutcome::All || Mutant::CopiesPublishedOneByOne.is_on() {
         moved = publish(state, objects, &plan, copies, &mut outcomes);
     }
     count(state, &plan, moved.len());
@@ -125,14 +127,14 @@ fn publish(
     state: &StoreState,
     objects: &[Candidate],
     plan: &MovePlan,
-    copies: &[Copied],
+    copies: &[CopyOutcome],
     outcomes: &mut [Outcome],
 ) -> Vec<(Located, Located)> {
     let (mut positions, mut moves) = (Vec::new(), Vec::new());
     for slot in &plan.allocation.slots {
         for at in slot.objects.clone() {
             let Some(allocated) = plan.allocation.objects.get(at) else { continue };
-            let (Some(Copied::Written { entry, damaged }), Some(from)) =
+            let (Some(CopyOutcome::Written { entry, damaged }), Some(from)) =
                 (copies.get(at), objects.get(allocated.index as usize))
             else {
                 continue;
@@ -163,13 +165,16 @@ fn publish(
     moved
 }
 
-fn result_of(copies: &[Copied]) -> Moved {
-    if copies.contains(&Copied::WriteFailed) {
-        Moved::WriteFailed
-    } else if copies.iter().any(|copy| matches!(copy, Copied::Unreadable | Copied::NotTried)) {
-        Moved::Unreadable
+fn result_of(copies: &[CopyOutcome]) -> MoveOutcome {
+    if copies.contains(&CopyOutcome::WriteFailed) {
+        MoveOutcome::WriteFailed
+    } else if copies
+        .iter()
+        .any(|copy| matches!(copy, CopyOutcome::Unreadable | CopyOutcome::NotTried))
+    {
+        MoveOutcome::Unreadable
     } else {
-        Moved::All
+        MoveOutcome::All
     }
 }
 
@@ -183,11 +188,11 @@ fn count(state: &StoreState, plan: &MovePlan, moved: usize) {
 
 /// Counts write errors against their segments, if another slot of the plan was written: then the fault is not that of
 /// the whole device.
-fn confirm_errors(state: &StoreState, plan: &MovePlan, copies: &[Copied]) {
-    if copies.iter().any(|copy| matches!(copy, Copied::Written { .. })) {
+fn confirm_errors(state: &StoreState, plan: &MovePlan, copies: &[CopyOutcome]) {
+    if copies.iter().any(|copy| matches!(copy, CopyOutcome::Written { .. })) {
         for slot in &plan.allocation.slots {
             let of_slot = copies.get(slot.objects.clone()).unwrap_or(&[]);
-            if of_slot.contains(&Copied::WriteFailed) {
+            if of_slot.contains(&CopyOutcome::WriteFailed) {
                 state.confirm_error(slot);
             }
         }

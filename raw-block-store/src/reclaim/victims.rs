@@ -1,6 +1,6 @@
 //! What is kept of a victim.
 
-use super::moves::{self, Moved};
+use super::moves::{self, MoveOutcome};
 use crate::Error;
 use crate::mutant::Mutant;
 use crate::state::StoreState;
@@ -9,11 +9,11 @@ use crate::state::policy::{Candidate, Choice, Policy};
 use crate::state::space::{NoPlan, Victim, VictimKind};
 
 /// Objects that are looked up between two times that the lock of the space is taken.
-const PIECE: usize = 1024;
+const OBJECTS_PER_LOCK: usize = 1024;
 
 /// What became of a victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Emptied {
+pub(super) enum VictimOutcome {
     /// A checkpoint may release it.
     All,
     /// Moving its objects would free too little, or they cannot be read, or the policy keeps it as it is.
@@ -29,17 +29,21 @@ pub(super) enum Emptied {
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].
-pub(super) fn empty(state: &StoreState, victim: Victim, is_first: bool) -> Result<Emptied, Error> {
+pub(super) fn empty(
+    state: &StoreState,
+    victim: Victim,
+    is_first: bool,
+) -> Result<VictimOutcome, Error> {
     let segment = victim.segment;
     let objects = match victim.kind {
-        VictimKind::Dead => return Ok(Emptied::All),
+        VictimKind::Dead => return Ok(VictimOutcome::All),
         VictimKind::Compact | VictimKind::Evict => candidates(state, segment),
     };
     let evicts = state.with_space(|space| space.evicts());
     if victim.kind == VictimKind::Compact {
         match moves::move_all(state, segment, &objects)? {
             Err(NoPlan::NoSpace) if Mutant::ReleasedWithLiveObjects.is_on() => {
-                return Ok(Emptied::All);
+                return Ok(VictimOutcome::All);
             }
             // What there is no space for is evicted, but for what the policy keeps.
             Err(NoPlan::NoSpace | NoPlan::Copying) if evicts && is_first => {}
@@ -55,13 +59,13 @@ fn evict(
     segment: u32,
     mut objects: Vec<Candidate>,
     is_first: bool,
-) -> Result<Emptied, Error> {
+) -> Result<VictimOutcome, Error> {
     let all: Vec<Place> = objects.iter().map(|candidate| candidate.object.place).collect();
     let oldest = state.with_space(|space| space.oldest(segment));
     if state.policy.choose(&mut objects, &oldest, &state.shape) == Choice::KeepWhole {
         state.with_space(|space| space.keep_whole(segment));
         all.into_iter().for_each(|place| state.index.change_stamp(place, Policy::stamp_when_kept));
-        return Ok(Emptied::NotWorthIt);
+        return Ok(VictimOutcome::NotWorthIt);
     }
     let pinned = objects.iter().filter(|candidate| candidate.pinned).count();
     loop {
@@ -69,15 +73,15 @@ fn evict(
         moved.sort_by_key(|candidate| candidate.object.place);
         match moves::move_all(state, segment, &moved)? {
             // The other victims are released first.
-            Err(NoPlan::NoSpace) if !is_first => return Ok(Emptied::Not),
+            Err(NoPlan::NoSpace) if !is_first => return Ok(VictimOutcome::Not),
             // Pinned ones stay in the index after the commit, and are moved then.
-            Err(NoPlan::NoSpace) if objects.len() == pinned => return Ok(Emptied::All),
+            Err(NoPlan::NoSpace) if objects.len() == pinned => return Ok(VictimOutcome::All),
             // There is no space for all of them. The first ones are worth the most.
             Err(NoPlan::NoSpace) => objects.truncate((objects.len() / 2).max(pinned)),
             Err(NoPlan::TooLittle) => {
                 // It is no victim again before something in it changes.
                 state.with_space(|space| space.set_stuck(segment));
-                return Ok(Emptied::NotWorthIt);
+                return Ok(VictimOutcome::NotWorthIt);
             }
             // What was not to be moved is evicted by the commit.
             moved => return Ok(emptied(state, segment, moved)),
@@ -85,17 +89,17 @@ fn evict(
     }
 }
 
-fn emptied(state: &StoreState, segment: u32, moved: Result<Moved, NoPlan>) -> Emptied {
+fn emptied(state: &StoreState, segment: u32, moved: Result<MoveOutcome, NoPlan>) -> VictimOutcome {
     match moved {
-        Ok(Moved::All) => Emptied::All,
-        Ok(Moved::WriteFailed) => Emptied::Failed,
-        Ok(Moved::Unreadable) => {
+        Ok(MoveOutcome::All) => VictimOutcome::All,
+        Ok(MoveOutcome::WriteFailed) => VictimOutcome::Failed,
+        Ok(MoveOutcome::Unreadable) => {
             // It is no victim again before something in it changes.
             state.with_space(|space| space.set_futile(segment));
-            Emptied::NotWorthIt
+            VictimOutcome::NotWorthIt
         }
-        Err(NoPlan::TooLittle) => Emptied::NotWorthIt,
-        Err(NoPlan::NoSpace | NoPlan::Copying) => Emptied::Not,
+        Err(NoPlan::TooLittle) => VictimOutcome::NotWorthIt,
+        Err(NoPlan::NoSpace | NoPlan::Copying) => VictimOutcome::Not,
     }
 }
 
@@ -110,7 +114,7 @@ pub(super) fn candidates(state: &StoreState, segment: u32) -> Vec<Candidate> {
             candidates.push(Candidate { object, stamp, pinned: false });
         }
     });
-    for piece in candidates.chunks_mut(PIECE) {
+    for piece in candidates.chunks_mut(OBJECTS_PER_LOCK) {
         state.with_space(|space| {
             if space.pinned_versions() > 0 {
                 for candidate in piece {

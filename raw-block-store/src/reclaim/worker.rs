@@ -96,7 +96,7 @@ impl Drop for Worker {
             std::mem::forget(thread);
             return;
         }
-        let _hurry = self.state.throttle.hurry();
+        let _unthrottled = self.state.throttle.suspend();
         self.state.worker.end();
         if let Some(thread) = thread {
             // If it panicked, the message was printed.

@@ -75,14 +75,14 @@ pub(crate) struct StoreState {
     pub(crate) checkpointing: Mutex<Containers>,
     /// Held while a reclaim runs.
     pub(crate) reclaiming: Mutex<()>,
-    space: Mutex<Waited>,
+    space: Mutex<WatchedSpace>,
     /// Signalled when something changed that a thread waits for.
     changed: Condvar,
     /// The process that opened the store: a forked child has neither its threads nor its device.
     process: u32,
 }
 
-struct Waited {
+struct WatchedSpace {
     space: Space,
     /// How many threads wait for `changed`.
     waiting: usize,
@@ -127,7 +127,7 @@ impl StoreState {
             checkpoint_backoff: CallBackoff::default(),
             checkpointing: Mutex::new(containers),
             reclaiming: Mutex::new(()),
-            space: Mutex::new(Waited { space, waiting: 0 }),
+            space: Mutex::new(WatchedSpace { space, waiting: 0 }),
             changed: Condvar::new(),
             process: std::process::id(),
         }
@@ -247,13 +247,13 @@ impl StoreState {
         }
     }
 
-    fn wake(&self, guard: &MutexGuard<'_, Waited>) {
+    fn wake(&self, guard: &MutexGuard<'_, WatchedSpace>) {
         if guard.waiting > 0 {
             self.changed.notify_all();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waited> {
+    fn lock(&self) -> MutexGuard<'_, WatchedSpace> {
         waiting::lock(&self.space)
     }
 }

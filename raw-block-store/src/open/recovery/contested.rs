@@ -5,7 +5,7 @@ use std::ops::Range;
 use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
 
 use super::claims::{Claims, sort_contested};
-use super::damages::{Damages, Unreadable};
+use super::damages::{Damages, UnreadableBlock};
 use super::plan::Segments;
 use crate::Error;
 use crate::error::Context;
@@ -170,7 +170,8 @@ impl Verifier<'_> {
                 Ok(()) => Verdict::Damaged,
                 Err(error) if error.kind() == ErrorKind::Io => {
                     let (segment, block) = (object.place.segment, object.entry.block.get());
-                    damages.note_unreadable("an object", &Unreadable { segment, block, error });
+                    damages
+                        .note_unreadable("an object", &UnreadableBlock { segment, block, error });
                     Verdict::Unreadable
                 }
                 Err(error) => return Err(error).context(VERIFY),

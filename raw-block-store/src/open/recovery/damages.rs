@@ -9,7 +9,7 @@ use crate::open::limited_log::{log_count, log_first};
 
 /// A block that the device cannot read.
 #[derive(Clone, Debug)]
-pub(super) struct Unreadable {
+pub(super) struct UnreadableBlock {
     pub(super) segment: u32,
     pub(super) block: u32,
     pub(super) error: raw_block_core::Error,
@@ -36,8 +36,8 @@ impl<'a> Damages<'a> {
     }
 
     /// Logs a block that cannot be read, and that hides nothing newer than the checkpoint.
-    pub(super) fn note_unreadable(&mut self, what: &'static str, at: &Unreadable) {
-        let Unreadable { segment, block, error } = at;
+    pub(super) fn note_unreadable(&mut self, what: &'static str, at: &UnreadableBlock) {
+        let UnreadableBlock { segment, block, error } = at;
         self.note(|device| {
             tracing::warn!(device, segment, block, %error, "{what} cannot be read");
         });
@@ -75,8 +75,12 @@ impl<'a> Damages<'a> {
     ///
     /// # Errors
     /// [`Error::NewestLost`] unless older states are accepted.
-    pub(super) fn leave_out(&mut self, what: &'static str, at: &Unreadable) -> Result<(), Error> {
-        let Unreadable { segment, block, error } = at;
+    pub(super) fn leave_out(
+        &mut self,
+        what: &'static str,
+        at: &UnreadableBlock,
+    ) -> Result<(), Error> {
+        let UnreadableBlock { segment, block, error } = at;
         if !self.accept_older {
             let offset = self.layout.block_offset(*segment, *block);
             return Err(Error::NewestLost { what, offset, error: error.clone() });

@@ -3,10 +3,10 @@
 use raw_block_core::Dispatcher;
 
 use super::claims::Claims;
-use super::damages::{Damages, Unreadable};
+use super::damages::{Damages, UnreadableBlock};
 use super::headers::{Header, Unusable};
 use super::plan::Segments;
-use super::scan::{self, Scan, Scanned};
+use super::scan::{self, Scan, ScanResult};
 use super::steps::Steps;
 use super::tables::{self, Table};
 use super::tombstones;
@@ -89,7 +89,7 @@ impl<'a> Entries<'a> {
                     damages.note_damage("the header of a segment", number, 0, damage);
                 }
                 Unusable::Unreadable(error) => {
-                    let at = Unreadable { segment: number, block: 0, error: error.clone() };
+                    let at = UnreadableBlock { segment: number, block: 0, error: error.clone() };
                     damages.note_unreadable("the header of a segment", &at);
                 }
             }
@@ -196,7 +196,7 @@ impl<'a> Entries<'a> {
     fn end_scan(
         &mut self,
         scan: &Scan,
-        scanned: &Scanned,
+        scanned: &ScanResult,
         damages: &mut Damages<'_>,
     ) -> Result<(), Error> {
         self.steps.one();

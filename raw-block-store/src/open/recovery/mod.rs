@@ -15,23 +15,23 @@ use raw_block_core::Dispatcher;
 
 use crate::Error;
 use crate::checkpoint::containers::Containers;
-use crate::checkpoint::find::{self, Checkpoint, FoundCheckpoints};
+use crate::checkpoint::find::{self, Checkpoint, CheckpointSearch};
 use crate::format::Layout;
 use crate::mutant::Mutant;
 use crate::options::OpenOptions;
 use crate::state::index::{Index, Located, Place};
-use crate::state::space::{Committed, Restored, RestoredSegment, Shape};
+use crate::state::space::{CommittedCheckpoint, SegmentImage, Shape, SpaceImage};
 use damages::Damages;
 use entries::Entries;
 use headers::Header;
-use plan::{Known, Segments};
+use plan::{SegmentInfo, Segments};
 use steps::Steps;
 
 /// What a device holds.
-pub(crate) struct Recovered {
+pub(crate) struct Recovery {
     pub(crate) index: Index,
     /// For the space of the store.
-    pub(crate) space: Restored,
+    pub(crate) space: SpaceImage,
     pub(crate) containers: Containers,
     /// Whether the store was closed, and nothing was written since.
     pub(crate) clean: bool,
@@ -43,7 +43,7 @@ pub(crate) struct Recovered {
 
 /// What the superblock says of how the store was left.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LeftAs {
+pub(crate) struct ShutdownState {
     /// The checkpoint from which the store is opened without recovery, if all copies say so.
     pub(crate) clean: Option<u64>,
     /// The number of a checkpoint that the newest copy names; 0 if it names none.
@@ -64,11 +64,11 @@ pub(crate) fn recover(
     dispatcher: &Dispatcher,
     layout: &Layout,
     shape: &Shape,
-    left: LeftAs,
+    left: ShutdownState,
     options: &OpenOptions,
-) -> Result<Recovered, Error> {
+) -> Result<Recovery, Error> {
     let accept_older = options.accept_older_states;
-    let FoundCheckpoints { checkpoint, mut containers, broken, unreadable } =
+    let CheckpointSearch { checkpoint, mut containers, broken, unreadable } =
         find::find(dispatcher, layout, left.clean)?;
     let clean = left.clean == Some(checkpoint.number);
     tracing::info!(
@@ -104,13 +104,13 @@ pub(crate) fn recover(
 
     let next_sequence = next_sequence(layout, &checkpoint, clean, claims.highest);
     let restored = |(segment, known)| restored(segment, known, clean, next_sequence, shape, &index);
-    let space = Restored {
+    let space = SpaceImage {
         segments: segments.iter().map(restored).collect(),
         tombstones: tombstones.iter().map(|found| (found.sequence(), found.place)).collect(),
-        committed: Committed { number: checkpoint.number, covered: checkpoint.covered },
+        committed: CommittedCheckpoint { number: checkpoint.number, covered: checkpoint.covered },
         next_sequence,
     };
-    Ok(Recovered {
+    Ok(Recovery {
         index,
         space,
         containers,
@@ -170,18 +170,18 @@ fn next_sequence(layout: &Layout, checkpoint: &Checkpoint, clean: bool, highest:
 /// What the space has to know of a segment.
 fn restored(
     segment: u32,
-    known: &Known,
+    known: &SegmentInfo,
     clean: bool,
     next_sequence: u64,
     shape: &Shape,
     index: &Index,
-) -> RestoredSegment {
+) -> SegmentImage {
     let entries = known.entries.max(known.found.entries);
     let end = known.next_block.max(known.found.end);
     // A record that lies may count more entries than have space in the table.
     let limit = shape.segment_blocks - shape.table_blocks(entries).min(shape.segment_blocks - 1);
     let is_whole = end <= limit;
-    let mut restored = RestoredSegment {
+    let mut restored = SegmentImage {
         generation: known.generation,
         used: known.used,
         open: clean && known.used && !known.is_settled() && known.has_header && is_whole,
@@ -193,7 +193,7 @@ fn restored(
         // It lacks what was found past it.
         table: if clean || known.is_settled() { known.table } else { 0 },
         bad: known.bad,
-        ..RestoredSegment::default()
+        ..SegmentImage::default()
     };
     if known.used {
         index.for_each_live(segment, |number, entry| {

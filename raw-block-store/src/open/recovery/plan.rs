@@ -8,7 +8,7 @@ use crate::state::index::Place;
 
 /// A segment, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub(super) struct SegmentInfo {
     pub(super) generation: u64,
     /// Whether its entries count.
     pub(super) used: bool,
@@ -30,12 +30,12 @@ pub(super) struct Known {
     /// Whether all entries of its table count: a mutation.
     pub(super) trusts_table: bool,
     /// What was found in it.
-    pub(super) found: Found,
+    pub(super) found: SegmentContents,
 }
 
 /// What was found in a segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
+pub(super) struct SegmentContents {
     /// The number after the last entry.
     pub(super) entries: u32,
     /// The block after the last slot that a scan found.
@@ -44,7 +44,7 @@ pub(super) struct Found {
     pub(super) named: u32,
 }
 
-impl Known {
+impl SegmentInfo {
     /// Combines the record of a segment and its header. After a clean end the record alone counts.
     pub(super) fn of(checkpoint: &Checkpoint, segment: u32, header: &Header, clean: bool) -> Self {
         let record = checkpoint.record(segment);
@@ -61,7 +61,7 @@ impl Known {
             unverified: record.unverified && !Mutant::UnverifiedForgotten.is_on(),
             bad: record.bad,
             trusts_table: false,
-            found: Found { entries: 0, end: 1, named: 0 },
+            found: SegmentContents { entries: 0, end: 1, named: 0 },
         };
         if let Header::Valid { generation, stream, .. } = *header {
             known.stream = stream;
@@ -96,7 +96,7 @@ impl Known {
 /// All segments, and the checkpoint that names entries in them.
 pub(super) struct Segments<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    known: Vec<Known>,
+    known: Vec<SegmentInfo>,
     /// Whether the store was closed: then the checkpoint names everything.
     pub(super) clean: bool,
 }
@@ -104,20 +104,21 @@ pub(super) struct Segments<'a> {
 impl<'a> Segments<'a> {
     pub(super) fn new(checkpoint: &'a Checkpoint, headers: &[Header], clean: bool) -> Self {
         let known = (0..).zip(headers);
-        let known = known.map(|(segment, header)| Known::of(checkpoint, segment, header, clean));
+        let known =
+            known.map(|(segment, header)| SegmentInfo::of(checkpoint, segment, header, clean));
         Self { checkpoint, known: known.collect(), clean }
     }
 
-    pub(super) fn get(&self, segment: u32) -> &Known {
+    pub(super) fn get(&self, segment: u32) -> &SegmentInfo {
         &self.known[segment as usize]
     }
 
-    pub(super) fn get_mut(&mut self, segment: u32) -> &mut Known {
+    pub(super) fn get_mut(&mut self, segment: u32) -> &mut SegmentInfo {
         &mut self.known[segment as usize]
     }
 
     /// All segments with their numbers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Known)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &SegmentInfo)> {
         (0..).zip(&self.known)
     }
 

@@ -2,7 +2,7 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
-use super::damages::{Unreadable, is_readable};
+use super::damages::{UnreadableBlock, is_readable};
 use crate::Error;
 use crate::error::Context;
 use crate::format::{Layout, SlotHeader, SlotView};
@@ -43,7 +43,7 @@ pub(super) struct Scan {
 
 /// What a scan found besides slots.
 #[derive(Debug, Default)]
-pub(super) struct Scanned {
+pub(super) struct ScanResult {
     /// Whether slots of a newer generation counted, which the scan was to adopt.
     pub(super) adopted: bool,
     /// The generation of the slots that counted.
@@ -55,24 +55,24 @@ pub(super) struct Scanned {
     /// The block after the last slot.
     pub(super) end: u32,
     /// Blocks that cannot be read and may hold the header of a slot that was not found.
-    pub(super) unreadable: Vec<Unreadable>,
+    pub(super) unreadable: Vec<UnreadableBlock>,
     /// The same, where that slot is not newer than the checkpoint.
-    pub(super) settled: Vec<Unreadable>,
+    pub(super) settled: Vec<UnreadableBlock>,
     /// Blocks that cannot be read and hold no header.
-    pub(super) harmless: Vec<Unreadable>,
+    pub(super) harmless: Vec<UnreadableBlock>,
 }
 
 /// A scan in progress.
 struct Lane {
     at: usize,
     scan: Scan,
-    found: Scanned,
+    found: ScanResult,
     /// The block that is looked at next.
     next: u32,
     /// Blocks of the last slot.
     last_slot: u32,
     /// Blocks that cannot be read since the last slot.
-    pending: Vec<Unreadable>,
+    pending: Vec<UnreadableBlock>,
 }
 
 /// Scans segments, several at once. Calls `slot` with each slot that counts.
@@ -84,8 +84,8 @@ pub(super) fn scan(
     layout: &Layout,
     scans: &[Scan],
     mut slot: impl FnMut(&Scan, &SlotView<'_>) -> Result<(), Error>,
-) -> Result<Vec<Scanned>, Error> {
-    let mut results: Vec<Scanned> = scans.iter().map(|_| Scanned::default()).collect();
+) -> Result<Vec<ScanResult>, Error> {
+    let mut results: Vec<ScanResult> = scans.iter().map(|_| ScanResult::default()).collect();
     let mut waiting = scans.iter().enumerate();
     let mut lanes: Vec<Lane> = Vec::new();
     let mut buffer = AlignedBuf::default();
@@ -126,7 +126,7 @@ pub(super) fn scan(
 const SCAN: &str = "scan a segment";
 
 /// Whether each block of a read can be read; without errors if all can.
-type Readable = Vec<(u32, raw_block_core::Error)>;
+type UnreadableBlocks = Vec<(u32, raw_block_core::Error)>;
 
 /// Reads the next blocks of each lane, into consecutive parts of the buffer. Where that fails, reads block by block.
 fn read(
@@ -135,7 +135,7 @@ fn read(
     lanes: &[Lane],
     blocks: &[u32],
     buffer: &mut [u8],
-) -> Result<Vec<Readable>, Error> {
+) -> Result<Vec<UnreadableBlocks>, Error> {
     let block_size = layout.block_size as usize;
     let mut parts = Vec::with_capacity(lanes.len());
     let mut rest = buffer;
@@ -180,7 +180,7 @@ fn read(
 
 impl Lane {
     fn new(at: usize, scan: Scan) -> Self {
-        let found = Scanned { end: 1, ..Scanned::default() };
+        let found = ScanResult { end: 1, ..ScanResult::default() };
         Self { at, scan, found, next: 1, last_slot: 0, pending: Vec::new() }
     }
 
@@ -211,7 +211,7 @@ impl Lane {
         &mut self,
         layout: &Layout,
         bytes: &[u8],
-        unreadable: Readable,
+        unreadable: UnreadableBlocks,
         slot: &mut impl FnMut(&Scan, &SlotView<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let first = self.next;
@@ -224,7 +224,7 @@ impl Lane {
             // Unreadable blocks inside a slot that was found are payload.
             while unreadable.next_if(|(block, _)| *block < self.next).is_some() {}
             if let Some((block, error)) = unreadable.next_if(|(block, _)| *block == self.next) {
-                self.pending.push(Unreadable { segment: self.scan.segment, block, error });
+                self.pending.push(UnreadableBlock { segment: self.scan.segment, block, error });
                 self.next += 1;
                 continue;
             }

@@ -3,7 +3,7 @@
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 use zerocopy::FromBytes;
 
-use super::damages::{Damages, Unreadable, is_readable};
+use super::damages::{Damages, UnreadableBlock, is_readable};
 use crate::Error;
 use crate::error::Context;
 use crate::format::{Entry, Layout, TableBlock, TableId};
@@ -92,7 +92,7 @@ pub(super) fn read(
                 Ok(()) => each(table, entries(layout, table, bytes, damages).as_deref())?,
                 Err(error) => {
                     let (segment, block) = (table.segment, table.first_block(layout));
-                    damages.note_unreadable("a table", &Unreadable { segment, block, error });
+                    damages.note_unreadable("a table", &UnreadableBlock { segment, block, error });
                     each(table, None)?;
                 }
             }

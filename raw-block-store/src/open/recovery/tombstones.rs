@@ -2,7 +2,7 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
-use super::damages::{Damages, Unreadable, is_readable};
+use super::damages::{Damages, UnreadableBlock, is_readable};
 use super::plan::Segments;
 use crate::Error;
 use crate::error::Context;
@@ -43,7 +43,7 @@ pub(super) fn read(
             let Located { place, entry } = slot;
             let (segment, block) = (place.segment, entry.block.get());
             if let Err(error) = is_readable(result)? {
-                damages.leave_out("a tombstone", &Unreadable { segment, block, error })?;
+                damages.leave_out("a tombstone", &UnreadableBlock { segment, block, error })?;
                 continue;
             }
             match SlotHeader::read(bytes, layout, segment, block) {

@@ -6,7 +6,7 @@
 
 /// Offsets at which a magic number may be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct MagicLocation {
     /// 0 to count from the start of the device. Otherwise the size of the device is rounded down to a multiple
     /// of this, and `first` is the distance back from there.
     align: u64,
@@ -18,7 +18,7 @@ pub(super) struct Place {
     count: u64,
 }
 
-impl Place {
+impl MagicLocation {
     /// Every `step` bytes, `count` times, from the offset of this place on.
     const fn every(self, step: u64, count: u64) -> Self {
         Self { step, count, ..self }
@@ -34,22 +34,22 @@ impl Place {
 }
 
 /// So many bytes from the start of the device.
-const fn at(first: u64) -> Place {
-    Place { align: 0, first, step: 0, count: 1 }
+const fn at(first: u64) -> MagicLocation {
+    MagicLocation { align: 0, first, step: 0, count: 1 }
 }
 
 /// So many bytes before the end of the device's last sector of 512 bytes.
-const fn back(first: u64) -> Place {
+const fn back(first: u64) -> MagicLocation {
     back_of(512, first)
 }
 
 /// So many bytes before the last multiple of `align` on the device.
-const fn back_of(align: u64, first: u64) -> Place {
-    Place { align, first, step: 0, count: 1 }
+const fn back_of(align: u64, first: u64) -> MagicLocation {
+    MagicLocation { align, first, step: 0, count: 1 }
 }
 
 /// What it is, where its magic numbers may be, and what they may be.
-pub(super) type Kind = (&'static str, &'static [Place], &'static [&'static [u8]]);
+pub(super) type Kind = (&'static str, &'static [MagicLocation], &'static [&'static [u8]]);
 
 /// Kinds that give more away come first: the first that is found is reported.
 pub(super) const KNOWN: &[Kind] = &[
@@ -247,7 +247,7 @@ const BCACHEFS: [u8; 16] = 0xC685_73F6_66CE_90A9_D96A_60CF_803D_F7EF_u128.to_be_
 const BITLOCKER_TO_GO: [u8; 16] = 0x3BD6_6749_292E_D84A_8399_F6A3_39E3_D001_u128.to_be_bytes();
 
 /// By the geometry that the controller makes up for the disk.
-const PROMISE: &[Place] = &[
+const PROMISE: &[MagicLocation] = &[
     back(63 * 512),
     back(255 * 512),
     back(256 * 512),
@@ -264,7 +264,7 @@ const PROMISE: &[Place] = &[
 ];
 
 /// By the size of the first header with its metadata: 16 KiB to 4 MiB.
-const LUKS_SECOND_HEADER: &[Place] = &[
+const LUKS_SECOND_HEADER: &[MagicLocation] = &[
     at(16 << 10),
     at(32 << 10),
     at(64 << 10),
@@ -277,7 +277,7 @@ const LUKS_SECOND_HEADER: &[Place] = &[
 ];
 
 /// In the last ten bytes of the first page, whose size is that of the machine that made it: 4 to 64 KiB.
-const SWAP_MAGICS: &[Place] = &[
+const SWAP_MAGICS: &[MagicLocation] = &[
     at((4 << 10) - 10),
     at((8 << 10) - 10),
     at((16 << 10) - 10),
@@ -287,7 +287,7 @@ const SWAP_MAGICS: &[Place] = &[
 
 /// Two labels of 256 KiB at the start and two at the end. The second half of each is uberblocks of at least 1 KiB.
 const ZFS_LABEL: u64 = 256 << 10;
-const ZFS_UBERBLOCKS: &[Place] = &[
+const ZFS_UBERBLOCKS: &[MagicLocation] = &[
     at(ZFS_LABEL / 2).every(1024, 128),
     at(ZFS_LABEL + ZFS_LABEL / 2).every(1024, 128),
     back_of(ZFS_LABEL, 2 * ZFS_LABEL - ZFS_LABEL / 2).every(1024, 128),
@@ -295,7 +295,7 @@ const ZFS_UBERBLOCKS: &[Place] = &[
 ];
 /// Length and name of the first pair in the configuration, which is 16 KiB into each label.
 const ZFS_PAIR: u64 = (16 << 10) + 20;
-const ZFS_FIRST_PAIRS: &[Place] = &[
+const ZFS_FIRST_PAIRS: &[MagicLocation] = &[
     at(ZFS_PAIR),
     at(ZFS_LABEL + ZFS_PAIR),
     back_of(ZFS_LABEL, 2 * ZFS_LABEL - ZFS_PAIR),
@@ -303,10 +303,10 @@ const ZFS_FIRST_PAIRS: &[Place] = &[
 ];
 
 /// Superblocks at 0, 8, 64 and 256 KiB, each with its magic number in the last four bytes of 1376.
-const UFS_MAGICS: &[Place] =
+const UFS_MAGICS: &[MagicLocation] =
     &[at(1372), at((8 << 10) + 1372), at((64 << 10) + 1372), at((256 << 10) + 1372)];
 
 /// Its third block, of 512 to 4096 bytes.
-const DASD_BLOCKS: &[Place] = &[at(1024), at(2048), at(4096), at(8192)];
+const DASD_BLOCKS: &[MagicLocation] = &[at(1024), at(2048), at(4096), at(8192)];
 /// Behind four bytes of a key.
-const DASD_LABELS: &[Place] = &[at(1028), at(2052), at(4100), at(8196)];
+const DASD_LABELS: &[MagicLocation] = &[at(1028), at(2052), at(4100), at(8196)];

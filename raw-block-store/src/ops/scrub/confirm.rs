@@ -8,7 +8,7 @@ use crate::Error;
 use crate::error::Context;
 use crate::format::{Damage, SegmentHeader};
 use crate::ops::header::slot_header;
-use crate::ops::verify::Wrong;
+use crate::ops::verify::VerifyFailure;
 use crate::state::ReadGuard;
 use crate::state::index::Located;
 
@@ -54,7 +54,7 @@ impl<'a> Scrub<'a> {
             self.store.verify(located, window.generation)?
         };
         let state = &*self.store.state;
-        let Err(Wrong { key, offset, error }) = checked else {
+        let Err(VerifyFailure { key, offset, error }) = checked else {
             if located.entry.is_object() {
                 state.index.set_verified(located.place);
             }
@@ -96,7 +96,7 @@ impl<'a> Scrub<'a> {
         &self,
         window: &Window,
         located: &Located,
-    ) -> Result<Result<(), Wrong>, Error> {
+    ) -> Result<Result<(), VerifyFailure>, Error> {
         let state = &*self.store.state;
         let number = located.entry.block.get();
         let offset = offset_of(self.store, located.place, number);
@@ -109,6 +109,6 @@ impl<'a> Scrub<'a> {
             let structure = "a slot header";
             if is_it { Ok(()) } else { Err(Error::Damaged { structure, offset, damage }) }
         });
-        Ok(checked.map_err(|error| Wrong { key: None, offset, error }))
+        Ok(checked.map_err(|error| VerifyFailure { key: None, offset, error }))
     }
 }

@@ -61,10 +61,10 @@ pub(super) struct ReadAhead<'a> {
     /// The window that is being cut into pieces, the next item of it, and how many blocks of that item are in pieces.
     cursor: Option<(Arc<Window>, usize, u32)>,
     pool: BufferPool,
-    in_flight: VecDeque<(Piece, Reading)>,
+    in_flight: VecDeque<(Piece, PieceRead)>,
 }
 
-enum Reading {
+enum PieceRead {
     Begun(Box<Ticket>),
     Ended(AlignedBuf, Result<(), raw_block_core::Error>),
 }
@@ -89,16 +89,16 @@ impl<'a> ReadAhead<'a> {
         }
         let (piece, reading) = self.in_flight.pop_front()?;
         let (buffer, result) = match reading {
-            Reading::Begun(ticket) => {
+            PieceRead::Begun(ticket) => {
                 let read = ticket.wait().pop()?;
                 (read.buffer, read.result)
             }
-            Reading::Ended(buffer, result) => (buffer, result),
+            PieceRead::Ended(buffer, result) => (buffer, result),
         };
         Some(Read { piece, buffer, result })
     }
 
-    fn begin(&self, piece: &Piece, mut buffer: AlignedBuf) -> Reading {
+    fn begin(&self, piece: &Piece, mut buffer: AlignedBuf) -> PieceRead {
         let layout = &self.state.layout;
         let len = piece.blocks as usize * layout.block_size as usize;
         let offset = layout.block_offset(piece.window.segment, piece.first_block);
@@ -108,13 +108,13 @@ impl<'a> ReadAhead<'a> {
             ..OwnedTransfer::new(offset, buffer)
         };
         match self.state.dispatcher.batched_read(vec![transfer]) {
-            Ok(ticket) => Reading::Begun(Box::new(ticket)),
+            Ok(ticket) => PieceRead::Begun(Box::new(ticket)),
             // No queue is left for it: it waits for one, as every other call does.
             Err(mut refused) => {
                 buffer = refused.batch.pop().map_or_else(AlignedBuf::default, |of| of.buffer);
                 let mut read = [ReadAt::new(offset, &mut buffer[..len])];
                 let result = self.state.dispatcher.read_buffers(&mut read).all();
-                Reading::Ended(buffer, result)
+                PieceRead::Ended(buffer, result)
             }
         }
     }

@@ -3,7 +3,7 @@
 use raw_block_core::{AlignedBuf, ReadAt};
 
 use super::source::Fate;
-use super::{Copied, Copier, Copying, memory};
+use super::{Copier, CopyOutcome, ObjectCopy, memory};
 use crate::Error;
 use crate::format::{ObjectView, SlotHeader, SlotView, payload_checksum};
 use crate::slot_header::{self, Named};
@@ -17,7 +17,7 @@ use crate::state::space::Slot;
 pub(super) fn copy(
     copier: &Copier<'_>,
     slots: &[Slot],
-    copies: &mut [Copied],
+    copies: &mut [CopyOutcome],
 ) -> Result<(), Error> {
     let mut group = Group::new(copier, slots)?;
     group.read();
@@ -26,7 +26,7 @@ pub(super) fn copy(
     judge(copier, &headers, &mut bytes, &mut objects);
     let mut unreadable = objects.iter().filter(|of| of.fate == Fate::Unreadable).peekable();
     if unreadable.peek().is_some() {
-        unreadable.for_each(|object| copies[object.at] = Copied::Unreadable);
+        unreadable.for_each(|object| copies[object.at] = CopyOutcome::Unreadable);
         return Ok(());
     }
     encode(copier, slots, &headers, &mut bytes, &objects, copies)?;
@@ -59,7 +59,7 @@ struct Group<'a> {
 }
 
 struct Object<'a> {
-    copying: Copying<'a>,
+    copying: ObjectCopy<'a>,
     /// Its position in the plan.
     at: usize,
     slot: &'a Slot,
@@ -168,7 +168,7 @@ impl<'h> Headers<'h> {
 fn judge(copier: &Copier<'_>, headers: &Headers<'_>, bytes: &mut [u8], objects: &mut [Object<'_>]) {
     let block_size = copier.block_size();
     for object in objects.iter_mut().filter(|object| object.fate == Fate::Move) {
-        let Copying { from, to } = object.copying;
+        let ObjectCopy { from, to } = object.copying;
         let entry = &from.object.entry;
         let Some(named) = headers.object(&from.object) else {
             object.fate = copier.source.unreadable();
@@ -203,7 +203,7 @@ fn encode(
     headers: &Headers<'_>,
     bytes: &mut [u8],
     objects: &[Object<'_>],
-    copies: &mut [Copied],
+    copies: &mut [CopyOutcome],
 ) -> Result<(), Error> {
     let unknown = vec![0; copier.block_size()];
     let mut objects = objects.iter().peekable();
@@ -230,9 +230,9 @@ fn encode(
             let entry = copier.entry(object.copying, &of, object.checksum, object.fate);
             named.push((entry, of));
             copies[object.at] = match object.fate {
-                Fate::Drop | Fate::Unreadable => Copied::Dropped,
-                Fate::Move => Copied::Written { entry, damaged: false },
-                Fate::MoveDamaged => Copied::Written { entry, damaged: true },
+                Fate::Drop | Fate::Unreadable => CopyOutcome::Dropped,
+                Fate::Move => CopyOutcome::Written { entry, damaged: false },
+                Fate::MoveDamaged => CopyOutcome::Written { entry, damaged: true },
             };
         }
         let block = &mut block[..copier.block_size()];

@@ -1,7 +1,7 @@
 //! Copying one long object in parts.
 
 use super::source::Fate;
-use super::{Copied, Copier, Copying, group_len, memory};
+use super::{Copier, CopyOutcome, ObjectCopy, group_len, memory};
 use crate::Error;
 use crate::format::{PayloadHasher, SlotHeader};
 use crate::slot_header::{self, Named};
@@ -20,7 +20,11 @@ enum Part {
 ///
 /// # Errors
 /// [`Error::Device`] if there is no memory, [`Error::Encode`].
-pub(super) fn copy(copier: &Copier<'_>, slot: &Slot, copies: &mut [Copied]) -> Result<(), Error> {
+pub(super) fn copy(
+    copier: &Copier<'_>,
+    slot: &Slot,
+    copies: &mut [CopyOutcome],
+) -> Result<(), Error> {
     let (Some(copying), Some(&at)) =
         (copier.objects(slot).next(), slot.objects.clone().next().as_ref())
     else {
@@ -74,25 +78,25 @@ pub(super) fn copy(copier: &Copier<'_>, slot: &Slot, copies: &mut [Copied]) -> R
     match copier.state.dispatcher.write_buffers(&write).all() {
         Ok(()) => {
             copier.state.write_succeeded();
-            copies[at] = Copied::Written { entry, damaged: fate == Fate::MoveDamaged };
+            copies[at] = CopyOutcome::Written { entry, damaged: fate == Fate::MoveDamaged };
         }
         Err(error) => copier.write_failed(slot, &error, copies),
     }
     Ok(())
 }
 
-fn fate_of_copy(fate: Fate) -> Copied {
-    if fate == Fate::Drop { Copied::Dropped } else { Copied::Unreadable }
+fn fate_of_copy(fate: Fate) -> CopyOutcome {
+    if fate == Fate::Drop { CopyOutcome::Dropped } else { CopyOutcome::Unreadable }
 }
 
 /// Copies the payload part by part. Returns its checksum at the new place, and whether it is what was written.
 fn copy_payload(
     copier: &Copier<'_>,
     slot: &Slot,
-    copying: Copying<'_>,
+    copying: ObjectCopy<'_>,
     buffer: &mut [u8],
 ) -> Result<(u64, bool), Part> {
-    let Copying { from, to } = copying;
+    let ObjectCopy { from, to } = copying;
     let (layout, block_size) = (&copier.state.layout, copier.block_size());
     let entry = &from.object.entry;
     let source = &copier.source;

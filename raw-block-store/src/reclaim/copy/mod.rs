@@ -24,7 +24,7 @@ fn group_len() -> usize {
 
 /// What became of the copy of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Copied {
+pub(super) enum CopyOutcome {
     /// It is written, with this entry.
     Written {
         entry: Entry,
@@ -43,15 +43,20 @@ pub(super) enum Copied {
 
 /// What became of the objects of a plan, in the order of their allocation.
 #[derive(Debug)]
-pub(super) struct Copies {
-    pub(super) of: Vec<Copied>,
+pub(super) struct CopyResults {
+    pub(super) of: Vec<CopyOutcome>,
     /// There was no memory.
     pub(super) error: Option<Error>,
 }
 
 /// Copies objects of one segment to the slots of an allocation, until something fails.
-pub(super) fn copy(state: &StoreState, objects: &[Candidate], allocation: &Allocation) -> Copies {
-    let mut copies = Copies { of: vec![Copied::NotTried; allocation.objects.len()], error: None };
+pub(super) fn copy(
+    state: &StoreState,
+    objects: &[Candidate],
+    allocation: &Allocation,
+) -> CopyResults {
+    let mut copies =
+        CopyResults { of: vec![CopyOutcome::NotTried; allocation.objects.len()], error: None };
     for slot in &allocation.slots {
         if let Some(opened) = &slot.opened {
             segment_header::write(state, opened);
@@ -78,7 +83,11 @@ pub(super) fn copy(state: &StoreState, objects: &[Candidate], allocation: &Alloc
             copies.error = Some(error);
             break;
         }
-        if copies.of.iter().any(|copy| matches!(copy, Copied::WriteFailed | Copied::Unreadable)) {
+        if copies
+            .of
+            .iter()
+            .any(|copy| matches!(copy, CopyOutcome::WriteFailed | CopyOutcome::Unreadable))
+        {
             break;
         }
         rest = later;
@@ -96,7 +105,7 @@ struct Copier<'a> {
 
 /// An object on its way.
 #[derive(Clone, Copy)]
-struct Copying<'a> {
+struct ObjectCopy<'a> {
     from: &'a Candidate,
     to: &'a Allocated,
 }
@@ -126,14 +135,21 @@ impl<'a> Copier<'a> {
     }
 
     /// The objects of a slot.
-    fn objects(&self, slot: &'a Slot) -> impl Iterator<Item = Copying<'a>> + use<'a> {
+    fn objects(&self, slot: &'a Slot) -> impl Iterator<Item = ObjectCopy<'a>> + use<'a> {
         let objects = self.objects;
         let allocated = self.allocation.objects_of(slot).iter();
-        allocated.filter_map(move |to| Some(Copying { from: objects.get(to.index as usize)?, to }))
+        allocated
+            .filter_map(move |to| Some(ObjectCopy { from: objects.get(to.index as usize)?, to }))
     }
 
     /// The entry of a copy whose checksum at its new place is `checksum`.
-    fn entry(&self, copying: Copying<'_>, named: &Named<'_>, checksum: u64, fate: Fate) -> Entry {
+    fn entry(
+        &self,
+        copying: ObjectCopy<'_>,
+        named: &Named<'_>,
+        checksum: u64,
+        fate: Fate,
+    ) -> Entry {
         // The checksum of what must not pass for intact matches nothing.
         let checksum = if fate == Fate::Move { checksum } else { !checksum };
         slot_header::entry(copying.to, named, checksum)
@@ -147,7 +163,7 @@ impl<'a> Copier<'a> {
     }
 
     /// The write of a slot failed.
-    fn write_failed(&self, slot: &Slot, error: &raw_block_core::Error, copies: &mut [Copied]) {
+    fn write_failed(&self, slot: &Slot, error: &raw_block_core::Error, copies: &mut [CopyOutcome]) {
         let device = self.state.device_name();
         let (segment, block) = (slot.segment, slot.block);
         tracing::warn!(device, segment, block, %error, "the copy of an object was not written");
@@ -156,7 +172,7 @@ impl<'a> Copier<'a> {
             // The device may still carry it out, over what would be written there next.
             self.state.quarantine(slot.segment, slot.generation, error);
         }
-        copies[slot.objects.clone()].fill(Copied::WriteFailed);
+        copies[slot.objects.clone()].fill(CopyOutcome::WriteFailed);
     }
 }
 

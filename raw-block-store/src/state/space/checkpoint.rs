@@ -8,7 +8,7 @@ use crate::state::index::Place;
 
 /// The committed checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Committed {
+pub(crate) struct CommittedCheckpoint {
     pub(crate) number: u64,
     /// The highest sequence that it covers.
     pub(crate) covered: u64,
@@ -29,11 +29,11 @@ pub(crate) enum CheckpointPurpose {
 
 /// What a checkpoint says of the space, chosen in one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chosen {
+pub(crate) struct CheckpointPlan {
     /// The highest sequence that it covers.
     pub(crate) covered: u64,
     pub(crate) next_sequence: u64,
-    pub(crate) segments: Vec<ChosenSegment>,
+    pub(crate) segments: Vec<SegmentPlan>,
     /// The segments that the commit releases. They are not used in the checkpoint.
     pub(crate) released: Vec<u32>,
     /// Whether it clears the store.
@@ -43,7 +43,7 @@ pub(crate) struct Chosen {
 
 /// What a checkpoint says of a segment, apart from its live bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ChosenSegment {
+pub(crate) struct SegmentPlan {
     /// The generation, or the last one of a segment that is not used.
     pub(crate) generation: u64,
     /// Whether its entries count.
@@ -68,7 +68,7 @@ pub(crate) struct ChosenSegment {
 impl Space {
     /// Chooses what the next checkpoint says; `None` while moves are in flight. The index is copied next, and until
     /// [`end_copy`](Self::end_copy) no move begins.
-    pub(crate) fn choose_checkpoint(&mut self, purpose: CheckpointPurpose) -> Option<Chosen> {
+    pub(crate) fn plan_checkpoint(&mut self, purpose: CheckpointPurpose) -> Option<CheckpointPlan> {
         if self.moves > 0 && !Mutant::MovedWhileCopying.is_on() {
             return None;
         }
@@ -98,7 +98,14 @@ impl Space {
         }
         let next_sequence = self.next_sequence;
         let clears = matches!(purpose, CheckpointPurpose::Clear { .. });
-        Some(Chosen { covered, next_sequence, segments, released, clears, choice: self.choices })
+        Some(CheckpointPlan {
+            covered,
+            next_sequence,
+            segments,
+            released,
+            clears,
+            choice: self.choices,
+        })
     }
 
     /// The settled prefix of a segment as it is now: for a mutation.
@@ -160,20 +167,20 @@ impl Space {
     /// the index, but those that are pinned, and [reports](Self::drop_objects) them; it moves the pinned ones, and
     /// reports what is left with [`emptied`](Self::emptied) or [`left_pinned`](Self::left_pinned). Returns the
     /// tombstones that are covered now, whose entries the caller clears.
-    pub(crate) fn commit_checkpoint(&mut self, chosen: &Chosen, number: u64) -> Vec<Place> {
-        self.committed = Committed { number, covered: chosen.covered };
-        self.committed_choice = chosen.choice;
+    pub(crate) fn commit_checkpoint(&mut self, plan: &CheckpointPlan, number: u64) -> Vec<Place> {
+        self.committed = CommittedCheckpoint { number, covered: plan.covered };
+        self.committed_choice = plan.choice;
         self.copying = false;
         let falling = self.opened_per_checkpoint - self.opened_per_checkpoint / 4;
         self.opened_per_checkpoint = self.opened_since_choice.max(falling);
         let covered =
-            if Mutant::TombstonesForgottenByAnyCommit.is_on() { u64::MAX } else { chosen.covered };
+            if Mutant::TombstonesForgottenByAnyCommit.is_on() { u64::MAX } else { plan.covered };
         let count = self.tombstones.partition_point(|&(sequence, _)| sequence <= covered);
         let cleared: Vec<Place> = self.tombstones.drain(..count).map(|(_, place)| place).collect();
         for place in &cleared {
             self.count_tombstones(place.segment, -1);
         }
-        for &released in &chosen.released {
+        for &released in &plan.released {
             let segment = &mut self.segments[released as usize];
             segment.state = SegmentState::Draining;
             segment.released_by = number;
@@ -187,8 +194,8 @@ impl Space {
     }
 
     /// A checkpoint failed: nothing changes. The victims stay what they are, and it is wanted as much as before.
-    pub(crate) fn abandon_checkpoint(&mut self, chosen: &Chosen) {
-        debug_assert_eq!(chosen.choice, self.choices);
+    pub(crate) fn abandon_checkpoint(&mut self, plan: &CheckpointPlan) {
+        debug_assert_eq!(plan.choice, self.choices);
         self.entries_since_choice += std::mem::take(&mut self.entries_in_choice);
         self.copying = false;
         self.changed();
@@ -217,7 +224,7 @@ fn is_over(segment: &Segment, covered: u64) -> bool {
     segment.state == SegmentState::Full && !segment.is_in_flight() && is_covered
 }
 
-fn choose_segment(segment: &Segment) -> ChosenSegment {
+fn choose_segment(segment: &Segment) -> SegmentPlan {
     let (is_open, is_full) =
         (segment.state == SegmentState::Open, segment.state == SegmentState::Full);
     let settled = match segment.slots.lowest_number() {
@@ -227,7 +234,7 @@ fn choose_segment(segment: &Segment) -> ChosenSegment {
         None => segment.fill.entries,
     };
     let used = is_open || is_full;
-    ChosenSegment {
+    SegmentPlan {
         generation: segment.generation,
         used,
         open: is_open,

@@ -28,11 +28,11 @@ pub(crate) use allocation::{
 use budget::MoveBudget;
 #[cfg(test)]
 pub(crate) use checkpoint::SETTLED_ALL;
-pub(crate) use checkpoint::{CheckpointPurpose, Chosen, ChosenSegment, Committed};
+pub(crate) use checkpoint::{CheckpointPlan, CheckpointPurpose, CommittedCheckpoint, SegmentPlan};
 use in_flight::Changes;
 pub(crate) use moves::{MoveDemand, MovePlan, NoPlan};
 pub(crate) use readers::{LookupTime, Readers};
-pub(crate) use restore::{Restored, RestoredSegment};
+pub(crate) use restore::{SegmentImage, SpaceImage};
 use segment::Segment;
 pub(crate) use segment::{HeaderState, Stream};
 pub(crate) use shape::{Demand, Shape};
@@ -72,7 +72,7 @@ pub(crate) struct Space {
     /// Whether moves out of the last victim are paid for from the budget.
     moves_are_paid: bool,
     /// The committed checkpoint.
-    committed: Committed,
+    committed: CommittedCheckpoint,
     /// How many times the contents of a checkpoint were chosen.
     choices: u64,
     /// The number of the choice that the committed checkpoint was made of.
@@ -120,7 +120,7 @@ impl Space {
     pub(crate) fn new(
         shape: Shape,
         eviction: EvictionPolicy,
-        committed: Committed,
+        committed: CommittedCheckpoint,
         next_sequence: u64,
     ) -> Self {
         Self {
@@ -189,7 +189,7 @@ impl Space {
     }
 
     /// The committed checkpoint.
-    pub(crate) fn committed(&self) -> Committed {
+    pub(crate) fn committed(&self) -> CommittedCheckpoint {
         self.committed
     }
 

@@ -34,16 +34,16 @@ pub(crate) enum NoPlan {
 }
 
 /// What a plan changes, to undo it.
-struct Before {
+struct PlanUndo {
     next_sequence: u64,
     entries_since_choice: u64,
     opened_since_choice: u32,
     open: Vec<u32>,
-    segments: Vec<(u32, SegmentBefore)>,
+    segments: Vec<(u32, SegmentUndo)>,
     free: usize,
 }
 
-struct SegmentBefore {
+struct SegmentUndo {
     fill: Fill,
     live: Live,
     highest: u64,
@@ -118,7 +118,7 @@ impl Space {
         &mut self,
         objects: &[(u32, Demand, u64)],
         spare: usize,
-    ) -> Option<(Allocation, Before)> {
+    ) -> Option<(Allocation, PlanUndo)> {
         const KEPT: &[Stream] = &[Stream::Kept];
         let before = self.before_plan();
         let (mut out, mut rest) = (Allocation::default(), objects);
@@ -141,14 +141,14 @@ impl Space {
             < victims::least_garbage(&self.shape)
     }
 
-    fn before_plan(&self) -> Before {
+    fn before_plan(&self) -> PlanUndo {
         let open = self.open_in(Stream::Kept).to_vec();
         let segments = open.iter().map(|&number| {
             let Segment { fill, live, highest, table, ref slots, .. } =
                 self.segments[number as usize];
-            (number, SegmentBefore { fill, live, highest, table, slots: slots.len() })
+            (number, SegmentUndo { fill, live, highest, table, slots: slots.len() })
         });
-        Before {
+        PlanUndo {
             next_sequence: self.next_sequence,
             entries_since_choice: self.entries_since_choice,
             opened_since_choice: self.opened_since_choice,
@@ -160,7 +160,7 @@ impl Space {
 
     /// Takes a plan back. Nothing else happened since it began, so that even the sequences of segments that it opened
     /// are given out again: between two checkpoints there are no more of them than a recovery expects.
-    fn undo(&mut self, before: Before) {
+    fn undo(&mut self, before: PlanUndo) {
         let opened = (0..self.shape.segments).filter(|&number| {
             let segment = &self.segments[number as usize];
             segment.generation >= before.next_sequence

@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 /// it looked the object up. A thread that frees a segment closes it, after the last object left the index, and then
 /// looks at the count. All four steps are sequentially consistent, so at least one of the two sees the other.
 pub(crate) struct Readers {
-    segments: Box<[Readable]>,
+    segments: Box<[SegmentReaders]>,
     /// How many times a segment was closed.
     closed: AtomicU64,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Readers {
 /// Of one segment. Threads that read different segments do not share a cache line.
 #[derive(Default)]
 #[repr(align(64))]
-struct Readable {
+struct SegmentReaders {
     /// 0 if the segment may not be read.
     generation: AtomicU64,
     readers: AtomicU32,
@@ -30,11 +30,11 @@ pub(crate) struct LookupTime(u64);
 
 impl Readers {
     /// Bytes of memory that the counters of a segment take.
-    pub(super) const MEMORY_PER_SEGMENT: usize = size_of::<Readable>();
+    pub(super) const MEMORY_PER_SEGMENT: usize = size_of::<SegmentReaders>();
 
     /// No segment may be read.
     pub(crate) fn new(segments: u32) -> Self {
-        let segments = (0..segments).map(|_| Readable::default()).collect();
+        let segments = (0..segments).map(|_| SegmentReaders::default()).collect();
         Self { segments, closed: AtomicU64::new(0) }
     }
 

@@ -1,24 +1,24 @@
 //! The space of a store that was found on a device.
 
 use super::segment::{Fill, HeaderState, Live, Segment, SegmentState, Stream};
-use super::{Committed, Demand, Shape, Space};
+use super::{CommittedCheckpoint, Demand, Shape, Space};
 use crate::options::EvictionPolicy;
 use crate::state::index::{Located, Place};
 
 /// What was found on a device.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Restored {
+pub(crate) struct SpaceImage {
     /// Of each segment, in order.
-    pub(crate) segments: Vec<RestoredSegment>,
+    pub(crate) segments: Vec<SegmentImage>,
     /// Tombstones that the committed checkpoint does not cover: sequence and place.
     pub(crate) tombstones: Vec<(u64, Place)>,
-    pub(crate) committed: Committed,
+    pub(crate) committed: CommittedCheckpoint,
     pub(crate) next_sequence: u64,
 }
 
 /// What was found of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RestoredSegment {
+pub(crate) struct SegmentImage {
     /// Its last generation; 0 if it was never opened.
     pub(crate) generation: u64,
     /// Whether its entries count. It is full then, or open.
@@ -38,7 +38,7 @@ pub(crate) struct RestoredSegment {
     pub(crate) live: Live,
 }
 
-impl Default for RestoredSegment {
+impl Default for SegmentImage {
     fn default() -> Self {
         Self {
             generation: 0,
@@ -55,7 +55,7 @@ impl Default for RestoredSegment {
     }
 }
 
-impl RestoredSegment {
+impl SegmentImage {
     /// Counts a live object.
     pub(crate) fn count_live(&mut self, object: &Located, shape: &Shape) {
         self.live.add(&Live::of(Demand::of(&object.entry), shape));
@@ -64,14 +64,14 @@ impl RestoredSegment {
 
 impl Space {
     /// The space of a store that was found on a device.
-    pub(crate) fn restore(shape: Shape, eviction: EvictionPolicy, found: Restored) -> Self {
+    pub(crate) fn restore(shape: Shape, eviction: EvictionPolicy, found: SpaceImage) -> Self {
         let mut space = Self::new(shape, eviction, found.committed, found.next_sequence);
         space.free.clear();
         for (number, (segment, found)) in (0..).zip(space.segments.iter_mut().zip(found.segments)) {
             let state = match found {
-                RestoredSegment { used: true, open: true, .. } => SegmentState::Open,
-                RestoredSegment { used: true, .. } => SegmentState::Full,
-                RestoredSegment { bad: true, .. } => SegmentState::Bad,
+                SegmentImage { used: true, open: true, .. } => SegmentState::Open,
+                SegmentImage { used: true, .. } => SegmentState::Full,
+                SegmentImage { bad: true, .. } => SegmentState::Bad,
                 _ => SegmentState::Free,
             };
             *segment = Segment {
@@ -129,6 +129,6 @@ impl Space {
 }
 
 /// The checkpoint that calls a free segment free.
-fn found_in(used: bool, committed: Committed) -> u64 {
+fn found_in(used: bool, committed: CommittedCheckpoint) -> u64 {
     if used { 0 } else { committed.number }
 }

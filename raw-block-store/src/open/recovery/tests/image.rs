@@ -9,7 +9,7 @@ use crate::format::{
     SETTLED_ALL, SegmentFields, SegmentHeader, SegmentRecord, SlotHeader, SlotObject, SlotPlace,
     Stream, TableBlock, TableId, payload_checksum,
 };
-use crate::open::recovery::{LeftAs, Recovered, recover};
+use crate::open::recovery::{Recovery, ShutdownState, recover};
 use crate::options::OpenOptions;
 use crate::state::hash::key_hash;
 use crate::state::space::Shape;
@@ -176,18 +176,18 @@ impl Image {
         self.device.inject(Fault::bad_medium(OpKind::Read).within(range));
     }
 
-    pub(super) fn recover(&self) -> Result<Recovered, Error> {
-        self.recover_as(LeftAs { clean: None, named: 0 }, false)
+    pub(super) fn recover(&self) -> Result<Recovery, Error> {
+        self.recover_as(ShutdownState { clean: None, named: 0 }, false)
     }
 
-    pub(super) fn recover_as(&self, left: LeftAs, accept: bool) -> Result<Recovered, Error> {
+    pub(super) fn recover_as(&self, left: ShutdownState, accept: bool) -> Result<Recovery, Error> {
         let dispatcher = Dispatcher::new(self.device.backend()).unwrap();
         let options = OpenOptions { accept_older_states: accept, ..OpenOptions::default() };
         recover(&dispatcher, &self.layout, &Shape::of(&self.layout), left, &options)
     }
 
     /// The sequence of the object that a recovery finds for a key.
-    pub(super) fn found(&self, recovered: &Recovered, key: &str) -> Option<u64> {
+    pub(super) fn found(&self, recovered: &Recovery, key: &str) -> Option<u64> {
         recovered.index.find(&self.hash(key)).map(|found| found.sequence())
     }
 }

@@ -6,7 +6,7 @@ mod losing;
 
 use image::{BLOCK, Image};
 
-use super::LeftAs;
+use super::ShutdownState;
 use crate::state::index::Place;
 
 const ONE: &[u8] = &[1; BLOCK];

@@ -103,7 +103,7 @@ fn a_failed_checkpoint_releases_nothing() {
     let mut space = space(8, 64, NONE);
     let old = put(&mut space, &[demand(62, 1)]).unwrap();
     space.drop_objects(&old);
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Space).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Space).unwrap();
     assert_eq!(chosen.released, [0]);
     space.abandon_checkpoint(&chosen);
     assert_eq!(space.segments[0].state, SegmentState::Full);
@@ -120,11 +120,11 @@ fn tombstones_count_until_a_commit_covers_them() {
     let place = Place { segment: out.slots[0].segment, number: out.slots[0].first_number };
     publish(&mut space, &out, &[]);
     assert_eq!(space.segments[0].tombstones, 1);
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Space).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Space).unwrap();
     space.end_copy();
     assert_eq!(space.commit_checkpoint(&chosen, 2), [], "the put before it is in flight");
     publish(&mut space, &held, &[]);
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Space).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Space).unwrap();
     space.end_copy();
     assert_eq!(space.commit_checkpoint(&chosen, 3), [place]);
     assert_eq!(space.segments[0].tombstones, 0);
@@ -160,9 +160,9 @@ fn no_move_begins_during_a_copy_and_no_copy_during_moves() {
     space.drop_objects(&first[5..]);
     let demands = demands(&first[..5]);
     let plan = space.plan_moves(0, &demands).unwrap();
-    assert_eq!(space.choose_checkpoint(CheckpointPurpose::Space), None);
+    assert_eq!(space.plan_checkpoint(CheckpointPurpose::Space), None);
     end_moves(&mut space, plan, &first[..5]);
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Space).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Space).unwrap();
     assert_eq!(space.plan_moves(1, &demands).unwrap_err(), NoPlan::Copying);
     space.end_copy();
     assert!(chosen.released.contains(&0));
@@ -275,7 +275,7 @@ fn a_checkpoint_that_failed_is_wanted_as_much_as_before() {
     let mut space = space(8, 64, NONE);
     space.entries_since_choice = 1 << 17;
     assert!(space.needs_checkpoint(0));
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Period).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Period).unwrap();
     assert!(!space.needs_checkpoint(0));
     space.end_copy();
     space.abandon_checkpoint(&chosen);
@@ -294,7 +294,7 @@ fn draining_segments_count_as_about_to_be_free() {
     assert!(space.needs_reclaim());
     assert_eq!(put(&mut space, &[demand(62, 1)]), Err(Shortage::Reclaim));
     let victim = space.take_victim().unwrap();
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Space).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Space).unwrap();
     space.end_copy();
     space.commit_checkpoint(&chosen, 9);
     assert!(!space.needs_reclaim(), "it drains");

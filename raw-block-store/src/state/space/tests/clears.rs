@@ -15,7 +15,7 @@ fn a_clear_releases_what_is_live_and_keeps_what_is_newer() {
     publish(&mut space, &in_flight, &[]);
     assert!(space.is_settled_before(before));
     check(&space);
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Clear { before }).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Clear { before }).unwrap();
     space.end_copy();
     let mut cleared: Vec<u32> = older.iter().map(|object| object.place.segment).collect();
     cleared.extend(in_flight.slots.iter().map(|slot| slot.segment));

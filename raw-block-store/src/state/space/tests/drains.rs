@@ -84,7 +84,7 @@ fn a_pinned_object_of_a_released_segment_waits_for_its_pin_or_a_move() {
     let object = put(&mut space, &[demand(62, 1)]).unwrap()[0];
     checkpoint(&mut space, CheckpointPurpose::Whole);
     space.take_victim().unwrap();
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Space).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Space).unwrap();
     space.end_copy();
     let pin = space.pin(&object);
     space.commit_checkpoint(&chosen, 3);
@@ -119,18 +119,18 @@ fn a_segment_is_discarded_when_every_checkpoint_calls_it_free() {
 #[test]
 fn a_restored_space_counts_what_was_found() {
     let shape = shape(8, 64);
-    let of = |generation, open| RestoredSegment {
+    let of = |generation, open| SegmentImage {
         generation,
         used: true,
         open,
         entries: 10,
         next_block: 20,
         highest: 40,
-        ..RestoredSegment::default()
+        ..SegmentImage::default()
     };
-    let mut segments = vec![RestoredSegment::default(); 8];
+    let mut segments = vec![SegmentImage::default(); 8];
     (segments[1], segments[2]) = (of(30, false), of(20, true));
-    segments[5] = RestoredSegment { generation: 7, bad: true, ..RestoredSegment::default() };
+    segments[5] = SegmentImage { generation: 7, bad: true, ..SegmentImage::default() };
     let object = Allocated {
         demand: demand(2, 36),
         index: 0,
@@ -143,10 +143,10 @@ fn a_restored_space_counts_what_was_found() {
     let object = located(1, &object, 9);
     segments[1].count_live(&object, &shape);
     let place = Place { segment: 1, number: 4 };
-    let found = Restored {
+    let found = SpaceImage {
         segments,
         tombstones: vec![(38, place)],
-        committed: Committed { number: 6, covered: 33 },
+        committed: CommittedCheckpoint { number: 6, covered: 33 },
         next_sequence: 100,
     };
     let mut space = Space::restore(shape, NONE, found);
@@ -159,7 +159,7 @@ fn a_restored_space_counts_what_was_found() {
     assert_eq!(space.readers().generation(5), 0);
     let put = put(&mut space, &[demand(2, 36)]).unwrap()[0];
     assert_eq!((put.place.segment, put.place.number, put.sequence()), (2, 10, 100));
-    let chosen = space.choose_checkpoint(CheckpointPurpose::Whole).unwrap();
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Whole).unwrap();
     assert!(chosen.segments[5].bad);
     assert_eq!(space.commit_checkpoint(&chosen, 7), [place]);
 }

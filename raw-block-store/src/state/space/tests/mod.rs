@@ -32,7 +32,7 @@ fn shape(segments: u32, segment_blocks: u32) -> Shape {
 }
 
 fn space(segments: u32, segment_blocks: u32, eviction: EvictionPolicy) -> Space {
-    let committed = Committed { number: 1, covered: 0 };
+    let committed = CommittedCheckpoint { number: 1, covered: 0 };
     Space::new(shape(segments, segment_blocks), eviction, committed, 1)
 }
 
@@ -82,8 +82,8 @@ fn put(space: &mut Space, demands: &[Demand]) -> Result<Vec<Located>, Shortage> 
 }
 
 /// Takes a checkpoint that succeeds, and frees what drains.
-fn checkpoint(space: &mut Space, purpose: CheckpointPurpose) -> Chosen {
-    let chosen = space.choose_checkpoint(purpose).unwrap();
+fn checkpoint(space: &mut Space, purpose: CheckpointPurpose) -> CheckpointPlan {
+    let chosen = space.plan_checkpoint(purpose).unwrap();
     space.end_copy();
     let number = space.committed().number + 1;
     space.commit_checkpoint(&chosen, number);

@@ -313,9 +313,9 @@ impl Simulation {
         None
     }
 
-    fn found(&self) -> Restored {
+    fn found(&self) -> SpaceImage {
         let space = &self.space;
-        let segments = space.segments.iter().map(|segment| RestoredSegment {
+        let segments = space.segments.iter().map(|segment| SegmentImage {
             generation: segment.generation,
             used: matches!(segment.state, SegmentState::Open | SegmentState::Full),
             open: false,
@@ -327,14 +327,14 @@ impl Simulation {
             bad: segment.bad,
             live: Live::default(),
         });
-        let mut segments: Vec<RestoredSegment> = segments.collect();
+        let mut segments: Vec<SegmentImage> = segments.collect();
         for version in self.index.values() {
             let segment = &mut segments[version.object.place.segment as usize];
             assert!(segment.used, "an object lies in a segment that is free");
             segment.count_live(&version.object, &space.shape);
         }
         let jump = u64::from(space.shape.segments) * u64::from(space.shape.segment_blocks + 1);
-        Restored {
+        SpaceImage {
             segments,
             tombstones: Vec::new(),
             committed: space.committed,

@@ -13,7 +13,7 @@ pub(super) enum Task {
     Put(Put),
     Delete(Delete),
     Reclaim(Reclaim),
-    Checkpoint(Option<Chosen>),
+    Checkpoint(Option<CheckpointPlan>),
 }
 
 /// A slot in flight, its objects, and how many attempts there were.
@@ -57,7 +57,7 @@ enum Stage {
     },
     /// Waits for the changes that are in flight, below this sequence.
     Settling(u64),
-    Checkpoint(Option<Chosen>),
+    Checkpoint(Option<CheckpointPlan>),
 }
 
 impl Task {
@@ -404,12 +404,12 @@ fn choose(of: &Simulation, objects: &mut Vec<(u64, Version)>) {
 /// One step of a checkpoint: whether it is committed, once it has ended.
 fn step_checkpoint(
     of: &mut Simulation,
-    chosen: &mut Option<Chosen>,
+    chosen: &mut Option<CheckpointPlan>,
     purpose: CheckpointPurpose,
 ) -> Option<bool> {
     let Some(chosen) = chosen.take() else {
         if !of.checkpointing {
-            *chosen = of.space.choose_checkpoint(purpose);
+            *chosen = of.space.plan_checkpoint(purpose);
             if chosen.is_some() {
                 of.checkpointing = true;
                 of.chosen();
