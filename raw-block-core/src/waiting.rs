@@ -41,6 +41,26 @@ pub fn wait<'a, T>(
     signal.wait(guard).unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The same for no longer than this. Returns whether the time is over: while turns are taken, chance says so, and it is at
+/// the latest when no other thread can go on.
+pub fn wait_at_most<'a, T>(
+    signal: &Condvar,
+    mutex: &'a Mutex<T>,
+    guard: MutexGuard<'a, T>,
+    at_most: Duration,
+) -> (MutexGuard<'a, T>, bool) {
+    #[cfg(feature = "simulated")]
+    if turns::are_taken() {
+        drop(guard);
+        let is_over = turns::wait_at_most();
+        return (lock(mutex), is_over);
+    }
+    let _ = mutex;
+    let (guard, result) =
+        signal.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner);
+    (guard, result.timed_out())
+}
+
 /// The same for no longer than this, which means nothing while turns are taken: there another thread may go first.
 pub fn wait_for<'a, T>(
     signal: &Condvar,

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::faulty::carry_out;
 use common::{check_segments, fake, memory, payload, put_all, small, without_thread};
@@ -292,8 +292,8 @@ impl fake::Device for Gated {
     }
 }
 
-#[test]
-fn a_get_that_takes_long_costs_no_more_than_its_segment() {
+/// A device with a gate, and a store on it that evicts.
+fn gated() -> (Arc<Gated>, Store) {
     let gated = Arc::new(Gated {
         geometry: Geometry::new(1 << 20, 512).unwrap(),
         bytes: Mutex::new(vec![0; 1 << 20]),
@@ -303,6 +303,12 @@ fn a_get_that_takes_long_costs_no_more_than_its_segment() {
     let device = fake::backend(Arc::clone(&gated));
     Store::format(device.clone(), &small()).unwrap();
     let store = open(&device, EvictionPolicy::Fifo);
+    (gated, store)
+}
+
+#[test]
+fn a_get_that_takes_long_costs_no_more_than_its_segment() {
+    let (gated, store) = gated();
     put(&store, 0..500);
     let oldest = (0..500).find(|&key| store.contains(&name(key))).unwrap();
     let before = store.stats().evictions;
@@ -324,5 +330,31 @@ fn a_get_that_takes_long_costs_no_more_than_its_segment() {
         assert!(evicted <= 64 + 3 * 6, "{evicted} for 64 puts, six in a segment: {stats:?}");
     });
     assert!(!store.contains(&name(oldest)));
+    check_segments(&store);
+}
+
+#[test]
+fn puts_do_not_wait_for_a_get_that_hangs() {
+    let (gated, store) = gated();
+    put(&store, 0..500);
+    let oldest = (0..500).find(|&key| store.contains(&name(key))).unwrap();
+    let before = store.stats().evictions;
+    gated.set(Gate::Closed);
+    thread::scope(|scope| {
+        let get = scope.spawn(|| assert!(holds(&store, oldest)));
+        gated.wait_while(Gate::Closed);
+        let puts = scope.spawn(|| put(&store, 500..1500));
+        let began = Instant::now();
+        while !puts.is_finished() && began.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let finished = puts.is_finished();
+        let evicted = store.stats().evictions - before;
+        gated.set(Gate::Open);
+        puts.join().unwrap();
+        get.join().unwrap();
+        assert!(finished, "they wait for the get");
+        assert!(evicted <= 1000 + 4 * 6, "{evicted} for 1000 puts, six in a segment");
+    });
     check_segments(&store);
 }

@@ -8,6 +8,9 @@ use std::thread;
 /// So often in a row threads are asked in vain whether they can go on.
 const PATIENCE: u32 = 1000;
 
+/// One of so many waits with a limit ends because of it.
+const TIMEOUT_ODDS: u32 = 64;
+
 /// Runs these functions on threads that take turns: one of them runs at a time, and where it waits for a
 /// [`SimulatedDevice`](super::SimulatedDevice), or takes a lock of this workspace that another may hold
 /// meanwhile, the seed says which of them goes on. With the same seed they do the same, so what goes wrong
@@ -141,6 +144,25 @@ pub(crate) fn wait() {
     });
 }
 
+/// The same, but for a limited time. Returns whether it is over: chance says so, and it is at the latest when no other
+/// thread can go on.
+pub(crate) fn wait_at_most() -> bool {
+    let mut is_over = false;
+    with_mine(|turns, me| {
+        let mut state = turns.lock();
+        state.vain += 1;
+        state.now += 1;
+        is_over = state.vain > PATIENCE / 2 || state.rng.u32(..TIMEOUT_ODDS) == 0;
+        if is_over {
+            state.vain = 0;
+        } else {
+            let next = state.choose();
+            turns.hand_over(state, me, next);
+        }
+    });
+    is_over
+}
+
 fn with_mine(act: impl FnOnce(&Turns, usize)) {
     let mine = MINE.with_borrow(Clone::clone);
     if let Some((turns, me)) = mine {
@@ -239,6 +261,23 @@ mod tests {
             *ready.lock().unwrap() = false;
             take_turns(seed, vec![Box::new(wait), Box::new(|| *waiting::lock(&ready) = true)]);
         }
+    }
+
+    #[test]
+    fn a_wait_with_a_limit_ends_when_no_other_thread_can_go_on() {
+        let (never, signal) = (Mutex::new(()), Condvar::new());
+        let wait = || {
+            let mut guard = waiting::lock(&never);
+            loop {
+                let limit = std::time::Duration::MAX;
+                let (now, is_over) = waiting::wait_at_most(&signal, &never, guard, limit);
+                if is_over {
+                    return;
+                }
+                guard = now;
+            }
+        };
+        (0..20).for_each(|seed| take_turns(seed, vec![Box::new(wait), Box::new(wait)]));
     }
 
     #[test]

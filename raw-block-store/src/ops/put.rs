@@ -263,7 +263,7 @@ fn allocate(
         Err(NoSpace::Space(Shortage::Wait)) if allocation.slots.is_empty() => {}
         ended => return ended,
     }
-    state.wait_for(|space| match space.allocate(left, allocation) {
+    state.wait_for_space(|space| match space.allocate(left, allocation) {
         Err(Shortage::Wait) if allocation.slots.is_empty() => None,
         ended => {
             let extended = state.extend_index(space, 0, allocation);

@@ -46,7 +46,7 @@ impl StoreState {
         self.check_writes(DELETE)?;
         let waiting = self.with_space(Space::ask_for_tombstones);
         loop {
-            let ended = self.wait_for(|space| {
+            let ended = self.wait_for_space(|space| {
                 let mut allocation = Allocation::default();
                 if let Some(granted) = space.take_granted(waiting) {
                     allocation = granted;

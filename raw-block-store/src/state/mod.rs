@@ -13,6 +13,7 @@ pub(crate) mod space;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use failing::FailingWrites;
 use health::{Concern, HealthMonitor};
@@ -35,6 +36,10 @@ use super::stats::Counters;
 use crate::Error;
 use crate::error::Context;
 use scratch::ScratchPool;
+
+/// How long a caller that needs space waits for gets that keep released segments from being free, before others are
+/// reclaimed in their place. A get takes that long only if the device hangs, or the system is overloaded.
+const GETS_MAY_TAKE: Duration = Duration::from_millis(500);
 
 /// Everything that the calls of a store and its background thread share.
 ///
@@ -195,6 +200,35 @@ impl StoreState {
             guard.waiting += 1;
             guard = waiting::wait(&self.changed, &self.space, guard);
             guard.waiting -= 1;
+        }
+    }
+
+    /// The same for a caller that waits for space. Segments that gets keep from being free for longer than
+    /// [`GETS_MAY_TAKE`] do not count as about to be free any more: others are reclaimed in their place.
+    pub(crate) fn wait_for_space<T>(&self, mut done: impl FnMut(&mut Space) -> Option<T>) -> T {
+        let mut waits_until = None;
+        let mut guard = self.lock();
+        loop {
+            let before = guard.space.version();
+            let result = done(&mut guard.space);
+            if guard.space.version() != before {
+                self.wake(&guard);
+            }
+            if let Some(result) = result {
+                return result;
+            }
+            let until = *waits_until.get_or_insert_with(|| Instant::now() + GETS_MAY_TAKE);
+            let at_most = until.saturating_duration_since(Instant::now());
+            guard.waiting += 1;
+            let (now, is_over) = waiting::wait_at_most(&self.changed, &self.space, guard, at_most);
+            guard = now;
+            guard.waiting -= 1;
+            if is_over {
+                waits_until = None;
+                if guard.space.stop_waiting_for_gets() {
+                    self.wake(&guard);
+                }
+            }
         }
     }
 

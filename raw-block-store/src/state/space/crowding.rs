@@ -80,7 +80,8 @@ impl Space {
     /// Segments that are free, about to be, or were opened for puts since the store was opened: what reclaims add to,
     /// whatever puts take in the meantime.
     pub(crate) fn supply(&self) -> u64 {
-        (self.free.len() + self.about_to_be_free()) as u64 + self.opened_for_puts
+        let coming = self.about_to_be_free() + self.overdue();
+        (self.free.len() + coming) as u64 + self.opened_for_puts
     }
 
     /// The live blocks in full segments, and those that they can have.

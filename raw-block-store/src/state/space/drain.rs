@@ -104,6 +104,39 @@ impl Space {
         drained
     }
 
+    /// Waits no longer for the gets that keep draining segments from being free: other segments are reclaimed in their
+    /// place. Returns whether there were any.
+    pub(crate) fn stop_waiting_for_gets(&mut self) -> bool {
+        let mut any = false;
+        for &number in &self.draining {
+            if self.readers.is_closed_and_read(number) {
+                let segment = &mut self.segments[number as usize];
+                any |= !std::mem::replace(&mut segment.overdue, true);
+            }
+        }
+        if any {
+            self.changed();
+        }
+        any
+    }
+
+    /// Draining segments that will be free soon, without anything that has to be done for it.
+    pub(super) fn about_to_be_free(&self) -> usize {
+        self.releasing + self.coming().filter(|segment| !segment.overdue).count()
+    }
+
+    /// Those that gets keep from being free for long.
+    pub(super) fn overdue(&self) -> usize {
+        self.coming().filter(|segment| segment.overdue).count()
+    }
+
+    fn coming(&self) -> impl Iterator<Item = &Segment> {
+        let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
+        segments.filter(|segment| {
+            segment.pins == 0 && !segment.bad && (segment.emptying || segment.emptied_at.is_some())
+        })
+    }
+
     /// The index has released the entries of a segment that drained: it is free, or empty in quarantine.
     pub(crate) fn freed(&mut self, number: u32) {
         let Some(segment) = self.segments.get_mut(number as usize) else { return };

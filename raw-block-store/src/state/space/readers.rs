@@ -75,6 +75,14 @@ impl Readers {
             && readable.generation.load(Ordering::SeqCst) == 0
     }
 
+    /// Whether a segment was closed and is still being read.
+    pub(super) fn is_closed_and_read(&self, segment: u32) -> bool {
+        self.segments.get(segment as usize).is_some_and(|readable| {
+            readable.generation.load(Ordering::SeqCst) == 0
+                && readable.readers.load(Ordering::SeqCst) > 0
+        })
+    }
+
     /// The generation of a segment; 0 if it may not be read.
     pub(crate) fn generation(&self, segment: u32) -> u64 {
         let readable = self.segments.get(segment as usize);

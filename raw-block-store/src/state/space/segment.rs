@@ -161,6 +161,8 @@ pub(super) struct Segment {
     pub(super) emptying: bool,
     /// While it drains: whether the index shows nothing in it any more, and since which sequence.
     pub(super) emptied_at: Option<u64>,
+    /// While it drains: whether gets read it for so long that nothing waits for them any more.
+    pub(super) overdue: bool,
 }
 
 impl Segment {
@@ -192,6 +194,7 @@ impl Segment {
             discarded: false,
             emptying: false,
             emptied_at: None,
+            overdue: false,
         }
     }
 

@@ -206,19 +206,14 @@ impl Space {
     pub(super) fn shortage(&self) -> Shortage {
         if self.about_to_be_free() > 0 {
             Shortage::Wait
-        } else if self.futile_at == Some(self.version) {
-            Shortage::Full
-        } else {
+        } else if self.futile_at != Some(self.version) {
             Shortage::Reclaim
+        } else if self.overdue() > 0 {
+            // Nothing else can be reclaimed, so there is nothing to do but wait for the gets.
+            Shortage::Wait
+        } else {
+            Shortage::Full
         }
-    }
-
-    /// Draining segments that will be free soon, without anything that has to be done for it.
-    pub(super) fn about_to_be_free(&self) -> usize {
-        let segments = self.draining.iter().map(|&number| &self.segments[number as usize]);
-        let is_coming =
-            |of: &&Segment| of.pins == 0 && !of.bad && (of.emptying || of.emptied_at.is_some());
-        self.releasing + segments.filter(is_coming).count()
     }
 
     /// Whether the committed checkpoint covers everything in a segment.

@@ -27,6 +27,57 @@ fn a_get_in_progress_keeps_its_segment() {
     assert_eq!(readers.enter(0, readers.begin()), Err(true), "nothing is there to be read");
 }
 
+/// A store that evicts, in which all segments but the reserve are full, and one drains that a get reads.
+fn one_read() -> Space {
+    let mut space = space(8, 64, EvictionPolicy::Fifo);
+    while space.free.len() > 2 {
+        put(&mut space, &[demand(62, 1)]).unwrap();
+    }
+    checkpoint(&mut space, CheckpointPurpose::Whole);
+    let readers = Arc::clone(space.readers());
+    readers.enter(0, readers.begin()).unwrap();
+    assert_eq!(space.take_victim().map(|victim| victim.segment), Some(0));
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    assert_eq!(space.segments[0].state, SegmentState::Draining);
+    space
+}
+
+#[test]
+fn others_are_reclaimed_in_place_of_what_a_get_reads_for_long() {
+    let mut space = one_read();
+    assert_eq!(put(&mut space, &[demand(62, 1)]), Err(Shortage::Wait));
+    let supply = space.supply();
+    assert!(space.stop_waiting_for_gets());
+    assert!(!space.stop_waiting_for_gets(), "it is no news");
+    assert_eq!(space.supply(), supply, "reclaims have added as much as before");
+    assert_eq!(put(&mut space, &[demand(62, 1)]), Err(Shortage::Reclaim));
+    assert_eq!(space.take_victim().map(|victim| victim.segment), Some(1));
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    put(&mut space, &[demand(62, 1)]).unwrap();
+    assert!(space.readers().leave(0));
+    assert_eq!(free(&mut space), [0]);
+    put(&mut space, &[demand(62, 1)]).unwrap();
+    check(&space);
+}
+
+#[test]
+fn a_put_waits_for_gets_when_nothing_else_can_be_reclaimed() {
+    let mut space = one_read();
+    assert!(space.stop_waiting_for_gets());
+    space.segments.iter_mut().for_each(|segment| segment.stuck = true);
+    assert_eq!(put(&mut space, &[demand(62, 1)]), Err(Shortage::Reclaim));
+    assert_eq!(space.take_victim(), None);
+    space.end_reclaim(false, space.version());
+    assert_eq!(put(&mut space, &[demand(62, 1)]), Err(Shortage::Wait), "the store is not full");
+    space.readers().leave(0);
+    free(&mut space);
+    put(&mut space, &[demand(62, 1)]).unwrap();
+    checkpoint(&mut space, CheckpointPurpose::Whole);
+    space.segments.iter_mut().for_each(|segment| segment.stuck = true);
+    space.end_reclaim(false, space.version());
+    assert_eq!(put(&mut space, &[demand(62, 1)]), Err(Shortage::Full));
+}
+
 #[test]
 fn a_look_up_from_before_a_segment_was_reused_does_not_count() {
     let (mut space, object) = one_dead();

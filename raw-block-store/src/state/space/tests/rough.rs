@@ -80,6 +80,7 @@ fn churn(
     let width = rng.choice([1, 2, 4]).unwrap();
     let chance = pick(rng, &[0.0, 0.4, 0.8, 1.0]);
     let (deletes, new) = (pick(rng, &[0.1, 0.3, 0.5]), rng.choice([10, 60]).unwrap());
+    let mut read_segments = Vec::new();
     for _ in 0..rng.choice([200, 400]).unwrap() {
         store.fails = if rng.bool() { bad } else { 0.0 };
         if store.tasks.len() < width && rng.bool() {
@@ -106,8 +107,43 @@ fn churn(
             store.crash(chance);
         }
         pin_and_unpin(store, rng, pins, *keys);
+        read(store, rng, pins, *keys, &mut read_segments);
     }
+    read_segments.drain(..).for_each(|read| leave(store, &read));
     store.check();
+}
+
+/// Begins and ends gets, and does not wait for those that take long.
+fn read(
+    store: &mut Simulation,
+    rng: &mut fastrand::Rng,
+    often: f64,
+    keys: u64,
+    read_segments: &mut Vec<(Arc<Readers>, u32)>,
+) {
+    if rng.f64() >= often {
+        return;
+    }
+    let readers = Arc::clone(store.space.readers());
+    if let Some(version) = store.index.get(&rng.u64(..=keys)) {
+        let segment = version.object.place.segment;
+        if readers.enter(segment, readers.begin()).is_ok() {
+            read_segments.push((readers, segment));
+        }
+    }
+    if rng.bool() {
+        store.space.stop_waiting_for_gets();
+    }
+    if rng.bool() && !read_segments.is_empty() {
+        leave(store, &read_segments.swap_remove(rng.usize(..read_segments.len())));
+    }
+}
+
+/// Ends a get, which may have begun before a power cut.
+fn leave(store: &mut Simulation, (readers, segment): &(Arc<Readers>, u32)) {
+    if readers.leave(*segment) {
+        free(&mut store.space);
+    }
 }
 
 fn pin_and_unpin(store: &mut Simulation, rng: &mut fastrand::Rng, pins: f64, keys: u64) {
