@@ -118,7 +118,7 @@ fn rust_below(folder: &Path, text: &mut String) {
 #[test]
 fn the_protocol_names_every_mutant_and_tests_that_exist() {
     let text = fs::read_to_string(root().join("docs/protocol.md")).unwrap();
-    let (_, table) = text.split_once("## What notices that a rule is broken").unwrap();
+    let (_, table) = text.split_once("## Mutants and tests of each rule").unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule"));
     let rows: Vec<_> = rows.map(|row| row.split('|').collect::<Vec<_>>()).collect();
     let quoted = |column: usize| {
