@@ -1,11 +1,10 @@
-//! The backend and its options.
+//! The backend.
 
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use raw_block_core::{
     Arena, DeviceFile, Direct, Error, ErrorClass, ErrorKind, FlushState, Geometry, IoBackend,
@@ -16,37 +15,13 @@ use raw_block_uring::{Linux, RingDevice};
 use crate::identify::{Controller, Namespace};
 use crate::limits::Limits;
 use crate::node::Node;
+use crate::options::NvmeOptions;
 use crate::placement::{self, ReclaimUnitHandle};
 use crate::polling;
 use crate::queue::NvmeQueue;
 use crate::sysfs::{QueueLimits, Sibling};
 use crate::translator::Translator;
 use crate::verdict::explain;
-
-/// How an [`NvmeBackend`] opens its namespace.
-///
-/// Later versions may have more options: take the rest from `Default`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NvmeOptions {
-    /// The part of the namespace that is used begins here, in bytes; a multiple of its block. The character device spans
-    /// the whole namespace and knows nothing of partitions.
-    pub offset: u64,
-    /// How long that part is, in bytes; a multiple of the block. `None`: to the end.
-    pub len: Option<u64>,
-    /// No command moves more than this many bytes, also where device and kernel would take more.
-    pub max_command: Option<u64>,
-    /// When the driver gives a command up, counted in milliseconds. When that happens it resets the controller, for
-    /// everybody who uses it. `None` leaves it as the driver has it (`nvme_core.io_timeout`, 30 seconds by default).
-    pub timeout: Option<Duration>,
-    /// Lets the thread that waits for completions ask the controller for them, instead of sleeping until it interrupts
-    /// (`IOPOLL`): the shortest latency, at the price of a busy processor for as long as a command is in flight. Needs
-    /// Linux 6.1, and a driver with queues to be asked: the module parameter `poll_queues` of nvme.
-    pub completion_polling: bool,
-    /// Opens a namespace whose block device cannot be held, because there is none or its node is not there, as in a
-    /// container. Then nothing keeps it from being mounted meanwhile. A block device that somebody else holds is refused
-    /// all the same.
-    pub force: bool,
-}
 
 /// An NVMe namespace, read and written by commands of its own, past the kernel's block layer.
 ///

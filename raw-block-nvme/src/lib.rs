@@ -32,6 +32,7 @@ mod identify;
 mod in_flight;
 mod limits;
 mod node;
+mod options;
 mod placement;
 mod polling;
 mod queue;
@@ -43,8 +44,9 @@ mod tests;
 mod translator;
 mod verdict;
 
-pub use backend::{NvmeBackend, NvmeOptions};
+pub use backend::NvmeBackend;
 pub use identify::{Controller, Namespace};
+pub use options::NvmeOptions;
 pub use placement::ReclaimUnitHandle;
 #[doc(no_inline)]
 pub use raw_block_core as core;

@@ -83,7 +83,7 @@ fn passthrough_costs_what_the_block_path_costs_or_less() {
         Err(skipped) => return skipped.tell(),
     };
     let block = || -> Arc<dyn IoBackend> {
-        let options = UringOptions { direct: Direct::Required, ..UringOptions::default() };
+        let options = UringOptions::default().direct(Direct::Required);
         Arc::new(UringBackend::open(namespace.block(), &options).unwrap())
     };
     let passthrough = || -> Arc<dyn IoBackend> {

@@ -19,7 +19,7 @@ fn namespace(scenario: &str) -> Result<Subject, Skipped> {
 }
 
 fn polling(scenario: &str) -> Result<Subject, Skipped> {
-    open(scenario, &NvmeOptions { completion_polling: true, ..NvmeOptions::default() })
+    open(scenario, &NvmeOptions::default().completion_polling(true))
 }
 
 conformance_suite!(plain_512, || namespace("plain-512"));

@@ -75,7 +75,7 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
     let Some(namespace) = namespace("plain-4096") else { return };
     let (block, generic) = (namespace.block(), namespace.generic());
     let name = block.to_str().unwrap();
-    let force = NvmeOptions { force: true, ..NvmeOptions::default() };
+    let force = NvmeOptions::default().force(true);
 
     // The kernel uses it, as a mounted one.
     let run = |program: &str| {
@@ -106,7 +106,7 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
 fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
     let Some(namespace) = namespace("two-namespaces") else { return };
     let part = |offset, len| {
-        let options = NvmeOptions { offset, len, ..NvmeOptions::default() };
+        let options = NvmeOptions::default().offset(offset).len(len);
         open_with(namespace.generic(), &options)
     };
     let size = open(namespace.generic()).unwrap().geometry().capacity;
@@ -117,7 +117,7 @@ fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
     assert_refused(part(100, None), ErrorKind::Misaligned, &["block of 512 bytes"]);
     assert_refused(part(0, Some(1000)), ErrorKind::Misaligned, &["block of 512 bytes"]);
     assert_refused(part(size, None), ErrorKind::InvalidInput, &["smaller than one"]);
-    let most = NvmeOptions { max_command: Some(100), ..NvmeOptions::default() };
+    let most = NvmeOptions::default().max_command(100);
     let refused = open_with(namespace.generic(), &most);
     assert_refused(refused, ErrorKind::InvalidInput, &["100 bytes"]);
 
@@ -207,7 +207,7 @@ fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
 #[test]
 fn polling_is_refused_where_the_driver_has_no_queues_for_it() {
     let Some(namespace) = namespace("over-tcp") else { return };
-    let options = NvmeOptions { completion_polling: true, ..NvmeOptions::default() };
+    let options = NvmeOptions::default().completion_polling(true);
     let refused = open_with(namespace.generic(), &options);
     assert_refused(refused, ErrorKind::Unsupported, &["poll_queues", "io_poll"]);
 }
@@ -253,7 +253,7 @@ fn without_sysfs_it_takes_force_and_commands_are_short() {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("none"), "/sys", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         assert_refused(open(generic), ErrorKind::Unsupported, &["/sys", "force"]);
-        let force = NvmeOptions { force: true, ..NvmeOptions::default() };
+        let force = NvmeOptions::default().force(true);
         let backend = open_with(generic, &force).unwrap();
         assert_eq!(backend.geometry().max_transfer, 128 << 10);
         assert_refused(open_with(generic, &force), ErrorKind::Busy, &["open already"]);

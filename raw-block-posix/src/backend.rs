@@ -1,4 +1,4 @@
-//! The open device and its options.
+//! The backend.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,48 +7,12 @@ use raw_block_core::{
     DeviceFile, Direct, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, Stats,
 };
 
+use crate::options::PosixOptions;
 use crate::queue::PosixQueue;
 use crate::workers::Workers;
 
 /// The most threads that a backend takes.
 const MAX_THREADS: usize = 1024;
-
-/// How a [`PosixBackend`] opens and uses its device.
-///
-/// # Examples
-/// ```
-/// use raw_block_core::Direct;
-/// use raw_block_posix::PosixOptions;
-///
-/// let through_the_page_cache = PosixOptions { direct: Direct::Off, ..PosixOptions::default() };
-/// assert_eq!(through_the_page_cache.threads, 32);
-/// ```
-///
-/// Later versions may have more options: take the rest from `Default`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PosixOptions {
-    /// Whether transfers bypass the page cache.
-    pub direct: Direct,
-    /// How many transfers run at once, over all queues of the backend: 1 to 1024.
-    ///
-    /// The thread that waits for a batch is one of them. So with 1, which is the plain serial
-    /// reference, no thread is ever started; with more, the others are started when there is first
-    /// something for them to do.
-    pub threads: usize,
-}
-
-impl Default for PosixOptions {
-    /// [`Direct::Preferred`] and 32 threads.
-    ///
-    /// A disk is as fast as the number of transfers that it works on at once, and here each of them
-    /// takes a thread. 32 are what a batch of 32 needs. On the virtual disk where this was measured,
-    /// such batches of random 4 KiB transfers ran at least three times as fast as with one thread, and
-    /// at nine tenths of what `io_uring` does at depth 32; 8 threads reached seven tenths, and 64 were no
-    /// faster. A thread that has nothing to do costs no more than its stack.
-    fn default() -> Self {
-        Self { direct: Direct::default(), threads: 32 }
-    }
-}
 
 /// A file or block device whose transfers are blocking system calls.
 ///

@@ -56,12 +56,14 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod options;
 mod queue;
 mod share;
 mod transfer;
 mod workers;
 
-pub use backend::{PosixBackend, PosixOptions};
+pub use backend::PosixBackend;
+pub use options::PosixOptions;
 #[doc(no_inline)]
 pub use raw_block_core as core;
 #[doc(no_inline)]

@@ -11,14 +11,15 @@ const CAPACITY: u64 = MIN_CAPACITY;
 
 fn file(direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let file = temp_file(CAPACITY)?;
-    let backend = PosixBackend::open(file.path(), &PosixOptions { direct, threads })
-        .map_err(Skipped::because)?;
+    let backend =
+        PosixBackend::open(file.path(), &PosixOptions::default().direct(direct).threads(threads))
+            .map_err(Skipped::because)?;
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
 fn loop_device(sector_size: u32, direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let device = LoopDevice::attach(CAPACITY, sector_size)?;
-    let options = PosixOptions { direct, threads };
+    let options = PosixOptions::default().direct(direct).threads(threads);
     let backend =
         PosixBackend::open(device.path(), &options).unwrap_or_else(|error| panic!("{error}"));
     Ok(Subject::new(Arc::new(backend)).keeping(device))

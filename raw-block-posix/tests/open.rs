@@ -20,7 +20,7 @@ use support::{is_root, passed_on, prefixed, run_again, skip};
 const NOBODY: u32 = 65534;
 
 fn open(path: impl AsRef<Path>, direct: Direct) -> Result<PosixBackend, Error> {
-    PosixBackend::open(path, &PosixOptions { direct, ..PosixOptions::default() })
+    PosixBackend::open(path, &PosixOptions::default().direct(direct))
 }
 
 /// Opens what cannot be opened; the error names it and contains `text`.
@@ -66,13 +66,13 @@ fn no_threads_and_too_many_threads_are_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
     for threads in [0, 1025, usize::MAX] {
-        let options = PosixOptions { threads, ..PosixOptions::default() };
+        let options = PosixOptions::default().threads(threads);
         let error = PosixBackend::open(file.path(), &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("1 to 1024"), "{error}");
     }
     for threads in [1, 1024] {
-        let options = PosixOptions { threads, ..PosixOptions::default() };
+        let options = PosixOptions::default().threads(threads);
         assert_eq!(PosixBackend::open(file.path(), &options).unwrap().threads(), threads);
     }
 }

@@ -41,7 +41,7 @@ fn until_workers_are_gone() {
 fn open(threads: usize) -> (NamedTempFile, Dispatcher) {
     let file = NamedTempFile::new().unwrap();
     file.as_file().set_len((BLOCKS * BLOCK) as u64).unwrap();
-    let options = PosixOptions { direct: Direct::Preferred, threads };
+    let options = PosixOptions::default().direct(Direct::Preferred).threads(threads);
     let backend = PosixBackend::open(file.path(), &options).unwrap();
     (file, Dispatcher::new(Arc::new(backend)).unwrap())
 }

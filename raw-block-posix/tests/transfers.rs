@@ -14,7 +14,8 @@ const BLOCK: usize = 4096;
 const LEN: usize = 1 << 20;
 
 fn open(path: impl AsRef<Path>, direct: Direct, threads: usize) -> Dispatcher {
-    let backend = PosixBackend::open(path, &PosixOptions { direct, threads }).unwrap();
+    let backend =
+        PosixBackend::open(path, &PosixOptions::default().direct(direct).threads(threads)).unwrap();
     Dispatcher::new(Arc::new(backend)).unwrap()
 }
 

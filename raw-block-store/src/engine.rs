@@ -145,7 +145,7 @@ fn open_posix(
     read_only: bool,
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_posix::{PosixBackend, PosixOptions};
-    let options = PosixOptions { direct, ..PosixOptions::default() };
+    let options = PosixOptions::default().direct(direct);
     let open = if read_only { PosixBackend::open_read_only } else { PosixBackend::open };
     Ok(Arc::new(open(path, &options)?))
 }
@@ -157,7 +157,7 @@ fn open_uring(
     read_only: bool,
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_uring::{UringBackend, UringOptions};
-    let options = UringOptions { direct, ..UringOptions::default() };
+    let options = UringOptions::default().direct(direct);
     let open = if read_only { UringBackend::open_read_only } else { UringBackend::open };
     Ok(Arc::new(open(path, &options)?))
 }

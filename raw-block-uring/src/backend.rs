@@ -1,43 +1,24 @@
-//! The backend and its options.
+//! The backend.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use io_uring::{opcode, types};
 use raw_block_core::{
-    AlignedBuf, Arena, DeviceFile, Direct, Error, FlushState, Geometry, IoBackend, IoQueue, Stats,
+    AlignedBuf, Arena, DeviceFile, Error, FlushState, Geometry, IoBackend, IoQueue, Stats,
 };
 
 use crate::device::RingDevice;
 use crate::entry::MAX_STREAMS;
 use crate::kernel::Linux;
+use crate::options::UringOptions;
 use crate::queue::UringQueue;
 use crate::regions::Lookup;
 use crate::ring::Ring;
 use crate::setup::GrantedFlags;
 use crate::width::Standard;
-
-/// How a [`UringBackend`] opens its device.
-///
-/// Later versions may have more options: take the rest from `Default`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UringOptions {
-    /// Whether transfers bypass the page cache.
-    pub direct: Direct,
-    /// Lets a thread of the kernel, one for the device, look for submissions (`SQPOLL`), so that starting
-    /// a batch takes no system call while the thread is awake. It keeps a processor busy, and falls
-    /// asleep when there was nothing to do for this long, in whole milliseconds. Before Linux 5.11 that
-    /// takes privileges.
-    pub kernel_polling: Option<Duration>,
-    /// Lets whoever waits for completions ask the device for them, instead of sleeping until it interrupts
-    /// (`IOPOLL`): the shortest latency, at the price of a busy processor for as long as something is in
-    /// flight. It takes `O_DIRECT`, and a driver with queues to be asked; that of NVMe makes them when its
-    /// module parameter `poll_queues` says so.
-    pub completion_polling: bool,
-}
 
 /// A file or block device, read and written through io_uring.
 ///

@@ -41,6 +41,7 @@ mod device;
 mod entry;
 mod in_flight;
 mod kernel;
+mod options;
 mod queue;
 mod regions;
 mod ring;
@@ -51,9 +52,10 @@ mod tests;
 mod unsubmitted;
 mod width;
 
-pub use backend::{UringBackend, UringOptions};
+pub use backend::UringBackend;
 pub use device::RingDevice;
 pub use kernel::{Enter, Kernel, Linux};
+pub use options::UringOptions;
 #[doc(no_inline)]
 pub use raw_block_core as core;
 #[doc(no_inline)]

@@ -12,12 +12,9 @@ use raw_block_uring::{UringBackend, UringOptions};
 fn no_op_is_lost_when_the_submission_queue_is_full() {
     const BATCH: u64 = 8;
     let file = temp_file(1 << 20).unwrap();
-    let options = UringOptions {
-        // From the page cache, so that completions come before the thread frees their entries.
-        direct: Direct::Off,
-        kernel_polling: Some(Duration::from_millis(100)),
-        ..UringOptions::default()
-    };
+    // Through the page cache, so that completions arrive before the thread frees their entries.
+    let options =
+        UringOptions::default().direct(Direct::Off).kernel_polling(Duration::from_millis(100));
     let backend = Arc::new(UringBackend::open(file.path(), &options).unwrap());
     let options = DispatcherOptions { queue_depth: 2, max_queues: 2 };
     let device = Dispatcher::with_options(backend, options).unwrap();

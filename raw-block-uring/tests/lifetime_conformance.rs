@@ -29,9 +29,7 @@ impl Drop for Check {
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(MIN_CAPACITY)?;
-    let backend =
-        UringBackend::open(file.path(), &UringOptions { direct, ..UringOptions::default() })
-            .unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::default().direct(direct)).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file).keeping(Check))
 }
 

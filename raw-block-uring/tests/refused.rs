@@ -78,7 +78,7 @@ fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
 fn completion_polling_is_refused_in_words_where_it_cannot_work() {
     let file = temp_file(1 << 20).unwrap();
     let open = |direct| {
-        let options = UringOptions { direct, completion_polling: true, ..UringOptions::default() };
+        let options = UringOptions::default().direct(direct).completion_polling(true);
         UringBackend::open(file.path(), &options)
     };
     // Nobody can poll through the page cache; directly it depends on the driver of the disk.
@@ -123,7 +123,7 @@ fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
 #[test]
 fn the_page_cache_is_bypassed_only_where_that_was_asked_for() {
     let file = temp_file(1 << 20).unwrap();
-    let options = |direct| UringOptions { direct, ..UringOptions::default() };
+    let options = |direct| UringOptions::default().direct(direct);
     for (direct, expected) in [(Direct::Required, true), (Direct::Off, false)] {
         let backend = UringBackend::open(file.path(), &options(direct)).unwrap();
         assert_eq!(backend.is_direct(), expected);

@@ -171,7 +171,7 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
         Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).tell(),
     };
     fs::write(file.path(), vec![9; 1 << 20]).unwrap();
-    let options = UringOptions { direct: Direct::Off, ..UringOptions::default() };
+    let options = UringOptions::default().direct(Direct::Off);
     let backend = UringBackend::open(file.path(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     // The second one is on a queue that has seen the refusal.
@@ -265,7 +265,7 @@ fn a_file_stays_locked_when_ops_of_a_ring_are_leaked() {
 #[test]
 fn the_kernel_can_look_for_submissions_itself() {
     let file = temp_file(LEN).unwrap();
-    let polling = |idle| UringOptions { kernel_polling: Some(idle), ..UringOptions::default() };
+    let polling = |idle| UringOptions::default().kernel_polling(idle);
     let backend = UringBackend::open(file.path(), &polling(Duration::from_millis(20))).unwrap();
     assert!(backend.granted_flags().names().any(|name| name == "SQPOLL"));
     assert!(format!("{backend:?}").contains("SQPOLL"), "{backend:?}");

@@ -1,0 +1,58 @@
+//! How a backend opens its device.
+
+use std::time::Duration;
+
+use raw_block_core::Direct;
+
+/// How a [`UringBackend`](crate::UringBackend) opens its device.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use raw_block_uring::{Direct, UringOptions};
+///
+/// let options = UringOptions::default()
+///     .direct(Direct::Required)
+///     .kernel_polling(Duration::from_millis(50));
+/// assert!(!options.completion_polling);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct UringOptions {
+    /// Whether transfers bypass the page cache. [`Direct::Preferred`] by default.
+    pub direct: Direct,
+    /// Whether a kernel thread, one for the device, polls for submissions (`SQPOLL`), so that
+    /// starting a batch takes no system call while the thread is awake. The thread keeps a
+    /// processor busy, and sleeps after this idle time, in whole milliseconds. Needs privileges
+    /// before Linux 5.11. Off by default.
+    pub kernel_polling: Option<Duration>,
+    /// Whether the thread that waits for completions polls the device for them instead of sleeping
+    /// until an interrupt (`IOPOLL`). This has the lowest latency and keeps a processor busy while
+    /// ops are in flight. Needs `O_DIRECT` and a driver with queues for polling; the NVMe driver
+    /// creates them if its module parameter `poll_queues` is set. Off by default.
+    pub completion_polling: bool,
+}
+
+impl UringOptions {
+    /// Sets whether transfers bypass the page cache.
+    #[must_use]
+    pub fn direct(mut self, direct: Direct) -> Self {
+        self.direct = direct;
+        self
+    }
+
+    /// Sets the idle time after which the kernel thread that polls for submissions sleeps; `None`:
+    /// there is no such thread.
+    #[must_use]
+    pub fn kernel_polling(mut self, idle: impl Into<Option<Duration>>) -> Self {
+        self.kernel_polling = idle.into();
+        self
+    }
+
+    /// Sets whether the thread that waits for completions polls the device for them.
+    #[must_use]
+    pub fn completion_polling(mut self, completion_polling: bool) -> Self {
+        self.completion_polling = completion_polling;
+        self
+    }
+}
