@@ -1,14 +1,11 @@
 //! The chores of this workspace, run as `cargo xtask <chore>`.
 
 mod asan;
-mod bench;
-mod crash;
 mod flakes;
 mod fuzz;
-mod kill;
 mod nightly;
+mod packaged;
 mod programs;
-mod scale;
 mod unprivileged;
 mod vm;
 
@@ -16,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The chores of the raw block workspace.
+/// The chores of the raw-block workspace.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Arguments {
@@ -26,48 +23,48 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Measures the layers of this workspace side by side, on a file or on a block device.
-    #[command(long_about = bench::ABOUT)]
-    Bench(bench::Options),
-    /// Cuts the power under a store, on simulated devices, and holds it to its promises.
-    #[command(long_about = crash::ABOUT)]
-    Crash(crash::Options),
-    /// Measures a store that has been used for long: full, replayed, recovered, worn.
-    #[command(long_about = scale::ABOUT)]
-    Scale(scale::Options),
-    /// Runs the tests with AddressSanitizer; takes a nightly toolchain.
+    /// Measures the layers of this workspace, on a file or a block device
+    #[command(disable_help_flag = true)]
+    Bench(packaged::Options),
+    /// Measures a store after long use: full, after recovery, under a trace
+    #[command(disable_help_flag = true)]
+    Scale(packaged::Options),
+    /// Cuts the power of simulated devices, and checks the guarantees of the store
+    #[command(disable_help_flag = true)]
+    Crash(packaged::Options),
+    /// Kills processes that use a store, and checks the guarantees of the store
+    #[command(disable_help_flag = true)]
+    Kill(packaged::Options),
+    /// Runs the tests with AddressSanitizer; requires a nightly toolchain
     #[command(long_about = asan::ABOUT)]
     Asan(asan::Options),
-    /// Finds tests that fail now and then, by running them often on busy processors.
+    /// Finds tests that fail sometimes: runs them many times on busy processors
     #[command(long_about = flakes::ABOUT)]
     Flakes(flakes::Options),
-    /// Feeds hostile images to the code that reads them; takes a nightly toolchain and cargo-fuzz.
+    /// Runs the fuzz targets; requires a nightly toolchain and cargo-fuzz
     #[command(long_about = fuzz::ABOUT)]
     Fuzz(fuzz::Options),
-    /// Kills processes that use a store, and holds the store to its promises.
-    #[command(long_about = kill::ABOUT)]
-    Kill(kill::Options),
-    /// Runs tests as a user who may do nothing special; takes root, who becomes that user.
+    /// Runs the tests as a user without privileges; requires root
     #[command(long_about = unprivileged::ABOUT)]
     Unprivileged,
-    /// Runs the tests for NVMe in a virtual machine; takes QEMU.
+    /// Runs the tests for NVMe in a virtual machine; requires QEMU
     #[command(long_about = vm::ABOUT)]
     Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().chore {
-        Chore::Bench(options) => bench::run(&options),
-        Chore::Crash(options) => crash::run(&options),
-        Chore::Scale(options) => scale::run(&options),
+    let result = match Arguments::parse().chore {
+        Chore::Bench(options) => packaged::run(packaged::BENCH, "bench", &options),
+        Chore::Scale(options) => packaged::run(packaged::BENCH, "scale", &options),
+        Chore::Crash(options) => packaged::run(packaged::TORTURE, "crash", &options),
+        Chore::Kill(options) => packaged::run(packaged::TORTURE, "kill", &options),
         Chore::Asan(options) => asan::run(&options),
         Chore::Flakes(options) => flakes::run(&options),
         Chore::Fuzz(options) => fuzz::run(&options),
-        Chore::Kill(options) => kill::run(&options),
         Chore::Unprivileged => unprivileged::run(),
         Chore::Vm(options) => vm::run(&options),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -21,7 +21,7 @@ const SAMPLES: u64 = 200;
 
 /// The arguments of `mix`.
 #[derive(Args, Clone, Debug)]
-pub(in crate::scale) struct Options {
+pub(super) struct Options {
     /// Size of the device in memory
     #[arg(long, default_value = "64GiB", value_parser = super::bytes)]
     size: u64,

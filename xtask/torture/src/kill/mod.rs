@@ -269,7 +269,7 @@ impl Place {
 /// Copies the image on which a promise was broken to where it stays.
 fn keep(place: &Place, number: usize) -> Result<String> {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
     let directory = target.unwrap_or_else(beside).join("kill");
     let path = directory.join(format!("violation-{number}.img"));

@@ -21,7 +21,7 @@ const NEW: u64 = 30;
 
 /// The arguments of `waf`.
 #[derive(Args, Clone, Debug)]
-pub(in crate::scale) struct Options {
+pub(super) struct Options {
     /// Size of the store
     #[arg(long, default_value = "4GiB", value_parser = super::bytes)]
     size: u64,

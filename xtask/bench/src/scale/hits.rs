@@ -16,7 +16,7 @@ const KEYS_PER_OBJECT: u64 = 10;
 
 /// The arguments of `hits`.
 #[derive(Args, Clone, Debug)]
-pub(in crate::scale) struct Options {
+pub(super) struct Options {
     /// Objects that the store holds, about
     #[arg(long, default_value_t = 16_000)]
     objects: u64,

@@ -11,17 +11,17 @@ use raw_block_store::{EvictionPolicy, Store};
 
 use super::history::{Batch, History, Kind};
 use super::keys::Distribution;
+use super::median;
 use super::pace::{Limit, Pace, Timed, run as run_batches};
 use super::subject::{BATCH, Client, Counts, capacity_for, make_at, name, options, policy};
 use super::table::{Table, percent, ratio, size};
-use crate::scale::median;
 
 /// Keys of a store that is 100 % full: so many times what it holds.
 const KEYS_PER_OBJECT: u64 = 10;
 
 /// The arguments of `steady`.
 #[derive(Args, Clone, Debug)]
-pub(in crate::scale) struct Options {
+pub(super) struct Options {
     /// Objects that the store holds, about
     #[arg(long, default_value_t = 100_000)]
     objects: u64,

@@ -98,13 +98,9 @@ impl Target {
 
 /// The file that is made when no device is named.
 fn own_path(len: u64) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || {
-            let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-            here.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).join("target")
-        },
-        PathBuf::from,
-    );
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| workspace.unwrap_or(Path::new("")).join("target"));
     target.join("bench").join(format!("device-{}MiB", len >> 20))
 }
 

@@ -8,9 +8,9 @@ use raw_block_store::EvictionPolicy;
 use super::keys::{Distribution, Keys};
 use super::pace::Timed;
 use super::reference::{Lru, Reference, S3Fifo};
+use super::scatter;
 use super::subject::BATCH;
 use super::table::ratio;
-use crate::scale::scatter;
 
 /// The share of batches that get, in percent.
 const GETS: u64 = 80;

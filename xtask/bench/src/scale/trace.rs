@@ -18,7 +18,7 @@ use super::table::{Table, percent, ratio, size};
 
 /// The arguments of `trace`.
 #[derive(Args, Clone, Debug)]
-pub(in crate::scale) struct Options {
+pub(super) struct Options {
     /// The trace: one request in JSON a line, with `timestamp` and `hash_ids`; perhaps compressed by gzip
     trace: PathBuf,
 

@@ -12,16 +12,16 @@ use nix::sys::time::TimeValLike;
 use raw_block_store::{EvictionPolicy, Store};
 
 use super::device::SparseDevice;
+use super::median;
 use super::subject::{BATCH, Client, capacity_for, make, options, segment_size};
 use super::table::{Table, percent, ratio, size};
-use crate::scale::median;
 
 /// Objects that are got after a recovery.
 const CHECKED: u64 = 10_000;
 
 /// The arguments of `recovery`.
 #[derive(Args, Clone, Debug)]
-pub(in crate::scale) struct Options {
+pub(super) struct Options {
     /// Objects that are put
     #[arg(long, default_value = "100000", value_delimiter = ',')]
     objects: Vec<u64>,
