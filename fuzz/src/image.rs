@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use raw_block_core::{AlignedBuf, Dispatcher, IoBackend, MemoryBackend, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, Dispatcher, MemoryBackend, ReadAt, WriteAt};
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
 
 /// Block size of the images, in bytes.

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use raw_block_core::{
-    BufferPool, Dispatcher, Error, MemoryBackend, OwnedTransfer, ReadAt, Transfer,
-};
+use raw_block_core::backend::Transfer;
+use raw_block_core::{BufferPool, Dispatcher, Error, MemoryBackend, OwnedTransfer, ReadAt};
 
 const RECORD: usize = 4096;
 

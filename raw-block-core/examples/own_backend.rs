@@ -8,10 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{
-    Completion, Dispatcher, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, ReadAt,
-    Stats, WriteAt,
-};
+use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, OpKind, Stats};
+use raw_block_core::{Dispatcher, Error, Geometry, ReadAt, WriteAt};
 
 /// A file, through the page cache.
 struct FileBackend {
@@ -36,7 +34,7 @@ impl IoBackend for FileBackend {
         "file"
     }
 
-    fn device(&self) -> &str {
+    fn name(&self) -> &str {
         "a file"
     }
 
@@ -118,7 +116,7 @@ fn transfer(file: &File, mut op: Op) -> Completion {
             })
         }
         OpKind::Flush => file.sync_data(),
-        // The geometry says that there is no such thing, so none comes.
+        // The dispatcher submits no op that the geometry does not offer.
         OpKind::Discard | OpKind::WriteZeroes => Err(io::Error::from(ErrorKind::Unsupported)),
     };
     match result {

@@ -5,8 +5,8 @@
 //! ├── kind      what to match on (ErrorKind, may grow)
 //! ├── class     what is known of the effect (ErrorClass)
 //! ├── action    what was being done ("write", "open", ...)
-//! ├── place     offset and length in bytes, when it was a transfer
-//! ├── device    path or name of the device
+//! ├── place     offset and length in bytes, where it was an operation on a range
+//! ├── backend   name of the backend: the path of its device, or what identifies it
 //! ├── rule      which rule broke, and what to do
 //! └── source    the operating system's error, when there is one
 //! ```
@@ -123,7 +123,7 @@ struct Inner {
     class: ErrorClass,
     action: &'static str,
     place: Option<(u64, u64)>,
-    device: Option<Arc<str>>,
+    backend: Option<Arc<str>>,
     rule: Cow<'static, str>,
     source: Option<Arc<io::Error>>,
 }
@@ -136,7 +136,7 @@ impl Error {
             class: ErrorClass::of(kind),
             action,
             place: None,
-            device: None,
+            backend: None,
             rule: rule.into(),
             source: None,
         }))
@@ -145,7 +145,7 @@ impl Error {
     /// An error that the operating system reported; its kind follows from the error number.
     pub fn os(action: &'static str, source: io::Error) -> Self {
         let kind = ErrorKind::of(&source);
-        Self::new(kind, action, "").caused_by(source)
+        Self::new(kind, action, "").with_source(source)
     }
 
     /// The same error, of another class than its kind implies.
@@ -157,7 +157,7 @@ impl Error {
 
     /// The same error with the operating system's error as its source.
     #[must_use]
-    pub fn caused_by(mut self, source: io::Error) -> Self {
+    pub fn with_source(mut self, source: io::Error) -> Self {
         self.0.source = Some(Arc::new(source));
         self
     }
@@ -169,22 +169,22 @@ impl Error {
         self
     }
 
-    /// The same error, said of the device with this path or name.
+    /// The same error on the backend with this [name](crate::backend::IoBackend::name).
     #[must_use]
-    pub fn on(mut self, device: impl Into<Arc<str>>) -> Self {
-        self.0.device = Some(device.into());
+    pub fn on(mut self, backend: impl Into<Arc<str>>) -> Self {
+        self.0.backend = Some(backend.into());
         self
     }
 
-    /// Names the device, unless that was done already.
-    pub(crate) fn name_device(&mut self, device: &str) {
-        self.0.device.get_or_insert_with(|| device.into());
+    /// Names the backend, unless the error names one already.
+    pub(crate) fn name_backend(&mut self, backend: &str) {
+        self.0.backend.get_or_insert_with(|| backend.into());
     }
 
-    /// The same error with `advice` in place of its rule.
+    /// The same error with another rule: which one broke and what to do about it.
     #[must_use]
-    pub fn because(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
-        self.0.rule = advice.into();
+    pub fn with_rule(mut self, rule: impl Into<Cow<'static, str>>) -> Self {
+        self.0.rule = rule.into();
         self
     }
 
@@ -200,10 +200,22 @@ impl Error {
         self.0.class
     }
 
-    /// Byte offset and length of the transfer that failed, if it was one.
+    /// The [name](crate::backend::IoBackend::name) of the backend, if the error comes from one.
     #[must_use]
-    pub fn place(&self) -> Option<(u64, u64)> {
-        self.0.place
+    pub fn backend(&self) -> Option<&str> {
+        self.0.backend.as_deref()
+    }
+
+    /// The offset in bytes of the range that the operation was on, if it was on one.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.0.place.map(|(offset, _)| offset)
+    }
+
+    /// The length in bytes of the range that the operation was on, if it was on one.
+    #[must_use]
+    pub fn length(&self) -> Option<u64> {
+        self.0.place.map(|(_, length)| length)
     }
 
     /// The operating system's error, if there is one.
@@ -220,8 +232,8 @@ impl fmt::Display for Error {
         if let Some((offset, len)) = inner.place {
             write!(f, " of {len} bytes at offset {offset}")?;
         }
-        if let Some(device) = &inner.device {
-            write!(f, " on {device}")?;
+        if let Some(backend) = &inner.backend {
+            write!(f, " on {backend}")?;
         }
         if !inner.rule.is_empty() {
             write!(f, ": {}", inner.rule)?;
@@ -239,8 +251,13 @@ impl fmt::Debug for Error {
     }
 }
 
-/// The operating system's error is part of the text, so it is not repeated as a source.
-impl std::error::Error for Error {}
+/// The text is complete: it ends with that of the [source](std::error::Error::source), so that one
+/// line in a log says everything.
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.os_error().map(|error| error as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {

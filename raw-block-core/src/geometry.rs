@@ -1,12 +1,7 @@
 //! What a device can do, and the rules that follow from it.
 
-use crate::{Error, ErrorKind, OpKind, WriteOptions};
-
-/// The largest device this library accepts, in bytes: what the system's file offsets can say.
-pub const MAX_CAPACITY: u64 = i64::MAX.unsigned_abs();
-
-/// Smallest logical block this library accepts, in bytes.
-pub const MIN_LOGICAL_BLOCK: u32 = 512;
+use crate::backend::OpKind;
+use crate::{Error, ErrorKind, WriteOptions};
 
 /// The shape of an open device: its size, its alignment rules and its limits.
 ///
@@ -53,26 +48,32 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// The largest device this library accepts, in bytes: what the system's file offsets can say.
+    pub const MAX_CAPACITY: u64 = i64::MAX.unsigned_abs();
+    /// Smallest logical block this library accepts, in bytes.
+    pub const MIN_LOGICAL_BLOCK: u32 = 512;
+
     /// The geometry of a device of `capacity` bytes in blocks of `logical_block` bytes, with all
     /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, and neither
     /// discard nor write-zeroes; it can be written to.
     ///
-    /// `capacity` is rounded down to whole blocks, and to [`MAX_CAPACITY`].
+    /// `capacity` is rounded down to whole blocks, and to [`Geometry::MAX_CAPACITY`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when `logical_block` is not a power of two of at least
-    /// [`MIN_LOGICAL_BLOCK`], or the device holds not even one block.
+    /// [`Geometry::MIN_LOGICAL_BLOCK`], or the device holds not even one block.
     pub fn new(capacity: u64, logical_block: u32) -> Result<Self, Error> {
-        if !logical_block.is_power_of_two() || logical_block < MIN_LOGICAL_BLOCK {
+        if !logical_block.is_power_of_two() || logical_block < Self::MIN_LOGICAL_BLOCK {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "describe a device",
                 format!(
-                    "a logical block of {logical_block} bytes is not a power of two of at least {MIN_LOGICAL_BLOCK}"
+                    "a logical block of {logical_block} bytes is not a power of two of at least {}",
+                    Self::MIN_LOGICAL_BLOCK
                 ),
             ));
         }
-        let capacity = capacity.min(MAX_CAPACITY);
+        let capacity = capacity.min(Self::MAX_CAPACITY);
         let capacity = capacity - capacity % u64::from(logical_block);
         if capacity == 0 {
             return Err(Error::new(

@@ -35,38 +35,33 @@
 //! `simulated`: a device in memory that loses power, reorders and fails as a test wants it, for those who
 //! keep something on a device.
 
-pub use backend::{Completion, IoBackend, IoQueue};
-pub use buffer::{AlignedBuf, Arena, BUFFER_ALIGNMENT, BufferPool, Registration};
-pub use device_file::{DeviceFile, Direct, lock_device};
-pub use dispatch::{
-    BatchResult, Dispatcher, DispatcherOptions, Finished, MAX_BATCH, Refused, Ticket,
-};
+pub use buffer::{AlignedBuf, BufferPool, Registration};
+pub use direct::Direct;
+pub use dispatch::{BatchResult, Dispatcher, DispatcherOptions, Finished, Refused, Ticket};
 pub use error::{Error, ErrorClass, ErrorKind};
-pub use flush_state::FlushState;
-pub use geometry::{Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
+pub use geometry::Geometry;
 pub use memory::MemoryBackend;
-pub use op::{MAX_CALL_BYTES, Op, OpKind, WriteOptions};
-pub use stats::{Stats, StatsSnapshot};
-pub use transfer::{OwnedTransfer, ReadAt, Transfer, WriteAt, can_batch};
+pub use stats::StatsSnapshot;
+pub use transfer::{OwnedTransfer, ReadAt, WriteAt, can_batch};
+pub use write_options::WriteOptions;
 
+pub mod backend;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 
-mod backend;
 mod buffer;
-mod device_file;
+mod direct;
 mod dispatch;
 mod error;
-mod flush_state;
 mod geometry;
 mod memory;
-mod op;
 mod stats;
-mod transfer;
 #[doc(hidden)]
-pub mod waiting;
+pub mod sync;
+mod transfer;
+mod write_options;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("lengths in memory and on the device are taken to be equally wide");

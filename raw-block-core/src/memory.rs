@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::{Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, Stats};
+use crate::backend::{Completion, FlushState, IoBackend, IoQueue, Op, OpKind, Stats};
+use crate::{Error, Geometry};
 
 /// Bytes per chunk: what is allocated when a part of the device is first written.
 const CHUNK: usize = 64 << 10;
@@ -21,7 +22,8 @@ const SHARDS: usize = 64;
 /// # Examples
 /// ```
 /// use std::sync::Arc;
-/// use raw_block_core::{Dispatcher, IoBackend, MemoryBackend};
+/// use raw_block_core::{Dispatcher, MemoryBackend};
+/// use raw_block_core::backend::IoBackend;
 ///
 /// let backend = Arc::new(MemoryBackend::new(1 << 30)?);
 /// assert_eq!(backend.geometry().logical_block, 512);
@@ -71,7 +73,7 @@ impl IoBackend for MemoryBackend {
         "memory"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "memory"
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::{Error, ErrorKind, OpKind};
+use crate::backend::OpKind;
+use crate::{Error, ErrorKind};
 
 /// The counters of one open device, updated once per batch and once per system call.
 #[derive(Debug, Default)]

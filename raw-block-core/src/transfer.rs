@@ -3,7 +3,8 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
-use crate::{AlignedBuf, Geometry, OpKind, WriteOptions};
+use crate::backend::OpKind;
+use crate::{AlignedBuf, Geometry, WriteOptions};
 
 /// A write of the bytes in `N` memory segments, one after the other, to one range of the device.
 ///
@@ -12,7 +13,8 @@ use crate::{AlignedBuf, Geometry, OpKind, WriteOptions};
 ///
 /// # Examples
 /// ```
-/// use raw_block_core::{Transfer, WriteAt};
+/// use raw_block_core::WriteAt;
+/// use raw_block_core::backend::Transfer;
 ///
 /// let one = WriteAt::new(4096, b"a payload").padded_to(4096);
 /// assert_eq!((one.payload_len(), one.total_len()), (9, 4096));
@@ -43,7 +45,7 @@ impl<'a, const N: usize> WriteAt<'a, N> {
         Self {
             offset,
             total_len: total_len(segments.iter().map(|segment| segment.len())),
-            options: WriteOptions::default(),
+            options: WriteOptions::new(),
             segments: segments.map(IoSlice::new),
         }
     }
@@ -70,7 +72,8 @@ impl<'a, const N: usize> WriteAt<'a, N> {
 ///
 /// # Examples
 /// ```
-/// use raw_block_core::{ReadAt, Transfer};
+/// use raw_block_core::ReadAt;
+/// use raw_block_core::backend::Transfer;
 ///
 /// let (mut header, mut payload) = ([0; 4096], [0; 100]);
 /// let read = ReadAt::scatter(0, [&mut header, &mut payload]).padded_to(8192);
@@ -119,6 +122,7 @@ impl<'a, const N: usize> ReadAt<'a, N> {
 /// A transfer that owns its buffer, for [`batched_write`](crate::Dispatcher::batched_write) and
 /// [`batched_read`](crate::Dispatcher::batched_read).
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct OwnedTransfer {
     /// Where the range begins on the device, in bytes.
     pub offset: u64,
@@ -128,7 +132,7 @@ pub struct OwnedTransfer {
     pub payload_len: usize,
     /// How many bytes of the device are moved: the payload and its padding.
     pub total_len: u64,
-    /// What a write asks of the device beside; a read ignores it.
+    /// Per-write options; a read ignores them.
     pub options: WriteOptions,
 }
 
@@ -141,8 +145,31 @@ impl OwnedTransfer {
             payload_len: buffer.len(),
             total_len: buffer.len() as u64,
             buffer,
-            options: WriteOptions::default(),
+            options: WriteOptions::new(),
         }
+    }
+
+    /// The same transfer with only the first `len` bytes of the buffer as its payload, and without
+    /// padding.
+    #[must_use]
+    pub fn with_payload_len(mut self, len: usize) -> Self {
+        self.payload_len = len;
+        self.total_len = len as u64;
+        self
+    }
+
+    /// The same transfer with `total_len` bytes on the device: the payload and its padding.
+    #[must_use]
+    pub fn padded_to(mut self, total_len: u64) -> Self {
+        self.total_len = total_len;
+        self
+    }
+
+    /// The same transfer with these options.
+    #[must_use]
+    pub fn with_options(mut self, options: WriteOptions) -> Self {
+        self.options = options;
+        self
     }
 }
 
@@ -173,7 +200,7 @@ pub trait Transfer: sealed::Sealed {
 
     /// What a write asks of the device beside.
     fn options(&self) -> WriteOptions {
-        WriteOptions::default()
+        WriteOptions::new()
     }
 
     /// How many bytes the caller means: the length of all segments.

@@ -16,10 +16,8 @@ use fakes::{
     Behaviour, Failing, Gate, Honest, blocks, device, first_queue, kinds, os_error, owned,
     within_seconds, writes,
 };
-use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, Error, ErrorKind, IoQueue, Op, OpKind, OwnedTransfer,
-    ReadAt, WriteAt,
-};
+use raw_block_core::backend::{Completion, IoQueue, Op, OpKind};
+use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
 
 /// Length of each transfer: eight are merged into an op.
 const LEN: usize = 32 << 10;
@@ -81,7 +79,8 @@ fn a_bad_block_fails_its_own_write_and_not_its_merged_neighbours() {
             let results = device.write_buffers(&batch);
             assert_eq!(kinds(&*results), expected_kinds(bad, 32));
             let error = results[usize::try_from(bad[0]).unwrap()].as_ref().unwrap_err();
-            assert_eq!(error.place(), Some((bad[0] * LEN as u64, LEN as u64)), "its own place");
+            let place = (error.offset(), error.length());
+            assert_eq!(place, (Some(bad[0] * LEN as u64), Some(LEN as u64)), "its own place");
             assert_repeated_once(&asked, bad, 32);
 
             let stats = device.stats();

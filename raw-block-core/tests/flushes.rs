@@ -17,10 +17,8 @@ use fakes::{
     writes,
 };
 use libc::EIO;
-use raw_block_core::{
-    Completion, Dispatcher, Error, ErrorClass, ErrorKind, IoBackend, IoQueue, Op, OpKind, ReadAt,
-    WriteAt,
-};
+use raw_block_core::backend::{Completion, IoBackend, IoQueue, Op, OpKind};
+use raw_block_core::{Dispatcher, Error, ErrorClass, ErrorKind, ReadAt, WriteAt};
 
 /// How a flush ends.
 #[derive(Clone, Copy)]

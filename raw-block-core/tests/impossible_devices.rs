@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fakes::{kinds, within_seconds};
+use raw_block_core::backend::{FlushState, IoBackend, IoQueue, Stats};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue,
-    MAX_CAPACITY, MemoryBackend, OwnedTransfer, ReadAt, Stats, WriteAt,
+    AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, MemoryBackend, OwnedTransfer, ReadAt,
+    WriteAt,
 };
 
 const NO_MEMORY: Option<ErrorKind> = Some(ErrorKind::OutOfResources);
@@ -29,10 +30,10 @@ fn device(geometry: Geometry) -> Result<Dispatcher, Error> {
 
 #[test]
 fn a_device_in_memory_is_no_larger_than_file_offsets_can_say() {
-    for capacity in [u64::MAX, MAX_CAPACITY + 1, MAX_CAPACITY] {
+    for capacity in [u64::MAX, Geometry::MAX_CAPACITY + 1, Geometry::MAX_CAPACITY] {
         let device = Dispatcher::new(Arc::new(MemoryBackend::new(capacity).unwrap())).unwrap();
         let capacity = device.geometry().capacity;
-        assert_eq!(capacity, MAX_CAPACITY - 511, "whole blocks");
+        assert_eq!(capacity, Geometry::MAX_CAPACITY - 511, "whole blocks");
         let block = [7; 512];
         device.write_buffers(&[WriteAt::new(capacity - 512, &block)]).all().unwrap();
         let mut found = [0; 512];
@@ -63,7 +64,7 @@ fn erasing_a_device_takes_as_long_as_what_is_stored_there() {
 #[test]
 fn a_device_that_claims_to_be_impossible_is_refused() {
     let impossible = [
-        geometry(512, |geometry| geometry.capacity = MAX_CAPACITY + 1),
+        geometry(512, |geometry| geometry.capacity = Geometry::MAX_CAPACITY + 1),
         geometry(512, |geometry| geometry.capacity = u64::MAX),
         geometry(512, |geometry| geometry.transfer_alignment = 0),
         geometry(512, |geometry| geometry.transfer_alignment = 1536),
@@ -75,7 +76,7 @@ fn a_device_that_claims_to_be_impossible_is_refused() {
         let error = device(geometry).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{geometry:?}");
     }
-    assert!(device(geometry(512, |geometry| geometry.capacity = MAX_CAPACITY)).is_ok());
+    assert!(device(geometry(512, |geometry| geometry.capacity = Geometry::MAX_CAPACITY)).is_ok());
 }
 
 #[test]
@@ -140,7 +141,7 @@ impl IoBackend for Fickle {
         "fickle"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "fickle device"
     }
 

@@ -13,7 +13,8 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use fakes::{Behaviour, Gate, device_with_queues, owned, within_seconds};
-use raw_block_core::{Completion, Dispatcher, Error, ErrorKind, IoQueue, Op, WriteAt};
+use raw_block_core::backend::{Completion, IoQueue, Op};
+use raw_block_core::{Dispatcher, Error, ErrorKind, WriteAt};
 
 /// How many queues were opened, how many are open, and how many were closed by another thread than their
 /// owner.

@@ -11,9 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fakes::{Behaviour, device, within_seconds};
-use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, IoQueue, Op, OwnedTransfer, ReadAt, WriteAt, WriteOptions,
-};
+use raw_block_core::backend::{Completion, IoQueue, Op};
+use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, WriteAt};
 
 const DEPTH: usize = 8;
 const READS: usize = 8_000;
@@ -174,12 +173,10 @@ fn trying_a_ticket_of_many_waves_carries_out_one_at_most() {
         // Each needs 1 MiB of aligned memory, and a wave may use 64 MiB.
         let batch = |count| -> Vec<_> {
             (0..count)
-                .map(|_| OwnedTransfer {
-                    offset: 0,
-                    buffer: AlignedBuf::zeroed(9).unwrap(),
-                    payload_len: 9,
-                    total_len: 1 << 20,
-                    options: WriteOptions::default(),
+                .map(|_| {
+                    OwnedTransfer::new(0, AlignedBuf::zeroed(9).unwrap())
+                        .with_payload_len(9)
+                        .padded_to(1 << 20)
                 })
                 .collect()
         };

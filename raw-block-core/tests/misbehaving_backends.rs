@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use fakes::{
     Behaviour, Honest, blocks, device, first_queue, kinds, owned, place, within_seconds, writes,
 };
-use raw_block_core::{Completion, Dispatcher, Error, ErrorKind, Finished, IoQueue, Op, ReadAt};
+use raw_block_core::backend::{Completion, IoQueue, Op};
+use raw_block_core::{Dispatcher, Error, ErrorKind, Finished, ReadAt};
 
 const LOST: Option<ErrorKind> = Some(ErrorKind::Io);
 

@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use fakes::{Behaviour, Honest, blocks, device, first_queue, kinds, owned, within_seconds, writes};
-use raw_block_core::{Completion, Dispatcher, IoQueue, Op};
+use raw_block_core::Dispatcher;
+use raw_block_core::backend::{Completion, IoQueue, Op};
 
 /// Panics when it is asked for completions.
 #[derive(Clone, Copy)]

@@ -12,7 +12,8 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use fakes::{Behaviour, Gate, Gated, Honest, blocks, device, kinds, owned, within_seconds, writes};
-use raw_block_core::{Completion, Dispatcher, Error, ErrorKind, IoQueue, Op};
+use raw_block_core::backend::{Completion, IoQueue, Op};
+use raw_block_core::{Dispatcher, Error, ErrorKind};
 
 const EIO: i32 = 5;
 /// Long enough for another thread to do what it should not.

@@ -5,8 +5,9 @@
 mod fakes;
 
 use fakes::within_seconds;
-use raw_block_core::simulated::{Fault, SimulatedDevice};
-use raw_block_core::{Dispatcher, ErrorKind, Geometry, OpKind, ReadAt, WriteAt};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
+use raw_block_core::{Dispatcher, ErrorKind, Geometry, ReadAt, WriteAt};
 
 const LEN: usize = 256 << 10;
 const COUNT: usize = 8;
@@ -51,7 +52,7 @@ fn a_part_is_handed_over_while_the_rest_is_under_way() {
     within_seconds(|| {
         let (simulated, device) = numbered();
         let last = COUNT - 1;
-        simulated.inject(Fault::hold(OpKind::Read).within(place(last)..place(last) + 1));
+        simulated.inject(DeviceFault::hold(OpKind::Read).within(place(last)..place(last) + 1));
         // The last one is held until another one was handed over: it would never end otherwise.
         let mut calls = read(&device, LEN, |_| simulated.clear_faults());
         assert_eq!(calls.last(), Some(&(last, Ok(true))));
@@ -65,7 +66,7 @@ fn each_transfer_is_handed_over_once_with_its_own_result() {
     let (simulated, device) = numbered();
     // Neighbours that are merged, of which one fails, and is repeated by itself.
     for len in [512, LEN] {
-        simulated.inject(Fault::fail(OpKind::Read, 5).within(place(2)..place(2) + 1));
+        simulated.inject(DeviceFault::fail(OpKind::Read, 5).within(place(2)..place(2) + 1));
         let mut calls = read(&device, len, |_| {});
         calls.sort_by_key(|&(number, _)| number);
         let expected = |number| if number == 2 { Err(ErrorKind::Io) } else { Ok(true) };

@@ -14,7 +14,7 @@ fn simulated(
 ) -> Result<Subject, Skipped> {
     let mut geometry = Geometry::new(16 << 20, block).unwrap();
     (geometry.discard, geometry.write_zeroes) = (true, true);
-    let mut options = SimulatedOptions { seed, ..SimulatedOptions::default() };
+    let mut options = SimulatedOptions::new().seed(seed);
     change(&mut geometry, &mut options);
     Ok(Subject::new(SimulatedDevice::with_options(geometry, options).unwrap().backend()))
 }

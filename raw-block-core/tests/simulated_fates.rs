@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use fakes::within_seconds;
-use raw_block_core::simulated::{CutReport, Fault, SimulatedDevice, SimulatedOptions};
-use raw_block_core::{OpKind, WriteAt};
+use raw_block_core::WriteAt;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{CutReport, DeviceFault, SimulatedDevice, SimulatedOptions};
 use versions::{BLOCK, LEN, open, place, shape, simulated, start, versions, write};
 
 #[test]
@@ -54,7 +55,7 @@ fn a_write_that_completes_during_a_flush_may_be_lost_and_is_read_back() {
         let device = simulated(1);
         let dispatcher = open(&device);
         write(&dispatcher, 0, 1);
-        device.inject(Fault::hold(OpKind::Flush));
+        device.inject(DeviceFault::hold(OpKind::Flush));
         thread::scope(|scope| {
             let flush = scope.spawn(|| dispatcher.flush());
             thread::sleep(Duration::from_millis(50));
@@ -79,7 +80,7 @@ fn a_write_can_take_effect_long_before_it_completes() {
     for seed in 0..300 {
         let device = simulated(seed);
         let dispatcher = open(&device);
-        device.inject(Fault::delay(OpKind::Write, 1000).nth(1));
+        device.inject(DeviceFault::delay(OpKind::Write, 1000).nth(1));
         let mut ticket = start(&dispatcher, 0, 1);
         if versions(&device, 0) == [0; LEN] {
             continue;
@@ -147,7 +148,7 @@ fn writes_have_their_fates_independently() {
 /// A device that does not tear writes of `LEN` blocks.
 fn atomic(seed: u64) -> SimulatedDevice {
     let atomic_write_unit = (LEN * BLOCK) as u64;
-    let options = SimulatedOptions { seed, atomic_write_unit, ..Default::default() };
+    let options = SimulatedOptions::new().seed(seed).atomic_write_unit(atomic_write_unit);
     SimulatedDevice::with_options(shape(), options).unwrap()
 }
 

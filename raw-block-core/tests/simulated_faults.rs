@@ -9,10 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fakes::within_seconds;
-use raw_block_core::simulated::{Fault, SimulatedDevice, SimulatedOptions};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice, SimulatedOptions};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, OpKind, OwnedTransfer, ReadAt,
-    Ticket, WriteAt,
+    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, OwnedTransfer, ReadAt, Ticket,
+    WriteAt,
 };
 
 const BLOCK: usize = 512;
@@ -55,7 +56,7 @@ fn start(device: &Dispatcher, block: usize) -> Ticket {
 /// What a read finds with a fault in blocks 3 and 4. Asserts that it touches nothing else, and that the
 /// device is as it was.
 #[track_caller]
-fn faulty_read(fault: Fault) -> [Vec<u8>; 2] {
+fn faulty_read(fault: DeviceFault) -> [Vec<u8>; 2] {
     let (simulated, device) = numbered();
     simulated.inject(fault.within(place(3)..place(5)));
     let mut found = read(&device);
@@ -72,15 +73,15 @@ fn faulty_read(fault: Fault) -> [Vec<u8>; 2] {
 
 #[test]
 fn reads_find_something_else() {
-    assert_eq!(faulty_read(Fault::zeroed()), [[0; BLOCK]; 2]);
-    assert_eq!(faulty_read(Fault::old_version()), [[104; BLOCK], [105; BLOCK]]);
-    assert_eq!(faulty_read(Fault::other_block(place(9))), [[10; BLOCK], [11; BLOCK]]);
-    assert_eq!(faulty_read(Fault::other_block(1 << 40)), [[0; BLOCK]; 2]);
+    assert_eq!(faulty_read(DeviceFault::zeroed()), [[0; BLOCK]; 2]);
+    assert_eq!(faulty_read(DeviceFault::old_version()), [[104; BLOCK], [105; BLOCK]]);
+    assert_eq!(faulty_read(DeviceFault::other_block(place(9))), [[10; BLOCK], [11; BLOCK]]);
+    assert_eq!(faulty_read(DeviceFault::other_block(1 << 40)), [[0; BLOCK]; 2]);
 
     let mut flipped = [4; BLOCK];
     flipped[1] ^= 2;
-    assert_eq!(faulty_read(Fault::flip_bit(Some(9)))[0], flipped);
-    for (block, held) in faulty_read(Fault::flip_bit(None)).iter().zip([4, 5]) {
+    assert_eq!(faulty_read(DeviceFault::flip_bit(Some(9)))[0], flipped);
+    for (block, held) in faulty_read(DeviceFault::flip_bit(None)).iter().zip([4, 5]) {
         let bits: u32 = block.iter().map(|byte| (byte ^ held).count_ones()).sum();
         assert_eq!(bits, 1);
     }
@@ -90,8 +91,8 @@ fn reads_find_something_else() {
 fn an_op_fails_before_or_after_it_happened() {
     let (simulated, device) = numbered();
     let ops = simulated.ops_so_far();
-    simulated.inject(Fault::fail(OpKind::Write, ENOSPC).within(place(3)..place(4)));
-    simulated.inject(Fault::fail_after(OpKind::Write, ENOSPC).within(place(5)..place(6)));
+    simulated.inject(DeviceFault::fail(OpKind::Write, ENOSPC).within(place(3)..place(4)));
+    simulated.inject(DeviceFault::fail_after(OpKind::Write, ENOSPC).within(place(5)..place(6)));
     for block in [3, 5] {
         assert_eq!(write(&device, block, 77).unwrap_err().kind(), ErrorKind::NoSpace);
     }
@@ -100,7 +101,7 @@ fn an_op_fails_before_or_after_it_happened() {
     let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
     assert_eq!(found[..7], [1, 2, 3, 4, 77, 77, 7]);
 
-    simulated.inject(Fault::fail(OpKind::Read, 5).within(place(8)..place(9)));
+    simulated.inject(DeviceFault::fail(OpKind::Read, 5).within(place(8)..place(9)));
     let mut blocks = [[0; BLOCK]; 2];
     let [bad, good] = &mut blocks;
     let mut reads = [ReadAt::new(place(8), bad), ReadAt::new(place(10), good)];
@@ -109,14 +110,14 @@ fn an_op_fails_before_or_after_it_happened() {
     assert!(results[1].is_ok());
     assert_eq!(blocks, [[0; BLOCK], [11; BLOCK]]);
 
-    simulated.inject(Fault::fail(OpKind::Flush, 5));
+    simulated.inject(DeviceFault::fail(OpKind::Flush, 5));
     assert_eq!(device.flush().unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[test]
 fn one_of_many_ops_can_be_chosen() {
     let (simulated, device) = numbered();
-    simulated.inject(Fault::fail(OpKind::Write, 5).within(place(3)..place(5)).nth(2));
+    simulated.inject(DeviceFault::fail(OpKind::Write, 5).within(place(3)..place(5)).nth(2));
     let results = [3, 9, 4, 3].map(|block| write(&device, block, 1).is_ok());
     assert_eq!(results, [true, true, false, true]);
 }
@@ -124,7 +125,7 @@ fn one_of_many_ops_can_be_chosen() {
 #[test]
 fn a_lost_write_is_acknowledged_and_not_there() {
     let (simulated, device) = numbered();
-    simulated.inject(Fault::lost_write().within(place(3)..place(4)));
+    simulated.inject(DeviceFault::lost_write().within(place(3)..place(4)));
     device.write_buffers(&[WriteAt::new(place(2), &[77; 3 * BLOCK])]).all().unwrap();
     let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
     assert_eq!(found[..7], [1, 2, 77, 4, 77, 6, 7]);
@@ -133,7 +134,7 @@ fn a_lost_write_is_acknowledged_and_not_there() {
 #[test]
 fn a_late_write_fails_and_takes_effect_over_newer_ones() {
     let (simulated, device) = numbered();
-    simulated.inject(Fault::late_write(3).within(place(3)..place(4)).nth(1));
+    simulated.inject(DeviceFault::late_write(3).within(place(3)..place(4)).nth(1));
     let error = write(&device, 3, 77).unwrap_err();
     assert_eq!((error.kind(), error.class()), (ErrorKind::Io, ErrorClass::Unknown));
     let ops = simulated.ops_so_far();
@@ -153,10 +154,10 @@ fn a_late_write_fails_and_takes_effect_over_newer_ones() {
 
 #[test]
 fn a_late_write_that_another_fault_fails_is_still_unknown() {
-    for other in [Fault::fail(OpKind::Write, 5), Fault::fail_after(OpKind::Write, 5)] {
+    for other in [DeviceFault::fail(OpKind::Write, 5), DeviceFault::fail_after(OpKind::Write, 5)] {
         let (simulated, device) = numbered();
         simulated.inject(other);
-        simulated.inject(Fault::late_write(1));
+        simulated.inject(DeviceFault::late_write(1));
         assert_eq!(write(&device, 3, 77).unwrap_err().class(), ErrorClass::Unknown);
     }
 }
@@ -165,7 +166,7 @@ fn a_late_write_that_another_fault_fails_is_still_unknown() {
 fn the_end_of_a_device_decides_what_a_late_write_does() {
     let (simulated, device) = numbered();
     device.flush().unwrap();
-    simulated.inject(Fault::late_write(1000).within(place(3)..place(4)));
+    simulated.inject(DeviceFault::late_write(1000).within(place(3)..place(4)));
     write(&device, 3, 77).unwrap_err();
     assert_eq!(cut(&simulated, 3), [4, 77].into());
     let killed = (0..100).map(|seed| simulated.fork(seed).process_kill().peek(place(3), 1)[0]);
@@ -181,12 +182,12 @@ fn cut(simulated: &SimulatedDevice, block: usize) -> BTreeSet<u8> {
 #[test]
 fn a_misdirected_write_is_elsewhere() {
     let (simulated, device) = numbered();
-    simulated.inject(Fault::misdirected_write(place(9)).within(place(3)..place(5)));
+    simulated.inject(DeviceFault::misdirected_write(place(9)).within(place(3)..place(5)));
     device.write_buffers(&[WriteAt::new(place(2), &[77; 3 * BLOCK])]).all().unwrap();
     let found: Vec<_> = read(&device).chunks(BLOCK).map(|block| block[0]).collect();
     assert_eq!(found[..12], [1, 2, 77, 4, 5, 6, 7, 8, 9, 77, 77, 12]);
     simulated.clear_faults();
-    simulated.inject(Fault::misdirected_write(1 << 40));
+    simulated.inject(DeviceFault::misdirected_write(1 << 40));
     write(&device, 0, 88).unwrap();
     assert_eq!(read(&device)[0], 1);
 }
@@ -197,7 +198,7 @@ fn a_lost_flush_makes_nothing_durable() {
         (0..100).any(|seed| {
             let (simulated, device) = numbered();
             if flush_is_lost {
-                simulated.inject(Fault::lost_flush());
+                simulated.inject(DeviceFault::lost_flush());
             }
             device.flush().unwrap();
             let fork = simulated.fork(seed);
@@ -212,19 +213,19 @@ fn a_lost_flush_makes_nothing_durable() {
 #[test]
 fn a_delayed_op_is_overtaken() {
     let geometry = Geometry::new(1 << 20, 512).unwrap();
-    let options = SimulatedOptions { shuffle: false, ..SimulatedOptions::default() };
+    let options = SimulatedOptions::new().shuffle(false);
     let simulated = SimulatedDevice::with_options(geometry, options).unwrap();
     let device = Dispatcher::new(simulated.backend()).unwrap();
     assert!(start(&device, 0).try_wait().is_some(), "in order and at once");
 
-    simulated.inject(Fault::delay(OpKind::Write, 3).nth(1));
+    simulated.inject(DeviceFault::delay(OpKind::Write, 3).nth(1));
     let mut late = start(&device, 0);
     assert!(start(&device, 1).try_wait().is_some());
     let tries = (1..10).find(|_| late.try_wait().is_some());
     // One reap was that which started it.
     assert_eq!(tries, Some(3));
 
-    simulated.inject(Fault::delay(OpKind::Write, 1_000_000));
+    simulated.inject(DeviceFault::delay(OpKind::Write, 1_000_000));
     assert!(write(&device, 2, 1).is_ok(), "who has nothing else to wait for gets it at once");
 }
 
@@ -232,7 +233,7 @@ fn a_delayed_op_is_overtaken() {
 fn a_held_op_waits_until_the_faults_are_cleared() {
     within_seconds(|| {
         let (simulated, device) = numbered();
-        simulated.inject(Fault::hold(OpKind::Write).within(place(3)..place(4)));
+        simulated.inject(DeviceFault::hold(OpKind::Write).within(place(3)..place(4)));
         let mut held = start(&device, 3);
         for _ in 0..100 {
             assert!(held.try_wait().is_none());
@@ -275,7 +276,7 @@ fn what_is_poked_stays() {
 #[test]
 fn faults_end_with_the_power() {
     let (simulated, _) = numbered();
-    simulated.inject(Fault::fail(OpKind::Write, 5));
+    simulated.inject(DeviceFault::fail(OpKind::Write, 5));
     let device = Dispatcher::new(simulated.power_on().backend()).unwrap();
     write(&device, 0, 1).unwrap();
 }
@@ -284,7 +285,7 @@ fn faults_end_with_the_power() {
 fn a_bad_medium_fails_for_its_blocks_alone() {
     let (simulated, device) = numbered();
     for kind in [OpKind::Write, OpKind::Read] {
-        simulated.inject(Fault::bad_medium(kind).within(place(3)..place(5)));
+        simulated.inject(DeviceFault::bad_medium(kind).within(place(3)..place(5)));
     }
     let ops = simulated.ops_so_far();
     let mut found = [0; BLOCK];
@@ -303,8 +304,8 @@ fn a_bad_medium_fails_for_its_blocks_alone() {
 #[test]
 fn a_permanent_fault_outlasts_everything() {
     let (simulated, device) = numbered();
-    simulated.inject(Fault::bad_medium(OpKind::Write).within(place(3)..place(4)).permanent());
-    simulated.inject(Fault::fail(OpKind::Write, ENOSPC).within(place(5)..place(6)));
+    simulated.inject(DeviceFault::bad_medium(OpKind::Write).within(place(3)..place(4)).permanent());
+    simulated.inject(DeviceFault::fail(OpKind::Write, ENOSPC).within(place(5)..place(6)));
     simulated.clear_faults();
     let lives = [
         simulated.clone(),
@@ -325,7 +326,7 @@ fn a_permanent_fault_outlasts_everything() {
 fn impossible_shapes_are_refused() {
     let refused = |change: fn(&mut Geometry, &mut SimulatedOptions)| {
         let mut geometry = Geometry::new(1 << 20, 4096).unwrap();
-        let mut options = SimulatedOptions::default();
+        let mut options = SimulatedOptions::new();
         change(&mut geometry, &mut options);
         let error = SimulatedDevice::with_options(geometry, options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -10,8 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use fakes::within_seconds;
-use raw_block_core::simulated::{Fault, SimulatedDevice};
-use raw_block_core::{ErrorKind, Geometry, OpKind, ReadAt, WriteAt};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
+use raw_block_core::{ErrorKind, Geometry, ReadAt, WriteAt};
 use versions::{BLOCK, LEN, open, place, simulated, start, versions, write};
 
 #[test]
@@ -20,7 +21,7 @@ fn a_device_that_is_off_fails_everything_and_holds_up_nobody() {
         let device = simulated(1);
         let dispatcher = open(&device);
         write(&dispatcher, 0, 1);
-        device.inject(Fault::hold(OpKind::Write));
+        device.inject(DeviceFault::hold(OpKind::Write));
         thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let bytes = [2; LEN * BLOCK];
@@ -51,7 +52,7 @@ fn a_scheduled_cut_ends_the_waiting_of_others() {
     within_seconds(|| {
         let device = simulated(1);
         let dispatcher = open(&device);
-        device.inject(Fault::hold(OpKind::Write).within(place(1)..place(2)));
+        device.inject(DeviceFault::hold(OpKind::Write).within(place(1)..place(2)));
         thread::scope(|scope| {
             let waiting = scope.spawn(|| {
                 let bytes = [2; LEN * BLOCK];
@@ -112,7 +113,7 @@ fn killed_with_a_write(seed: u64, held: bool) -> SimulatedDevice {
     let dispatcher = open(&device);
     write(&dispatcher, 0, 1);
     if held {
-        device.inject(Fault::hold(OpKind::Write));
+        device.inject(DeviceFault::hold(OpKind::Write));
     }
     let ticket = start(&dispatcher, 1, 1);
     let next = device.process_kill_leaving_writes();

@@ -8,8 +8,9 @@ mod versions;
 use std::collections::BTreeSet;
 
 use fakes::within_seconds;
+use raw_block_core::backend::IoBackend as _;
 use raw_block_core::simulated::SimulatedDevice;
-use raw_block_core::{ErrorKind, IoBackend as _, Ticket};
+use raw_block_core::{ErrorKind, Ticket};
 use versions::{open, shape, simulated, start, versions, write};
 
 const PLACES: usize = 6;

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex};
 use fakes::{
     Behaviour, Failing, blocks, device, first_queue, os_error, owned, within_seconds, writes,
 };
-use raw_block_core::simulated::{Fault, SimulatedDevice};
+use raw_block_core::backend::{IoQueue, Op};
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, IoQueue, Op, OwnedTransfer,
-    ReadAt, WriteAt,
+    AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, Geometry, OwnedTransfer, ReadAt, WriteAt,
 };
 
 const BLOCK: u64 = 512;
@@ -41,7 +41,9 @@ type Failure = (ErrorClass, Option<(u64, u64)>);
 fn failures(results: &[Result<(), Error>]) -> Vec<Option<Failure>> {
     results
         .iter()
-        .map(|result| result.as_ref().err().map(|error| (error.class(), error.place())))
+        .map(|result| {
+            result.as_ref().err().map(|error| (error.class(), error.offset().zip(error.length())))
+        })
         .collect()
 }
 
@@ -121,7 +123,7 @@ fn no_late_write_overwrites_what_was_acknowledged_before() {
         let simulated = SimulatedDevice::new(geometry, seed).unwrap();
         let device = Dispatcher::new(simulated.backend()).unwrap();
         // The first op fails, and takes effect after four newer ones.
-        simulated.inject(Fault::late_write(4).nth(1));
+        simulated.inject(DeviceFault::late_write(4).nth(1));
         let old = [[1; 512]; 4];
         let batch: Vec<_> =
             (0..).zip(&old).map(|(n, bytes)| WriteAt::new(n * BLOCK, bytes)).collect();

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use fakes::{Failing, device, os_error, within_seconds};
-use raw_block_core::{AlignedBuf, Dispatcher, ErrorClass, Op, OwnedTransfer, ReadAt, WriteAt};
+use raw_block_core::backend::Op;
+use raw_block_core::{AlignedBuf, Dispatcher, ErrorClass, OwnedTransfer, ReadAt, WriteAt};
 
 const EFAULT: i32 = 14;
 const BLOCK: usize = 512;
@@ -140,7 +141,7 @@ fn a_transfer_that_was_copied_is_not_copied_again() {
         for (number, result) in [0, 1, 5].into_iter().zip(&*device.write_buffers(&batch)) {
             let error = result.as_ref().unwrap_err();
             assert_eq!(error.os_error().unwrap().raw_os_error(), Some(EFAULT));
-            assert_eq!(error.place(), Some((place(number), BLOCK as u64)));
+            assert_eq!((error.offset(), error.length()), (Some(place(number)), Some(BLOCK as u64)));
         }
         assert_eq!(device.stats().retries, 3, "each of the three once");
         device.flush().unwrap_err();

@@ -10,10 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fakes::{Behaviour, Gate, Gated, blocks, first_queue, kinds, place, within_seconds, writes};
-use raw_block_core::simulated::{Fault, SimulatedDevice};
-use raw_block_core::{
-    Completion, Dispatcher, ErrorKind, Geometry, IoQueue, MemoryBackend, OpKind, ReadAt, WriteAt,
-};
+use raw_block_core::backend::{Completion, IoQueue, OpKind};
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
+use raw_block_core::{Dispatcher, ErrorKind, Geometry, MemoryBackend, ReadAt, WriteAt};
 
 /// What happened, in order.
 type Log = Arc<Mutex<Vec<&'static str>>>;
@@ -22,7 +21,11 @@ type Log = Arc<Mutex<Vec<&'static str>>>;
 struct Logging(Log);
 
 impl Behaviour for Logging {
-    fn submit(&mut self, honest: &mut dyn IoQueue, ops: &mut VecDeque<raw_block_core::Op>) {
+    fn submit(
+        &mut self,
+        honest: &mut dyn IoQueue,
+        ops: &mut VecDeque<raw_block_core::backend::Op>,
+    ) {
         if !ops.is_empty() {
             self.0.lock().unwrap().push("submit");
         }
@@ -51,12 +54,12 @@ impl Behaviour for Logging {
 /// A queue that breaks when its ops are started, and fails them.
 #[derive(Default)]
 struct BreaksInStart {
-    held: VecDeque<raw_block_core::Op>,
+    held: VecDeque<raw_block_core::backend::Op>,
     broken: bool,
 }
 
 impl Behaviour for BreaksInStart {
-    fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<raw_block_core::Op>) {
+    fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<raw_block_core::backend::Op>) {
         if !self.broken {
             self.held.append(ops);
         }
@@ -73,7 +76,8 @@ impl Behaviour for BreaksInStart {
         _: Option<Instant>,
         done: &mut Vec<Completion>,
     ) {
-        let failed = |op: raw_block_core::Op| op.fail(std::io::Error::from_raw_os_error(5));
+        let failed =
+            |op: raw_block_core::backend::Op| op.fail(std::io::Error::from_raw_os_error(5));
         done.extend(self.held.drain(..).map(failed));
     }
 
@@ -127,7 +131,7 @@ fn each_write_during_work_has_its_own_result() {
     // Neighbours, which are merged, and repeated when the merge failed.
     let batch: Vec<_> =
         (0..).zip(&blocks).map(|(number, block)| WriteAt::new(512 * number, block)).collect();
-    simulated.inject(Fault::fail(OpKind::Write, 5).within(1024..1025));
+    simulated.inject(DeviceFault::fail(OpKind::Write, 5).within(1024..1025));
     let (written, answer) = device.write_buffers_while(&batch, || 7);
     assert_eq!(kinds(&written[..]), [None, None, Some(ErrorKind::Io), None]);
     assert_eq!(answer, 7);

@@ -9,7 +9,7 @@ use std::fmt::{self, Display, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use raw_block_nvme::core::IoBackend;
+use raw_block_nvme::core::backend::IoBackend;
 use raw_block_nvme::{Error, NvmeBackend, NvmeOptions};
 
 /// The first character device of a namespace.

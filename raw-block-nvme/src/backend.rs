@@ -6,10 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use raw_block_core::{
-    Arena, DeviceFile, Direct, Error, ErrorClass, ErrorKind, FlushState, Geometry, IoBackend,
-    IoQueue, OpKind, Stats,
-};
+use raw_block_core::backend::{Arena, DeviceFile, FlushState, IoBackend, IoQueue, OpKind, Stats};
+use raw_block_core::{Direct, Error, ErrorClass, ErrorKind, Geometry};
 use raw_block_uring::{Linux, RingDevice};
 
 use crate::identify::{Controller, Namespace};
@@ -136,7 +134,7 @@ impl NvmeBackend {
     /// let backend = NvmeBackend::open("/dev/ng0n1", &NvmeOptions::default())?;
     /// let placement = backend.placement_of(3);
     /// assert!(placement.is_some(), "the namespace has no placement identifier 3");
-    /// let options = WriteOptions { placement, ..WriteOptions::default() };
+    /// let options = WriteOptions::new().placement(placement);
     /// # Ok::<(), raw_block_core::Error>(())
     /// ```
     #[must_use]
@@ -213,7 +211,7 @@ impl Shared {
         let source = std::io::Error::from_raw_os_error(libc::EINVAL);
         let rule = "the device is gone: no path to the namespace is left";
         Error::new(ErrorKind::DeviceGone, kind.name(), rule)
-            .caused_by(source)
+            .with_source(source)
             .with_class(ErrorClass::NotStarted)
     }
 }
@@ -332,7 +330,7 @@ impl IoBackend for NvmeBackend {
         "nvme"
     }
 
-    fn device(&self) -> &str {
+    fn name(&self) -> &str {
         &self.path
     }
 

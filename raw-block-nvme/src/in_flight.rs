@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use io_uring::types::Timespec;
 use libc::iovec;
-use raw_block_core::{Completion, Error, ErrorClass, Op};
+use raw_block_core::backend::{Completion, Op};
+use raw_block_core::{Error, ErrorClass};
 
 use crate::command::Range;
 use crate::limits::Position;

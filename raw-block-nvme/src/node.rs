@@ -7,7 +7,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use raw_block_core::{Error, ErrorKind, lock_device};
+use raw_block_core::backend::lock_device;
+use raw_block_core::{Error, ErrorKind};
 
 use crate::command::Command;
 use crate::identify::{Controller, Namespace, Page, cns, command_set};
@@ -64,7 +65,7 @@ impl Node {
             let denied = error.kind() == io::ErrorKind::PermissionDenied;
             let error = failed(error);
             if denied {
-                error.because("this user may not use it: check its mode and group")
+                error.with_rule("this user may not use it: check its mode and group")
             } else {
                 error
             }
@@ -106,7 +107,7 @@ impl Node {
                 "open",
                 "it is a character device, but not that of an NVMe namespace",
             )
-            .caused_by(errno.into()),
+            .with_source(errno.into()),
             errno => failed("ask for the namespace", errno),
         })?;
         Ok(u32::try_from(id).unwrap_or(0))
@@ -201,7 +202,7 @@ impl AsFd for Node {
 fn failed(action: &'static str, errno: Errno) -> Error {
     let error = Error::os(action, errno.into());
     if error.kind() == ErrorKind::PermissionDenied {
-        return error.because(
+        return error.with_rule(
             "the kernel does not let this user send commands to the device: before Linux 6.2 that takes CAP_SYS_ADMIN, \
              whatever the mode of the node",
         );

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use raw_block_core::{AlignedBuf, Error, ErrorKind, OpKind, WriteOptions};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{AlignedBuf, Error, ErrorKind, WriteOptions};
 use raw_block_uring::{Big, Linux, Lookup, Ring, RingDevice};
 
 use crate::queue::{IO, command_entry};
@@ -36,7 +37,7 @@ pub(crate) fn check_kernel(rings: &Arc<RingDevice>, translator: &Translator) -> 
     let block = translator.limits.block;
     let mut buffer = AlignedBuf::zeroed(usize::try_from(block).unwrap_or(usize::MAX))?;
     let mut ring = Ring::<Big, ()>::open(Arc::clone(rings), 1, Linux)?;
-    let read = translator.command(OpKind::Read, WriteOptions::default(), 0, block);
+    let read = translator.command(OpKind::Read, WriteOptions::new(), 0, block);
     let (Ok(slot), Some(read)) = (ring.insert(()), read) else {
         unreachable!("a new ring has a free slot, and a read is a command")
     };
@@ -60,7 +61,7 @@ pub(crate) fn check_kernel(rings: &Arc<RingDevice>, translator: &Translator) -> 
             let rule = "the kernel does not poll for passthrough commands, which takes Linux 6.1: open the namespace \
                         without completion polling";
             let source = std::io::Error::from_raw_os_error(errno);
-            Err(Error::new(ErrorKind::Unsupported, POLL, rule).caused_by(source))
+            Err(Error::new(ErrorKind::Unsupported, POLL, rule).with_source(source))
         }
         _ => Err(verdict::error(OpKind::Read, result)),
     }

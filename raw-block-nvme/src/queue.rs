@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
-use raw_block_core::{Completion, Error, ErrorClass, IoQueue, Op, OpKind};
+use raw_block_core::backend::{Completion, IoQueue, Op, OpKind};
+use raw_block_core::{Error, ErrorClass};
 use raw_block_uring::{Big, Kernel, Linux, Lookup, Ring, RingDevice, Slots};
 
 use crate::backend::Shared;

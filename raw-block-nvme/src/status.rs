@@ -170,7 +170,7 @@ impl Status {
     /// As the cause of an error.
     pub(crate) fn error(self, action: &'static str) -> Error {
         let source = std::io::Error::other(self);
-        let error = Error::new(self.kind(), action, self.advice().text()).caused_by(source);
+        let error = Error::new(self.kind(), action, self.advice().text()).with_source(source);
         match (self.code_type(), self.code()) {
             // Asymmetric access: this controller does not perform commands on the namespace now.
             (3, 0x01..=0x03) => error.with_class(ErrorClass::NotStarted),

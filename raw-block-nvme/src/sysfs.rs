@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use raw_block_core::MIN_LOGICAL_BLOCK;
+use raw_block_core::Geometry;
 
 const SYS: &str = "/sys";
 
@@ -86,8 +86,8 @@ impl Sibling {
             max_segments: number("max_segments")?,
             // Older kernels do not tell these two; that is what they have for NVMe.
             gap_mask: number("virt_boundary_mask").unwrap_or(4095),
-            memory_alignment: number("dma_alignment").map_or(MIN_LOGICAL_BLOCK, |mask| {
-                u32::try_from(mask).unwrap_or(MIN_LOGICAL_BLOCK).saturating_add(1)
+            memory_alignment: number("dma_alignment").map_or(Geometry::MIN_LOGICAL_BLOCK, |mask| {
+                u32::try_from(mask).unwrap_or(Geometry::MIN_LOGICAL_BLOCK).saturating_add(1)
             }),
             discards: number("discard_max_bytes") != Some(0),
             writes_zeroes: number("write_zeroes_max_bytes") != Some(0),

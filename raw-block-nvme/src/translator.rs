@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use libc::iovec;
-use raw_block_core::{OpKind, WriteOptions};
+use raw_block_core::WriteOptions;
+use raw_block_core::backend::OpKind;
 
 use crate::command::{Command, Range};
 use crate::in_flight::{Part, Segments};

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use raw_block_core::{Error, ErrorClass, OpKind};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{Error, ErrorClass};
 
 use crate::status::{Status, pause};
 
@@ -66,7 +67,7 @@ pub(crate) fn error(kind: OpKind, result: i32) -> Error {
     if !is_unknown || !kind.modifies() {
         return error;
     }
-    error.with_class(ErrorClass::Unknown).because(
+    error.with_class(ErrorClass::Unknown).with_rule(
         "the command was interrupted, by a timeout, a reset or a lost path; whether and when it takes effect is unknown: \
          open the device again before anything is written there",
     )
@@ -77,19 +78,19 @@ pub(crate) fn explain(kind: OpKind, errno: i32) -> Error {
     let error = Error::os(kind.name(), io::Error::from_raw_os_error(errno));
     match errno {
         libc::EINTR | libc::ETIMEDOUT => {
-            error.because("the kernel took the command back from the controller, after a timeout or a reset")
+            error.with_rule("the kernel took the command back from the controller, after a timeout or a reset")
         }
         libc::ECANCELED => error.with_class(ErrorClass::NotStarted),
         libc::EINVAL => error
-            .because(
+            .with_rule(
                 "the kernel does not take this command, also not in halves: open the device with a smaller \
                  `max_command`",
             )
             .with_class(ErrorClass::NotStarted),
         libc::ENODEV | libc::ENXIO => {
-            error.because("the device is gone, or its controller does not work any more")
+            error.with_rule("the device is gone, or its controller does not work any more")
         }
-        libc::EACCES | libc::EPERM => error.because(
+        libc::EACCES | libc::EPERM => error.with_rule(
             "the kernel does not let this user send this command: before Linux 6.2 that takes CAP_SYS_ADMIN",
         ),
         _ => error,

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::time::{ClockId, clock_gettime};
-use raw_block_core::{
-    AlignedBuf, BufferPool, Direct, Dispatcher, IoBackend, OpKind, ReadAt, WriteAt,
-};
+use raw_block_core::backend::{IoBackend, OpKind};
+use raw_block_core::{AlignedBuf, BufferPool, Direct, Dispatcher, ReadAt, WriteAt};
 use raw_block_fixtures::NvmeNamespace;
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 use raw_block_uring::{UringBackend, UringOptions};

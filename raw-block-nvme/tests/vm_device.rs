@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use raw_block_core::backend::IoBackend;
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{
-    AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, IoBackend, ReadAt, WriteAt,
-    WriteOptions,
+    AlignedBuf, BufferPool, Dispatcher, DispatcherOptions, ErrorKind, ReadAt, WriteAt, WriteOptions,
 };
 use raw_block_fixtures::{NvmeNamespace, read_fault, write_fault};
 use raw_block_nvme::{Advice, NvmeBackend, NvmeOptions, Status};
@@ -58,7 +58,7 @@ fn the_example_prints_a_sheet_of_controller_and_namespace() {
 fn all_commands_of_a_batch_keep_the_ring_full() {
     const DEPTH: usize = 32;
     let Some(namespace) = namespace("small-mdts") else { return };
-    let options = DispatcherOptions { queue_depth: DEPTH, ..DispatcherOptions::default() };
+    let options = DispatcherOptions::new().queue_depth(DEPTH);
     let device = Dispatcher::with_options(open(namespace.generic()), options).unwrap();
     assert_eq!(device.geometry().max_transfer, 64 << 10);
     let mut buffers = buffers(16, 256 << 10);
@@ -170,7 +170,7 @@ fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
         let status = Status::of(&error).unwrap();
         assert_eq!((status.name(), status.advice()), (name, Advice::Medium), "{error}");
-        let (offset, len) = error.place().unwrap();
+        let (offset, len) = error.offset().zip(error.length()).unwrap();
         assert!(len <= most && (offset..offset + len).contains(&place), "{error}");
         assert!(error.to_string().contains(name), "{error}");
     };
@@ -209,12 +209,11 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
     assert_eq!(ids, identifiers);
     drop(backend);
     let placement_of = |identifier| open(namespace.generic()).placement_of(identifier);
-    let placed = |handle| WriteOptions { placement: Some(handle), ..WriteOptions::default() };
+    let placed = |handle| WriteOptions::new().placement(Some(handle));
     // 16 KiB are 4 blocks of 4096 bytes.
     for (index, identifier) in identifiers.into_iter().enumerate() {
         let before = left();
-        write(WriteOptions { placement: placement_of(identifier), ..WriteOptions::default() })
-            .unwrap();
+        write(WriteOptions::new().placement(placement_of(identifier))).unwrap();
         let mut expected = before;
         expected[index] -= 4;
         assert_eq!(left(), expected, "with placement identifier {identifier}");
@@ -224,7 +223,7 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("the device has 0 to 3"), "{refused}");
     // Without one, the device chooses.
-    write(WriteOptions { durable: true, ..WriteOptions::default() }).unwrap();
+    write(WriteOptions::new().durable(true)).unwrap();
 }
 
 #[test]

@@ -11,8 +11,9 @@ use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use raw_block_core::backend::IoBackend;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{Dispatcher, Error, ErrorKind, IoBackend, ReadAt, WriteAt};
+use raw_block_core::{Dispatcher, Error, ErrorKind, ReadAt, WriteAt};
 use raw_block_fixtures::NvmeNamespace;
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 use raw_block_uring::{UringBackend, UringOptions};

@@ -23,8 +23,7 @@ fn open(path: &str) -> Result<Dispatcher, Error> {
 /// The transfer at `offset` of an image of `len` bytes; the last one may be short.
 fn part(offset: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
     let payload_len = buffer.len().min(usize::try_from(len - offset).unwrap_or(PART_LEN));
-    let total_len = payload_len as u64;
-    OwnedTransfer { payload_len, total_len, ..OwnedTransfer::new(offset, buffer) }
+    OwnedTransfer::new(offset, buffer).with_payload_len(payload_len)
 }
 
 /// Starts reading the batch that begins at `first`.

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use raw_block_core::{
-    DeviceFile, Direct, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, Stats,
-};
+use raw_block_core::backend::{DeviceFile, FlushState, IoBackend, IoQueue, Stats};
+use raw_block_core::{Direct, Error, ErrorKind, Geometry};
 
 use crate::options::PosixOptions;
 use crate::queue::PosixQueue;
@@ -18,7 +17,8 @@ const MAX_THREADS: usize = 1024;
 ///
 /// # Examples
 /// ```
-/// use raw_block_core::{ErrorKind, IoBackend};
+/// use raw_block_core::ErrorKind;
+/// use raw_block_core::backend::IoBackend;
 /// use raw_block_posix::{PosixBackend, PosixOptions};
 ///
 /// let error = PosixBackend::open("/no/such/device", &PosixOptions::default()).unwrap_err();
@@ -94,7 +94,7 @@ impl IoBackend for PosixBackend {
         "posix"
     }
 
-    fn device(&self) -> &str {
+    fn name(&self) -> &str {
         self.workers.device().path()
     }
 

@@ -42,7 +42,7 @@
 //! calls complete the batch.
 //!
 //! Dropping a queue executes all ops that it accepted. There is no
-//! [`event_fd`](core::IoQueue::event_fd), and there is no memory to register.
+//! [`event_fd`](core::backend::IoQueue::event_fd), and there is no memory to register.
 //!
 //! # Requirements
 //! - Linux 4.9, for write-zeroes on block devices. If a device or a file system lacks an operation,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{Completion, IoQueue, Op, Stats};
+use raw_block_core::backend::{Completion, IoQueue, Op, Stats};
 
 use crate::share::Share;
 use crate::transfer::{Effort, carry_out};

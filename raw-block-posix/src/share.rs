@@ -5,7 +5,7 @@ use std::collections::vec_deque::Drain;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use raw_block_core::{Completion, Op};
+use raw_block_core::backend::{Completion, Op};
 
 use crate::transfer::Effort;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::libc::off_t;
 use nix::sys::uio::{pread, preadv, pwrite, pwritev};
-use raw_block_core::{Completion, DeviceFile, ErrorClass, MAX_CALL_BYTES, Op, OpKind};
+use raw_block_core::ErrorClass;
+use raw_block_core::backend::{Completion, DeviceFile, Op, OpKind};
 
 /// The most memory segments of one system call. The kernel takes 1024, but a list of them is made on the
 /// stack; the rest of a longer op follows.
@@ -88,7 +89,7 @@ fn read_some(device: &DeviceFile, op: &mut Op) -> nix::Result<usize> {
     if count == 1
         && let Some(one) = segments.next()
     {
-        let len = one.len().min(MAX_CALL_BYTES);
+        let len = one.len().min(Op::MAX_CALL_BYTES);
         return pread(device, &mut one[..len], offset);
     }
     let mut list: [_; MAX_SEGMENTS] =
@@ -100,7 +101,7 @@ fn write_some(device: &DeviceFile, op: &Op) -> nix::Result<usize> {
     let offset = signed(op.offset())?;
     let count = op.iovecs_for_call(MAX_SEGMENTS).len();
     match &op.source()[..count] {
-        [one] => pwrite(device, &one[..one.len().min(MAX_CALL_BYTES)], offset),
+        [one] => pwrite(device, &one[..one.len().min(Op::MAX_CALL_BYTES)], offset),
         many => pwritev(device, many, offset),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use raw_block_core::{DeviceFile, Op};
+use raw_block_core::backend::{DeviceFile, Op};
 
 use crate::share::Share;
 use crate::transfer::carry_out;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
+use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::{Direct, conformance_suite};
 use raw_block_fixtures::{LoopDevice, temp_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 
-const CAPACITY: u64 = MIN_CAPACITY;
+const CAPACITY: u64 = Subject::MIN_CAPACITY;
 
 fn file(direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let file = temp_file(CAPACITY)?;

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use raw_block_core::backend::DeviceFile;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{AlignedBuf, DeviceFile, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt};
+use raw_block_core::{AlignedBuf, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt};
 use raw_block_fixtures::{LoopDevice, temp_file, zeroed_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use support::{is_root, passed_on, prefixed, run_again, skip};

@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use raw_block_core::{Direct, Dispatcher, Error, ErrorKind, IoBackend, ReadAt, WriteAt};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{Direct, Dispatcher, Error, ErrorKind, ReadAt, WriteAt};
 use raw_block_fixtures::{LoopDevice, temp_file};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use support::{is_root, passed_on, prefixed, run_again, skip};
@@ -195,7 +196,7 @@ fn what_was_granted_can_be_asked() {
     let through_cache = open(file.path(), Direct::Off).unwrap();
     assert!(!through_cache.is_direct());
     assert_eq!(through_cache.engine(), "posix");
-    assert_eq!(through_cache.device(), file.path().to_str().unwrap());
+    assert_eq!(through_cache.name(), file.path().to_str().unwrap());
     assert_eq!(through_cache.geometry().capacity, 1 << 20);
     assert!(through_cache.geometry().regular_file);
     drop(through_cache);

@@ -227,7 +227,7 @@ fn a_forked_child_can_drop_what_it_inherited() {
         }
     }
     read(&device, 64);
-    let path = device.backend().device().to_owned();
+    let path = device.backend().name().to_owned();
     let again = PosixBackend::open(&path, &PosixOptions::default());
     assert!(again.is_err(), "the child gave up the parent's lock");
 }

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 #[cfg(not(all(feature = "posix", feature = "uring", feature = "nvme")))]
 use raw_block_core::ErrorKind;
-use raw_block_core::{
-    AlignedBuf, Direct, Dispatcher, Error as DeviceError, IoBackend, MIN_LOGICAL_BLOCK, ReadAt,
-};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, Direct, Dispatcher, Error as DeviceError, Geometry, ReadAt};
 
 use crate::format::{SUPERBLOCK_CELL_LEN, Superblock};
 
@@ -87,7 +86,7 @@ fn open(
         return Ok(backend);
     }
     tracing::warn!(
-        device = backend.device(),
+        device = backend.name(),
         alignment = backend.geometry().transfer_alignment,
         "the blocks of the store are smaller than direct transfers can be: it is used through the page cache"
     );
@@ -109,7 +108,7 @@ fn needs_smaller_transfers(dispatcher: &Dispatcher) -> bool {
     let fits = |block_size: u32| {
         block_size.is_multiple_of(alignment) && alignment as usize <= SUPERBLOCK_CELL_LEN
     };
-    alignment > MIN_LOGICAL_BLOCK && read().is_some_and(|block_size| !fits(block_size))
+    alignment > Geometry::MIN_LOGICAL_BLOCK && read().is_some_and(|block_size| !fits(block_size))
 }
 
 fn open_with(

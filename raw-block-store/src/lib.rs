@@ -5,7 +5,7 @@
 //! durable after [`Store::flush`]. Every object carries its key and its checksums: a get returns the exact
 //! bytes of some put of that key, or says that there is none, or that it is damaged.
 //!
-//! A store needs an [`IoBackend`](raw_block_core::IoBackend); [`open_backend`] opens one by its path. See
+//! A store needs an [`IoBackend`](raw_block_core::backend::IoBackend); [`open_backend`] opens one by its path. See
 //! [`Store`] for an example, and [`format`](mod@format) for what lies on the device.
 //!
 //! # Features

@@ -23,7 +23,7 @@ impl Placement {
             Self::Containers => 3,
         };
         let last = geometry.placement_handles.checked_sub(1);
-        WriteOptions { placement: last.map(|last| last.min(kind)), ..WriteOptions::default() }
+        WriteOptions::new().placement(last.map(|last| last.min(kind)))
     }
 }
 

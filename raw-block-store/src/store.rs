@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use raw_block_core::{Dispatcher, IoBackend, OpKind};
+use raw_block_core::Dispatcher;
+use raw_block_core::backend::{IoBackend, OpKind};
 
 use super::checkpoint;
 use super::format::{CONTAINERS, Layout, MAX_SEQUENCE, SuperblockState};
@@ -308,7 +309,7 @@ impl fmt::Debug for Store {
 
 /// The superblocks of the store on a device.
 fn find_store(dispatcher: &Dispatcher, writes: bool) -> Result<Superblocks, Error> {
-    let device = dispatcher.backend().device().to_owned();
+    let device = dispatcher.backend().name().to_owned();
     let superblocks = match Superblocks::find(dispatcher)? {
         Probe::Store(found) => *found,
         Probe::Unusable(reason) => return Err(Error::UnusableStore { device, reason }),
@@ -341,7 +342,7 @@ fn check_numbers(
         return Ok(());
     }
     let reason = "its sequences are used up, so it can only be opened read-only".to_owned();
-    Err(Error::UnusableStore { device: dispatcher.backend().device().to_owned(), reason })
+    Err(Error::UnusableStore { device: dispatcher.backend().name().to_owned(), reason })
 }
 
 /// Writes a checkpoint that covers everything that a recovery found: before the first change, because a change may

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use common::faulty::{Fate, Faulty};
 use common::{check_segments, payload, small, store, without_thread};
-use raw_block_core::OpKind;
+use raw_block_core::backend::OpKind;
 use raw_block_store::{Error, Put, Store};
 
 fn faulty_store() -> (Faulty, Store) {

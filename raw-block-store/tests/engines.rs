@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{bytes, payload, put_all, store_on};
-use raw_block_core::{Direct, IoBackend};
+use raw_block_core::Direct;
+use raw_block_core::backend::IoBackend;
 use raw_block_fixtures::{LoopDevice, without_io_uring, zeroed_file};
 use raw_block_store::{Engine, Error, FormatOptions, Get, OpenOptions, Put, Store, open_backend};
 

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use common::faulty::carry_out;
 use common::{check_segments, fake, memory, payload, put_all, small, without_thread};
-use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
+use raw_block_core::Geometry;
+use raw_block_core::backend::{Completion, IoBackend, Op, OpKind};
 use raw_block_store::{Error, EvictionPolicy, OpenOptions, Pin, Put, Store};
 
 const POLICIES: [EvictionPolicy; 3] =

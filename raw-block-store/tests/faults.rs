@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::faulty::{Fate, Faulty};
 use common::slots::{block_range, layout_of, superblock_at};
 use common::{payload, put_all, without_thread};
-use raw_block_core::{Op, OpKind};
+use raw_block_core::backend::{Op, OpKind};
 use raw_block_store::format::{Layout, SuperblockState};
 use raw_block_store::{
     Error, EvictionPolicy, FormatOptions, HealthState, OpenOptions, Put, Store, StoreStats,

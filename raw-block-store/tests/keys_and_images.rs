@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{
     BLOCK, bytes, flip, layout, memory, newest, payload, put_all, read, small, store_on, write,
 };
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{Error, FormatOptions, Put, Store};
 
 const LEN: u64 = 1 << 20;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use common::slots::layout_of;
 use common::{payload, small, without_thread};
-use raw_block_core::simulated::{Fault, SimulatedDevice, SimulatedOptions};
-use raw_block_core::{ErrorClass, ErrorKind, Geometry, IoBackend};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice, SimulatedOptions};
+use raw_block_core::{ErrorClass, ErrorKind, Geometry};
 use raw_block_store::format::Layout;
 use raw_block_store::{Error, HealthState, Store};
 
@@ -19,7 +20,7 @@ const NEVER: u64 = 1 << 20;
 
 fn device() -> (SimulatedDevice, Layout) {
     let geometry = Geometry::new(1 << 20, 512).unwrap();
-    let options = SimulatedOptions { shuffle: false, ..SimulatedOptions::default() };
+    let options = SimulatedOptions::new().shuffle(false);
     let device = SimulatedDevice::with_options(geometry, options).unwrap();
     Store::format(device.backend(), &small()).unwrap();
     let layout = layout_of(&device.peek(0, 4096));
@@ -36,7 +37,7 @@ fn open(device: &SimulatedDevice) -> Store {
 
 /// The next write to this range fails, and takes effect after that many others.
 fn late(device: &SimulatedDevice, range: Range<u64>, ops: u64) {
-    device.inject(Fault::late_write(ops).within(range).nth(1));
+    device.inject(DeviceFault::late_write(ops).within(range).nth(1));
 }
 
 fn segments(layout: &Layout) -> Range<u64> {
@@ -105,7 +106,7 @@ fn a_late_write_changes_nothing_that_was_put_since() {
 fn a_put_with_unknown_outcomes_costs_at_most_three_segments() {
     let (device, layout) = device();
     let store = open(&device);
-    device.inject(Fault::late_write(NEVER).within(segments(&layout)));
+    device.inject(DeviceFault::late_write(NEVER).within(segments(&layout)));
     let failed = store.put(b"key", b"late").unwrap_err();
     assert_eq!(class(&failed), Some(ErrorClass::Unknown));
     let stats = store.stats();

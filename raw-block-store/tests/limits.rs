@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use common::{fake, layout, payload, read, without_thread, write};
-use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
+use raw_block_core::Geometry;
+use raw_block_core::backend::{Completion, IoBackend, Op, OpKind};
 use raw_block_store::format::{
     Layout, LayoutRequest, MAX_SEGMENT_COUNT, PayloadPlace, SegmentFields, SegmentHeader,
     SlotHeader, SlotObject, SlotPlace, Stream, payload_checksum,

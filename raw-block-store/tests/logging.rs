@@ -11,7 +11,7 @@ use std::sync::{Arc, Once};
 
 use common::faulty::{Fate, Faulty};
 use common::{flip, memory, newest, put_all, small, versions, without_thread};
-use raw_block_core::{IoBackend, OpKind};
+use raw_block_core::backend::{IoBackend, OpKind};
 use raw_block_store::{HealthState, OpenOptions, Put, Store};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use common::{memory, without_thread};
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{Error, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store};
 
 fn formatted(segment_size: u64) -> Arc<dyn IoBackend> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{layout, memory, put_all, store_on};
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{FormatOptions, Get, OpenOptions, Progress, Put, Store};
 
 /// A store that was not closed, with objects in several segments.

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use common::faulty::{Fate, Faulty};
 use common::{newest, payload, small, versions, without_thread};
+use raw_block_core::Geometry;
+use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::SimulatedDevice;
-use raw_block_core::{Geometry, OpKind};
 use raw_block_store::format::{CheckpointHeader, Layout, SUPERBLOCK_CELL_LEN};
 use raw_block_store::{Error, FormatOptions, Store};
 

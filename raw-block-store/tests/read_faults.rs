@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 
 use common::slots::{FoundSlot, find, layout_of, slots};
 use common::without_thread;
-use raw_block_core::OpKind;
-use raw_block_core::simulated::Fault;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
 use raw_block_store::{Error, Get, ScrubReport, Store};
 use read_faults::{
     DESCRIBED, EIO, INLINE, PAYLOAD, closed, faults, image, key, newest_container, not_closed,
@@ -81,8 +81,8 @@ fn each_object_of_a_batch_has_its_own_error() {
     let device = closed(512);
     let store = open(&device, &without_thread()).unwrap();
     let payload = |number| find(&image(&device), &key(number)).1.payload;
-    device.inject(Fault::flip_bit(None).within(payload(2)));
-    device.inject(Fault::fail(OpKind::Read, EIO).within(payload(4)));
+    device.inject(DeviceFault::flip_bit(None).within(payload(2)));
+    device.inject(DeviceFault::fail(OpKind::Read, EIO).within(payload(4)));
     let keys: Vec<_> = (0..9).map(key).collect();
     let mut buffers = vec![vec![0; PAYLOAD]; 9];
     let mut gets: Vec<_> =
@@ -149,7 +149,7 @@ fn all_keys_are_listed_but_for_those_that_cannot_be_read() {
     let device = closed(512);
     let store = open(&device, &without_thread()).unwrap();
     let (slot, _) = find(&image(&device), &key(4));
-    device.inject(Fault::zeroed().within(slot.header));
+    device.inject(DeviceFault::zeroed().within(slot.header));
     let mut listed = Vec::new();
     store
         .list(|object| {

@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::faulty::{Fate, Faulty};
 use common::{bytes, payload, put_all, small};
-use raw_block_core::{Direct, ErrorKind, OpKind};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{Direct, ErrorKind};
 use raw_block_fixtures::zeroed_file;
 use raw_block_store::format::Superblock;
 use raw_block_store::{

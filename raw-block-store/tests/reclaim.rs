@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::{check_segments, memory};
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{EvictionPolicy, FormatOptions, OpenOptions, Store};
 
 const SEGMENT: u64 = 128 << 10;

@@ -9,8 +9,8 @@ mod read_faults;
 
 use common::slots::{FoundObject, FoundSlot, block_range, find, layout_of, slots};
 use common::{payload, without_thread};
-use raw_block_core::OpKind;
-use raw_block_core::simulated::Fault;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
 use raw_block_store::{Error, OpenOptions, Verification};
 use read_faults::{
     DELETED, DESCRIBED, EIO, INLINE, PAYLOAD, closed, faults, image, key, newest_container,
@@ -146,7 +146,7 @@ fn with_less_verification_a_recovery_verifies_once_all_the_same() {
         let options = OpenOptions { verification, ..without_thread() };
         let device = closed(512);
         let (_, object) = find(&image(&device), &key(5));
-        let flip = || Fault::flip_bit(Some(3)).within(object.payload.clone());
+        let flip = || DeviceFault::flip_bit(Some(3)).within(object.payload.clone());
         let store = open(&device, &options).unwrap();
         device.inject(flip());
         assert!(!payload_is(&store, 5), "it is not verified");
@@ -159,7 +159,7 @@ fn with_less_verification_a_recovery_verifies_once_all_the_same() {
         device.clear_faults();
         assert!(payload_is(&store, 6));
         let (_, object) = find(&image(&device), &key(6));
-        device.inject(Fault::flip_bit(Some(3)).within(object.payload));
+        device.inject(DeviceFault::flip_bit(Some(3)).within(object.payload));
         assert!(!payload_is(&store, 6), "it was verified once");
         assert!(payload_is(&store, INLINE));
     }
@@ -172,7 +172,7 @@ fn an_unreadable_block_of_a_filled_segment_is_named() {
     let (last, _) = find(&image, &key(7));
     let layout = layout_of(&image);
     let range = block_range(&layout, last.segment, last.block);
-    device.inject(Fault::fail(OpKind::Read, EIO).within(range.clone()));
+    device.inject(DeviceFault::fail(OpKind::Read, EIO).within(range.clone()));
     match open(&device, &without_thread()) {
         Err(Error::NewestLost { offset, .. }) => assert_eq!(offset, range.start),
         other => panic!("{other:?}"),

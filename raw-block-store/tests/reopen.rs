@@ -12,7 +12,7 @@ use common::{
     store, store_on, superblock, versions, write,
 };
 use proptest::prelude::*;
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{Error, FormatOptions, OpenOptions, Put, Store};
 
 /// Bytes of the devices.

@@ -7,7 +7,7 @@ mod common;
 use common::faulty::Faulty;
 use common::slots::{block_range, find, layout_of, slots};
 use common::{payload, small, without_thread};
-use raw_block_core::OpKind;
+use raw_block_core::backend::OpKind;
 use raw_block_store::{Error, OpenOptions, Store};
 
 fn open(device: &Faulty) -> Result<Store, Error> {

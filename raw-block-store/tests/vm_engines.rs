@@ -6,7 +6,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{bytes, payload, put_all, store_on};
-use raw_block_core::{Direct, IoBackend};
+use raw_block_core::Direct;
+use raw_block_core::backend::IoBackend;
 use raw_block_fixtures::{NvmeNamespace, read_fault, write_fault};
 use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_backend};
 

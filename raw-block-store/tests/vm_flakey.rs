@@ -13,7 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use device_mapper::Mapped;
-use raw_block_core::{Direct, IoBackend};
+use raw_block_core::Direct;
+use raw_block_core::backend::IoBackend;
 use raw_block_fixtures::{NvmeNamespace, rounds};
 use raw_block_store::{Engine, Error, OpenOptions, Store, open_backend, open_backend_read_only};
 use story::{DEVICE_LEN, Found, History, format};

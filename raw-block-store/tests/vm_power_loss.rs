@@ -8,8 +8,9 @@ use std::env;
 use std::sync::Arc;
 
 use common::{bytes, check_segments, payload, put_all};
+use raw_block_core::Direct;
+use raw_block_core::backend::IoBackend;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{Direct, IoBackend};
 use raw_block_fixtures::NvmeNamespace;
 use raw_block_store::{Engine, FormatOptions, Put, Store, open_backend};
 

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use io_uring::{opcode, types};
-use raw_block_core::{
-    AlignedBuf, Arena, DeviceFile, Error, FlushState, Geometry, IoBackend, IoQueue, Stats,
-};
+use raw_block_core::backend::{Arena, DeviceFile, FlushState, IoBackend, IoQueue, Stats};
+use raw_block_core::{AlignedBuf, Error, Geometry};
 
 use crate::device::RingDevice;
 use crate::entry::MAX_STREAMS;
@@ -61,7 +60,7 @@ impl UringBackend {
         geometry.placement_handles = file.write_streams().min(MAX_STREAMS);
         let backend = Self { file, geometry, rings: Arc::new(rings) };
         if options.completion_polling {
-            backend.check_polling().map_err(|error| error.on(backend.device()))?;
+            backend.check_polling().map_err(|error| error.on(backend.name()))?;
         }
         Ok(backend)
     }
@@ -125,7 +124,7 @@ impl IoBackend for UringBackend {
         "uring"
     }
 
-    fn device(&self) -> &str {
+    fn name(&self) -> &str {
         self.file.path()
     }
 
@@ -173,7 +172,7 @@ const POLL: &str = "poll for completions";
 /// which the kernel refuses before the read begins, or because the read itself failed.
 fn explain_polled_read(error: io::Error) -> Error {
     match error.raw_os_error() {
-        Some(libc::EOPNOTSUPP | libc::EINVAL) => Error::os(POLL, error).because(
+        Some(libc::EOPNOTSUPP | libc::EINVAL) => Error::os(POLL, error).with_rule(
             "the device cannot be asked for completions: its driver needs queues for that (for NVMe the \
              module parameter `poll_queues`) and transfers O_DIRECT; open it without completion polling",
         ),

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use raw_block_core::{DeviceFile, MAX_CALL_BYTES, Op, OpKind};
+use raw_block_core::backend::{DeviceFile, Op, OpKind};
 
 /// The most segments of one call: `UIO_MAXIOV` of `linux/uio.h`.
 const MAX_SEGMENTS: usize = 1024;
@@ -42,7 +42,7 @@ fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
         // SAFETY: the list has `count` segments, and names memory that nothing writes to while the op lives.
         unsafe { libc::pwritev(fd, list, count, at) }
     };
-    // At most `MAX_CALL_BYTES`.
+    // At most `Op::MAX_CALL_BYTES`.
     if moved < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -52,7 +52,7 @@ fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
 
 /// As much of a segment as one call moves.
 fn cut(segment: libc::iovec) -> libc::iovec {
-    libc::iovec { iov_len: segment.iov_len.min(MAX_CALL_BYTES), ..segment }
+    libc::iovec { iov_len: segment.iov_len.min(Op::MAX_CALL_BYTES), ..segment }
 }
 
 #[cfg(test)]
@@ -63,6 +63,6 @@ mod tests {
     fn a_call_ends_at_a_multiple_of_any_block() {
         let segment = |iov_len| libc::iovec { iov_base: std::ptr::null_mut(), iov_len };
         assert_eq!(cut(segment(4096)).iov_len, 4096);
-        assert_eq!(cut(segment((1 << 31) + 65_536)).iov_len, MAX_CALL_BYTES);
+        assert_eq!(cut(segment((1 << 31) + 65_536)).iov_len, Op::MAX_CALL_BYTES);
     }
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use io_uring::{IoUring, Probe, opcode};
-use raw_block_core::{Arena, Error, ErrorKind, FlushState, Stats};
+use raw_block_core::backend::{Arena, FlushState, Stats};
+use raw_block_core::{Error, ErrorKind};
 
 use crate::regions::Regions;
 use crate::setup::{self, GrantedFlags, Polling, Usage};
@@ -200,7 +201,7 @@ impl RingDevice {
         self.leaked.store(true, Ordering::Release);
     }
 
-    /// See [`IoBackend::register`](raw_block_core::IoBackend::register).
+    /// See [`IoBackend::register`](raw_block_core::backend::IoBackend::register).
     ///
     /// # Errors
     /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory.
@@ -218,7 +219,7 @@ impl RingDevice {
         result.map_err(|error| {
             let mut described = Error::os("register memory", error).on(self.name());
             if described.kind() == ErrorKind::OutOfResources {
-                described = described.because(
+                described = described.with_rule(
                     "the kernel pins no more pages for this user: raise RLIMIT_MEMLOCK; transfers work \
                      without registration",
                 );
@@ -229,7 +230,7 @@ impl RingDevice {
         })
     }
 
-    /// See [`IoBackend::unregister`](raw_block_core::IoBackend::unregister).
+    /// See [`IoBackend::unregister`](raw_block_core::backend::IoBackend::unregister).
     pub fn unregister(&self, arena: &Arc<Arena>) {
         self.change_arenas(|arenas| {
             let position = arenas.iter().position(|registered| Arc::ptr_eq(registered, arena));

@@ -1,13 +1,13 @@
 //! From an op to a submission entry.
 
 use io_uring::{opcode, squeue, types};
-use raw_block_core::{MAX_CALL_BYTES, Op, OpKind};
+use raw_block_core::backend::{Op, OpKind};
 
 use crate::regions::Lookup;
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
-/// One entry takes at most this many segments, `UIO_MAXIOV` of `linux/uio.h`, and [`MAX_CALL_BYTES`]. The rest of a
+/// One entry takes at most this many segments, `UIO_MAXIOV` of `linux/uio.h`, and [`Op::MAX_CALL_BYTES`]. The rest of a
 /// longer op follows.
 const MAX_SEGMENTS: usize = 1024;
 
@@ -65,7 +65,7 @@ pub(crate) fn of(
 fn one_segment(op: &Op, segment: &libc::iovec, region: Option<u16>) -> squeue::Entry {
     let (at, memory) = (op.offset(), segment.iov_base.cast::<u8>());
     #[expect(clippy::cast_possible_truncation, reason = "bounded by a constant that fits")]
-    let len = segment.iov_len.min(MAX_CALL_BYTES) as u32;
+    let len = segment.iov_len.min(Op::MAX_CALL_BYTES) as u32;
     match (op.kind(), region) {
         (OpKind::Read, Some(region)) => {
             opcode::ReadFixed::new(DEVICE, memory, len, region).offset(at).build()

@@ -3,7 +3,8 @@
 use std::io;
 use std::thread::{self, ThreadId};
 
-use raw_block_core::{Completion, DeviceFile, Error, ErrorClass, Op, OpKind};
+use raw_block_core::backend::{Completion, DeviceFile, Op, OpKind};
+use raw_block_core::{Error, ErrorClass};
 
 /// How often one op is issued again after an error that may pass, before it is given up.
 const MAX_TRIES: u32 = 16;

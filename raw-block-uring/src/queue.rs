@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use raw_block_core::{Completion, DeviceFile, Error, IoQueue, Op};
+use raw_block_core::Error;
+use raw_block_core::backend::{Completion, DeviceFile, IoQueue, Op};
 
 use crate::call;
 use crate::device::RingDevice;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use raw_block_core::Arena;
+use raw_block_core::backend::Arena;
 
 /// The kernel registers at most this many bytes as one region (`io_uring_register(2)`).
 const MAX_REGION: usize = 1 << 30;

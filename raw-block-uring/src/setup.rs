@@ -251,9 +251,9 @@ fn explain(error: io::Error, call: &str, usage: Usage, disabled: bool) -> Error 
             "the kernel can start no thread for this user: raise the limit of processes (RLIMIT_NPROC, the pids \
              cgroup), or open the device without polling for submissions",
         ),
-        _ => return Error::os(SET_UP, error).because(format!("{call} failed")),
+        _ => return Error::os(SET_UP, error).with_rule(format!("{call} failed")),
     };
-    Error::new(kind, SET_UP, format!("{call} is refused: {advice}")).caused_by(error)
+    Error::new(kind, SET_UP, format!("{call} is refused: {advice}")).with_source(error)
 }
 
 /// Whether the administrator switched io_uring off: 1 for processes without the right group, 2 for all

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use raw_block_core::Stats;
+use raw_block_core::backend::Stats;
 
 use crate::regions::Lookup;
 

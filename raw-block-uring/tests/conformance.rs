@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::Direct;
-use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
+use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_fixtures::{LoopDevice, temp_file};
 use raw_block_uring::{UringBackend, UringOptions};
 
-const LEN: u64 = MIN_CAPACITY;
+const LEN: u64 = Subject::MIN_CAPACITY;
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;

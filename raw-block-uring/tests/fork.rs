@@ -58,7 +58,7 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let pool = BufferPool::new(256 << 10, 4).unwrap();
     let registration = pool.register_with(backend.clone()).unwrap();
     // Deep, so that the memory of a ring is large.
-    let options = DispatcherOptions { queue_depth: 4096, max_queues: 4 };
+    let options = DispatcherOptions::new().queue_depth(4096).max_queues(4);
     let device = Dispatcher::with_options(backend.clone(), options).unwrap();
     let mut lent = pool.take().unwrap();
     lent.fill(1);

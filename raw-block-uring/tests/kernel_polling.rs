@@ -16,7 +16,7 @@ fn no_op_is_lost_when_the_submission_queue_is_full() {
     let options =
         UringOptions::default().direct(Direct::Off).kernel_polling(Duration::from_millis(100));
     let backend = Arc::new(UringBackend::open(file.path(), &options).unwrap());
-    let options = DispatcherOptions { queue_depth: 2, max_queues: 2 };
+    let options = DispatcherOptions::new().queue_depth(2).max_queues(2);
     let device = Dispatcher::with_options(backend, options).unwrap();
     let end = Instant::now() + Duration::from_secs(1);
     let mut batches = 0;

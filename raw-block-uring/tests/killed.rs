@@ -10,8 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use io_uring::{opcode, types};
+use raw_block_core::backend::lock_device;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, lock_device};
+use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt};
 use raw_block_fixtures::{KilledWriter, LoopDevice, temp_file};
 use raw_block_uring::{Linux, Lookup, Ring, RingDevice, Standard, UringBackend, UringOptions};
 

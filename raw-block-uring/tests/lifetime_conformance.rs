@@ -8,7 +8,7 @@ use std::thread;
 
 use quarantine::Quarantine;
 use raw_block_core::Direct;
-use raw_block_core::conformance::{MIN_CAPACITY, Skipped, Subject};
+use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
@@ -28,7 +28,7 @@ impl Drop for Check {
 }
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
-    let file = temp_file(MIN_CAPACITY)?;
+    let file = temp_file(Subject::MIN_CAPACITY)?;
     let backend = UringBackend::open(file.path(), &UringOptions::default().direct(direct)).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file).keeping(Check))
 }

@@ -8,10 +8,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use raw_block_core::backend::IoBackend;
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{
-    AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, IoBackend,
-    OwnedTransfer, ReadAt, Ticket, WriteAt,
+    AlignedBuf, BufferPool, Direct, Dispatcher, DispatcherOptions, ErrorKind, OwnedTransfer,
+    ReadAt, Ticket, WriteAt,
 };
 use raw_block_fixtures::{TempFile, temp_file};
 use raw_block_uring::{
@@ -34,7 +35,7 @@ fn apart(count: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn a_blocking_batch_that_fits_the_ring_is_one_system_call() {
-    let (_file, _, device) = open(DispatcherOptions::default());
+    let (_file, _, device) = open(DispatcherOptions::new());
     let mut buffers: Vec<_> = (0..128).map(|_| AlignedBuf::zeroed(4096).unwrap()).collect();
     for count in [1, 2, 32, 128] {
         let before = device.stats().submissions;
@@ -55,7 +56,7 @@ fn a_blocking_batch_that_fits_the_ring_is_one_system_call() {
 
 #[test]
 fn a_batch_larger_than_the_ring_never_has_more_in_flight_than_the_ring_holds() {
-    let (_file, _, device) = open(DispatcherOptions { queue_depth: 8, max_queues: 2 });
+    let (_file, _, device) = open(DispatcherOptions::new().queue_depth(8).max_queues(2));
     let buffers: Vec<_> = (0..200_u8)
         .map(|number| {
             let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -78,7 +79,7 @@ fn a_batch_larger_than_the_ring_never_has_more_in_flight_than_the_ring_holds() {
 
 #[test]
 fn memory_of_a_registered_pool_is_used_as_registered_memory() {
-    let (_file, backend, device) = open(DispatcherOptions::default());
+    let (_file, backend, device) = open(DispatcherOptions::new());
     let pool = BufferPool::new(8192, 8).unwrap();
     let other = BufferPool::new(8192, 1).unwrap();
     let write = |pool: &BufferPool, offset| {
@@ -106,7 +107,7 @@ fn memory_of_a_registered_pool_is_used_as_registered_memory() {
 
 #[test]
 fn a_registered_pool_may_go_away_before_the_backend() {
-    let (_file, backend, device) = open(DispatcherOptions::default());
+    let (_file, backend, device) = open(DispatcherOptions::new());
     let pool = BufferPool::new(4096, 1).unwrap();
     let _registration = pool.register_with(backend).unwrap();
     drop(pool);
@@ -123,7 +124,7 @@ fn a_registered_pool_may_go_away_before_the_backend() {
 
 #[test]
 fn a_file_that_became_shorter_ends_in_an_error_and_not_in_a_loop() {
-    let (file, _, device) = open(DispatcherOptions::default());
+    let (file, _, device) = open(DispatcherOptions::new());
     fs::File::options().write(true).open(file.path()).unwrap().set_len(6144).unwrap();
     let mut buffers = vec![vec![0; 8192]; 3];
     let mut reads: Vec<_> = [0, 4096, 8192]
@@ -141,7 +142,7 @@ fn a_file_that_became_shorter_ends_in_an_error_and_not_in_a_loop() {
 
 #[test]
 fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
-    let (file, backend, device) = open(DispatcherOptions::default());
+    let (file, backend, device) = open(DispatcherOptions::new());
     let batch = apart(64)
         .map(|offset| {
             let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -190,7 +191,7 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
 
 #[test]
 fn what_a_ring_got_can_be_seen() {
-    let (_file, backend, _) = open(DispatcherOptions::default());
+    let (_file, backend, _) = open(DispatcherOptions::new());
     let text = format!("{backend:?}");
     assert!(text.contains("granted_flags") && text.contains("CLAMP"), "{text}");
     assert!(text.contains("granted_local_flags"), "{text}");
@@ -206,7 +207,7 @@ fn what_a_ring_got_can_be_seen() {
 
 #[test]
 fn a_ticket_completes_while_its_submitter_computes() {
-    let (_file, _, device) = open(DispatcherOptions::default());
+    let (_file, _, device) = open(DispatcherOptions::new());
     let is_over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
@@ -232,7 +233,7 @@ fn a_ticket_completes_while_its_submitter_computes() {
 
 #[test]
 fn the_device_is_free_as_soon_as_it_is_closed_by_another_thread_than_those_that_used_it() {
-    let (file, backend, device) = open(DispatcherOptions::default());
+    let (file, backend, device) = open(DispatcherOptions::new());
     // Both rings are of threads that have ended.
     for _ in 0..2 {
         let write = || device.write_buffers(&[WriteAt::new(0, &[1; 4096])]).all().unwrap();

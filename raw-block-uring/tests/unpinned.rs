@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use raw_block_core::backend::IoBackend;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{BufferPool, Dispatcher, ErrorKind, IoBackend, WriteAt};
+use raw_block_core::{BufferPool, Dispatcher, ErrorKind, WriteAt};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 

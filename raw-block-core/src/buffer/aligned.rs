@@ -5,11 +5,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use super::BUFFER_ALIGNMENT;
 use super::pool::Loan;
 use crate::{Error, ErrorKind};
 
-/// An owned buffer that starts at a multiple of [`BUFFER_ALIGNMENT`], so that a device can transfer
+/// An owned buffer that starts at a multiple of [`AlignedBuf::ALIGNMENT`], so that a device can transfer
 /// from and to it without a copy.
 ///
 /// It comes from the heap ([`AlignedBuf::zeroed`]) or from a [`BufferPool`](crate::BufferPool), to
@@ -46,6 +45,9 @@ unsafe impl Send for AlignedBuf {}
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
+    /// Every buffer starts at a multiple of this many bytes: the page size, which satisfies any device.
+    pub const ALIGNMENT: usize = 4096;
+
     /// A buffer of `len` zeroes from the heap. `len` may be any number of bytes, also 0.
     ///
     /// # Errors
@@ -61,7 +63,7 @@ impl AlignedBuf {
                 format!("there is no memory for {len} bytes"),
             )
         };
-        let layout = Layout::from_size_align(len, BUFFER_ALIGNMENT).map_err(|_| no_memory())?;
+        let layout = Layout::from_size_align(len, Self::ALIGNMENT).map_err(|_| no_memory())?;
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         Ok(Self {
@@ -80,7 +82,7 @@ impl AlignedBuf {
     /// The buffer that a pool lends.
     ///
     /// # Safety
-    /// `start` is aligned to [`BUFFER_ALIGNMENT`] and names `len` initialised bytes that nothing else
+    /// `start` is aligned to [`AlignedBuf::ALIGNMENT`] and names `len` initialised bytes that nothing else
     /// accesses until `loan` is dropped.
     pub(super) unsafe fn lent(start: NonNull<u8>, len: usize, loan: Loan) -> Self {
         Self { start, len, home: Home::Pool(loan) }
@@ -137,7 +139,7 @@ mod tests {
     fn a_buffer_is_aligned_and_zeroed() {
         for len in [1, 511, 4096, 1 << 20] {
             let buffer = AlignedBuf::zeroed(len).unwrap();
-            assert_eq!(buffer.as_ptr() as usize % BUFFER_ALIGNMENT, 0);
+            assert_eq!(buffer.as_ptr() as usize % AlignedBuf::ALIGNMENT, 0);
             assert_eq!(buffer.len(), len);
             assert!(buffer.iter().all(|&byte| byte == 0));
         }

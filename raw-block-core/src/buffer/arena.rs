@@ -7,7 +7,8 @@ use std::sync::{Arc, Weak};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use crate::{Error, ErrorKind, IoBackend};
+use crate::backend::IoBackend;
+use crate::{Error, ErrorKind};
 
 /// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the memory
 /// of a [`BufferPool`](crate::BufferPool), or the caller's own.
@@ -68,7 +69,7 @@ impl Mapping {
     fn new(len: NonZeroUsize) -> Result<Self, Error> {
         let failed = |errno: nix::Error| {
             Error::os("map an arena", errno.into())
-                .because(format!("the system gives no {len} bytes"))
+                .with_rule(format!("the system gives no {len} bytes"))
         };
         // Addresses cost nothing: there are enough of them to begin and to end with a whole huge page.
         let mapped = if len.get() >= HUGE_FROM {
@@ -160,7 +161,7 @@ impl Registration {
         if ranges.is_empty() || ranges.iter().any(|&(_, len)| len == 0) {
             let rule = "there is no memory in it: name ranges of at least one byte";
             let error = Error::new(ErrorKind::InvalidInput, "register memory", rule);
-            return Err(error.on(backend.device()));
+            return Err(error.on(backend.name()));
         }
         Self::of(&backend, Arc::new(Arena { ranges: ranges.to_vec(), _mapping: None }))
     }

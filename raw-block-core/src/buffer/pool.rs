@@ -5,8 +5,9 @@ use std::collections::BinaryHeap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{AlignedBuf, Arena, BUFFER_ALIGNMENT, Registration};
-use crate::{Error, ErrorKind, IoBackend};
+use super::{AlignedBuf, Arena, Registration};
+use crate::backend::IoBackend;
+use crate::{Error, ErrorKind};
 
 /// Lends buffers of one length from one [`Arena`].
 ///
@@ -66,7 +67,7 @@ impl BufferPool {
             )
         };
         let stride =
-            buffer_len.checked_next_multiple_of(BUFFER_ALIGNMENT).ok_or_else(impossible)?;
+            buffer_len.checked_next_multiple_of(AlignedBuf::ALIGNMENT).ok_or_else(impossible)?;
         let len = stride.checked_mul(count).and_then(NonZeroUsize::new).ok_or_else(impossible)?;
         Ok(Self(Arc::new(Inner {
             arena: Arc::new(Arena::map(len)?),
@@ -78,7 +79,7 @@ impl BufferPool {
     }
 
     /// Lends the free buffer with the lowest address, or `None` when all are out. Buffers whose length is a
-    /// multiple of [`BUFFER_ALIGNMENT`] lie one behind the other.
+    /// multiple of [`AlignedBuf::ALIGNMENT`] lie one behind the other.
     #[must_use]
     pub fn take(&self) -> Option<AlignedBuf> {
         let Reverse(number) = self.free().pop()?;
@@ -135,7 +136,7 @@ mod tests {
         let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         assert_eq!(lent.len(), 3);
         for (byte, buffer) in (1..).zip(&mut lent) {
-            assert_eq!(buffer.as_ptr() as usize % BUFFER_ALIGNMENT, 0);
+            assert_eq!(buffer.as_ptr() as usize % AlignedBuf::ALIGNMENT, 0);
             assert!(buffer.iter().all(|&byte| byte == 0));
             buffer.fill(byte);
         }

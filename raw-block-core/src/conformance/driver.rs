@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use super::Subject;
 use super::bytes::aligned;
-use crate::op::{BatchMemory, Segment};
-use crate::{AlignedBuf, Completion, Error, IoQueue, Op, OpKind};
+use crate::backend::{BatchMemory, Segment};
+use crate::backend::{Completion, IoQueue, Op, OpKind};
+use crate::{AlignedBuf, Error};
 
 /// Memory that one op points into.
 #[derive(Debug)]

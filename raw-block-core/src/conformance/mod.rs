@@ -7,7 +7,8 @@
 //! ```
 //! # fn main() {}
 //! use std::sync::Arc;
-//! use raw_block_core::{Direct, DeviceFile, MemoryBackend};
+//! use raw_block_core::{Direct, MemoryBackend};
+//! use raw_block_core::backend::DeviceFile;
 //! use raw_block_core::conformance::{Skipped, Subject};
 //!
 //! raw_block_core::conformance_suite!(memory, || {
@@ -52,14 +53,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use crate::{Dispatcher, DispatcherOptions, Geometry, IoBackend, IoQueue, StatsSnapshot};
+use crate::backend::{IoBackend, IoQueue};
+use crate::{Dispatcher, DispatcherOptions, Geometry, StatsSnapshot};
 #[doc(hidden)]
 pub use statements::statement;
-
-/// The smallest device that the suite runs on, in bytes.
-pub const MIN_CAPACITY: u64 = 8 << 20;
-/// The fewest blocks (the unit of transfers) that the device has.
-pub const MIN_BLOCKS: u64 = 2048;
 
 /// A backend under test, over a device of its own whose contents do not matter, and what has to live
 /// as long.
@@ -72,16 +69,21 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The smallest device that the suite runs on, in bytes.
+    pub const MIN_CAPACITY: u64 = 8 << 20;
+    /// The fewest blocks (the unit of transfers) that the device has.
+    pub const MIN_BLOCKS: u64 = 2048;
+
     /// A subject that needs nothing besides its backend.
     ///
     /// # Panics
-    /// When the device is smaller than [`MIN_CAPACITY`] or [`MIN_BLOCKS`].
+    /// When the device is smaller than [`MIN_CAPACITY`](Self::MIN_CAPACITY) or [`MIN_BLOCKS`](Self::MIN_BLOCKS).
     #[must_use]
     pub fn new(backend: Arc<dyn IoBackend>) -> Self {
         let subject = Self { backend, local: false, kept: Mutex::default() };
         let (capacity, block) = (subject.geometry().capacity, subject.block());
         assert!(
-            capacity >= MIN_CAPACITY.max(MIN_BLOCKS * block as u64),
+            capacity >= Self::MIN_CAPACITY.max(Self::MIN_BLOCKS * block as u64),
             "a device of {capacity} bytes in blocks of {block} is too small"
         );
         subject
@@ -146,7 +148,7 @@ impl Subject {
     }
 
     fn dispatcher_with(&self, queue_depth: usize, max_queues: usize) -> Dispatcher {
-        let options = DispatcherOptions { queue_depth, max_queues };
+        let options = DispatcherOptions::new().queue_depth(queue_depth).max_queues(max_queues);
         Dispatcher::with_options(Arc::clone(&self.backend), options).unwrap()
     }
 }
@@ -155,7 +157,7 @@ impl fmt::Debug for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subject")
             .field("engine", &self.backend.engine())
-            .field("device", &self.backend.device())
+            .field("device", &self.backend.name())
             .field("geometry", self.geometry())
             .finish_non_exhaustive()
     }

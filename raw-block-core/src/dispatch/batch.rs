@@ -15,11 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::layout::{Piece, lay_out};
 use super::request::Request;
-use crate::op::{BatchMemory, Segment};
-use crate::{
-    AlignedBuf, Completion, Error, ErrorClass, ErrorKind, Geometry, IoBackend, Op, OpKind, Stats,
-    WriteOptions,
-};
+use crate::backend::{BatchMemory, Segment};
+use crate::backend::{Completion, IoBackend, Op, OpKind, Stats};
+use crate::{AlignedBuf, Error, ErrorClass, ErrorKind, Geometry, WriteOptions};
 
 /// A part of a batch, in bytes: how much is to be over before its caller is told.
 const PART: u64 = 256 << 10;
@@ -344,7 +342,7 @@ impl Batch {
             stats.batches += 1;
             stats.transfers += results.len() as u64;
             for error in results.iter_mut().filter_map(|result| result.as_mut().err()) {
-                error.name_device(backend.device());
+                error.name_backend(backend.name());
                 stats.count_error(error);
             }
         });

@@ -5,7 +5,8 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
-use crate::{Geometry, IoBackend, IoQueue};
+use crate::Geometry;
+use crate::backend::{IoBackend, IoQueue};
 
 /// How often memory that a backend has lost track of is looked at again.
 const RELEASE_POLL: Duration = Duration::from_millis(1);
@@ -178,11 +179,7 @@ impl Lane {
         // missing: the queue does not keep its contract.
         let lost = in_flight == 0 || queue.in_flight() > 0 && batch.has_only_waiting_ops();
         if lost && !batch.is_settled() {
-            tracing::error!(
-                engine = backend.engine(),
-                device = backend.device(),
-                "a queue lost ops"
-            );
+            tracing::error!(engine = backend.engine(), device = backend.name(), "a queue lost ops");
             self.queue = None;
         }
     }

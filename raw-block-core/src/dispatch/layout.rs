@@ -2,7 +2,7 @@
 
 use super::request::Request;
 use crate::Geometry;
-use crate::op::Segment;
+use crate::backend::Segment;
 
 /// A piece of a transfer, in the order of the device.
 #[derive(Clone, Copy, Debug)]

@@ -14,22 +14,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::backend::{IoBackend, OpKind, Transfer};
 use crate::{
-    BUFFER_ALIGNMENT, Error, ErrorKind, Geometry, IoBackend, MAX_CAPACITY, OpKind, OwnedTransfer,
-    ReadAt, StatsSnapshot, Transfer, WriteAt,
+    AlignedBuf, Error, ErrorKind, Geometry, OwnedTransfer, ReadAt, StatsSnapshot, WriteAt,
 };
 use lane::Patience;
 use pool::{LanePool, Lent};
 pub use result::BatchResult;
 pub use ticket::{Finished, Refused, Ticket};
 
-/// The most transfers that one batch may have.
-pub const MAX_BATCH: usize = 1 << 24;
-
 /// How a [`Dispatcher`] uses the queues of its backend.
 ///
-/// Later versions may have more options: take the rest from `Default`.
+/// # Examples
+/// ```
+/// use raw_block_core::DispatcherOptions;
+///
+/// let options = DispatcherOptions::new().queue_depth(32).max_queues(8);
+/// assert_eq!((options.queue_depth, options.max_queues), (32, 8));
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct DispatcherOptions {
     /// The depth asked for each queue, in ops.
     pub queue_depth: usize,
@@ -39,10 +43,31 @@ pub struct DispatcherOptions {
     pub max_queues: usize,
 }
 
-impl Default for DispatcherOptions {
+impl DispatcherOptions {
     /// Queues of depth 128, at most 64 of them.
-    fn default() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self { queue_depth: 128, max_queues: 64 }
+    }
+
+    /// The same options with this [queue depth](Self#structfield.queue_depth).
+    #[must_use]
+    pub const fn queue_depth(mut self, ops: usize) -> Self {
+        self.queue_depth = ops;
+        self
+    }
+
+    /// The same options with [at most](Self#structfield.max_queues) this many queues.
+    #[must_use]
+    pub const fn max_queues(mut self, queues: usize) -> Self {
+        self.max_queues = queues;
+        self
+    }
+}
+
+impl Default for DispatcherOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -81,13 +106,16 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
+    /// The most transfers that one batch may have.
+    pub const MAX_BATCH: usize = 1 << 24;
+
     /// A dispatcher over `backend`, with default options. Opens no queue yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`BUFFER_ALIGNMENT`], one of its alignments is
-    /// no power of two, or it is larger than [`MAX_CAPACITY`].
+    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`AlignedBuf::ALIGNMENT`], one of its alignments is
+    /// no power of two, or it is larger than [`Geometry::MAX_CAPACITY`].
     pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
-        Self::with_options(backend, DispatcherOptions::default())
+        Self::with_options(backend, DispatcherOptions::new())
     }
 
     /// A dispatcher over `backend` that accepts nothing but reads, also where the device would take
@@ -109,7 +137,7 @@ impl Dispatcher {
     ) -> Result<Self, Error> {
         let DispatcherOptions { queue_depth, max_queues } = options;
         let refuse = |kind, rule: String| {
-            Err(Error::new(kind, "create a dispatcher", rule).on(backend.device()))
+            Err(Error::new(kind, "create a dispatcher", rule).on(backend.name()))
         };
         if queue_depth == 0 || max_queues == 0 {
             return refuse(
@@ -119,16 +147,19 @@ impl Dispatcher {
         }
         let geometry = *backend.geometry();
         let alignment = geometry.memory_alignment;
-        if alignment as usize > BUFFER_ALIGNMENT || !alignment.is_power_of_two() {
+        if alignment as usize > AlignedBuf::ALIGNMENT || !alignment.is_power_of_two() {
             return refuse(
                 ErrorKind::Unsupported,
                 format!(
-                    "the device wants memory aligned to {alignment} bytes; powers of two up to \
-                     {BUFFER_ALIGNMENT} can be served"
+                    "the device requires memory aligned to {alignment} bytes, which is not a power of \
+                     two up to {}",
+                    AlignedBuf::ALIGNMENT
                 ),
             );
         }
-        if geometry.capacity > MAX_CAPACITY || !geometry.transfer_alignment.is_power_of_two() {
+        if geometry.capacity > Geometry::MAX_CAPACITY
+            || !geometry.transfer_alignment.is_power_of_two()
+        {
             return refuse(
                 ErrorKind::Unsupported,
                 format!("the device says that it is impossible: {geometry:?}"),
@@ -298,7 +329,7 @@ impl Dispatcher {
         let holds_lane = LanePool::lends_to_this_thread();
         let result = backend.flush_state().flush(backend.stats(), holds_lane, prepare, flush);
         result.map_err(|mut error| {
-            error.name_device(backend.device());
+            error.name_backend(backend.name());
             error
         })
     }
@@ -434,7 +465,7 @@ impl Dispatcher {
     /// # Errors
     /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened for reading
     /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on the backend, or
-    /// [writes were stopped](crate::FlushState::stop_writes).
+    /// [writes were stopped](crate::backend::FlushState::stop_writes).
     pub fn check_accepted(&self, kind: OpKind) -> Result<(), Error> {
         let accepted = if kind == OpKind::Read {
             Ok(())
@@ -444,17 +475,18 @@ impl Dispatcher {
         } else {
             self.pool.backend.flush_state().check(kind)
         };
-        accepted.map_err(|error| error.on(self.pool.backend.device()))
+        accepted.map_err(|error| error.on(self.pool.backend.name()))
     }
 
     /// Whether a batch may be started at all.
     fn check_batch(&self, kind: OpKind, transfers: usize) -> Result<(), Error> {
-        if transfers > MAX_BATCH {
+        if transfers > Self::MAX_BATCH {
             let rule = format!(
-                "a batch of {transfers} transfers is above the limit of {MAX_BATCH}: split it"
+                "a batch of {transfers} transfers exceeds the maximum of {}: split it",
+                Self::MAX_BATCH
             );
             let refused = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
-            return Err(refused.on(self.pool.backend.device()));
+            return Err(refused.on(self.pool.backend.name()));
         }
         self.check_accepted(kind)
     }
@@ -464,7 +496,7 @@ impl fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dispatcher")
             .field("engine", &self.pool.backend.engine())
-            .field("device", &self.pool.backend.device())
+            .field("device", &self.pool.backend.name())
             .field("geometry", self.geometry())
             .finish_non_exhaustive()
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::batch::{Batch, Run};
 use super::layout::{Piece, lay_out};
-use crate::op::{BatchMemory, Segment};
-use crate::{AlignedBuf, Error, Geometry, Op, OpKind, Stats};
+use crate::backend::{BatchMemory, Segment};
+use crate::backend::{Op, OpKind, Stats};
+use crate::{AlignedBuf, Error, Geometry};
 
 /// A merged op never becomes longer, in bytes: above, merging gains little, and what the caller does with a
 /// part of the batch while the rest is under way begins later.

@@ -7,7 +7,8 @@ use std::thread;
 
 use super::lane::Lane;
 use super::lanes::{Lanes, State};
-use crate::{Error, ErrorKind, Geometry, IoBackend};
+use crate::backend::IoBackend;
+use crate::{Error, ErrorKind, Geometry};
 
 /// Lends each lane to one caller at a time, and opens queues as callers need them.
 ///
@@ -108,7 +109,7 @@ impl LanePool {
     pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<Lent, Error> {
         self.check_process()?;
         let busy =
-            |rule| Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.device()));
+            |rule| Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.name()));
         let mut state = self.lanes.state();
         if state.ticketed + 1 >= self.max_lanes {
             return busy(format!(
@@ -154,7 +155,7 @@ impl LanePool {
             }
             _ => self.backend.open_queue(self.depth),
         };
-        let queue = queue.map_err(|error| error.on(self.backend.device()))?;
+        let queue = queue.map_err(|error| error.on(self.backend.name()))?;
         lent.lane = Some(Lane::new(queue, self.geometry));
         Ok(lent)
     }
@@ -178,7 +179,7 @@ impl LanePool {
         }
         let rule =
             "this process is a forked child of the one that opened the device: open it here again";
-        Err(Error::new(ErrorKind::Forked, "take a queue", rule).on(self.backend.device()))
+        Err(Error::new(ErrorKind::Forked, "take a queue", rule).on(self.backend.name()))
     }
 }
 

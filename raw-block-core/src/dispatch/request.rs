@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::batch::Batch;
-use crate::op::Segment;
-use crate::{Error, ErrorKind, Geometry, OpKind, OwnedTransfer, Transfer, WriteOptions};
+use crate::backend::Segment;
+use crate::backend::{OpKind, Transfer};
+use crate::{Error, ErrorKind, Geometry, OwnedTransfer, WriteOptions};
 
 /// One transfer as the caller asked for it.
 #[derive(Debug)]
@@ -100,7 +101,7 @@ impl Batch {
 
     /// Adds an op without memory: a flush, a discard, write-zeroes.
     pub(super) fn add_bare(&mut self, offset: u64, len: u64, check: Result<(), Error>) {
-        self.push(offset, len, WriteOptions::default(), 0..0, check);
+        self.push(offset, len, WriteOptions::new(), 0..0, check);
     }
 
     fn push(

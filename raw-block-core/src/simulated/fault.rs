@@ -3,7 +3,8 @@
 use std::io;
 use std::ops::Range;
 
-use crate::{Error, ErrorClass, Op, OpKind};
+use crate::backend::{Op, OpKind};
+use crate::{Error, ErrorClass};
 
 /// Something that goes wrong on a [`SimulatedDevice`](super::SimulatedDevice), and when.
 ///
@@ -15,15 +16,15 @@ use crate::{Error, ErrorClass, Op, OpKind};
 ///
 /// # Examples
 /// ```
-/// use raw_block_core::OpKind;
-/// use raw_block_core::simulated::Fault;
+/// use raw_block_core::backend::OpKind;
+/// use raw_block_core::simulated::DeviceFault;
 ///
 /// const ENOSPC: i32 = 28;
-/// let third_write_above = Fault::fail(OpKind::Write, ENOSPC).within(1 << 20..1 << 30).nth(3);
+/// let third_write_above = DeviceFault::fail(OpKind::Write, ENOSPC).within(1 << 20..1 << 30).nth(3);
 /// # let _ = third_write_above;
 /// ```
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct DeviceFault {
     kind: OpKind,
     effect: Effect,
     range: Range<u64>,
@@ -48,7 +49,7 @@ pub(super) enum Effect {
     Misdirected(u64),
 }
 
-impl Fault {
+impl DeviceFault {
     /// The op fails with this error number, and nothing happens.
     #[must_use]
     pub fn fail(kind: OpKind, errno: i32) -> Self {
@@ -66,12 +67,12 @@ impl Fault {
     ///
     /// # Examples
     /// ```
-    /// use raw_block_core::OpKind;
-    /// use raw_block_core::simulated::Fault;
+    /// use raw_block_core::backend::OpKind;
+    /// use raw_block_core::simulated::DeviceFault;
     ///
     /// let range = 1 << 20..(1 << 20) + 4096;
     /// let bad = [OpKind::Write, OpKind::Read]
-    ///     .map(|kind| Fault::bad_medium(kind).within(range.clone()).permanent());
+    ///     .map(|kind| DeviceFault::bad_medium(kind).within(range.clone()).permanent());
     /// # let _ = bad;
     /// ```
     #[must_use]

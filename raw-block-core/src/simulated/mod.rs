@@ -17,11 +17,11 @@
 //!   the next process out: [`process_kill_leaving_writes`](SimulatedDevice::process_kill_leaving_writes).
 //! - **Discards** are as volatile as writes. Each block of the range then reads as zeroes, as before or as garbage.
 //! - **[`fork`](SimulatedDevice::fork).** A cheap copy of everything, to try many ends of one story.
-//! - **[`Fault`]s**, each at the op where a test wants it.
+//! - **[`DeviceFault`]s**, each at the op where a test wants it.
 //!
 //! The same seed and the same calls from one thread have the same outcome, so a failure found by random
 //! tests is replayed by its seed; unless deadlines pass in between, which depend on the clock. So have the
-//! calls of several threads that [take turns](take_turns). Another version of this crate may do otherwise
+//! calls of several threads that [take turns](run_interleaved). Another version of this crate may do otherwise
 //! with the same seed.
 //!
 //! Short transfers are not part of it: they are dealt with below [`IoQueue`], where this
@@ -53,24 +53,32 @@ mod image;
 mod late;
 mod power;
 mod queue;
+pub(crate) mod scheduler;
 mod state;
-pub(crate) mod turns;
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-pub use fault::Fault;
+pub use fault::DeviceFault;
 pub use power::CutReport;
-pub use turns::take_turns;
+pub use scheduler::run_interleaved;
 
 use self::queue::Queue;
 use self::state::{PlannedEnd, State};
-use crate::{Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, Stats};
+use crate::backend::{FlushState, IoBackend, IoQueue, Stats};
+use crate::{Error, ErrorKind, Geometry};
 
 /// How a [`SimulatedDevice`] behaves.
 ///
-/// Later versions may have more options: take the rest from `Default`.
+/// # Examples
+/// ```
+/// use raw_block_core::simulated::SimulatedOptions;
+///
+/// let options = SimulatedOptions::new().seed(7).torn_blocks(true);
+/// assert!(options.shuffle, "the default");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SimulatedOptions {
     /// Where all chance comes from.
     pub seed: u64,
@@ -87,9 +95,10 @@ pub struct SimulatedOptions {
     pub torn_blocks: bool,
 }
 
-impl Default for SimulatedOptions {
+impl SimulatedOptions {
     /// Seed 0, queues of up to 128 ops, nothing but single blocks atomic, shuffled.
-    fn default() -> Self {
+    #[must_use]
+    pub const fn new() -> Self {
         Self {
             seed: 0,
             max_queue_depth: 128,
@@ -98,6 +107,47 @@ impl Default for SimulatedOptions {
             torn_blocks: false,
         }
     }
+
+    /// The same options with this [seed](Self#structfield.seed).
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The same options with this [depth](Self#structfield.max_queue_depth).
+    #[must_use]
+    pub const fn max_queue_depth(mut self, ops: usize) -> Self {
+        self.max_queue_depth = ops;
+        self
+    }
+
+    /// The same options with this [unit](Self#structfield.atomic_write_unit), in bytes.
+    #[must_use]
+    pub const fn atomic_write_unit(mut self, bytes: u64) -> Self {
+        self.atomic_write_unit = bytes;
+        self
+    }
+
+    /// The same options with [shuffling](Self#structfield.shuffle) on or off.
+    #[must_use]
+    pub const fn shuffle(mut self, shuffle: bool) -> Self {
+        self.shuffle = shuffle;
+        self
+    }
+
+    /// The same options with [torn blocks](Self#structfield.torn_blocks) on or off.
+    #[must_use]
+    pub const fn torn_blocks(mut self, torn: bool) -> Self {
+        self.torn_blocks = torn;
+        self
+    }
+}
+
+impl Default for SimulatedOptions {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A handle to a simulated device, and a backend. See the [module](self) for what it does.
@@ -105,7 +155,7 @@ impl Default for SimulatedOptions {
 /// Clones are handles to the same device; for a copy of the device there is [`fork`](Self::fork).
 ///
 /// Sparse: what was never written reads as zeroes and takes no memory. What was written takes twice its
-/// size, for the version before is kept too, see [`Fault::old_version`].
+/// size, for the version before is kept too, see [`DeviceFault::old_version`].
 #[derive(Clone)]
 pub struct SimulatedDevice(Arc<Device>);
 
@@ -131,7 +181,7 @@ impl SimulatedDevice {
     /// # Errors
     /// As [`with_options`](Self::with_options).
     pub fn new(geometry: Geometry, seed: u64) -> Result<Self, Error> {
-        Self::with_options(geometry, SimulatedOptions { seed, ..SimulatedOptions::default() })
+        Self::with_options(geometry, SimulatedOptions::new().seed(seed))
     }
 
     /// A device of this shape that holds zeroes.
@@ -222,7 +272,7 @@ impl SimulatedDevice {
     }
 
     /// The device after the power came back, with what the cut left: a new one each time this is called,
-    /// with counters at zero and no faults but [permanent](Fault::permanent) ones. Cuts the power first if it is still on.
+    /// with counters at zero and no faults but [permanent](DeviceFault::permanent) ones. Cuts the power first if it is still on.
     ///
     /// After [`process_kill`](Self::process_kill) it is the device that the next process finds.
     #[must_use]
@@ -250,7 +300,7 @@ impl SimulatedDevice {
     /// write may take effect at different moments, or never.
     ///
     /// A lock that the system releases only after the last request of a process keeps this from happening: see
-    /// [`lock_device`](crate::lock_device). With `process_kill` the next process waits for such a lock.
+    /// [`lock_device`](crate::backend::lock_device). With `process_kill` the next process waits for such a lock.
     #[must_use]
     pub fn process_kill_leaving_writes(&self) -> Self {
         self.0.state().process_kill_leaving_writes();
@@ -266,19 +316,19 @@ impl SimulatedDevice {
     pub fn fork(&self, seed: u64) -> Self {
         let mut state = self.0.state().clone();
         state.rng = fastrand::Rng::with_seed(seed);
-        Self::holding(self.0.geometry, SimulatedOptions { seed, ..self.0.options }, state)
+        Self::holding(self.0.geometry, self.0.options.seed(seed), state)
     }
 
     /// From now on this goes wrong too, for ops that are submitted later.
-    pub fn inject(&self, fault: Fault) {
+    pub fn inject(&self, fault: DeviceFault) {
         self.0.state().faults.push(fault);
     }
 
     /// From now on nothing goes wrong any more, but with ops that were submitted before, and by
-    /// [permanent](Fault::permanent) faults. What was held goes on.
+    /// [permanent](DeviceFault::permanent) faults. What was held goes on.
     pub fn clear_faults(&self) {
         let mut state = self.0.state();
-        state.faults.retain(Fault::is_permanent);
+        state.faults.retain(DeviceFault::is_permanent);
         state.held.clear();
         drop(state);
         self.0.released.notify_all();
@@ -299,7 +349,7 @@ impl SimulatedDevice {
     }
 
     /// Changes what the device holds behind everybody's back, at any alignment: durable at once, and not
-    /// counted as an op. For damage that has to stay, where a [`Fault`] would go with the power.
+    /// counted as an op. For damage that has to stay, where a [`DeviceFault`] would go with the power.
     ///
     /// # Panics
     /// When the range is not inside the device.
@@ -326,7 +376,7 @@ impl IoBackend for SimulatedDevice {
         "simulated"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "a simulated device"
     }
 

@@ -3,7 +3,7 @@
 use std::mem;
 use std::ops::Range;
 
-use super::fault::Fault;
+use super::fault::DeviceFault;
 use super::state::{Change, State};
 
 /// What a power cut did to the writes that were not durable: how many of them had which fate.
@@ -170,7 +170,7 @@ impl State {
         next.over = None;
         next.cut_after = None;
         next.effects = 0;
-        next.faults.retain(Fault::is_permanent);
+        next.faults.retain(DeviceFault::is_permanent);
         next
     }
 }

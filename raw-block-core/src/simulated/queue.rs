@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Device;
 use super::fault::{self, Hit};
+use super::scheduler;
 use super::state::State;
-use super::turns;
-use crate::{Completion, IoQueue, Op, OpKind};
+use crate::backend::{Completion, IoQueue, Op, OpKind};
 
 pub(super) struct Queue {
     device: Arc<Device>,
@@ -119,7 +119,7 @@ impl IoQueue for Queue {
 
     /// Ops that were accepted take effect at any moment: other threads may go on, and some ops do now.
     fn start(&mut self) {
-        turns::pass();
+        scheduler::yield_now();
         let mut state = self.device.state();
         state.stir();
         let over = state.over.is_some();
@@ -131,7 +131,7 @@ impl IoQueue for Queue {
     }
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
-        turns::pass();
+        scheduler::yield_now();
         let device = Arc::clone(&self.device);
         let mut state = device.state();
         let mut missing = min.min(self.in_flight.len());
@@ -145,9 +145,9 @@ impl IoQueue for Queue {
                 break;
             }
             // What is left is held. If this very loop ended the device, it is not any more.
-            if state.over.is_none() && turns::are_taken() {
+            if state.over.is_none() && scheduler::is_running() {
                 drop(state);
-                turns::wait();
+                scheduler::wait();
                 state = device.state();
             } else if state.over.is_none() {
                 state = match left {

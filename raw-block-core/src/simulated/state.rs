@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::fault::{self, Effect, Fault, Hit};
+use super::fault::{self, DeviceFault, Effect, Hit};
 use super::image::{Bytes, Image, Version};
 use super::late::Leftover;
 use super::{CutReport, SimulatedOptions};
-use crate::{Geometry, Op, OpKind};
+use crate::Geometry;
+use crate::backend::{Op, OpKind};
 
 /// A write that took effect and is not durable yet.
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ pub(super) struct State {
     pub(super) leftovers: Vec<Leftover>,
     /// How often a queue of the device was used.
     pub(super) stirs: u64,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<DeviceFault>,
     last_op: u64,
     last_write: u64,
     completions: u64,

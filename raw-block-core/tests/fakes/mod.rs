@@ -9,9 +9,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, Stats};
 use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, ErrorKind, FlushState, Geometry,
-    IoBackend, IoQueue, MemoryBackend, Op, OwnedTransfer, Stats, WriteAt,
+    AlignedBuf, Dispatcher, DispatcherOptions, Error, ErrorKind, Geometry, MemoryBackend,
+    OwnedTransfer, WriteAt,
 };
 
 /// What a queue does otherwise than the honest one inside it.
@@ -254,7 +255,7 @@ where
         "fake"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "fake device"
     }
 
@@ -307,7 +308,7 @@ where
 
 /// A dispatcher with up to this many queues.
 pub(crate) fn dispatcher(backend: &Arc<dyn IoBackend>, max_queues: usize) -> Dispatcher {
-    let options = DispatcherOptions { queue_depth: 16, max_queues };
+    let options = DispatcherOptions::new().queue_depth(16).max_queues(max_queues);
     Dispatcher::with_options(Arc::clone(backend), options).unwrap()
 }
 

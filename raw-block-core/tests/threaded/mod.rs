@@ -10,9 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use raw_block_core::{
-    Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, Stats,
-};
+use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, OpKind, Stats};
+use raw_block_core::{Error, Geometry};
 
 pub(crate) struct ThreadedBackend(Arc<Device>);
 
@@ -40,7 +39,7 @@ impl IoBackend for ThreadedBackend {
         "threaded"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "threaded memory"
     }
 

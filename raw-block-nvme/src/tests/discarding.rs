@@ -1,7 +1,8 @@
 //! Discards become as few commands as the limits of Dataset Management allow, whatever these are.
 
 use proptest::prelude::*;
-use raw_block_core::{OpKind, WriteOptions};
+use raw_block_core::WriteOptions;
+use raw_block_core::backend::OpKind;
 
 use super::controller::ranges;
 use super::identifying::{namespace, page};
@@ -53,7 +54,7 @@ fn commands(reported: Reported, offset: u64, start: u64, len: u64) -> Vec<Vec<(u
     while rest.len > 0 {
         let (front, behind) = translator.cut(kind, &[], rest, &mut Segments::default());
         let list = translator.ranges(front.offset, front.len);
-        let command = translator.command(kind, WriteOptions::default(), front.offset, front.len);
+        let command = translator.command(kind, WriteOptions::new(), front.offset, front.len);
         let entry = command.unwrap().over(list.as_ptr() as usize, size_of_val(&list[..]));
         // SAFETY: the command names the list.
         commands.push(unsafe { ranges(&entry.to_entry()) });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use raw_block_core::{OpKind, WriteOptions};
+use raw_block_core::WriteOptions;
+use raw_block_core::backend::OpKind;
 
 use crate::command::{Command, Range};
 use crate::limits::Limits;
@@ -71,7 +72,7 @@ fn without_a_volatile_cache_durability_costs_nothing() {
         timeout: None,
         placement_ids: Vec::new(),
     };
-    let durable = WriteOptions { durable: true, ..WriteOptions::default() };
+    let durable = WriteOptions::new().durable(true);
     let command = |cache, kind| translator(cache).command(kind, durable, 0, 512);
     assert_eq!(command(true, OpKind::Flush), Some(Command::flush(1)));
     assert_eq!(command(false, OpKind::Flush), None, "no command");

@@ -1,6 +1,7 @@
 //! What comes of an op when the controller or the kernel fails its commands.
 
-use raw_block_core::{AlignedBuf, Error, ErrorClass, OpKind, ReadAt, WriteAt};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{AlignedBuf, Error, ErrorClass, ReadAt, WriteAt};
 
 use super::stage::Stage;
 use crate::Status;

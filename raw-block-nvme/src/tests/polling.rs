@@ -1,6 +1,7 @@
 //! Queues that poll for completions, and queues of one thread.
 
-use raw_block_core::{AlignedBuf, ErrorKind, OpKind, OwnedTransfer, WriteAt};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{AlignedBuf, ErrorKind, OwnedTransfer, WriteAt};
 
 use super::failing::run;
 use super::identifying::KERNEL;

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use libc::iovec;
 use proptest::prelude::*;
-use raw_block_core::{AlignedBuf, OpKind, WriteOptions};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{AlignedBuf, WriteOptions};
 
 use super::controller::{FakeController, pattern};
 use crate::in_flight::{Part, Segments};
@@ -154,7 +155,7 @@ fn check(case: &Case) {
         most: translator.longest(kind),
         halved: false,
     }]);
-    let options = WriteOptions::default();
+    let options = WriteOptions::new();
     let mut refused = case.refused.iter();
     while let Some(part) = waiting.pop_front() {
         let mut list = Segments::default();

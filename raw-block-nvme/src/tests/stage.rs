@@ -6,8 +6,9 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use raw_block_core::backend::{FlushState, IoBackend, IoQueue, Stats};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{Dispatcher, Error, FlushState, Geometry, IoBackend, IoQueue, Stats};
+use raw_block_core::{Dispatcher, Error, Geometry};
 use raw_block_uring::{Enter, Kernel, RingDevice};
 
 use super::identifying::{controller, namespace};
@@ -67,7 +68,7 @@ impl IoBackend for Backend {
         "nvme"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "/dev/null"
     }
 

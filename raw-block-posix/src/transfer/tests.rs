@@ -3,10 +3,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nix::errno::Errno::{EAGAIN, EINTR, EINVAL, EIO, ENOLINK, ETIMEDOUT};
-use raw_block_core::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, FlushState, Geometry, IoBackend, IoQueue, ReadAt,
-    Stats, WriteAt,
-};
+use raw_block_core::backend::{FlushState, IoBackend, IoQueue, Stats};
+use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, ReadAt, WriteAt};
 
 use super::*;
 
@@ -40,7 +38,7 @@ impl IoBackend for Scripted {
         "scripted"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "scripted"
     }
 
@@ -171,7 +169,7 @@ fn a_read_that_cannot_go_on_inside_a_block_is_at_the_end_of_the_device() {
     let shorter = 8192 + 100;
     let error = scripted([Ok(100), Err(EINVAL)], shorter, read_block).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::EndOfDevice);
-    assert_eq!(error.place(), Some((8292, 3996)));
+    assert_eq!((error.offset(), error.length()), (Some(8292), Some(3996)));
 }
 
 #[test]
@@ -201,5 +199,5 @@ fn only_a_device_that_did_not_answer_leaves_a_write_unknown() {
 fn an_error_ends_the_transfer_and_says_where() {
     let error = read([Ok(512), Err(EIO)]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert_eq!(error.place(), Some((8704, 3584)));
+    assert_eq!((error.offset(), error.length()), (Some(8704), Some(3584)));
 }

@@ -150,7 +150,7 @@ pub(crate) fn find(
             }
             Err(error @ (Error::Damaged { .. } | Error::Device { .. })) if is_damage(&error) => {
                 let number = header.number.get();
-                let device = dispatcher.backend().device();
+                let device = dispatcher.backend().name();
                 tracing::error!(device, number, container, %error, "a checkpoint is damaged");
                 broken = broken.max(number);
                 failure.get_or_insert(error);
@@ -247,7 +247,7 @@ fn read_headers(dispatcher: &Dispatcher, layout: &Layout) -> Result<Headers, Err
             if error.kind() != ErrorKind::Io {
                 return Err(error).context(READ);
             }
-            let device = dispatcher.backend().device();
+            let device = dispatcher.backend().name();
             tracing::warn!(device, container, %error, "the header of a checkpoint cannot be read");
             // It may be that of an old checkpoint.
             found.numbers[container] = 1;

@@ -22,7 +22,8 @@ use std::time::Instant;
 
 pub(crate) use commit::{empty_pinned, empty_unpinned};
 use containers::{Attempt, Containers};
-use raw_block_core::{OpKind, waiting};
+use raw_block_core::backend::OpKind;
+use raw_block_core::sync;
 
 use super::mutant::Mutant;
 use super::state::StoreState;
@@ -56,7 +57,7 @@ pub(crate) fn take_if(
 ) -> Result<bool, Error> {
     state.check_process()?;
     state.dispatcher.check_accepted(OpKind::Write).context(CONTEXT)?;
-    let mut containers = waiting::lock(&state.checkpointing);
+    let mut containers = sync::lock(&state.checkpointing);
     if !state.with_space(|space| wanted(space)) {
         return Ok(false);
     }

@@ -1,5 +1,5 @@
-use raw_block_core::OpKind;
-use raw_block_core::simulated::Fault;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
 
 use super::*;
 use crate::fixture::{BLOCK, Fixture};
@@ -131,7 +131,7 @@ fn a_table_that_cannot_be_written_is_left_out() {
     let layout = &fixture.state.layout;
     let end = layout.segment_offset(segment) + layout.segment_size();
     let last = end - BLOCK as u64..end;
-    fixture.device.inject(Fault::fail(OpKind::Write, libc::EIO).within(last));
+    fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EIO).within(last));
     checkpoint(&fixture);
     assert_eq!(fixture.checkpoint().record(segment).table, 0);
     fixture.device.clear_faults();
@@ -147,10 +147,10 @@ fn a_failed_attempt_changes_nothing_and_the_next_one_succeeds() {
     let committed = fixture.state.with_space(|space| space.committed());
     for at in [1, 2] {
         let range = container(&fixture, at);
-        fixture.device.inject(Fault::fail(OpKind::Write, libc::EIO).within(range));
+        fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EIO).within(range));
     }
     let range = container(&fixture, 0);
-    fixture.device.inject(Fault::fail(OpKind::Write, libc::EIO).within(range));
+    fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EIO).within(range));
     assert!(take(&fixture.state, CheckpointPurpose::Period).is_err());
     assert_eq!(fixture.state.with_space(|space| space.committed()), committed);
     assert_eq!(fixture.state.counters.failed_checkpoints.get(), 1);
@@ -177,7 +177,7 @@ fn one_bad_container_does_not_stop_checkpoints() {
             } else {
                 range.start += BLOCK as u64;
             }
-            fixture.device.inject(Fault::fail(OpKind::Write, libc::EIO).within(range));
+            fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EIO).within(range));
             let mut failures = 0;
             for key in 0..12 {
                 fixture.put(key, 100, 1).unwrap();
@@ -196,12 +196,12 @@ fn the_header_of_a_failed_attempt_is_destroyed_before_its_body_is_overwritten() 
     let fixture = fixture();
     fixture.put(0, 100, 1).unwrap();
     checkpoint(&fixture);
-    let committed = waiting::lock(&fixture.state.checkpointing).committed_number();
+    let committed = sync::lock(&fixture.state.checkpointing).committed_number();
     // The header of the next attempt is written, and reported as failed.
     for at in 0..3 {
         let start = container(&fixture, at).start;
         let header = start..start + BLOCK as u64;
-        fixture.device.inject(Fault::fail_after(OpKind::Write, libc::EIO).within(header));
+        fixture.device.inject(DeviceFault::fail_after(OpKind::Write, libc::EIO).within(header));
     }
     assert!(take(&fixture.state, CheckpointPurpose::Period).is_err());
     assert_eq!(fixture.checkpoint().header.number.get(), committed + 1, "it is there all the same");
@@ -216,7 +216,7 @@ fn the_header_of_a_failed_attempt_is_destroyed_before_its_body_is_overwritten() 
     for at in 0..3 {
         let range = container(&fixture, at);
         let body = range.start + BLOCK as u64..range.end;
-        fixture.device.inject(Fault::fail(OpKind::Write, libc::EIO).within(body));
+        fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EIO).within(body));
     }
     assert!(take(&fixture.state, CheckpointPurpose::Period).is_err());
     assert_eq!(fixture.checkpoint().header.number.get(), committed);

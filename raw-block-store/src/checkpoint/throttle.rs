@@ -3,7 +3,7 @@
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use raw_block_core::waiting;
+use raw_block_core::sync;
 
 /// A checkpoint writes during one of this many parts of the time.
 const PARTS: u32 = 32;
@@ -27,16 +27,16 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// Ends the pause of a checkpoint in progress, and lets none begin until the guard is dropped.
     pub(crate) fn suspend(&self) -> ThrottleSuspension<'_> {
-        *waiting::lock(&self.waiting) += 1;
+        *sync::lock(&self.waiting) += 1;
         self.suspended.notify_all();
         ThrottleSuspension { throttle: self }
     }
 
     /// Pauses for at most this long.
     pub(super) fn pause(&self, at_most: Duration) {
-        let waiting = waiting::lock(&self.waiting);
+        let waiting = sync::lock(&self.waiting);
         if *waiting == 0 {
-            drop(waiting::wait_for(&self.suspended, &self.waiting, waiting, at_most));
+            drop(sync::wait_for(&self.suspended, &self.waiting, waiting, at_most));
         }
     }
 }
@@ -49,7 +49,7 @@ pub(crate) struct ThrottleSuspension<'a> {
 
 impl Drop for ThrottleSuspension<'_> {
     fn drop(&mut self) {
-        *waiting::lock(&self.throttle.waiting) -= 1;
+        *sync::lock(&self.throttle.waiting) -= 1;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 
 use crate::Error;
 
@@ -23,7 +23,7 @@ impl Claim {
     pub(crate) fn take(backend: &Arc<dyn IoBackend>) -> Result<Self, Error> {
         let address = Arc::as_ptr(backend).cast::<()>() as usize;
         if !claimed().insert(address) {
-            return Err(Error::Busy { device: backend.device().to_owned() });
+            return Err(Error::Busy { device: backend.name().to_owned() });
         }
         Ok(Self { address, _backend: Arc::clone(backend) })
     }

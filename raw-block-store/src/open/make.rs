@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use raw_block_core::{Dispatcher, OpKind};
+use raw_block_core::Dispatcher;
+use raw_block_core::backend::OpKind;
 
 use super::memory;
 use super::signature::{self, Signature};
@@ -27,7 +28,7 @@ const FORMAT: &str = "format";
 /// # Errors
 /// Those of [`Store::format`](crate::Store::format).
 pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<(), Error> {
-    let name = dispatcher.backend().device().to_owned();
+    let name = dispatcher.backend().name().to_owned();
     dispatcher.check_accepted(OpKind::Write).context(FORMAT)?;
     let superblock = superblock(&dispatcher, options, &name)?;
     let found = Superblocks::find(&dispatcher)?;

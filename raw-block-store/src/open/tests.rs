@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use raw_block_core::simulated::{Fault, SimulatedDevice};
-use raw_block_core::{Geometry, MemoryBackend, OpKind};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
+use raw_block_core::{Geometry, MemoryBackend};
 
 use crate::Error;
 use crate::format::{Layout, SUPERBLOCK_CELL_LEN, Superblock, SuperblockState};
@@ -45,7 +46,7 @@ fn break_containers(device: &SimulatedDevice, containers: &[usize]) {
     for &container in containers {
         let start = layout.container_offset[container];
         let range = start..start + layout.container_len;
-        device.inject(Fault::bad_medium(OpKind::Write).within(range).permanent());
+        device.inject(DeviceFault::bad_medium(OpKind::Write).within(range).permanent());
     }
 }
 
@@ -172,7 +173,7 @@ fn a_damaged_copy_of_the_superblock_is_written_again() {
 #[test]
 fn an_opening_that_cannot_flush_writes_nothing() {
     let device = made();
-    device.inject(Fault::fail(OpKind::Flush, 5));
+    device.inject(DeviceFault::fail(OpKind::Flush, 5));
     assert!(open(&device).is_err());
     let untouched = superblock(&device);
     assert_eq!(untouched.state(), SuperblockState::Clean { checkpoint: 1 });

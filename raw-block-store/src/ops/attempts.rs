@@ -1,6 +1,7 @@
 //! Slots whose writes fail are written elsewhere, up to three times.
 
-use raw_block_core::{ErrorClass, ErrorKind, OpKind};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{ErrorClass, ErrorKind};
 
 use crate::Error;
 use crate::checkpoint;

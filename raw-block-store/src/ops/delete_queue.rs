@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
-use raw_block_core::{ErrorKind, waiting};
+use raw_block_core::{ErrorKind, sync};
 
 use crate::Error;
 use crate::state::index::KeyHash;
@@ -38,7 +38,7 @@ impl DeleteQueue {
         hashes: &[KeyHash],
         write: impl FnOnce(&[KeyHash]) -> Vec<Result<bool, Error>>,
     ) -> Vec<Result<bool, Error>> {
-        let mut queue = waiting::lock(&self.queue);
+        let mut queue = sync::lock(&self.queue);
         let first = queue.hashes.len();
         queue.hashes.extend(hashes);
         let group = Arc::clone(&queue.group);
@@ -49,7 +49,7 @@ impl DeleteQueue {
             if !queue.writing {
                 break;
             }
-            queue = waiting::wait(&self.written, &self.queue, queue);
+            queue = sync::wait(&self.written, &self.queue, queue);
         }
         queue.writing = true;
         let of_group = std::mem::take(&mut queue.hashes);
@@ -66,7 +66,7 @@ impl DeleteQueue {
     }
 
     fn end(&self, group: &Group, results: Vec<Result<bool, Error>>) {
-        let mut queue = waiting::lock(&self.queue);
+        let mut queue = sync::lock(&self.queue);
         queue.writing = false;
         // It is set once.
         let _ = group.0.set(results);
@@ -125,7 +125,7 @@ mod tests {
                     (key, scope.spawn(deleted))
                 })
                 .collect();
-            while waiting::lock(&queue.queue).hashes.len() < 8 {
+            while sync::lock(&queue.queue).hashes.len() < 8 {
                 thread::yield_now();
             }
             go_on.send(()).unwrap();

@@ -1,6 +1,7 @@
 //! Writing what was allocated for puts, and publishing it.
 
-use raw_block_core::{ErrorClass, Transfer, WriteAt};
+use raw_block_core::backend::Transfer;
+use raw_block_core::{ErrorClass, WriteAt};
 
 use super::attempts::{Failed, header_error};
 use super::stage::{PutBatch, Stage, Target};

@@ -1,6 +1,6 @@
 //! Clearing a store: one checkpoint releases all of its segments.
 
-use raw_block_core::OpKind;
+use raw_block_core::backend::OpKind;
 
 use super::{checkpoint_for, discard, lock};
 use crate::Error;

@@ -1,6 +1,6 @@
 //! Discard: telling the device which segments are free.
 
-use raw_block_core::waiting;
+use raw_block_core::sync;
 
 use crate::state::StoreState;
 
@@ -10,7 +10,7 @@ pub(super) fn discard_free(state: &StoreState) -> bool {
     if !state.options.discard || !state.dispatcher.geometry().discard {
         return false;
     }
-    let oldest = waiting::lock(&state.checkpointing).oldest_number();
+    let oldest = sync::lock(&state.checkpointing).oldest_number();
     let Some(segment) = state.with_space(|space| space.begin_discard(oldest)) else {
         return false;
     };

@@ -31,8 +31,9 @@ pub(crate) fn checkpoint_if_due(state: &StoreState) {
 mod tests {
     use std::sync::Arc;
 
-    use raw_block_core::simulated::{Fault, SimulatedDevice};
-    use raw_block_core::{Geometry, OpKind};
+    use raw_block_core::Geometry;
+    use raw_block_core::backend::OpKind;
+    use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
     use crate::options::{FormatOptions, OpenOptions};
     use crate::{Store, StoreStats};
@@ -71,7 +72,7 @@ mod tests {
         let (device, store) = store();
         let layout = &store.state.layout;
         let containers = layout.container_offset[0]..layout.segments_offset;
-        device.inject(Fault::fail(OpKind::Write, libc::EIO).within(containers));
+        device.inject(DeviceFault::fail(OpKind::Write, libc::EIO).within(containers));
         let put = |times| -> StoreStats {
             (0..times).for_each(|_| store.put(b"key", b"payload").unwrap());
             store.stats()

@@ -18,7 +18,8 @@ use std::sync::MutexGuard;
 pub(crate) use backoff::CallBackoff;
 pub(crate) use clear::clear;
 pub(crate) use due::checkpoint_if_due;
-use raw_block_core::{ErrorClass, OpKind, waiting};
+use raw_block_core::backend::OpKind;
+use raw_block_core::{ErrorClass, sync};
 pub(crate) use worker::Worker;
 #[cfg(feature = "faults")]
 pub(crate) use worker::work;
@@ -94,7 +95,7 @@ enum ReclaimOutcome {
 /// Keeps other reclaims from running.
 fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
     let alone = !Mutant::SeveralReclaims.is_on();
-    alone.then(|| waiting::lock(&state.reclaiming))
+    alone.then(|| sync::lock(&state.reclaiming))
 }
 
 /// Empties as many victims as are wanted, and takes the checkpoint that releases them. Without victims one is taken only

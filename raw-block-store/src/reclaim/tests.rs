@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
-use raw_block_core::OpKind;
-use raw_block_core::simulated::Fault;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
 
 use super::*;
 use crate::fixture::{BLOCK, Fixture, SEGMENT};
@@ -197,7 +197,7 @@ fn a_failed_copy_leaves_every_object_where_it_was() {
     let kept: Vec<u64> = (0..end).filter(|key| key % 2 == 1).collect();
     (0..end).step_by(2).for_each(|key| fixture.delete(key));
     let before: Vec<_> = kept.iter().map(|&key| fixture.locate(key).unwrap().place).collect();
-    fixture.device.inject(Fault::fail(OpKind::Write, libc::EIO));
+    fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EIO));
     assert!(make_space(&fixture.state).is_err());
     let after: Vec<_> = kept.iter().map(|&key| fixture.locate(key).unwrap().place).collect();
     assert_eq!(before, after);
@@ -217,7 +217,7 @@ fn copies_of_a_segment_are_published_all_or_none() {
     for round in 0..end / 2 {
         fixture.delete(kept.remove(usize::try_from(round * 7).unwrap() % kept.len()));
         let before: Vec<_> = kept.iter().map(|&key| fixture.locate(key).unwrap().place).collect();
-        let one_write = Fault::fail(OpKind::Write, libc::EIO).nth(round % 5);
+        let one_write = DeviceFault::fail(OpKind::Write, libc::EIO).nth(round % 5);
         fixture.device.inject(one_write);
         failed += u32::from(make_space(&fixture.state).is_err());
         fixture.device.clear_faults();
@@ -238,7 +238,7 @@ fn a_device_that_refuses_writes_makes_nothing_leave_the_store() {
     let fixture = Fixture::new(16, EvictionPolicy::Lru);
     (0..600).for_each(|key| put(&fixture, key));
     let (len, evicted) = (fixture.state.index.len(), fixture.state.counters.evictions.get());
-    fixture.device.inject(Fault::fail(OpKind::Write, libc::EPERM));
+    fixture.device.inject(DeviceFault::fail(OpKind::Write, libc::EPERM));
     for _ in 0..20 {
         assert!(make_space(&fixture.state).is_err());
     }
@@ -287,7 +287,7 @@ fn an_object_that_cannot_be_read_keeps_its_segment_alone() {
     let layout = &fixture.state.layout;
     let offset = layout.block_offset(object.place.segment, object.entry.block.get());
     let range = offset..offset + BLOCK as u64;
-    fixture.device.inject(Fault::fail(OpKind::Read, libc::EIO).within(range));
+    fixture.device.inject(DeviceFault::fail(OpKind::Read, libc::EIO).within(range));
     for key in (0..end).step_by(2) {
         fixture.delete(key);
         make_space(&fixture.state).unwrap();

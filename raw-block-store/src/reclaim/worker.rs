@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use raw_block_core::OpKind;
+use raw_block_core::backend::OpKind;
 
 use super::backoff::Backoff;
 use super::discard::discard_free;

@@ -19,7 +19,7 @@ use failing::FailingWrites;
 use health::{Concern, HealthMonitor};
 use index::Index;
 use policy::Policy;
-use raw_block_core::{Dispatcher, ErrorKind, waiting};
+use raw_block_core::{Dispatcher, ErrorKind, sync};
 pub(crate) use reading::ReadGuard;
 pub(crate) use slots::NoSpace;
 use space::{Readers, Shape, Space};
@@ -159,7 +159,7 @@ impl StoreState {
 
     /// Path or name of the device.
     pub(crate) fn device_name(&self) -> &str {
-        self.dispatcher.backend().device()
+        self.dispatcher.backend().name()
     }
 
     /// Makes durable what has completed.
@@ -198,7 +198,7 @@ impl StoreState {
                 return result;
             }
             guard.waiting += 1;
-            guard = waiting::wait(&self.changed, &self.space, guard);
+            guard = sync::wait(&self.changed, &self.space, guard);
             guard.waiting -= 1;
         }
     }
@@ -220,7 +220,7 @@ impl StoreState {
             let until = *waits_until.get_or_insert_with(|| Instant::now() + GETS_MAY_TAKE);
             let at_most = until.saturating_duration_since(Instant::now());
             guard.waiting += 1;
-            let (now, is_over) = waiting::wait_at_most(&self.changed, &self.space, guard, at_most);
+            let (now, is_over) = sync::wait_timeout(&self.changed, &self.space, guard, at_most);
             guard = now;
             guard.waiting -= 1;
             if is_over {
@@ -288,7 +288,7 @@ impl StoreState {
     }
 
     fn lock(&self) -> MutexGuard<'_, WatchedSpace> {
-        waiting::lock(&self.space)
+        sync::lock(&self.space)
     }
 }
 

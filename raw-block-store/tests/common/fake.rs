@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use raw_block_core::{Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, Stats};
+use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, Stats};
+use raw_block_core::{Error, Geometry};
 
 /// A device that executes each op when it is submitted.
 pub(crate) trait Device: Send + Sync + 'static {
@@ -32,7 +33,7 @@ impl<D: Device> IoBackend for Backend<D> {
         "fake"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         D::NAME
     }
 

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use raw_block_core::{Completion, Geometry, IoBackend, Op, OpKind};
+use raw_block_core::Geometry;
+use raw_block_core::backend::{Completion, IoBackend, Op, OpKind};
 
 use super::fake;
 

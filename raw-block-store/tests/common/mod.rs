@@ -8,7 +8,8 @@ pub(crate) mod slots;
 
 use std::sync::Arc;
 
-use raw_block_core::{AlignedBuf, Dispatcher, IoBackend, MemoryBackend, ReadAt, WriteAt};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, Dispatcher, MemoryBackend, ReadAt, WriteAt};
 use raw_block_store::format::{Layout, Superblock};
 use raw_block_store::{Error, FormatOptions, Get, OpenOptions, Put, Store};
 use slots::{FoundObject, FoundSlot};

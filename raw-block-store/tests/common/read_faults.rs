@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use raw_block_core::simulated::{Fault, SimulatedDevice};
-use raw_block_core::{Geometry, OpKind};
+use raw_block_core::Geometry;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 use raw_block_store::format::{CheckpointHeader, Layout};
 use raw_block_store::{Error, FormatOptions, OpenOptions, Put, Store};
 
@@ -80,14 +81,14 @@ pub(crate) fn image(device: &SimulatedDevice) -> Vec<u8> {
 }
 
 /// Everything that a device may read in place of what was written to a range.
-pub(crate) fn faults(range: &Range<u64>, elsewhere: u64) -> Vec<(&'static str, Fault)> {
+pub(crate) fn faults(range: &Range<u64>, elsewhere: u64) -> Vec<(&'static str, DeviceFault)> {
     let faults = [
-        ("an error", Fault::fail(OpKind::Read, EIO)),
+        ("an error", DeviceFault::fail(OpKind::Read, EIO)),
         // In the part of a header block that is always used.
-        ("a flipped bit", Fault::flip_bit(Some(500))),
-        ("zeroes", Fault::zeroed()),
-        ("what was there before", Fault::old_version()),
-        ("what is elsewhere", Fault::other_block(elsewhere)),
+        ("a flipped bit", DeviceFault::flip_bit(Some(500))),
+        ("zeroes", DeviceFault::zeroed()),
+        ("what was there before", DeviceFault::old_version()),
+        ("what is elsewhere", DeviceFault::other_block(elsewhere)),
     ];
     faults.map(|(what, fault)| (what, fault.within(range.clone()))).into()
 }

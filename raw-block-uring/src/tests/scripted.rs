@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use raw_block_core::backend::{DeviceFile, FlushState, IoBackend, IoQueue, Stats};
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{DeviceFile, Direct, Error, FlushState, Geometry, IoBackend, IoQueue, Stats};
+use raw_block_core::{Direct, Error, Geometry};
 use raw_block_fixtures::{TempFile, temp_file};
 
 use crate::device::RingDevice;
@@ -188,7 +189,7 @@ impl<W: Width> IoBackend for ScriptedBackend<W> {
         "scripted"
     }
 
-    fn device(&self) -> &str {
+    fn name(&self) -> &str {
         self.file.path()
     }
 

@@ -22,7 +22,7 @@ fn stage() -> (Dispatcher, Arc<Mutex<Script>>, TempFile) {
     let kernel = Scripted::default();
     let script = Arc::clone(&kernel.0);
     let (backend, file) = backend::<Standard>(1 << 20, kernel, None).unwrap();
-    let options = DispatcherOptions { queue_depth: DEPTH, max_queues: 4 };
+    let options = DispatcherOptions::new().queue_depth(DEPTH).max_queues(4);
     (Dispatcher::with_options(backend, options).unwrap(), script, file)
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use io_uring::squeue;
+use raw_block_core::backend::{Completion, DeviceFile, FlushState, IoBackend, IoQueue, Op, Stats};
 use raw_block_core::conformance::{Skipped, Subject};
 use raw_block_core::{
-    AlignedBuf, Completion, DeviceFile, Direct, Dispatcher, Error, ErrorKind, FlushState, Geometry,
-    IoBackend, IoQueue, MemoryBackend, Op, ReadAt, Stats, WriteAt, WriteOptions,
+    AlignedBuf, Direct, Dispatcher, Error, ErrorKind, Geometry, MemoryBackend, ReadAt, WriteAt,
+    WriteOptions,
 };
 use raw_block_fixtures::{LoopDevice, temp_file};
 
@@ -24,7 +25,7 @@ const WRITE: u8 = 23;
 const WRITEV_FIXED: u8 = 61;
 
 fn placed(placement: Option<u16>) -> WriteOptions {
-    WriteOptions { placement, ..WriteOptions::default() }
+    WriteOptions::new().placement(placement)
 }
 
 /// Opcode and write stream of an entry.
@@ -54,7 +55,7 @@ impl IoBackend for Noting {
         "noting"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "memory"
     }
 

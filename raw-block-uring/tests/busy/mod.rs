@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, Stats};
 use raw_block_core::{
-    AlignedBuf, Completion, Dispatcher, DispatcherOptions, Error, FlushState, Geometry, IoBackend,
-    IoQueue, Op, OwnedTransfer, Stats, Ticket,
+    AlignedBuf, Dispatcher, DispatcherOptions, Error, Geometry, OwnedTransfer, Ticket,
 };
 use raw_block_fixtures::{TempFile, temp_file};
 use raw_block_uring::{UringBackend, UringOptions};
@@ -22,7 +22,7 @@ pub(crate) const READ: usize = 1 << 20;
 pub(crate) const READS: usize = 128;
 /// All of them are in flight at once.
 pub(crate) const OPTIONS: DispatcherOptions =
-    DispatcherOptions { queue_depth: READS, max_queues: 8 };
+    DispatcherOptions::new().queue_depth(READS).max_queues(8);
 
 /// The file that is read again and again, in bytes.
 const FILE: u64 = 16 << 20;
@@ -146,8 +146,8 @@ impl IoBackend for PanicsWhenReaped {
         self.0.engine()
     }
 
-    fn device(&self) -> &str {
-        self.0.device()
+    fn name(&self) -> &str {
+        self.0.name()
     }
 
     fn geometry(&self) -> &Geometry {

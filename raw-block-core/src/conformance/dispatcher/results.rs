@@ -1,12 +1,10 @@
 //! Each transfer has its own result, and the right one.
 
 use super::{assert_holds, fill, kinds};
+use crate::backend::OpKind;
 use crate::conformance::bytes::{assert_same, pattern};
 use crate::conformance::{Skipped, Subject};
-use crate::{
-    BUFFER_ALIGNMENT, Dispatcher, Error, ErrorKind, Geometry, MIN_LOGICAL_BLOCK, OpKind, ReadAt,
-    WriteAt, WriteOptions,
-};
+use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, ReadAt, WriteAt, WriteOptions};
 
 /// Offset and total length of transfers that break a rule, and the kind of the error.
 fn offenders(subject: &Subject) -> Vec<(u64, u64, ErrorKind)> {
@@ -33,16 +31,18 @@ fn offenders(subject: &Subject) -> Vec<(u64, u64, ErrorKind)> {
 pub(crate) fn the_geometry_can_be_worked_with(subject: &Subject) {
     let geometry = *subject.geometry();
     let Geometry { logical_block, transfer_alignment, memory_alignment, .. } = geometry;
-    assert!(logical_block.is_power_of_two() && logical_block >= MIN_LOGICAL_BLOCK);
+    assert!(logical_block.is_power_of_two() && logical_block >= Geometry::MIN_LOGICAL_BLOCK);
     assert!(transfer_alignment == 1 || transfer_alignment >= logical_block);
     assert!(transfer_alignment.is_power_of_two());
-    assert!(memory_alignment.is_power_of_two() && memory_alignment as usize <= BUFFER_ALIGNMENT);
+    assert!(
+        memory_alignment.is_power_of_two() && memory_alignment as usize <= AlignedBuf::ALIGNMENT
+    );
     assert!(geometry.capacity.is_multiple_of(u64::from(transfer_alignment)));
     assert!(geometry.max_transfer >= u64::from(transfer_alignment));
     assert!(geometry.max_segments >= 1);
     fill(&subject.dispatcher(), 0, &pattern(199, subject.block()));
     assert_eq!(*subject.geometry(), geometry, "it never changes");
-    assert!(!subject.backend.engine().is_empty() && !subject.backend.device().is_empty());
+    assert!(!subject.backend.engine().is_empty() && !subject.backend.name().is_empty());
 }
 
 pub(crate) fn each_write_of_a_batch_has_its_own_result(subject: &Subject) {
@@ -69,15 +69,15 @@ pub(crate) fn options_of_a_write_are_obeyed_or_refused(subject: &Subject) {
     let device = subject.dispatcher();
     let geometry = *subject.geometry();
     let block = subject.block();
-    let placed = |handle| WriteOptions { placement: Some(handle), ..WriteOptions::default() };
-    let durable = WriteOptions { durable: true, ..WriteOptions::default() };
+    let placed = |handle| WriteOptions::new().placement(Some(handle));
+    let durable = WriteOptions::new().durable(true);
     let lacks_durable = (!geometry.durable_writes).then_some(ErrorKind::Unsupported);
     let handles = geometry.placement_handles;
     let no_handle = if handles == 0 { ErrorKind::Unsupported } else { ErrorKind::InvalidInput };
     let mut cases = vec![
-        (WriteOptions::default(), None),
+        (WriteOptions::new(), None),
         (durable, lacks_durable),
-        (WriteOptions::default(), None),
+        (WriteOptions::new(), None),
         (placed(handles), Some(no_handle)),
         (placed(u16::MAX), Some(no_handle)),
     ];
@@ -148,9 +148,9 @@ pub(crate) fn an_error_says_what_where_and_on_which_device(subject: &Subject) {
     let end = subject.at(subject.blocks());
     let bytes = vec![0; subject.block()];
     let error = device.write_buffers(&[WriteAt::new(end, &bytes)]).all().unwrap_err();
-    assert_eq!(error.place(), Some((end, bytes.len() as u64)));
+    assert_eq!((error.offset(), error.length()), (Some(end), Some(bytes.len() as u64)));
     let text = error.to_string();
-    for part in ["write", &end.to_string(), &bytes.len().to_string(), subject.backend.device()] {
+    for part in ["write", &end.to_string(), &bytes.len().to_string(), subject.backend.name()] {
         assert!(text.contains(part), "{part:?} is missing in: {text}");
     }
 }

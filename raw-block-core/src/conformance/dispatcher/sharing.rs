@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{assert_holds, fill};
+use crate::backend::OpKind;
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, pattern};
-use crate::{Dispatcher, Error, ErrorKind, OpKind, OwnedTransfer, ReadAt, WriteAt};
+use crate::{Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
 
 /// Threads at once; more than queues in one of the statements.
 const THREADS: usize = 8;

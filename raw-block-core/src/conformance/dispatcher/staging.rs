@@ -4,7 +4,7 @@ use super::{assert_holds, direct_memory, direct_stride, fill, kinds};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::secret::SecretMemory;
-use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, WriteOptions, can_batch};
+use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, can_batch};
 
 /// Direct and staged bytes of what `run` does.
 fn moved(subject: &Subject, run: impl FnOnce()) -> (u64, u64) {
@@ -250,12 +250,10 @@ pub(crate) fn a_batch_that_needs_much_aligned_memory_is_done_in_parts(subject: &
     let bytes = pattern(305, total_len);
     fill(&device, 0, &bytes);
     // Eighty MiB pass through aligned memory.
-    let batch = (0..20).map(|_| OwnedTransfer {
-        offset: 0,
-        buffer: AlignedBuf::zeroed(9).unwrap(),
-        payload_len: 9,
-        total_len: total_len as u64,
-        options: WriteOptions::default(),
+    let batch = (0..20).map(|_| {
+        OwnedTransfer::new(0, AlignedBuf::zeroed(9).unwrap())
+            .with_payload_len(9)
+            .padded_to(total_len as u64)
     });
     let (direct, staged) = moved(subject, || {
         for finished in device.batched_read(batch.collect()).unwrap().wait() {

@@ -8,9 +8,7 @@ use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::queue::waking::is_readable;
-use crate::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, Ticket, WriteOptions,
-};
+use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, Ticket};
 
 /// Patience with a device.
 const SOON: Duration = Duration::from_secs(60);
@@ -202,12 +200,8 @@ pub(crate) fn each_transfer_of_a_ticket_has_its_own_result(subject: &Subject) {
         (subject.at(3), 5, full, None),
         (subject.at(4), 0, full, None),
     ];
-    let batch = transfers.map(|(offset, payload_len, total_len, _)| OwnedTransfer {
-        offset,
-        buffer: buffer(),
-        payload_len,
-        total_len,
-        options: WriteOptions::default(),
+    let batch = transfers.map(|(offset, payload_len, total_len, _)| {
+        OwnedTransfer::new(offset, buffer()).with_payload_len(payload_len).padded_to(total_len)
     });
     let all = device.batched_write(batch.into()).unwrap().wait();
     for (number, (finished, expected)) in all.iter().zip(transfers).enumerate() {
@@ -221,13 +215,9 @@ pub(crate) fn each_transfer_of_a_ticket_has_its_own_result(subject: &Subject) {
     expected[3 * block..3 * block + 5].copy_from_slice(&buffer()[..5]);
     assert_holds(&device, 0, &expected, "after a mixed batch");
 
-    let read = OwnedTransfer {
-        offset: 0,
-        buffer: aligned(&vec![0xEE; 2 * block]),
-        payload_len: block + 1,
-        total_len: 2 * full,
-        options: WriteOptions::default(),
-    };
+    let read = OwnedTransfer::new(0, aligned(&vec![0xEE; 2 * block]))
+        .with_payload_len(block + 1)
+        .padded_to(2 * full);
     let mut all = device.batched_read(vec![read]).unwrap().wait();
     let Finished { buffer, result } = all.remove(0);
     result.unwrap();

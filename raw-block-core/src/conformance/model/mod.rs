@@ -13,10 +13,7 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 
 use super::Subject;
 use super::bytes::{aligned, pattern};
-use crate::{
-    AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt,
-    WriteOptions,
-};
+use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt};
 use plan::{Batch, Call, Case, Place, Plan, Total, WINDOW, cases};
 
 /// Cases without `PROPTEST_CASES`.
@@ -255,12 +252,10 @@ fn run_owned(
 ) -> Vec<Result<(), Error>> {
     let batch = transfers
         .iter_mut()
-        .map(|transfer| OwnedTransfer {
-            offset: transfer.offset,
-            buffer: std::mem::take(&mut transfer.memory),
-            payload_len: transfer.payload_len,
-            total_len: transfer.total_len,
-            options: WriteOptions::default(),
+        .map(|transfer| {
+            OwnedTransfer::new(transfer.offset, std::mem::take(&mut transfer.memory))
+                .with_payload_len(transfer.payload_len)
+                .padded_to(transfer.total_len)
         })
         .collect();
     let started = if write { device.batched_write(batch) } else { device.batched_read(batch) };

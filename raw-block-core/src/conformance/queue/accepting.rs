@@ -1,6 +1,6 @@
 //! Accepting ops: how many, in which order, and each once.
 
-use crate::OpKind;
+use crate::backend::OpKind;
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, pattern};
 use crate::conformance::driver::Driver;

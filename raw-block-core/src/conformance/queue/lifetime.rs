@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::thread;
 
-use crate::OpKind;
+use crate::backend::OpKind;
 use crate::conformance::Subject;
 use crate::conformance::bytes::{assert_same, pattern};
 use crate::conformance::driver::{Driver, Memory, bare_op};

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::backend::{Completion, OpKind};
 use crate::conformance::Subject;
 use crate::conformance::driver::{self, Driver};
-use crate::{Completion, OpKind};
 
 /// Patience with an op that was started.
 const SOON: Duration = Duration::from_secs(60);

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use crate::ErrorKind;
+use crate::backend::OpKind;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::driver::Driver;
 use crate::conformance::{Skipped, Subject};
-use crate::{ErrorKind, OpKind};
 
 /// More than the 1024 segments that one system call takes.
 const MANY_SEGMENTS: usize = 1024 + 13;

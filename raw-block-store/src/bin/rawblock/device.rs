@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use raw_block_core::{Direct, IoBackend};
+use raw_block_core::Direct;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{Engine, OpenOptions, Store, open_backend, open_backend_read_only};
 
 use crate::arguments::{Device, EngineName, Opening};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use indicatif::{BinaryBytes, HumanCount};
-use raw_block_core::{Dispatcher, IoBackend};
+use raw_block_core::Dispatcher;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::format::{Layout, SUPERBLOCK_COPIES, Superblock, SuperblockState};
 use raw_block_store::{Health, HealthState, Store, StoreStats};
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use indicatif::{BinaryBytes, HumanCount};
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::format::Layout;
 use raw_block_store::{FormatOptions, Store};
 use serde_json::json;

@@ -93,11 +93,11 @@ impl<'a> Damages<'a> {
 
     /// Logs how many damages there are, if not each was logged.
     pub(super) fn finish(&self) {
-        log_count(self.logged, self.dispatcher.backend().device(), "the recovery");
+        log_count(self.logged, self.dispatcher.backend().name(), "the recovery");
     }
 
     fn note(&mut self, log: impl FnOnce(&str)) {
-        log_first(self.logged, || log(self.dispatcher.backend().device()));
+        log_first(self.logged, || log(self.dispatcher.backend().name()));
         self.logged += 1;
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn recover(
         find::find(dispatcher, layout, left.clean)?;
     let clean = left.clean == Some(checkpoint.number);
     tracing::info!(
-        device = dispatcher.backend().device(),
+        device = dispatcher.backend().name(),
         checkpoint = checkpoint.number,
         clean,
         "a store is being opened"
@@ -136,7 +136,7 @@ impl Newest<'_> {
         if mentioned <= found || Mutant::LostCheckpointUnnoticed.is_on() {
             return Ok(found);
         }
-        let device = dispatcher.backend().device();
+        let device = dispatcher.backend().name();
         if !accept_older {
             let reason = "the device names it, and contains only older ones".to_owned();
             return Err(Error::CheckpointLost {

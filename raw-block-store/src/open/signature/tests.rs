@@ -5,8 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use fastrand::Rng;
+use raw_block_core::backend::IoBackend;
 use raw_block_core::conformance::Skipped;
-use raw_block_core::{Geometry, IoBackend, MemoryBackend, WriteAt};
+use raw_block_core::{Geometry, MemoryBackend, WriteAt};
 
 use super::*;
 use crate::{FormatOptions, Store};

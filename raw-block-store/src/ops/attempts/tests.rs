@@ -1,5 +1,5 @@
-use raw_block_core::OpKind;
-use raw_block_core::simulated::Fault;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
 
 use crate::ops::test_store::{BLOCK, locate, put, store};
 use crate::{EvictionPolicy, HealthState, Store};
@@ -25,7 +25,7 @@ fn a_full_cache_on_a_device_that_refuses_writes_evicts_nothing() {
     }
     let before = store.stats();
     assert!(before.evictions > 0);
-    device.inject(Fault::fail(OpKind::Write, EIO));
+    device.inject(DeviceFault::fail(OpKind::Write, EIO));
     assert!((0..200).all(|key| !try_put(&store, key)));
     assert!(store.delete(&1999_u32.to_le_bytes()).is_err());
     let after = store.stats();
@@ -40,7 +40,7 @@ fn a_full_cache_on_a_device_that_refuses_writes_evicts_nothing() {
 fn failures_of_several_calls_show_that_the_device_refuses_writes() {
     let (device, store) = store(32, EvictionPolicy::None);
     put(&store, 0..10, 700);
-    device.inject(Fault::fail(OpKind::Write, EIO));
+    device.inject(DeviceFault::fail(OpKind::Write, EIO));
     assert!(!try_put(&store, 1));
     let before = device.ops_so_far();
     assert!((0..10).all(|key| !try_put(&store, key)));
@@ -54,7 +54,7 @@ fn failures_of_several_calls_show_that_the_device_refuses_writes() {
 fn a_call_that_fails_for_good_does_not_stop_later_ones() {
     let (device, store) = store(32, EvictionPolicy::None);
     put(&store, 0..10, 700);
-    device.inject(Fault::fail(OpKind::Write, EIO).within(segments(&store)));
+    device.inject(DeviceFault::fail(OpKind::Write, EIO).within(segments(&store)));
     assert!(!try_put(&store, 20));
     device.clear_faults();
     assert!(try_put(&store, 20));
@@ -68,7 +68,7 @@ fn failures_with_a_success_in_between_are_those_of_segments() {
     for key in 0..12 {
         // The open segment fails, the next one does not.
         let start = store.state.layout.segment_offset(locate(&store, key).place.segment);
-        device.inject(Fault::fail(OpKind::Write, EIO).within(start..start + 64 * BLOCK));
+        device.inject(DeviceFault::fail(OpKind::Write, EIO).within(start..start + 64 * BLOCK));
         assert!(try_put(&store, key + 1), "key {key}");
         assert_ne!(store.stats().health.state, HealthState::ReadOnly);
         device.clear_faults();
@@ -81,7 +81,7 @@ fn a_delete_whose_write_fails_is_written_elsewhere() {
     let (device, store) = store(16, EvictionPolicy::None);
     put(&store, 0..10, 700);
     let writes = segments(&store);
-    device.inject(Fault::fail(OpKind::Write, EIO).within(writes).nth(1));
+    device.inject(DeviceFault::fail(OpKind::Write, EIO).within(writes).nth(1));
     assert!(store.delete(&3_u32.to_le_bytes()).unwrap());
     assert!(!store.delete(&3_u32.to_le_bytes()).unwrap());
     assert_eq!(store.stats().repeated_writes, 1);

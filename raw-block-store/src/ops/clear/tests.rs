@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use raw_block_core::OpKind;
-use raw_block_core::simulated::{Fault, SimulatedDevice};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
 use crate::ops::test_store::{delete, open, put, store};
 use crate::{EvictionPolicy, Get, Store};
@@ -80,7 +80,7 @@ fn a_clear_that_fails_removes_nothing() {
     let containers = store.state.layout.container_offset;
     let end = containers[2] + store.state.layout.container_len;
     // EIO
-    device.inject(Fault::fail(OpKind::Write, 5).within(containers[0]..end));
+    device.inject(DeviceFault::fail(OpKind::Write, 5).within(containers[0]..end));
     assert!(store.clear().is_err());
     assert_eq!(store.stats().objects, 100);
     device.clear_faults();

@@ -102,11 +102,7 @@ impl<'a> ReadAhead<'a> {
         let layout = &self.state.layout;
         let len = piece.blocks as usize * layout.block_size as usize;
         let offset = layout.block_offset(piece.window.segment, piece.first_block);
-        let transfer = OwnedTransfer {
-            payload_len: len,
-            total_len: len as u64,
-            ..OwnedTransfer::new(offset, buffer)
-        };
+        let transfer = OwnedTransfer::new(offset, buffer).with_payload_len(len);
         match self.state.dispatcher.batched_read(vec![transfer]) {
             Ok(ticket) => PieceRead::Begun(Box::new(ticket)),
             // No queue is left for it: it waits for one, as every other call does.

@@ -1,6 +1,6 @@
 //! The structures of the store that are no object's.
 
-use raw_block_core::{ReadAt, waiting};
+use raw_block_core::{ReadAt, sync};
 
 use super::{Finding, SCRUB, Scrub};
 use crate::Error;
@@ -37,7 +37,7 @@ impl Scrub<'_> {
     pub(super) fn checkpoint(&mut self) -> Result<(), Error> {
         let state = &*self.store.state;
         let verified = {
-            let containers = waiting::lock(&state.checkpointing);
+            let containers = sync::lock(&state.checkpointing);
             checkpoint::find::verify(&state.dispatcher, &state.layout, &containers)
         };
         match verified {

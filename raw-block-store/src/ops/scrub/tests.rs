@@ -1,5 +1,5 @@
-use raw_block_core::OpKind;
-use raw_block_core::simulated::{Fault, SimulatedDevice};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
 use super::*;
 use crate::EvictionPolicy;
@@ -103,10 +103,10 @@ fn what_reads_well_the_second_time_is_no_finding() {
     put(&store, 0..100, 700);
     let object = locate(&store, 42);
     let at = offset(&store, &object, object.entry.block.get());
-    device.inject(Fault::flip_bit(None).within(at..at + BLOCK).nth(1));
+    device.inject(DeviceFault::flip_bit(None).within(at..at + BLOCK).nth(1));
     assert!(scrub(&store).findings.is_empty());
     // EIO
-    device.inject(Fault::fail(OpKind::Read, 5).within(at..at + BLOCK).nth(1));
+    device.inject(DeviceFault::fail(OpKind::Read, 5).within(at..at + BLOCK).nth(1));
     assert!(scrub(&store).findings.is_empty());
     assert!(store.contains(&42_u32.to_le_bytes()));
 }
@@ -117,7 +117,7 @@ fn an_unreadable_block_is_found_and_hides_no_neighbour() {
     put(&store, 0..100, 700);
     let object = locate(&store, 42);
     let at = offset(&store, &object, object.entry.block.get());
-    device.inject(Fault::bad_medium(OpKind::Read).within(at..at + BLOCK).permanent());
+    device.inject(DeviceFault::bad_medium(OpKind::Read).within(at..at + BLOCK).permanent());
     let report = scrub(&store);
     assert_eq!(places(&report), [(Some(object.place.segment), at)]);
     assert!(matches!(report.findings[0].error, Error::Device { .. }));

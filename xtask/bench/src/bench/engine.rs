@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use raw_block_core::{BufferPool, Dispatcher, IoBackend, MemoryBackend, WriteAt};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{BufferPool, Dispatcher, MemoryBackend, WriteAt};
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 use raw_block_posix::{PosixBackend, PosixOptions};
 use raw_block_uring::{UringBackend, UringOptions};

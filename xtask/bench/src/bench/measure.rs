@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 
 use super::sample::{Part, Readings, Sample, cpu_us};
 

@@ -4,9 +4,8 @@ use std::ops::DerefMut;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use raw_block_core::{
-    AlignedBuf, BufferPool, Dispatcher, IoBackend, ReadAt, Registration, WriteAt,
-};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, ReadAt, Registration, WriteAt};
 
 use super::cases::Shape;
 use super::data::{SplitMix, Walk};

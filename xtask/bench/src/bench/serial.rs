@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use raw_block_core::{AlignedBuf, Dispatcher, IoBackend, ReadAt, WriteAt};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
 
 use super::cases::Shape;
 use super::data::Walk;

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use raw_block_core::{AlignedBuf, BufferPool, IoBackend, MemoryBackend};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, BufferPool, MemoryBackend};
 use raw_block_store::{FormatOptions, Get, Put, Store};
 
 use super::cases::Shape;

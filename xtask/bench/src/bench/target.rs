@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use raw_block_core::{DeviceFile, Direct, Geometry};
+use raw_block_core::backend::DeviceFile;
+use raw_block_core::{Direct, Geometry};
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 
 use super::data::SplitMix;

@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use anyhow::Result;
-use raw_block_core::{
-    Completion, Error, FlushState, Geometry, IoBackend, IoQueue, Op, OpKind, Stats,
-};
+use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, OpKind, Stats};
+use raw_block_core::{Error, Geometry};
 
 use super::drive::Drive;
 use super::payload::{BLOCK, fill, stamp_of};
@@ -243,7 +242,7 @@ impl IoBackend for SparseBackend {
         "memory"
     }
 
-    fn device(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         "sparse memory"
     }
 

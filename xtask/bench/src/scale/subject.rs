@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use raw_block_core::{AlignedBuf, Direct, IoBackend};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, Direct};
 use raw_block_store::{Engine, open_backend};
 use raw_block_store::{EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store};
 

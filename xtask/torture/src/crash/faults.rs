@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use raw_block_core::OpKind;
-use raw_block_core::simulated::Fault;
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
 
 use super::focus::Focus;
 use super::model::Context;
@@ -22,7 +22,7 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
         Focus::Retries => burst(context.layout, random),
         Focus::Headers => checkpoint_headers(context.layout, random),
         Focus::Misreads if random.bool() => {
-            vec![Fault::flip_bit(None).within(context.layout.segments.clone())]
+            vec![DeviceFault::flip_bit(None).within(context.layout.segments.clone())]
         }
         Focus::Tables => late_tables(context.layout, random),
         _ => return inject_one(context, client, random),
@@ -33,39 +33,39 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
 }
 
 /// A write that fails, with or without effect.
-fn failing(random: &mut fastrand::Rng) -> Fault {
+fn failing(random: &mut fastrand::Rng) -> DeviceFault {
     if random.bool() {
-        Fault::fail(OpKind::Write, EIO)
+        DeviceFault::fail(OpKind::Write, EIO)
     } else {
-        Fault::fail_after(OpKind::Write, EIO)
+        DeviceFault::fail_after(OpKind::Write, EIO)
     }
 }
 
 /// Writes to segments that fail one after the other.
-fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let lands = !random.bool();
     let first = random.u64(1..6);
     let errno = if first.is_multiple_of(3) { ENOSPC } else { EIO };
-    let fail = if lands { Fault::fail_after } else { Fault::fail };
+    let fail = if lands { DeviceFault::fail_after } else { DeviceFault::fail };
     let fault = fail(OpKind::Write, errno).within(layout.segments.clone());
     (first..first + random.u64(1..7)).map(|nth| fault.clone().nth(nth)).collect()
 }
 
 /// Of each segment the next write of its header fails.
-fn segment_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+fn segment_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let fault = failing(random).nth(1);
     let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, 0..1));
     (0..layout.shape.segments).map(of).collect()
 }
 
 /// The header of a checkpoint fails, perhaps its destruction too, and perhaps the body of another checkpoint.
-fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let container = random.usize(..3);
     let header = layout.blocks_of_container(container, true);
     let fault = match random.u8(..8) {
-        0 => Fault::late_write(random.u64(1..60)),
-        1 => Fault::fail(OpKind::Write, EIO),
-        _ => Fault::fail_after(OpKind::Write, EIO),
+        0 => DeviceFault::late_write(random.u64(1..60)),
+        1 => DeviceFault::fail(OpKind::Write, EIO),
+        _ => DeviceFault::fail_after(OpKind::Write, EIO),
     };
     let mut faults = vec![fault.within(header.clone()).nth(1)];
     if random.bool() {
@@ -80,9 +80,9 @@ fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault>
 }
 
 /// Tables that are written late.
-fn late_tables(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Fault> {
+fn late_tables(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let blocks = layout.shape.segment_blocks;
-    let fault = Fault::late_write(random.u64(5..60)).nth(1);
+    let fault = DeviceFault::late_write(random.u64(5..60)).nth(1);
     let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, blocks - 1..blocks));
     (0..layout.shape.segments).map(of).collect()
 }
@@ -98,9 +98,9 @@ fn inject_one(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
             if is_flush { ("flush", OpKind::Flush) } else { ("write", OpKind::Write) };
         let errno = if random.u8(..6) == 0 { ENOSPC } else { EIO };
         let fault = match random.u8(..if is_flush { 2 } else { 4 }) {
-            0 | 3 => Fault::fail(kind, errno),
-            1 => Fault::fail_after(kind, errno),
-            _ => Fault::late_write(random.u64(1..60)),
+            0 | 3 => DeviceFault::fail(kind, errno),
+            1 => DeviceFault::fail_after(kind, errno),
+            _ => DeviceFault::late_write(random.u64(1..60)),
         };
         (what, fault)
     };
@@ -118,14 +118,14 @@ fn inject_one(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
 }
 
 /// Reads of some blocks that go wrong.
-fn misread(layout: &Layout, random: &mut fastrand::Rng) -> Fault {
+fn misread(layout: &Layout, random: &mut fastrand::Rng) -> DeviceFault {
     let [place, other] = [(); 2].map(|()| blocks(layout, &layout.segments, 8, random));
     let fault = match random.u8(..6) {
-        0 => Fault::fail(OpKind::Read, EIO),
-        1 | 2 => Fault::flip_bit(None),
-        3 => Fault::zeroed(),
-        4 => Fault::old_version(),
-        _ => Fault::other_block(other.start),
+        0 => DeviceFault::fail(OpKind::Read, EIO),
+        1 | 2 => DeviceFault::flip_bit(None),
+        3 => DeviceFault::zeroed(),
+        4 => DeviceFault::old_version(),
+        _ => DeviceFault::other_block(other.start),
     };
     fault.within(place)
 }
@@ -152,6 +152,6 @@ fn blocks(layout: &Layout, area: &Range<u64>, most: u64, random: &mut fastrand::
 pub(super) fn inject_bad_ranges(context: &Context<'_>) {
     for range in context.bad {
         context.trouble();
-        context.device.inject(Fault::bad_medium(OpKind::Write).within(range.clone()));
+        context.device.inject(DeviceFault::bad_medium(OpKind::Write).within(range.clone()));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Mutex;
 
-use raw_block_core::simulated::Fault;
-use raw_block_core::{OpKind, waiting};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::DeviceFault;
+use raw_block_core::sync;
 
 use super::faults;
 use super::focus::Focus;
@@ -51,7 +52,7 @@ impl Holds {
             context.note(' ', || format!("{what} number {nth} from here takes long"));
             context
                 .device
-                .inject(Fault::hold(kind).within(context.layout.segments.clone()).nth(nth));
+                .inject(DeviceFault::hold(kind).within(context.layout.segments.clone()).nth(nth));
         }
         Some(Self { turns, ends })
     }
@@ -63,7 +64,7 @@ impl Holds {
             if context.device.is_off() {
                 return;
             }
-            drop(waiting::lock(&turn));
+            drop(sync::lock(&turn));
         }
         match self.ends {
             Some(Ending::Cut) => drop(context.device.power_cut()),
@@ -81,6 +82,6 @@ fn hold_headers(context: &Context<'_>, first: u32) {
     context.note(' ', || format!("the headers of segments from {first} on take long"));
     for segment in first..context.layout.shape.segments {
         let header = context.layout.blocks_of_segment(segment, 0..1);
-        context.device.inject(Fault::hold(OpKind::Write).within(header));
+        context.device.inject(DeviceFault::hold(OpKind::Write).within(header));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use raw_block_core::IoBackend;
-use raw_block_core::simulated::{SimulatedDevice, take_turns};
+use raw_block_core::backend::IoBackend;
+use raw_block_core::simulated::{SimulatedDevice, run_interleaved};
 
 use super::client::Client;
 use super::decay::Decayed;
@@ -255,7 +255,7 @@ impl Runner {
             let context = &context;
             runs.push(Box::new(move || holds.release(context)));
         }
-        take_turns(seed, runs);
+        run_interleaved(seed, runs);
         results.into_iter().collect()
     }
 

@@ -76,7 +76,7 @@ impl Shape {
         };
         let mut geometry = Geometry::new(capacity + spare, logical_block)?;
         geometry.discard = true;
-        let options = SimulatedOptions { torn_blocks: true, ..SimulatedOptions::default() };
+        let options = SimulatedOptions::new().torn_blocks(true);
         let device = SimulatedDevice::with_options(geometry, options)?;
         let options = FormatOptions {
             segment_size: Some(segment_size),

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use raw_block_core::{Direct, IoBackend};
+use raw_block_core::Direct;
+use raw_block_core::backend::IoBackend;
 use raw_block_fixtures::{LoopDevice, TempFile, temp_file};
 use raw_block_store::{Engine, open_backend};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use raw_block_core::IoBackend;
+use raw_block_core::backend::IoBackend;
 use raw_block_store::{Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
 
 use super::objects::{self, Value};

@@ -1,7 +1,8 @@
 //! A store on a simulated device, written structure by structure.
 
-use raw_block_core::simulated::{Fault, SimulatedDevice};
-use raw_block_core::{Dispatcher, Geometry, OpKind};
+use raw_block_core::backend::OpKind;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
+use raw_block_core::{Dispatcher, Geometry};
 
 use crate::Error;
 use crate::format::{
@@ -173,7 +174,7 @@ impl Image {
     pub(super) fn break_block(&self, segment: u32, block: u32) {
         let offset = self.layout.block_offset(segment, block);
         let range = offset..offset + BLOCK as u64;
-        self.device.inject(Fault::bad_medium(OpKind::Read).within(range));
+        self.device.inject(DeviceFault::bad_medium(OpKind::Read).within(range));
     }
 
     pub(super) fn recover(&self) -> Result<Recovery, Error> {

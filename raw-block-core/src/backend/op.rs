@@ -5,93 +5,9 @@ use std::io::IoSlice;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::{AlignedBuf, Completion, Error, ErrorClass, ErrorKind};
-
-/// The most bytes that one system call should be asked to move.
-///
-/// The kernel moves at most 2 GiB less a page (`read(2)`), and leaves the rest to the next call. With blocks
-/// above 4 KiB that is no multiple of the block, and `O_DIRECT` refuses it. This limit is a multiple of any block.
-pub const MAX_CALL_BYTES: usize = 1 << 30;
-
-/// What an op does: the whole set, which every backend knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OpKind {
-    /// Device to memory.
-    Read,
-    /// Memory to device.
-    Write,
-    /// Makes durable every write that was reaped before this op was submitted.
-    Flush,
-    /// Tells the device that a range, of any length, holds nothing of value; it reads as anything afterwards.
-    Discard,
-    /// Makes a range read as zeroes.
-    WriteZeroes,
-}
-
-impl OpKind {
-    /// The word that error messages use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Flush => "flush",
-            Self::Discard => "discard",
-            Self::WriteZeroes => "write-zeroes",
-        }
-    }
-
-    /// Whether the op moves bytes from or to memory.
-    #[must_use]
-    pub const fn transfers(self) -> bool {
-        matches!(self, Self::Read | Self::Write)
-    }
-
-    /// Whether the op changes what the device holds.
-    #[must_use]
-    pub const fn modifies(self) -> bool {
-        matches!(self, Self::Write | Self::Discard | Self::WriteZeroes)
-    }
-}
-
-/// What a write asks of the device beside that its bytes be written.
-///
-/// Later versions may have more options: take the rest from `Default`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct WriteOptions {
-    /// The write is durable when it is over, without a flush (Force Unit Access); what was written before is not. See
-    /// [`Geometry::durable_writes`](crate::Geometry::durable_writes).
-    pub durable: bool,
-    /// Through which of the device's placement handles the bytes are written, counted from 0: the device keeps those of
-    /// one handle together, apart from those of others. `None` leaves it to the device. It changes where the bytes lie
-    /// on the medium, not what is read. See [`Geometry::placement_handles`](crate::Geometry::placement_handles).
-    pub placement: Option<u16>,
-}
-
-/// One memory segment: an address and a length, as the kernel takes them.
-///
-/// Only a pair of numbers: whoever follows the address proves that it may.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-pub(crate) struct Segment(pub(crate) libc::iovec);
-
-// SAFETY: the address is plain data here; following it is unsafe and argued for where it happens.
-unsafe impl Send for Segment {}
-// SAFETY: as above.
-unsafe impl Sync for Segment {}
-
-/// The memory that the ops of one batch point into: their segment lists, what was staged, and the
-/// buffers of an owned batch.
-///
-/// Every [`Op`] holds a reference. While there is one, nothing here moves or is freed; when there is
-/// none, no backend can touch the caller's memory any more. So the dispatcher never counts
-/// completions to decide that a batch is over: it asks whether it holds the only reference.
-#[derive(Debug, Default)]
-pub(crate) struct BatchMemory {
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) staging: AlignedBuf,
-    pub(crate) owned: Vec<AlignedBuf>,
-}
+use super::batch_memory::{BatchMemory, Segment};
+use super::op_kind::OpKind;
+use crate::{Error, ErrorClass, ErrorKind, WriteOptions};
 
 /// One transfer: a range of the device and the memory segments that it is read into or written from.
 ///
@@ -119,6 +35,12 @@ pub struct Op {
 unsafe impl Send for Op {}
 
 impl Op {
+    /// The most bytes that one system call should be asked to move.
+    ///
+    /// The kernel moves at most 2 GiB less a page (`read(2)`), and leaves the rest to the next call. With blocks
+    /// above 4 KiB that is no multiple of the block, and `O_DIRECT` refuses it. This limit is a multiple of any block.
+    pub const MAX_CALL_BYTES: usize = 1 << 30;
+
     /// # Safety
     /// `segments` lies inside `memory.segments` and belongs to no other op. Each segment names memory
     /// that stays valid until this op is dropped: for a read, initialised memory that nothing else
@@ -136,7 +58,7 @@ impl Op {
             index,
             offset,
             len,
-            options: WriteOptions::default(),
+            options: WriteOptions::new(),
             #[expect(
                 clippy::cast_possible_truncation,
                 reason = "the planner bounds a batch's segments"
@@ -200,10 +122,10 @@ impl Op {
         }
     }
 
-    /// The segments for the next system call: at most `max_segments`, together at most [`MAX_CALL_BYTES`] long.
+    /// The segments for the next system call: at most `max_segments`, together at most [`Op::MAX_CALL_BYTES`] long.
     ///
     /// The call ends between two segments, and so between two blocks. If the first segment alone is longer, it is
-    /// the only one, and the caller cuts it at [`MAX_CALL_BYTES`].
+    /// the only one, and the caller cuts it at [`Op::MAX_CALL_BYTES`].
     #[must_use]
     pub fn iovecs_for_call(&self, max_segments: usize) -> &[libc::iovec] {
         fitting(self.iovecs(), max_segments)
@@ -313,9 +235,32 @@ impl Op {
     }
 }
 
+/// An op that is over, with its memory, and how it went.
+#[derive(Debug)]
+pub struct Completion {
+    pub(crate) op: Op,
+    pub(crate) result: Result<(), Error>,
+}
+
+impl Completion {
+    /// The op that is over.
+    #[must_use]
+    pub fn op(&self) -> &Op {
+        &self.op
+    }
+
+    /// How it went: `Ok` means that every byte was moved.
+    ///
+    /// # Errors
+    /// The error of the op itself.
+    pub fn result(&self) -> Result<(), &Error> {
+        self.result.as_ref().map(|&()| ())
+    }
+}
+
 /// The first of `segments` that one system call takes.
 fn fitting(segments: &[libc::iovec], max_segments: usize) -> &[libc::iovec] {
-    let mut left = MAX_CALL_BYTES;
+    let mut left = Op::MAX_CALL_BYTES;
     let fits = |segment: &&libc::iovec| {
         left.checked_sub(segment.iov_len).map(|rest| left = rest).is_some()
     };
@@ -356,14 +301,14 @@ mod tests {
     #[test]
     fn a_call_ends_between_two_segments_below_the_kernels_limit() {
         assert_eq!(count(&[3 << 20; 1024], 1024), 341);
-        assert_eq!(count(&[MAX_CALL_BYTES - 512, 512, 512], 8), 2);
-        assert_eq!(count(&[MAX_CALL_BYTES, 512], 8), 1);
-        assert_eq!(count(&[512, MAX_CALL_BYTES], 8), 1);
+        assert_eq!(count(&[Op::MAX_CALL_BYTES - 512, 512, 512], 8), 2);
+        assert_eq!(count(&[Op::MAX_CALL_BYTES, 512], 8), 1);
+        assert_eq!(count(&[512, Op::MAX_CALL_BYTES], 8), 1);
     }
 
     #[test]
     fn a_segment_longer_than_a_call_is_taken_alone() {
-        assert_eq!(count(&[MAX_CALL_BYTES + 512, 512], 8), 1);
+        assert_eq!(count(&[Op::MAX_CALL_BYTES + 512, 512], 8), 1);
         assert_eq!(count(&[usize::MAX, usize::MAX], 8), 1);
     }
 }

@@ -5,9 +5,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{Arena, Error, ErrorKind, FlushState, Geometry, Op, Stats};
+use super::flush_state::FlushState;
+use super::op::{Completion, Op};
+use crate::buffer::Arena;
+use crate::stats::Stats;
+use crate::{Error, ErrorKind, Geometry};
 
-/// An open device.
+/// An open device: a backend of an engine.
 ///
 /// A backend hands out queues and answers questions; all transfers go through the queues. Dropping it
 /// closes the device once the last queue is gone.
@@ -15,8 +19,8 @@ pub trait IoBackend: Send + Sync {
     /// The engine's name: `"memory"`, `"posix"`, `"uring"`, ...
     fn engine(&self) -> &str;
 
-    /// The device's path or name, for error messages.
-    fn device(&self) -> &str;
+    /// The name of this backend in errors and logs: the path of its device, or what identifies it.
+    fn name(&self) -> &str;
 
     /// What the device can do. Never changes while the backend lives.
     fn geometry(&self) -> &Geometry;
@@ -59,7 +63,7 @@ pub trait IoBackend: Send + Sync {
             "register memory",
             "this backend has no registered memory; transfers work without it",
         )
-        .on(self.device()))
+        .on(self.name()))
     }
 
     /// Takes back one registration of an arena. Transfers that begin later do not use it; those in flight
@@ -126,28 +130,5 @@ pub trait IoQueue: Send {
     /// A descriptor that is readable when reaping may make progress, if the backend has one.
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         None
-    }
-}
-
-/// An op that is over, with its memory, and how it went.
-#[derive(Debug)]
-pub struct Completion {
-    pub(crate) op: Op,
-    pub(crate) result: Result<(), Error>,
-}
-
-impl Completion {
-    /// The op that is over.
-    #[must_use]
-    pub fn op(&self) -> &Op {
-        &self.op
-    }
-
-    /// How it went: `Ok` means that every byte was moved.
-    ///
-    /// # Errors
-    /// The error of the op itself.
-    pub fn result(&self) -> Result<(), &Error> {
-        self.result.as_ref().map(|&()| ())
     }
 }

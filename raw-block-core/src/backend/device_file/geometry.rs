@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use super::alignment;
-use crate::{Error, ErrorKind, Geometry, MAX_CAPACITY, MIN_LOGICAL_BLOCK};
+use crate::{Error, ErrorKind, Geometry};
 
 mod ioctl {
     // `linux/fs.h`: BLKSSZGET is _IO(0x12, 104) and BLKROGET _IO(0x12, 94), which fill an int;
@@ -26,7 +26,7 @@ pub(super) fn of(file: &File, is_block_device: bool, direct: bool) -> Result<Geo
         // The page cache takes any byte range, also the last bytes of a file.
         (geometry.memory_alignment, geometry.transfer_alignment) = (1, 1);
         if !is_block_device {
-            geometry.capacity = len_of_file(file)?.min(MAX_CAPACITY);
+            geometry.capacity = len_of_file(file)?.min(Geometry::MAX_CAPACITY);
         }
     }
     // Checks the capacity that is left.
@@ -35,7 +35,7 @@ pub(super) fn of(file: &File, is_block_device: bool, direct: bool) -> Result<Geo
 }
 
 fn of_file(file: &File) -> Result<Geometry, Error> {
-    let mut geometry = Geometry::new(len_of_file(file)?, MIN_LOGICAL_BLOCK)?;
+    let mut geometry = Geometry::new(len_of_file(file)?, Geometry::MIN_LOGICAL_BLOCK)?;
     geometry.regular_file = true;
     // By fallocate(2); a file system that lacks one of them says so when it is asked.
     geometry.discard = true;

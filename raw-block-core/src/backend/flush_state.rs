@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 
-use crate::{Error, ErrorClass, ErrorKind, OpKind, Stats, waiting};
+use super::op_kind::OpKind;
+use crate::stats::Stats;
+use crate::{Error, ErrorClass, ErrorKind, sync};
 
 /// The flushes of one open device, shared by all dispatchers on one backend.
 ///
 /// A backend has one, next to its [`Stats`], and returns it from
-/// [`IoBackend::flush_state`](crate::IoBackend::flush_state). It holds two things:
+/// [`IoBackend::flush_state`](crate::backend::IoBackend::flush_state). It holds two things:
 ///
 /// - **Group commit.** One flush is in flight at a time, because the kernel reports a failure to one
 ///   flush only. Callers that arrive in the meantime wait for the next flush, which one of them performs
@@ -103,7 +105,7 @@ impl FlushState {
         prepare: impl FnOnce() -> Result<Q, Error>,
         flush: impl FnOnce(Q) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let state = waiting::lock(&self.state);
+        let state = sync::lock(&self.state);
         stats.update(|stats| stats.flush_calls += 1);
         let wanted = state.submitted + 1;
         let may_prepare = |state: &State| !state.in_flight && (holds_queue || !state.preparing);
@@ -116,7 +118,7 @@ impl FlushState {
         let preparing = Preparing(self);
         let queue = prepare()?;
         // Another caller may have submitted a flush in the meantime.
-        let number = match self.wait_until(waiting::lock(&self.state), wanted, |s| !s.in_flight) {
+        let number = match self.wait_until(sync::lock(&self.state), wanted, |s| !s.in_flight) {
             Ok(mut state) => {
                 state.submitted += 1;
                 state.in_flight = true;
@@ -149,7 +151,7 @@ impl FlushState {
             if proceed(&state) {
                 return Ok(state);
             }
-            state = waiting::wait(&self.changed, &self.state, state);
+            state = sync::wait(&self.changed, &self.state, state);
         }
     }
 
@@ -176,7 +178,7 @@ struct Preparing<'a>(&'a FlushState);
 
 impl Drop for Preparing<'_> {
     fn drop(&mut self) {
-        waiting::lock(&self.0.state).preparing = false;
+        sync::lock(&self.0.state).preparing = false;
         self.0.changed.notify_all();
     }
 }
@@ -205,7 +207,7 @@ impl Drop for InFlight<'_> {
             // Before the flush is seen to have ended.
             self.flushes.stop(Some(self.number), error);
         }
-        let mut state = waiting::lock(&self.flushes.state);
+        let mut state = sync::lock(&self.flushes.state);
         state.in_flight = false;
         if succeeded {
             state.succeeded = self.number;

@@ -15,22 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::hold::{Holder, Refusal, while_held};
-use crate::{Error, ErrorKind, Geometry};
+use crate::{Direct, Error, ErrorKind, Geometry};
 
 pub use hold::lock_device;
-
-/// Whether transfers bypass the page cache (`O_DIRECT`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Direct {
-    /// Bypass the page cache, or fail to open.
-    Required,
-    /// Bypass the page cache where the file system can; [`DeviceFile::is_direct`] tells.
-    #[default]
-    Preferred,
-    /// Go through the page cache, which takes any byte range and any memory. It is empty when the device has been
-    /// opened.
-    Off,
-}
 
 /// An open regular file or block device, held against others.
 ///
@@ -129,7 +116,9 @@ impl DeviceFile {
                 Err(Refusal { error, .. }) => {
                     let advice =
                         "the file system has no O_DIRECT: use another one, or allow the page cache";
-                    return Err(Error::new(ErrorKind::Unsupported, "open", advice).caused_by(error));
+                    return Err(
+                        Error::new(ErrorKind::Unsupported, "open", advice).with_source(error)
+                    );
                 }
             },
         };
@@ -193,7 +182,7 @@ impl DeviceFile {
     }
 
     /// Tells the device that `len` bytes from byte `offset` on hold nothing of value, and waits until it
-    /// has taken note: for backends, to carry out an [`OpKind::Discard`](crate::OpKind::Discard).
+    /// has taken note: for backends, to carry out an [`OpKind::Discard`](crate::backend::OpKind::Discard).
     ///
     /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`: the
     /// kernel makes such a hole by writing zeroes, and refuses it where the device has no command for
@@ -215,7 +204,7 @@ impl DeviceFile {
 
 impl DeviceFile {
     /// Makes `len` bytes from byte `offset` on read as zeroes, for backends, to carry out an
-    /// [`OpKind::WriteZeroes`](crate::OpKind::WriteZeroes).
+    /// [`OpKind::WriteZeroes`](crate::backend::OpKind::WriteZeroes).
     ///
     /// Nothing is transferred, but for the parts of logical blocks at the ends of the range, and for a block
     /// device whose page cache the kernel cannot drop (`EBUSY`).
@@ -246,7 +235,7 @@ impl DeviceFile {
         self.geometry.logical_block.into()
     }
 
-    /// Makes durable what was written: for backends, to carry out an [`OpKind::Flush`](crate::OpKind::Flush).
+    /// Makes durable what was written: for backends, to carry out an [`OpKind::Flush`](crate::backend::OpKind::Flush).
     ///
     /// What it takes to find the bytes again, such as newly allocated blocks, is made durable as well
     /// (`fdatasync(2)`). It leaves out timestamps, which nobody looks at.
@@ -268,19 +257,18 @@ fn explain(Refusal { error, holder }: Refusal, read_only: bool) -> Error {
     let errno = error.raw_os_error();
     let described = Error::os("open", error);
     if let Some(holder) = holder {
-        return described.because(holder.rule());
+        return described.with_rule(holder.rule());
     }
     match errno {
         Some(libc::EACCES) if read_only => {
-            described.because("this user may not read it: check its mode and group")
+            described.with_rule("this user may not read it: check its mode and group")
         }
-        Some(libc::EACCES) => {
-            described.because("this user may not both read and write it: check its mode and group")
-        }
-        Some(libc::EPERM) => described.because(
+        Some(libc::EACCES) => described
+            .with_rule("this user may not both read and write it: check its mode and group"),
+        Some(libc::EPERM) => described.with_rule(
             "the kernel forbids to write to it: it may be mounted, immutable or write-protected",
         ),
-        Some(libc::EROFS) => described.because("it is on a read-only file system"),
+        Some(libc::EROFS) => described.with_rule("it is on a read-only file system"),
         _ => described,
     }
 }

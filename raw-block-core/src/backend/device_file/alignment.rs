@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
-use crate::{AlignedBuf, BUFFER_ALIGNMENT, Error, Geometry};
+use crate::{AlignedBuf, Error, Geometry};
 
 /// Alignment in bytes that any file system accepts for direct transfers, where the kernel does not
 /// report it (before 6.1, or on a file system that does not implement `STATX_DIOALIGN`).
@@ -31,7 +31,7 @@ pub(super) fn set(
     geometry.capacity -= geometry.capacity % u64::from(transfer);
     // A driver that takes whole pages may ignore where in the page the memory begins, whatever it
     // reports: zram does, and writes past the caller's memory.
-    let page = u32::try_from(BUFFER_ALIGNMENT).unwrap_or(u32::MAX);
+    let page = u32::try_from(AlignedBuf::ALIGNMENT).unwrap_or(u32::MAX);
     geometry.memory_alignment = memory.max(transfer.min(page));
     if geometry.memory_alignment < page && !obeys_memory_offset(file, geometry)? {
         tracing::warn!(
@@ -81,10 +81,11 @@ fn obeys_memory_offset(file: &impl FileExt, geometry: &Geometry) -> Result<bool,
     let (len, shift) = (geometry.transfer_alignment as usize, geometry.memory_alignment as usize);
     let mut whole = AlignedBuf::zeroed(len)?;
     // With a page more on either side, a driver that is wrong by less than a page stays in this buffer.
-    let mut shifted =
-        AlignedBuf::zeroed(len.next_multiple_of(BUFFER_ALIGNMENT) + 2 * BUFFER_ALIGNMENT)?;
+    let mut shifted = AlignedBuf::zeroed(
+        len.next_multiple_of(AlignedBuf::ALIGNMENT) + 2 * AlignedBuf::ALIGNMENT,
+    )?;
     shifted.fill(UNTOUCHED);
-    let begin = BUFFER_ALIGNMENT + shift;
+    let begin = AlignedBuf::ALIGNMENT + shift;
     let reads = [file.read_at(&mut whole, 0), file.read_at(&mut shifted[begin..begin + len], 0)];
     match reads {
         [Ok(_), Err(error)] if error.kind() == io::ErrorKind::InvalidInput => Ok(false),
@@ -107,7 +108,7 @@ mod tests {
 
     impl FileExt for Driver {
         fn read_at(&self, memory: &mut [u8], _offset: u64) -> io::Result<usize> {
-            if (memory.as_ptr() as usize).is_multiple_of(BUFFER_ALIGNMENT) {
+            if (memory.as_ptr() as usize).is_multiple_of(AlignedBuf::ALIGNMENT) {
                 memory.fill(9);
                 return Ok(memory.len());
             }

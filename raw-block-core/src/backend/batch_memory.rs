@@ -1,0 +1,28 @@
+//! The memory of a batch, which its ops keep alive.
+
+use crate::AlignedBuf;
+
+/// One memory segment: an address and a length, as the kernel takes them.
+///
+/// Only a pair of numbers: whoever follows the address proves that it may.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub(crate) struct Segment(pub(crate) libc::iovec);
+
+// SAFETY: the address is plain data here; following it is unsafe and argued for where it happens.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+/// The memory that the ops of one batch point into: their segment lists, what was staged, and the
+/// buffers of an owned batch.
+///
+/// Every [`Op`](super::op::Op) holds a reference. While there is one, nothing here moves or is freed; when there is
+/// none, no backend can touch the caller's memory any more. So the dispatcher never counts
+/// completions to decide that a batch is over: it asks whether it holds the only reference.
+#[derive(Debug, Default)]
+pub(crate) struct BatchMemory {
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) staging: AlignedBuf,
+    pub(crate) owned: Vec<AlignedBuf>,
+}

@@ -1,0 +1,14 @@
+//! Whether transfers bypass the page cache.
+
+/// Whether transfers bypass the page cache (`O_DIRECT`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direct {
+    /// Bypass the page cache, or fail to open.
+    Required,
+    /// Bypass the page cache where the file system can; [`DeviceFile::is_direct`](crate::backend::DeviceFile::is_direct) tells.
+    #[default]
+    Preferred,
+    /// Go through the page cache, which takes any byte range and any memory. It is empty when the device has been
+    /// opened.
+    Off,
+}

@@ -1,0 +1,44 @@
+//! Options of a single write.
+
+/// Per-write options.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::WriteOptions;
+///
+/// let options = WriteOptions::new().durable(true).placement(Some(1));
+/// assert!(options.durable);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// The write is durable when it is over, without a flush (Force Unit Access); what was written before is not. See
+    /// [`Geometry::durable_writes`](crate::Geometry::durable_writes).
+    pub durable: bool,
+    /// Through which of the device's placement handles the bytes are written, counted from 0: the device keeps those of
+    /// one handle together, apart from those of others. `None` leaves it to the device. It changes where the bytes lie
+    /// on the medium, not what is read. See [`Geometry::placement_handles`](crate::Geometry::placement_handles).
+    pub placement: Option<u16>,
+}
+
+impl WriteOptions {
+    /// No options: not durable by itself, and no placement handle.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { durable: false, placement: None }
+    }
+
+    /// The same options with [`durable`](Self#structfield.durable) set to this.
+    #[must_use]
+    pub const fn durable(mut self, durable: bool) -> Self {
+        self.durable = durable;
+        self
+    }
+
+    /// The same options with this [placement handle](Self#structfield.placement).
+    #[must_use]
+    pub const fn placement(mut self, handle: Option<u16>) -> Self {
+        self.placement = handle;
+        self
+    }
+}
