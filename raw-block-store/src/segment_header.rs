@@ -8,10 +8,13 @@ use super::state::StoreState;
 use super::state::space::{OpenedSegment, Space};
 use crate::Error;
 use crate::error::Context;
+use crate::unwind::OnPanic;
 
 /// Writes the header of a segment that was opened, and reports how that ended. Returns whether it is written.
 pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {
+    let end = OnPanic(|| state.header_written(opened, false));
     let written = try_write(state, opened);
+    drop(end);
     if let Err(error) = &written {
         let (device, segment) = (state.device_name(), opened.segment);
         tracing::warn!(device, segment, %error, "the header of a segment was not written");

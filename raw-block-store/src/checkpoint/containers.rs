@@ -17,6 +17,8 @@ pub(crate) struct Containers {
     last_number: u64,
     /// The container of the last attempt, if that failed: its header may be on the device.
     failed: Option<usize>,
+    /// The container of the attempt in progress.
+    begun: Option<usize>,
     /// Containers whose header could not be destroyed: they are not written until the next opening.
     out: [bool; CONTAINERS],
     /// How many writes to each container failed.
@@ -44,6 +46,7 @@ impl Containers {
             numbers,
             last_number,
             failed: None,
+            begun: None,
             out: [false; CONTAINERS],
             errors: [0; CONTAINERS],
         }
@@ -117,6 +120,7 @@ impl Containers {
                 .min_by_key(|&container| (self.errors[container], self.numbers[container]))
                 .unwrap_or(self.committed)
         });
+        self.begun = Some(container);
         Attempt { number, container }
     }
 
@@ -149,9 +153,17 @@ impl Containers {
     /// An attempt failed; `on_write` if a write to the container did.
     pub(crate) fn attempt_failed(&mut self, attempt: Attempt, on_write: bool) {
         self.failed = Some(attempt.container);
+        self.begun = None;
         self.errors[attempt.container] += u32::from(on_write);
         if Mutant::FailedNumberReused.is_on() || Mutant::FailedHeaderKeptNumberReused.is_on() {
             self.last_number -= 1;
+        }
+    }
+
+    /// The device panicked. If an attempt had begun, its header has to be destroyed.
+    pub(crate) fn attempt_panicked(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.failed = Some(begun);
         }
     }
 
@@ -160,6 +172,7 @@ impl Containers {
         self.committed = attempt.container;
         self.errors[attempt.container] = 0;
         self.failed = None;
+        self.begun = None;
     }
 }
 

@@ -18,6 +18,7 @@ mod tables;
 pub(crate) mod throttle;
 mod write;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 pub(crate) use commit::{empty_pinned, empty_unpinned};
@@ -96,7 +97,12 @@ fn attempt(
         commit::remove_released(state, &plan.released);
     }
     let mut pacer = Pacer::new(state, &plan);
-    let written = write_planned(state, containers, purpose, &mut plan, &mut pacer);
+    let write = || write_planned(state, containers, purpose, &mut plan, &mut pacer);
+    let written = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|panic| {
+        containers.attempt_panicked();
+        state.with_space(|space| space.abandon_checkpoint(&plan));
+        resume_unwind(panic)
+    });
     match written {
         Ok(attempt) => {
             containers.commit(attempt);

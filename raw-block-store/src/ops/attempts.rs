@@ -1,5 +1,7 @@
 //! Slots whose writes fail are written elsewhere, up to three times.
 
+use std::collections::VecDeque;
+
 use raw_block_core::backend::OpKind;
 use raw_block_core::{ErrorClass, ErrorKind};
 
@@ -34,6 +36,22 @@ impl Failed {
     }
 }
 
+/// Slots whose objects are in flight until they are written elsewhere or given up.
+struct FailedSlots<'a> {
+    state: &'a StoreState,
+    slots: VecDeque<Failed>,
+}
+
+impl Drop for FailedSlots<'_> {
+    /// Gives up what is left when the device panics.
+    fn drop(&mut self) {
+        for failed in &self.slots {
+            let objects = u32::try_from(failed.objects.len()).unwrap_or(u32::MAX);
+            self.state.give_up(&failed.slot, objects);
+        }
+    }
+}
+
 impl StoreState {
     /// Refuses changes that cannot succeed.
     ///
@@ -59,18 +77,17 @@ impl StoreState {
         mut attempt: impl FnMut(&Allocation) -> Vec<Failed>,
         mut give_up: impl FnMut(u32, &Error),
     ) {
-        let mut failed = attempt(first);
+        let mut left = FailedSlots { state: self, slots: attempt(first).into() };
         for number in 1..=ATTEMPTS {
-            let mut still_failed = Vec::new();
-            for of in failed {
-                let is_final = !self.note_failure(&of);
+            for _ in 0..left.slots.len() {
+                let Some(failed) = left.slots.pop_front() else { break };
+                let is_final = !self.note_failure(&failed);
                 if number == ATTEMPTS || is_final || self.refuses_writes() {
-                    self.end_failed(&of, &of.objects, &mut give_up);
+                    self.end_failed(&failed, &failed.objects, &mut give_up);
                 } else {
-                    still_failed.append(&mut self.write_again(&of, &mut attempt, &mut give_up));
+                    left.slots.extend(self.write_again(&failed, &mut attempt, &mut give_up));
                 }
             }
-            failed = still_failed;
         }
     }
 

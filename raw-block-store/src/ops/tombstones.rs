@@ -45,6 +45,14 @@ impl StoreState {
         }
         self.check_writes(DELETE)?;
         let waiting = self.with_space(Space::ask_for_tombstones);
+        let stop = OnPanic(|| self.stop_asking_in_panic(waiting));
+        let allocated = self.wait_for_slot(waiting);
+        drop(stop);
+        allocated
+    }
+
+    /// Allocates a slot for tombstones for a delete that asked for it.
+    fn wait_for_slot(&self, waiting: u64) -> Result<Allocation, Error> {
         loop {
             let ended = self.wait_for_space(|space| {
                 let mut allocation = Allocation::default();
@@ -72,6 +80,15 @@ impl StoreState {
                 Err(NoSpace::Space(Shortage::Full)) => self.out_of_space(),
             };
             return self.stop_asking(waiting).unwrap_or(Err(error));
+        }
+    }
+
+    /// Waits for space no more, because the device panicked. What was granted in the meantime fails.
+    fn stop_asking_in_panic(&self, waiting: u64) {
+        if let Some(granted) = self.with_space(|space| space.stop_asking(waiting)) {
+            for slot in &granted.slots {
+                self.abandon(slot, granted.objects_of(slot));
+            }
         }
     }
 

@@ -30,6 +30,7 @@ use super::state::StoreState;
 use super::state::space::{CheckpointPurpose, Space};
 use crate::Error;
 use crate::error::Context;
+use crate::unwind::OnPanic;
 
 /// How many times a reclaim tries to take its checkpoint. A container that cannot be written is left out by the next
 /// attempt.
@@ -103,6 +104,7 @@ fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
 fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<ReclaimOutcome, Error> {
     let mut progress = false;
     let since = state.with_space(|space| space.version());
+    let end = OnPanic(|| state.with_space(|space| space.end_reclaim(true, since)));
     let result = empty_victims(state, &mut progress).and_then(|()| {
         let mut ended = if progress { ReclaimOutcome::Progress } else { ReclaimOutcome::Futile };
         if !progress {
@@ -119,6 +121,7 @@ fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Reclaim
         }
         Ok(ended)
     });
+    drop(end);
     // After an error the next caller tries again, and gets its own.
     state.with_space(|space| space.end_reclaim(progress || result.is_err(), since));
     if !matches!(result, Ok(ReclaimOutcome::Blocked)) {

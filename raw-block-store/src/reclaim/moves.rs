@@ -8,6 +8,7 @@ use crate::state::index::{Located, Move, Place};
 use crate::state::policy::Candidate;
 use crate::state::space::{MoveDemand, MovePlan, NoPlan, Outcome};
 use crate::state::{NoSpace, StoreState};
+use crate::unwind::OnPanic;
 
 /// How moves ended for which there was space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,9 @@ pub(super) fn move_all(
         Err(NoSpace::Memory(error)) => return Err(error),
         Err(NoSpace::Space(_)) => return Ok(Err(NoPlan::NoSpace)),
     };
+    let abandon = OnPanic(|| state.with_space(|space| space.abandon_moves(&plan)));
     let mut copies = copy::copy(state, objects, &plan.allocation);
+    drop(abandon);
     let moved = finish(state, objects, plan, &mut copies.of);
     match copies.error {
         Some(error) => Err(error),

@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::segment_header;
 use crate::state::StoreState;
 use crate::state::space::CheckpointPurpose;
+use crate::unwind::OnPanic;
 
 /// The background thread of a store. It sleeps until calls [wake](super::signal::Signal::wake) it, and ends when this is
 /// dropped.
@@ -43,6 +44,8 @@ impl Worker {
 }
 
 fn run(state: &StoreState) {
+    // Calls do its work from then on.
+    let _end = OnPanic(|| state.worker.end());
     let mut backoff = Backoff::default();
     while state.worker.wait() {
         while !state.worker.has_ended() {

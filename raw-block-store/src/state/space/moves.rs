@@ -114,6 +114,20 @@ impl Space {
         self.changed();
     }
 
+    /// Ends moves during which the device panicked: every object stays where it was.
+    pub(crate) fn abandon_moves(&mut self, plan: &MovePlan) {
+        let MovePlan { allocation } = plan;
+        for slot in &allocation.slots {
+            if let Some(opened) = &slot.opened {
+                self.header_written(opened, false);
+            }
+            let objects = allocation.objects_of(slot);
+            self.published(slot, objects, objects.iter().map(|_| Outcome::Failed), &[]);
+        }
+        self.moves = self.moves.saturating_sub(1);
+        self.changed();
+    }
+
     fn try_plan(
         &mut self,
         objects: &[(u32, Demand, u64)],
