@@ -1,29 +1,17 @@
 //! The documents are true: their links lead somewhere, and the commands in them exist.
 
+mod files;
+mod idioms;
+mod layout;
+mod prose;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser;
 
 use super::Arguments;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// All Markdown files of the project with their text.
-fn documents() -> Vec<(PathBuf, String)> {
-    let folders = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
-    let folders = folders.filter(|path| path.is_dir() && !path.ends_with("target")).chain([root()]);
-    let files = folders.flat_map(|folder| fs::read_dir(folder).unwrap());
-    let paths = files.map(|entry| entry.unwrap().path());
-    let documents: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
-        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
-        .collect();
-    assert!(documents.len() >= 10, "{documents:?}");
-    documents
-}
+use files::{documents, root};
 
 /// The commands of the console blocks.
 fn commands(text: &str) -> impl Iterator<Item = &str> {
@@ -107,6 +95,37 @@ fn every_example_and_package_that_a_command_names_is_there() {
         }
     }
     assert!(found >= 5, "only {found} commands were found");
+}
+
+#[test]
+fn every_source_file_that_a_document_names_exists() {
+    let files: Vec<_> = files::all().into_iter().map(|(path, ..)| path).collect();
+    let mut found = 0;
+    for (path, text) in documents() {
+        let quoted = text.split('`').skip(1).step_by(2);
+        let names = quoted.filter(|name| name.ends_with(".rs") && !name.contains([' ', '*']));
+        for name in names {
+            found += 1;
+            let is_there = files.iter().any(|file| file.ends_with(name));
+            assert!(is_there, "{}: there is no {name}", path.display());
+        }
+    }
+    assert!(found >= 20, "only {found} names were found");
+}
+
+#[test]
+fn contributing_lists_every_cargo_command_of_ci() {
+    let contributing = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let lines = ci.lines().map(str::trim).filter(|line| line.starts_with("cargo "));
+    let mut found = 0;
+    for line in lines {
+        found += 1;
+        let is_literal = |word: &&str| !word.contains(['$', '>', '&', '|']);
+        let command = line.split(' ').take_while(is_literal).collect::<Vec<_>>().join(" ");
+        assert!(contributing.contains(&command), "CONTRIBUTING.md lacks: {command}");
+    }
+    assert!(found >= 10, "only {found} commands were found");
 }
 
 /// Everything below a folder that is Rust.
