@@ -1,6 +1,6 @@
 //! The blocks of a checkpoint: its header, and those of its body.
 //!
-//! A container is a header block and then the blocks of the body, which carry the records of all segments
+//! A container is a header block, followed by body blocks. These carry the records of all segments
 //! as one stream of bytes.
 
 use core::mem::offset_of;
@@ -19,7 +19,7 @@ const HEADER: Kind = Kind { magic: *b"RAWBLKCK", name: "checkpoint header" };
 
 const BODY: Kind = Kind { magic: *b"RAWBLKCB", name: "checkpoint body block" };
 
-/// The header of a checkpoint, at the beginning of the first block of its container. Writing it is what
+/// The header of a checkpoint, at the beginning of the first block of its container. Writing it
 /// commits the checkpoint.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
@@ -32,11 +32,11 @@ pub struct CheckpointHeader {
     pub number: U64,
     /// Highest sequence that the checkpoint covers.
     pub covered_sequence: U64,
-    /// The next sequence that was not given out when the checkpoint was taken.
+    /// The lowest sequence that was not allocated when the checkpoint was taken.
     pub next_sequence: U64,
     /// Length of the body in bytes, as a stream of records.
     pub body_len: U64,
-    /// Number of records in the body: that of the segments.
+    /// Number of records in the body, one per segment.
     pub segments: U32,
     /// Zero.
     pub reserved: [u8; 60],
@@ -52,8 +52,8 @@ const _: () = assert!(offset_of!(CheckpointHeader, segments) == 64);
 const _: () = assert!(offset_of!(CheckpointHeader, reserved) == 68);
 
 impl CheckpointHeader {
-    /// The header of a checkpoint with this number, whose body has this many bytes. Sequences are the covered
-    /// one and the next one.
+    /// The header of a checkpoint with this number, whose body has this many bytes. Sequences are
+    /// the covered one and the next one.
     #[must_use]
     pub fn new(layout: &Layout, number: u64, sequences: (u64, u64), body_len: u64) -> Self {
         Self {
@@ -122,7 +122,8 @@ impl CheckpointHeader {
     }
 }
 
-/// The beginning of a body block. The stream of records continues after it, to the end of the block.
+/// The beginning of a body block. The stream of records continues after it, to the end of the
+/// block.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -172,10 +173,11 @@ impl BodyBlock {
         Ok(())
     }
 
-    /// [Seals](Self::seal) all blocks of a piece of memory, of which the first has this position.
+    /// [Seals](Self::seal) all blocks of a piece of memory. The first block has this position.
     ///
     /// # Errors
-    /// [`EncodeError::Invalid`] if the piece does not consist of whole blocks, or as [`seal`](Self::seal).
+    /// [`EncodeError::Invalid`] if the piece does not consist of whole blocks, or as
+    /// [`seal`](Self::seal).
     pub fn seal_all(
         piece: &mut [u8],
         layout: &Layout,
@@ -193,11 +195,11 @@ impl BodyBlock {
             .try_for_each(|(index, block)| Self::seal(block, layout, number, index))
     }
 
-    /// Reads the body block at this position of the checkpoint with this number: its part of the stream, in
-    /// the last block with the zeroes that follow.
+    /// Reads the body block at this position of the checkpoint with this number: its part of the
+    /// stream, in the last block with the zeroes that follow.
     ///
     /// # Errors
-    /// The first rule that the block breaks. [`Damage::WrongPlace`] is about the number first, then about
+    /// The first rule that the block breaks. [`Damage::WrongPlace`] reports the number first, then
     /// the position.
     pub fn read<'a>(
         block: &'a [u8],

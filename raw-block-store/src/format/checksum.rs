@@ -1,7 +1,8 @@
 //! The checksums and hashes of the format.
 //!
-//! CRC-32C protects the structures, XXH3-64 the payloads: it is as fast on every processor with vectors as a CRC is on
-//! the few with the widest carry-less multiplication. Slot headers have a keyed hash beside.
+//! CRC-32C protects the structures, XXH3-64 the payloads. With any vector instructions XXH3 is as
+//! fast as a CRC is with the widest carry-less multiplication, which few processors have. Slot
+//! headers also have a keyed hash.
 
 use core::hash::Hasher;
 
@@ -23,22 +24,24 @@ pub fn crc32c<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     (digest.finalize() & 0xFFFF_FFFF) as u32
 }
 
-/// Where a payload lies, and which write put it there. Known as soon as its space is allocated.
+/// The place of a payload, and the write that put it there. Known as soon as its space is
+/// allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadPlace {
     /// Number of the segment.
     pub segment: u32,
     /// Generation of the segment.
     pub generation: u64,
-    /// Block within the segment: that of the slot header if the payload takes no block.
+    /// Block within the segment: that of the slot header if the payload uses no block.
     pub block: u32,
     /// Sequence of the write.
     pub sequence: u64,
 }
 
 impl PayloadPlace {
-    /// The seed of the checksum: the XXH3-64 of the member's identity (16 bytes), the generation and the
-    /// sequence (8 bytes each), the segment and the block (4 bytes each, all little-endian).
+    /// The seed of the checksum: the XXH3-64 of the member's identity (16 bytes), the generation
+    /// and the sequence (8 bytes each), the segment and the block (4 bytes each, all
+    /// little-endian).
     fn seed(&self, member: &[u8; 16]) -> u64 {
         let mut place = [0; 40];
         place[..16].copy_from_slice(member);
@@ -50,9 +53,11 @@ impl PayloadPlace {
     }
 }
 
-/// Checksum of the payload that this write puts into this place: its XXH3-64, seeded with the place.
+/// Checksum of the payload that this write puts into this place: its XXH3-64, seeded with the
+/// place.
 ///
-/// A payload that is intact but belongs to another member, place, generation or write does not match.
+/// A payload that is intact but belongs to another member, place, generation or write does not
+/// match.
 #[must_use]
 pub fn payload_checksum(layout: &Layout, place: &PayloadPlace, payload: &[u8]) -> u64 {
     XxHash3_64::oneshot_with_seed(place.seed(&layout.member), payload)
@@ -92,11 +97,12 @@ impl core::fmt::Debug for PayloadHasher {
     }
 }
 
-/// Keyed hash of the bytes of a slot header that follow it: XXH3-64, seeded with the secret of the store and the
-/// identity of the member.
+/// Keyed hash of the bytes of a slot header that follow it: XXH3-64, seeded with the secret of the
+/// store and the identity of the member.
 ///
-/// The secret never leaves the store, so a payload cannot contain a header that passes it, but for one that
-/// was copied from this member. Such a header carries another place or another generation.
+/// The secret never leaves the store, so a payload cannot contain a header that passes this check,
+/// unless the header was copied from this member. Such a header carries another place or another
+/// generation.
 #[must_use]
 pub fn header_hash(layout: &Layout, bytes: &[u8]) -> u64 {
     let mut secret = [0; 32];

@@ -1,23 +1,21 @@
-//! Why something read from the device is not believed, and why something
-//! cannot be written in this format.
+//! Why a block that was read is refused, and why a value cannot be encoded.
 
 use thiserror::Error;
 
 /// The rule that a block read from the device breaks.
 ///
-/// The variants are listed in the order in which the readers look for them, so
-/// that a variant also says which rules the block did keep: `WrongPlace`, for
-/// instance, is only ever reported of a block with a valid checksum.
+/// Readers check in the order of the variants, so a variant also says which rules the block keeps:
+/// `WrongPlace`, for instance, is reported only for a block with a valid checksum.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Damage {
     /// The magic is absent: the block was never written, or holds something else.
     #[error("not a {expected}: the block does not begin with its magic")]
     NotThisStructure {
-        /// Name of the structure that was looked for.
+        /// Name of the expected structure.
         expected: &'static str,
     },
-    /// The bytes are not those that were written: torn, overwritten or decayed.
+    /// The bytes are not those that were written: torn, overwritten or corrupted.
     #[error("checksum mismatch: {stored:#x} is stored, the bytes give {computed:#x}")]
     Checksum {
         /// The checksum found on the device.
@@ -33,7 +31,7 @@ pub enum Damage {
         /// The version that this software reads.
         supported: u32,
     },
-    /// The store uses features without which it cannot be understood.
+    /// The store uses incompatible features that this software does not know.
     #[error("unknown incompatible features {bits:#x}: newer software is needed to read this store")]
     UnknownFeatures {
         /// The unknown bits of the incompatible feature word.
@@ -48,7 +46,7 @@ pub enum Damage {
     WrongPlace {
         /// The number that the block carries.
         found: u64,
-        /// The number that belongs in the place it was read from.
+        /// The number that belongs in this place.
         expected: u64,
     },
     /// A field is out of its bounds or contradicts another one.
@@ -58,12 +56,11 @@ pub enum Damage {
 
 /// Why the caller's values cannot be written in this format.
 ///
-/// What is refused here is what the readers would refuse later. Nothing was
-/// written into the caller's block.
+/// The encoders refuse what the readers would refuse. Nothing was written into the caller's block.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// Something does not fit where it has to go.
+    /// A part does not fit into its space.
     #[error("{what} takes {needed} bytes, there is room for {available}")]
     TooLarge {
         /// What does not fit.
@@ -78,7 +75,7 @@ pub enum EncodeError {
     Invalid(&'static str),
 }
 
-/// Turns a rule into a result: `Err(rule)` when it is broken.
+/// Returns `Err(rule)` if the rule is broken.
 pub(crate) fn ensure(kept: bool, rule: &'static str) -> Result<(), &'static str> {
     if kept { Ok(()) } else { Err(rule) }
 }
@@ -88,7 +85,7 @@ pub(crate) fn ensure_zero(bytes: &[u8]) -> Result<(), &'static str> {
     ensure(bytes.iter().all(|byte| *byte == 0), "reserved bytes are not zero")
 }
 
-/// Refuses `what` if its length in bytes is more than the room there is for it.
+/// Refuses `what` if its length in bytes exceeds the available space.
 pub(crate) fn fits(what: &'static str, needed: u64, available: u64) -> Result<(), EncodeError> {
     if needed <= available {
         Ok(())
@@ -97,7 +94,7 @@ pub(crate) fn fits(what: &'static str, needed: u64, available: u64) -> Result<()
     }
 }
 
-/// A length or count as the number that a field holds.
+/// A length or count, converted to the type of a field.
 pub(crate) fn number<T: TryFrom<u64>>(value: u64) -> Result<T, EncodeError> {
     T::try_from(value).map_err(|_| EncodeError::Invalid("a length is out of range"))
 }

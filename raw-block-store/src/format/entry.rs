@@ -1,4 +1,4 @@
-//! The 48 bytes that name one object.
+//! The 48 bytes that describe one object.
 
 use core::mem::offset_of;
 
@@ -15,10 +15,12 @@ use crate::format::damage::ensure;
 /// Keyed 128-bit hash of a key.
 pub type KeyHash = [u8; 16];
 
-/// One object: which key, which write of it, how long its parts are, and where its payload lies.
+/// One object: its key hash, the sequence of its write, the lengths of its parts, and the place of
+/// its payload.
 ///
-/// It stands in the header of its slot and, the same, in the table of its segment and in memory. There, a
-/// tombstone slot has an entry without a key; and a number without an object has one of zeroes.
+/// The header of its slot, the table of its segment and the index in memory contain the same entry.
+/// In the latter two, a tombstone slot has an entry without a key, and a number without an object
+/// has an entry of zeroes.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -36,9 +38,10 @@ pub struct Entry {
     pub key_len: U16,
     /// Length of the metadata in bytes.
     pub metadata_len: U16,
-    /// Block of the payload within the segment; that of the slot header if the payload takes no block.
+    /// Block of the payload within the segment; that of the slot header if the payload uses no
+    /// block.
     pub block: U32,
-    /// Blocks from there back to the header of the slot; 0 if the payload takes no block.
+    /// Blocks from there back to the header of the slot; 0 if the payload uses no block.
     pub blocks_back: U32,
 }
 
@@ -101,7 +104,7 @@ impl Entry {
         self.block.get().saturating_sub(self.blocks_back.get())
     }
 
-    /// Blocks that the payload takes: none if it is inline or has no byte.
+    /// Blocks of the payload: none if it is inline or empty.
     #[must_use]
     pub fn payload_blocks(&self, block_size: u32) -> u32 {
         if self.blocks_back == U32::ZERO {
@@ -117,13 +120,13 @@ impl Entry {
         u32::from(self.key_len.get()) + u32::from(self.metadata_len.get())
     }
 
-    /// Where an inline payload begins in its header block, in bytes: an object with one is alone there.
+    /// Offset of an inline payload in its header block, in bytes. The object is alone in the block.
     #[must_use]
     pub fn inline_offset(&self) -> usize {
         SLOT_HEADER_LEN + ENTRY_LEN + self.names_len() as usize
     }
 
-    /// Where the payload lies, as its checksum knows it.
+    /// The place of the payload, as its checksum covers it.
     #[must_use]
     pub fn place(&self, segment: u32, generation: u64) -> PayloadPlace {
         PayloadPlace { segment, generation, block: self.block.get(), sequence: self.sequence.get() }
@@ -132,8 +135,8 @@ impl Entry {
     /// Checks a payload that was read from this segment in this generation.
     ///
     /// # Errors
-    /// [`Damage::Inconsistent`] if it has not the length that the entry says, [`Damage::Checksum`] if it is
-    /// not the payload that was written there.
+    /// [`Damage::Inconsistent`] if its length differs from that of the entry, [`Damage::Checksum`]
+    /// if it is not the payload that was written there.
     pub fn verify_payload(
         &self,
         layout: &Layout,
@@ -154,7 +157,7 @@ impl Entry {
         }
     }
 
-    /// The rules that the entry of an object keeps, wherever it stands.
+    /// The rules for the entry of an object, in any structure.
     pub(super) fn check_object(&self, layout: &Layout) -> Result<(), &'static str> {
         check_sequence(self.sequence.get())?;
         ensure(self.key_len != U16::ZERO, "the key is empty")?;
@@ -174,7 +177,7 @@ impl Entry {
         )
     }
 
-    /// The rules that the entry of a tombstone slot keeps.
+    /// The rules for the entry of a tombstone slot.
     pub(super) fn check_tombstone(&self) -> Result<(), &'static str> {
         check_sequence(self.sequence.get())?;
         ensure(self.block != U32::ZERO, "a tombstone lies in the block of the segment's header")?;

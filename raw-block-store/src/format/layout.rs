@@ -20,15 +20,16 @@ pub const MIN_SEGMENT_BLOCKS: u32 = 8;
 /// The most blocks of a segment.
 pub const MAX_SEGMENT_BLOCKS: u32 = 1 << 24;
 
-/// Blocks of a segment that an object alone in it cannot have: the segment's header, the slot's header and
-/// one block of table.
+/// Blocks of a segment that the payload of its only object cannot use: the segment's header, the
+/// slot's header and one block of table.
 const BLOCKS_BESIDE_LARGEST: u32 = 3;
 
 /// The sizes and places of a store on one device, and the identity that its structures carry.
 ///
 /// Offsets and lengths are in bytes. [`Layout::of`] makes one from a superblock that
-/// [`Superblock::read`](super::Superblock::read) returned, [`Layout::plan`] one for a new store. The other methods rely on the rules
-/// that these two keep; on a layout that breaks them they return some number, but do not panic.
+/// [`Superblock::read`](super::Superblock::read) returned, [`Layout::plan`] one for a new store.
+/// The other methods rely on the rules that these two check. For a layout that breaks them they
+/// return an arbitrary number, but do not panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Size of a block, a power of two from 512 to 65536.
@@ -51,7 +52,7 @@ pub struct Layout {
     pub hash_key: [u8; 16],
 }
 
-/// The most bytes that the payloads of objects in one slot have together.
+/// The largest total length of the payloads in one slot, in bytes.
 const SHARED_SLOT_LEN: u32 = 4 << 20;
 
 /// How far past the lowest incomplete slot of a segment another one may begin, in bytes.
@@ -59,7 +60,7 @@ const WINDOW_LEN: u32 = 32 << 20;
 
 #[expect(clippy::cast_possible_truncation, reason = "the lengths of structures are short")]
 impl Layout {
-    /// The most blocks that the payloads of objects in one slot have together.
+    /// The largest total length of the payloads in one slot, in blocks.
     #[must_use]
     pub fn shared_blocks(&self) -> u32 {
         if mutant::simulates() {
@@ -68,8 +69,8 @@ impl Layout {
         SHARED_SLOT_LEN.checked_div(self.block_size).unwrap_or(0).max(1)
     }
 
-    /// How far past the lowest incomplete slot of a segment another one may begin, in blocks. So far does recovery
-    /// search for a slot header where one is missing.
+    /// How far past the lowest incomplete slot of a segment another one may begin, in blocks.
+    /// Recovery searches that far for a slot header where one is missing.
     #[must_use]
     pub fn window(&self) -> u32 {
         if mutant::simulates() {
@@ -110,14 +111,15 @@ impl Layout {
         entries.div_ceil(self.entries_per_table_block())
     }
 
-    /// Blocks of a segment with this many entries that slots may take: neither the header nor the table has
-    /// them.
+    /// Blocks that slots may use in a segment with this many entries: all except the header and the
+    /// table.
     #[must_use]
     pub fn usable_blocks(&self, entries: u32) -> u32 {
         self.segment_blocks.saturating_sub(1).saturating_sub(self.table_blocks(entries))
     }
 
-    /// The block at which the table of a segment with this many entries begins. Slots end at or before it.
+    /// The block at which the table of a segment with this many entries begins. Slots end at or
+    /// before it.
     #[must_use]
     pub fn table_block(&self, entries: u32) -> u32 {
         self.segment_blocks.saturating_sub(self.table_blocks(entries))
@@ -137,14 +139,15 @@ impl Layout {
         self.block_size.saturating_sub(SLOT_HEADER_LEN as u32)
     }
 
-    /// The most sequences that can be allocated between two checkpoints of which the first is the newest
-    /// that a recovery finds: one for each segment that is opened, and one for each entry.
+    /// The most sequences that can be allocated after the newest checkpoint that a recovery finds
+    /// and before the next one: one per segment that is opened, and one per entry.
     #[must_use]
     pub fn max_sequences(&self) -> u64 {
         u64::from(self.segment_count) * (u64::from(self.segment_blocks) + 1)
     }
 
-    /// The most bytes that the records of all segments take: a live bit for every block.
+    /// The largest total length of the records of all segments, in bytes: with a live bit for every
+    /// block.
     #[must_use]
     pub fn max_body_len(&self) -> u64 {
         let words = u64::from(self.segment_blocks.div_ceil(u64::BITS));
@@ -166,7 +169,7 @@ impl Layout {
         )
     }
 
-    /// Whether there is such a segment.
+    /// Whether a segment with this number exists.
     pub(super) fn check_segment(&self, segment: u32) -> Result<(), &'static str> {
         ensure(segment < self.segment_count, "the store has no such segment")
     }

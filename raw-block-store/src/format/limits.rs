@@ -8,8 +8,8 @@ pub const MIN_BLOCK_SIZE: u32 = 512;
 /// The largest block, in bytes.
 pub const MAX_BLOCK_SIZE: u32 = 65536;
 
-/// The highest sequence, checkpoint number and generation. Far above what a store can use up, and far
-/// enough below the end of the numbers that the next one can always be computed.
+/// The highest sequence, checkpoint number and generation. Far above what a store can use up, and
+/// far enough below the end of the numbers that the next one can always be computed.
 pub const MAX_SEQUENCE: u64 = 1 << 62;
 
 /// Whether this is a block size: a power of two from [`MIN_BLOCK_SIZE`] to

@@ -1,4 +1,4 @@
-//! What a store looks like on its device: the structures, and how each is written and read.
+//! The format on the device: the structures, and how each is encoded and read.
 //!
 //! ```text
 //! superblock 0 | superblock 1 | container 0 | 1 | 2 | segment 0 | segment 1 | ... | superblock 2
@@ -10,17 +10,18 @@
 //! - Every structure begins with the same [`Preamble`]: magic, checksum, version,
 //!   identity of the member. No field is used before the checksum over it was verified.
 //! - Every structure says where it belongs: a valid block in the wrong place is not valid.
-//! - Every reader checks in the same order: length of the block, magic, checksum, version, identity, keyed
-//!   hash (of slot headers), place, bounds of every field. The first rule that is broken is returned as
-//!   [`Damage`].
-//! - What a reader would refuse, its writer refuses with [`EncodeError`]; the
-//!   content of the block is then undefined. A writer fills the whole block, unused bytes with zeroes.
+//! - Every reader checks in the same order: length of the block, magic, checksum, version,
+//!   identity, keyed hash (of slot headers), place, bounds of every field. The first rule that is
+//!   broken is returned as [`Damage`].
+//! - A writer refuses with [`EncodeError`] what the reader would refuse; the content of the block
+//!   is then undefined. A writer fills the whole block, unused bytes with zeroes.
 //! - Reserved bytes are zero.
 //!
-//! All but the superblock take the [`Layout`] of the store: the sizes and places that its superblock says.
+//! All readers and writers, except those of the superblock, need the [`Layout`] of the store: the
+//! sizes and places that the superblock contains.
 //!
-//! Nothing here does I/O or panics, whatever the device holds. Only the writer and the reader of the body
-//! of a checkpoint allocate.
+//! This module does no I/O, and does not panic on any contents of a device. Only the writer and the
+//! reader of the body of a checkpoint allocate.
 
 mod checkpoint;
 mod checksum;

@@ -10,22 +10,22 @@ pub(super) struct Order {
     block_size: u32,
     /// The block after the last one that slots may have.
     limit: u32,
-    /// The header block of the last entry; 0 in front of the first.
+    /// The header block of the last entry; 0 before the first.
     header: u32,
     /// The block after those that were claimed.
     next: u32,
-    /// Whether the last entry has its slot for itself.
+    /// Whether the last entry is alone in its slot.
     alone: bool,
 }
 
 impl Order {
-    /// Nothing is claimed but the header of the segment, which has this many entries.
+    /// Begins with only the header of a segment claimed, which has this many entries.
     pub(super) fn new(layout: &Layout, entries: u32) -> Self {
         let limit = layout.table_block(entries);
         Self { block_size: layout.block_size, limit, header: 0, next: 1, alone: true }
     }
 
-    /// Claims the blocks of the next entry, which keeps the rules of an object or of a tombstone.
+    /// Claims the blocks of the next entry, which was checked as an object or a tombstone.
     pub(super) fn claim(&mut self, entry: &Entry) -> Result<(), &'static str> {
         const TWICE: &str = "two entries claim one block, or claim blocks out of order";
         let header = entry.header_block();

@@ -7,39 +7,40 @@ use super::layout::{
 use super::superblock::{SUPERBLOCK_CELL_LEN, superblock_offsets};
 use crate::format::is_block_size;
 
-/// By default a segment is this part of the device.
+/// The default segment is this fraction of the device.
 const PART_OF_DEVICE: u64 = 256;
-/// The smallest size of a segment by default, unless it leaves fewer than [`PART_OF_SMALL_DEVICE`] segments.
+/// The smallest default segment, unless it leaves fewer than [`PART_OF_SMALL_DEVICE`] segments.
 const SMALLEST_DEFAULT: u64 = 64 << 20;
-/// The largest size of a segment by default.
+/// The largest default segment.
 const LARGEST_DEFAULT: u64 = 1 << 30;
-/// By default a segment is this part of a device that is too small for [`SMALLEST_DEFAULT`].
+/// The default segment is this fraction of a device that is too small for [`SMALLEST_DEFAULT`].
 const PART_OF_SMALL_DEVICE: u64 = 32;
-/// A segment has at least this many times the length of the largest object that is asked for.
+/// The default segment has at least this many times the length of the largest requested object.
 const OBJECTS_PER_SEGMENT: u64 = 8;
 /// Segments begin at a multiple of this many bytes, or of their size if that is less.
 const ALIGNMENT: u64 = 1 << 20;
 
-/// What a new store is to be like. Sizes are in bytes.
+/// The requested properties of a new store. Sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayoutRequest {
     /// Length of the device.
     pub capacity: u64,
     /// Size of a block.
     pub block_size: u32,
-    /// Size of a segment. By default 1/256 of the device, from 64 MiB to 1 GiB; 1/32 of a device that holds
-    /// fewer than 32 segments of 64 MiB; rounded down to a power of two.
+    /// Size of a segment. By default 1/256 of the device, from 64 MiB to 1 GiB; 1/32 of a device
+    /// that holds fewer than 32 segments of 64 MiB; rounded down to a power of two.
     pub segment_size: Option<u64>,
-    /// Length of the largest object that is common. A segment is at least eight times as large by default,
+    /// Length of the largest common object. The default segment is at least eight times as large,
     /// so that the ends of segments waste little.
     pub largest_object: Option<u64>,
 }
 
 impl Layout {
-    /// Calculates the layout of a new store: as many segments as fit. Its identity and its secret are zero.
+    /// Calculates the layout of a new store: as many segments as fit. Its identity and its secret
+    /// are zero.
     ///
     /// # Errors
-    /// Why the request cannot be met, as a sentence without a subject's name: the caller names the device.
+    /// The reason why the request cannot be met, without the device: the caller names it.
     pub fn plan(request: &LayoutRequest) -> Result<Self, String> {
         let LayoutRequest { capacity, block_size, .. } = *request;
         if !is_block_size(block_size) {
@@ -129,7 +130,7 @@ impl Layout {
 }
 
 impl LayoutRequest {
-    /// The size of a segment that is asked for, or the one by default.
+    /// The requested size of a segment, or the default.
     fn choose_segment_size(&self) -> Result<u64, String> {
         let smallest = u64::from(MIN_SEGMENT_BLOCKS) * u64::from(self.block_size);
         let largest = u64::from(MAX_SEGMENT_BLOCKS) * u64::from(self.block_size);

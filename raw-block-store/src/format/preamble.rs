@@ -1,4 +1,4 @@
-//! The 32 bytes with which every structure begins, and the checks made on them.
+//! The 32 bytes at the beginning of every structure, and their checks.
 
 use core::mem::offset_of;
 
@@ -14,9 +14,8 @@ pub const VERSION: u32 = 1;
 
 /// The beginning of every structure on the device.
 ///
-/// Its layout is the same in all versions of the format, and so are the bytes
-/// that the checksum of a structure covers. Only so can the version be verified
-/// before it is believed.
+/// Its layout is the same in all versions of the format, and so are the bytes that the checksum of
+/// a structure covers. So the version can be verified before it is used.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -39,7 +38,7 @@ const _: () = assert!(offset_of!(Preamble, version) == 12);
 const _: () = assert!(offset_of!(Preamble, uuid) == 16);
 
 impl Preamble {
-    /// A preamble that is complete but for its checksum.
+    /// A preamble that is complete except for its checksum.
     pub(crate) fn new(kind: &Kind, uuid: &[u8; 16]) -> Self {
         Self { magic: kind.magic, checksum: U32::ZERO, version: U32::new(VERSION), uuid: *uuid }
     }
@@ -54,7 +53,7 @@ impl Preamble {
 pub(crate) struct Kind {
     /// The magic with which it begins.
     pub(crate) magic: [u8; 8],
-    /// What error texts call it.
+    /// Its name in errors.
     pub(crate) name: &'static str,
 }
 
@@ -75,8 +74,8 @@ impl Kind {
     }
 }
 
-/// Puts the checksum into a structure that is otherwise complete. A slice too
-/// short for a preamble is left alone.
+/// Puts the checksum into a structure that is otherwise complete. A slice that is too short for a
+/// preamble stays unchanged.
 pub(crate) fn seal(structure: &mut [u8]) {
     let checksum = U32::new(crc32c([covered(structure)]));
     if let Ok((preamble, _)) = Preamble::mut_from_prefix(structure) {

@@ -7,18 +7,18 @@ use super::sizes::{RECORD_LEN, body_capacity};
 use crate::format::Damage;
 use crate::format::damage::{ensure, ensure_zero};
 
-/// Reads the body of a checkpoint: takes its blocks one by one and yields the records in them.
+/// Reads the body of a checkpoint, block by block, and yields its records.
 #[derive(Debug)]
 pub struct RecordReader {
     layout: Layout,
     number: u64,
-    /// The block that is taken next.
+    /// The next block.
     block: u64,
-    /// Bytes of the stream that were not taken.
+    /// Bytes of the stream that were not read.
     left: u64,
     /// The segment of the record that is read.
     segment: u32,
-    /// Bytes of the next item that were taken, and how many.
+    /// Bytes of the next item that were read, and their number.
     item: [u8; RECORD_LEN],
     filled: usize,
     /// The record whose live bits are read.
@@ -43,17 +43,17 @@ impl RecordReader {
         }
     }
 
-    /// Number of blocks that were not taken.
+    /// Number of blocks that were not read.
     #[must_use]
     pub fn blocks_left(&self) -> u64 {
         self.left.div_ceil(body_capacity(self.layout.block_size).max(1) as u64)
     }
 
-    /// Takes the next block. Calls `each` with every record that ends in it: the segment, the record, and its
-    /// live bits, 64 entries a word.
+    /// Reads the next block. Calls `each` with every record that ends in it: the segment, the
+    /// record, and its live bits, 64 entries a word.
     ///
     /// # Errors
-    /// The first rule that the block or a record breaks. The reader is of no use then.
+    /// The first rule that the block or a record breaks. The reader cannot be used afterwards.
     pub fn take(
         &mut self,
         block: &[u8],
@@ -96,7 +96,7 @@ impl RecordReader {
             .map_err(Damage::Inconsistent)
     }
 
-    /// Takes a record, or a word of live bits.
+    /// Reads a record, or a word of live bits.
     fn take_item(
         &mut self,
         each: &mut impl FnMut(u32, &SegmentRecord, &[u64]),

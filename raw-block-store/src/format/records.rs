@@ -14,29 +14,30 @@ use super::sizes::{RECORD_LEN, body_capacity};
 use crate::format::damage::ensure;
 use crate::format::{EncodeError, MAX_SEQUENCE};
 
-/// The settled prefix of a segment of which only named entries count: nothing was in flight in it, and
-/// nothing was to be allocated.
+/// The settled prefix of a segment in which only named entries count: nothing was in flight in it,
+/// and nothing was to be allocated.
 pub const SETTLED_ALL: u32 = u32::MAX;
 
 const USED: u16 = 1;
 const UNVERIFIED: u16 = 2;
 const BAD: u16 = 4;
 
-/// What a checkpoint says of a segment. Live bits follow it in the body, 64 entries in each word of 8 bytes:
-/// bit `i` of word `w` is that of entry `64 * w + i`.
+/// The record of a segment in a checkpoint. Its live bits follow in the body, 64 entries in each
+/// word of 8 bytes: bit `i` of word `w` is that of entry `64 * w + i`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentRecord {
-    /// Generation of the segment; of one that is not used, its last one, or 0 if it was never opened.
+    /// Generation of the segment; for an unused segment its last one, or 0 if it was never opened.
     pub generation: u64,
-    /// Whether its entries count. All that follows but `bad` is zero if they do not.
+    /// Whether its entries count. If not, all following fields except `bad` are zero.
     pub used: bool,
     /// Whether named entries may have a payload that was never verified: a recovery found them.
     pub unverified: bool,
     /// Whether it is in quarantine: it is not opened again.
     pub bad: bool,
-    /// What it is filled with.
+    /// Its contents.
     pub stream: Stream,
-    /// Entries below this number count only if they are named; [`SETTLED_ALL`] if that goes for all.
+    /// Entries below this number count only if they are named; [`SETTLED_ALL`] if that applies to
+    /// all.
     pub settled: u32,
     /// Number of entries that were allocated.
     pub entries: u32,
@@ -46,7 +47,7 @@ pub struct SegmentRecord {
     pub table: u64,
 }
 
-/// A record as it lies on the device.
+/// A record in its form on the device.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -94,7 +95,7 @@ impl SegmentRecord {
         self.entries.div_ceil(u64::BITS) as usize
     }
 
-    /// Whether entries that are not named count nowhere in the segment.
+    /// Whether only named entries count in the whole segment.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.settled == SETTLED_ALL
@@ -170,13 +171,13 @@ pub(super) fn check_live(entries: u32, live: &[u64]) -> Result<(), &'static str>
     ensure(past == 0, "an entry is live that the segment does not have")
 }
 
-/// Writes the body of a checkpoint into memory that its caller supplies piece by piece, as blocks that are
-/// complete but for their [seals](BodyBlock::seal_all).
+/// Writes the body of a checkpoint into memory that the caller supplies piece by piece. The blocks
+/// are complete except for their [seals](BodyBlock::seal_all).
 #[derive(Debug)]
 pub struct RecordWriter<P> {
     layout: Layout,
     pieces: Vec<P>,
-    /// Bytes of the stream that the last piece has free.
+    /// Free bytes of the stream in the last piece.
     free: usize,
     len: u64,
     segments: u32,
@@ -189,7 +190,7 @@ pub struct Body<P> {
     pub pieces: Vec<P>,
     /// Length of the stream in bytes: [`CheckpointHeader::body_len`](super::CheckpointHeader).
     pub len: u64,
-    /// Number of blocks that the stream takes. The last piece may have more.
+    /// Number of blocks of the stream. The last piece may have more.
     pub blocks: u64,
 }
 
@@ -200,12 +201,13 @@ impl<P: DerefMut<Target = [u8]>> RecordWriter<P> {
         Self { layout: *layout, pieces: Vec::new(), free: 0, len: 0, segments: 0 }
     }
 
-    /// Appends the record of the next segment and its live bits, 64 entries a word. Where memory ends, `more`
-    /// returns another piece, of one or more whole blocks.
+    /// Appends the record of the next segment and its live bits, 64 entries a word. When the memory
+    /// is full, `more` returns another piece of one or more whole blocks.
     ///
     /// # Errors
-    /// That of `more`; [`EncodeError::Invalid`] if the record or the bits break a rule, if every segment has
-    /// a record, or if a piece does not consist of whole blocks. The body is incomplete then.
+    /// That of `more`; [`EncodeError::Invalid`] if the record or the bits break a rule, if every
+    /// segment has a record, or if a piece does not consist of whole blocks. The body is incomplete
+    /// then.
     pub fn add<E: From<EncodeError>>(
         &mut self,
         record: &SegmentRecord,

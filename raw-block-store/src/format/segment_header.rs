@@ -14,20 +14,20 @@ use crate::format::{Damage, EncodeError};
 
 const KIND: Kind = Kind { magic: *b"RAWBLKSG", name: "segment header" };
 
-/// What a segment is filled with.
+/// The contents of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// Objects that are put.
+    /// New objects.
     #[default]
     New,
-    /// Objects that are moved.
+    /// Moved objects.
     Kept,
     /// Tombstones that fit nowhere else.
     Tombstones,
 }
 
 impl Stream {
-    /// All of them, in the order of their numbers on the device, from 0.
+    /// All streams, in the order of their numbers on the device, from 0.
     pub const ALL: [Self; 3] = [Self::New, Self::Kept, Self::Tombstones];
 
     /// The stream with this number on the device.
@@ -48,7 +48,7 @@ pub struct SegmentHeader {
     pub generation: U64,
     /// Number of the segment.
     pub segment: U32,
-    /// What it is filled with; see [`SegmentHeader::stream`].
+    /// Its contents; see [`SegmentHeader::stream`].
     pub stream: U32,
     /// Number of the checkpoint that was committed when the segment was opened, never 0.
     pub checkpoint: U64,
@@ -64,14 +64,14 @@ const _: () = assert!(offset_of!(SegmentHeader, stream) == 44);
 const _: () = assert!(offset_of!(SegmentHeader, checkpoint) == 48);
 const _: () = assert!(offset_of!(SegmentHeader, reserved) == 56);
 
-/// What [`SegmentHeader::encode`] writes.
+/// The fields that [`SegmentHeader::encode`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentFields {
     /// Number of the segment.
     pub segment: u32,
     /// Its generation, not 0.
     pub generation: u64,
-    /// What it is filled with.
+    /// Its contents.
     pub stream: Stream,
     /// Number of the committed checkpoint, not 0.
     pub checkpoint: u64,
@@ -129,7 +129,7 @@ impl SegmentHeader {
         Ok(header)
     }
 
-    /// What the segment is filled with.
+    /// The contents of the segment.
     #[must_use]
     pub fn stream(&self) -> Stream {
         Stream::from_number(self.stream.get()).unwrap_or_default()

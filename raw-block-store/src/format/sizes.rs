@@ -1,4 +1,4 @@
-//! Lengths in bytes of what the structures consist of, as far as a layout depends on them.
+//! Lengths in bytes of the parts of structures on which a layout depends.
 
 /// Length of the entry of an object.
 pub const ENTRY_LEN: usize = 48;
@@ -6,10 +6,10 @@ pub const ENTRY_LEN: usize = 48;
 /// Length of the fixed part of a slot header. Entries follow it, or key hashes.
 pub const SLOT_HEADER_LEN: usize = 80;
 
-/// Length of what precedes the entries in a block of a table.
+/// Length of the fixed part of a block of a table. Entries follow it.
 pub const TABLE_HEADER_LEN: usize = 64;
 
-/// Length of what precedes the stream of records in a block of the body of a checkpoint.
+/// Length of the fixed part of a body block of a checkpoint. The stream of records follows it.
 pub const BODY_HEADER_LEN: usize = 48;
 
 /// Length of the record of a segment in a checkpoint, without its live bits.

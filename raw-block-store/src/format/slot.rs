@@ -1,4 +1,4 @@
-//! The header of a slot: what objects the slot holds, or which keys were deleted.
+//! The header of a slot: its objects, or the deleted keys.
 
 use core::mem::offset_of;
 
@@ -14,7 +14,7 @@ use crate::format::damage::{ensure, fits, number};
 use crate::format::preamble::seal;
 use crate::format::{Damage, EncodeError};
 
-/// Where the bytes begin that the keyed hash covers: after itself.
+/// Offset of the first byte that the keyed hash covers: after the hash itself.
 const HASHED: usize = offset_of!(SlotHeader, generation);
 
 /// One object of a slot, for [`SlotHeader::encode`].
@@ -31,13 +31,13 @@ pub struct SlotObject<'a> {
 impl SlotHeader {
     /// Fills `block`, the first of the slot, with the header of these objects, and zeroes.
     ///
-    /// The payloads are the caller's to write, but for one that is [inline](Entry::is_inline): `inline` is
-    /// that payload, or empty.
+    /// The caller writes the payloads, except an [inline](Entry::is_inline) one: `inline` is that
+    /// payload, or empty.
     ///
     /// # Errors
     /// [`EncodeError::TooLarge`] if the block does not hold them, [`EncodeError::Invalid`] if
-    /// [`SlotHeader::read`] would refuse the result, or if an entry has other lengths than its key, its
-    /// metadata or its inline payload.
+    /// [`SlotHeader::read`] would refuse the result, or if the lengths of an entry differ from
+    /// those of its key, its metadata or its inline payload.
     pub fn encode<'a>(
         block: &mut [u8],
         layout: &Layout,
@@ -83,11 +83,11 @@ impl SlotHeader {
 
     /// Reads the header of the slot in this block of this segment.
     ///
-    /// The payloads are not looked at: see [`Entry::verify_payload`]. Nor are key hashes compared with keys.
-    /// Nor is the generation: it is the caller's to compare, or use [`SlotView::of_generation`].
+    /// Does not read payloads (see [`Entry::verify_payload`]), nor compare key hashes with keys.
+    /// The caller checks the generation, for instance with [`SlotView::of_generation`].
     ///
     /// # Errors
-    /// The first rule that the block breaks. [`Damage::WrongPlace`] is about the segment first, then about
+    /// The first rule that the block breaks. [`Damage::WrongPlace`] reports the segment first, then
     /// the block.
     pub fn read<'a>(
         block: &'a [u8],
@@ -117,7 +117,8 @@ impl SlotHeader {
         SlotView::check(block, header, layout).map_err(Damage::Inconsistent)
     }
 
-    /// Writes this header and its hashes into a block whose other bytes are in place, if it keeps the rules.
+    /// Writes this header and its hashes into a block whose other bytes are complete, after
+    /// checking the rules.
     pub(super) fn finish(mut self, block: &mut [u8], layout: &Layout) -> Result<(), EncodeError> {
         SlotView::check(block, &self, layout).map_err(EncodeError::Invalid)?;
         let fixed = block.first_chunk_mut::<SLOT_HEADER_LEN>();
@@ -134,8 +135,8 @@ impl SlotHeader {
 
 /// Fills `bytes` with zeroes, unless they are zero already.
 ///
-/// Behind the header of a slot they mostly are, in memory that had another header before. To read that is
-/// cheaper than to write it: the device has read the lines, so they are in other caches too.
+/// Memory that had another header before is mostly zero after the header of a slot. Reading it is
+/// cheaper than writing it: the device has read the cache lines, so other caches share them.
 pub(super) fn clear(bytes: &mut [u8]) {
     // All are zero if the first is, and each equals the next.
     let is_zero = bytes.first() == Some(&0) && bytes[1..] == bytes[..bytes.len() - 1];

@@ -13,15 +13,16 @@ use crate::format::preamble::{Kind, Preamble};
 
 pub(super) const KIND: Kind = Kind { magic: *b"RAWBLKSL", name: "slot header" };
 
-/// What a slot holds: the number in its header.
+/// The kind of a slot: the number in its header.
 pub(super) const OBJECTS: u16 = 1;
-/// What a slot holds: the number in its header.
+/// The kind of a slot: the number in its header.
 pub(super) const TOMBSTONES: u16 = 2;
 
 /// The fixed part of the header of a slot, at the beginning of its first block.
 ///
-/// In a slot of objects, the entries follow it, then the key and the metadata of each object in the same
-/// order, then the payload if it is [inline](super::Entry::is_inline). In a slot of tombstones, key hashes follow.
+/// In a slot of objects, the entries follow it, then the key and the metadata of each object in the
+/// same order, then the payload if it is [inline](super::Entry::is_inline). In a slot of
+/// tombstones, key hashes follow.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -43,9 +44,9 @@ pub struct SlotHeader {
     pub count: U16,
     /// 1 objects, 2 tombstones.
     pub kind: U16,
-    /// Blocks of the slot, this one included.
+    /// Blocks of the slot, including this one.
     pub blocks: U32,
-    /// Where in the block the last key and metadata, or the last key hash, ends.
+    /// Offset in the block at which the last metadata, or the last key hash, ends.
     pub len: U32,
     /// Sequence of the tombstones; 0 in a slot of objects.
     pub sequence: U64,
@@ -64,7 +65,7 @@ const _: () = assert!(offset_of!(SlotHeader, blocks) == 64);
 const _: () = assert!(offset_of!(SlotHeader, len) == 68);
 const _: () = assert!(offset_of!(SlotHeader, sequence) == 72);
 
-/// Where a slot lies, and which entry numbers it has.
+/// The place of a slot, and its entry numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotPlace {
     /// Number of the segment.
@@ -73,14 +74,14 @@ pub struct SlotPlace {
     pub generation: u64,
     /// Block of the header within the segment.
     pub block: u32,
-    /// Blocks of the slot, the header included.
+    /// Blocks of the slot, including the header.
     pub blocks: u32,
     /// Number of the first entry within the segment.
     pub first_entry: u32,
 }
 
 impl SlotHeader {
-    /// A header that is complete but for its hashes.
+    /// A header that is complete except for its hashes.
     pub(super) fn new(
         layout: &Layout,
         place: &SlotPlace,
@@ -104,7 +105,7 @@ impl SlotHeader {
         }
     }
 
-    /// How many entry numbers the slot has: tombstones have one together.
+    /// How many entry numbers the slot has: one for all its tombstones.
     #[must_use]
     pub fn entry_numbers(&self) -> u32 {
         if self.kind == TOMBSTONES { 1 } else { self.count.get().into() }

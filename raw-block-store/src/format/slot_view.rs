@@ -1,4 +1,4 @@
-//! A slot header that passed every check, with what follows it in its block.
+//! A verified slot header, with the rest of its block.
 
 use zerocopy::FromBytes;
 
@@ -9,7 +9,7 @@ use super::slot_header::{OBJECTS, SlotHeader, TOMBSTONES};
 use crate::format::Damage;
 use crate::format::damage::ensure;
 
-/// A slot header that passed every check, with what follows it in its block.
+/// A verified slot header, with the rest of its block.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotView<'a> {
     /// The fixed part.
@@ -19,7 +19,7 @@ pub struct SlotView<'a> {
 
 #[derive(Clone, Copy, Debug)]
 enum Contents<'a> {
-    /// Entries; keys and metadata; what follows them in the block.
+    /// Entries; keys and metadata; the rest of the block.
     Objects(&'a [Entry], &'a [u8], &'a [u8]),
     /// Key hashes.
     Tombstones(&'a [KeyHash]),
@@ -36,12 +36,12 @@ pub struct ObjectView<'a> {
     pub key: &'a [u8],
     /// Its metadata.
     pub metadata: &'a [u8],
-    /// Its payload, not yet verified, if that takes no block: an inline one, or one without a byte.
+    /// Its payload, not yet verified, if it uses no block: inline or empty.
     pub payload: Option<&'a [u8]>,
 }
 
 impl<'a> SlotView<'a> {
-    /// Checks all rules of a slot header but those of its hashes.
+    /// Checks all rules of a slot header except those of its hashes.
     pub(super) fn check<'h: 'a>(
         block: &'a [u8],
         header: &'h SlotHeader,
@@ -91,7 +91,7 @@ impl<'a> SlotView<'a> {
         }
     }
 
-    /// How many entry numbers the slot has: tombstones have one together.
+    /// How many entry numbers the slot has: one for all its tombstones.
     #[must_use]
     pub fn entry_numbers(&self) -> u32 {
         self.header.entry_numbers()
@@ -115,7 +115,7 @@ impl<'a> SlotView<'a> {
         }
     }
 
-    /// The entry that stands for a slot of tombstones in memory and in tables.
+    /// The entry that represents a slot of tombstones in memory and in tables.
     #[must_use]
     pub fn tombstone_entry(&self) -> Option<Entry> {
         self.tombstones()?;
@@ -149,15 +149,15 @@ impl<'a> SlotView<'a> {
     }
 }
 
-/// The first `len` bytes of `names`, which are taken from it. Checked lengths do not end past it.
+/// Removes and returns the first `len` bytes of `names`. Checked lengths do not end past it.
 fn take<'a>(names: &mut &'a [u8], len: usize) -> &'a [u8] {
     let (taken, rest) = names.split_at_checked(len).unwrap_or((*names, &[]));
     *names = rest;
     taken
 }
 
-/// The rules for the objects of a slot together: each payload follows the one before, the first one follows
-/// the header, and the slot ends with the last.
+/// The rules for the sequence of objects in a slot: the first payload follows the header, each
+/// other payload follows its predecessor, and the slot ends with the last.
 fn check_objects(
     header: &SlotHeader,
     entries: &[Entry],

@@ -1,4 +1,4 @@
-//! The superblock: what the store is, where its parts lie, who belongs to it, how it was left.
+//! The superblock: identity, layout and members of the store, and whether it was closed.
 
 mod bounds;
 mod copies;
@@ -18,8 +18,8 @@ use crate::format::damage::{ensure, fits};
 use crate::format::preamble::{Kind, Preamble, seal};
 use crate::format::{Damage, EncodeError};
 
-/// Length in bytes of the cell that holds one copy, whatever the block size, so that a copy is found before
-/// the block size is known.
+/// Length in bytes of the cell that holds one copy. It does not depend on the block size, so that a
+/// copy is found before the block size is known.
 pub const SUPERBLOCK_CELL_LEN: usize = 4096;
 
 /// Number of copies on a device.
@@ -29,7 +29,7 @@ const KIND: Kind = Kind { magic: *b"RAWBLKSB", name: "superblock" };
 
 /// One copy of the superblock, which fills its cell. All copies of one generation are identical.
 ///
-/// The identity in its preamble is that of the member: the device that it lies on.
+/// The identity in its preamble is that of the member, the device on which it is.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -53,8 +53,8 @@ pub struct Superblock {
     pub clean_checkpoint: U64,
     /// When the member was formatted, in nanoseconds since the Unix epoch.
     pub created_unix_ns: U64,
-    /// Key of the keyed hash that turns keys into 128-bit key hashes, and secret of the keyed hashes of slot
-    /// headers. The same on all members of a set.
+    /// Key of the keyed hash that turns keys into 128-bit key hashes, and secret of the keyed
+    /// hashes of slot headers. The same on all members of a set.
     pub hash_key: [u8; 16],
     /// Identity of the set of members, the same on all of them.
     pub set: [u8; 16],
@@ -72,13 +72,13 @@ pub struct Superblock {
     pub segment_count: U32,
     /// Where the last copy of the superblock begins, in bytes.
     pub last_superblock_offset: U64,
-    /// A name for people: UTF-8, filled up with zeroes.
+    /// A name for people: UTF-8, padded with zeroes.
     pub label: [u8; 64],
-    /// Version of the member table, which `members` and `homes` are; grows with every change, never 0.
+    /// Version of the member table (`members` and `homes`); grows with every change, never 0.
     pub members_version: U64,
-    /// The members. A row that is not used is zero.
+    /// The members. An unused row is zero.
     pub members: [Member; MAX_MEMBERS],
-    /// Of each bucket of keys, the row of its home in `members`.
+    /// For each bucket of keys, the row of its home in `members`.
     pub homes: [u8; BUCKETS],
     /// Zero.
     pub reserved: [u8; 2048],
@@ -109,21 +109,21 @@ const _: () = assert!(offset_of!(Superblock, members) == 256);
 const _: () = assert!(offset_of!(Superblock, homes) == 1024);
 const _: () = assert!(offset_of!(Superblock, reserved) == 2048);
 
-/// How the store was left.
+/// Whether the store was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SuperblockState {
-    /// Closed in order. The checkpoint with this number, never 0, names every object, and nothing was written
-    /// after it.
+    /// Closed. The checkpoint with this number, never 0, names every object, and nothing was
+    /// written after it.
     Clean {
         /// Number of that checkpoint.
         checkpoint: u64,
     },
-    /// Being written, or not closed in order: to be recovered.
+    /// Open, or not closed: it needs a recovery.
     Open,
 }
 
 impl Layout {
-    /// The layout that a superblock says.
+    /// The layout in a superblock.
     #[must_use]
     pub fn of(superblock: &Superblock) -> Self {
         Self {
@@ -141,8 +141,9 @@ impl Layout {
 }
 
 impl Superblock {
-    /// The superblock of a new store on one device, with the identity and the secret of its layout: open, in
-    /// its first generation, all buckets at home on this member. Label and time are the caller's to set.
+    /// The superblock of a new store on one device, with the identity and the secret of its layout:
+    /// open, in its first generation, all buckets at home on this member. The caller sets label and
+    /// time.
     #[must_use]
     pub fn new(layout: &Layout, set: &[u8; 16], device_len: u64) -> Self {
         let mut superblock = Self {
@@ -166,7 +167,8 @@ impl Superblock {
         superblock
     }
 
-    /// Reads the copy in `cell` and checks everything about it that can be checked without the device.
+    /// Reads the copy in `cell` and checks everything about it that can be checked without the
+    /// device.
     ///
     /// # Errors
     /// The first rule that the copy breaks.
@@ -186,8 +188,8 @@ impl Superblock {
     /// Fills `cell` with this copy and its checksum.
     ///
     /// # Errors
-    /// [`EncodeError::Invalid`] if [`Superblock::read`] would refuse the result, or if the cell has not
-    /// [`SUPERBLOCK_CELL_LEN`] bytes.
+    /// [`EncodeError::Invalid`] if [`Superblock::read`] would refuse the result, or if the length
+    /// of the cell is not [`SUPERBLOCK_CELL_LEN`].
     pub fn encode(&self, cell: &mut [u8]) -> Result<(), EncodeError> {
         ensure(cell.len() == SUPERBLOCK_CELL_LEN, "the cell of a superblock has 4096 bytes")
             .and_then(|()| {
@@ -203,7 +205,7 @@ impl Superblock {
         Ok(())
     }
 
-    /// How the store was left.
+    /// Whether the store was closed.
     #[must_use]
     pub fn state(&self) -> SuperblockState {
         match (self.state.get(), self.clean_checkpoint.get()) {
@@ -233,8 +235,8 @@ impl Superblock {
     /// Sets the label.
     ///
     /// # Errors
-    /// [`EncodeError::TooLarge`] beyond 64 bytes, [`EncodeError::Invalid`] if the label contains a NUL
-    /// character.
+    /// [`EncodeError::TooLarge`] beyond 64 bytes, [`EncodeError::Invalid`] if the label contains a
+    /// NUL character.
     pub fn set_label(&mut self, label: &str) -> Result<(), EncodeError> {
         ensure(!label.contains('\0'), "a label contains no NUL").map_err(EncodeError::Invalid)?;
         fits("the label", label.len() as u64, self.label.len() as u64)?;
@@ -244,8 +246,8 @@ impl Superblock {
         Ok(())
     }
 
-    /// The features of this store without which it must not be written. Version 1 knows none: unless this is
-    /// 0, the store may only be read.
+    /// The features that software must know before it writes to this store. Version 1 knows none:
+    /// unless this is 0, the store may only be read.
     #[must_use]
     pub fn unknown_read_only_features(&self) -> u64 {
         self.features_read_only_compatible.get()

@@ -49,7 +49,8 @@ const _: () = assert!(offset_of!(TableBlock, blocks) == 52);
 const _: () = assert!(offset_of!(TableBlock, count) == 56);
 const _: () = assert!(offset_of!(TableBlock, reserved) == 60);
 
-/// Which table: what a checkpoint says of it. A generation belongs to one segment of a member.
+/// The identity of a table, as a checkpoint records it. A generation belongs to one segment of a
+/// member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId {
     /// Generation of the segment.
@@ -78,12 +79,12 @@ impl TableId {
 }
 
 impl TableBlock {
-    /// The entries of the block at this position, for the caller to fill: those of
-    /// [`TableId::numbers`]. [`seal`](Self::seal) comes afterwards.
+    /// The entries of the block at this position ([`TableId::numbers`]), for the caller to fill and
+    /// then to [`seal`](Self::seal).
     ///
     /// # Errors
-    /// [`EncodeError::Invalid`] if the block has another length than the blocks of the store, or if the table
-    /// has no block at this position.
+    /// [`EncodeError::Invalid`] if the block has another length than the blocks of the store, or if
+    /// the table has no block at this position.
     pub fn entries_mut<'a>(
         block: &'a mut [u8],
         layout: &Layout,
@@ -102,7 +103,7 @@ impl TableBlock {
         }
     }
 
-    /// Completes a block whose entries are in place: writes what precedes them, zeroes what follows them,
+    /// Completes a block whose entries are in place: writes the fixed part, zeroes the rest,
     /// computes the checksum.
     ///
     /// # Errors
@@ -135,8 +136,8 @@ impl TableBlock {
     /// Reads the block at this position of a table: the entries of [`TableId::numbers`].
     ///
     /// # Errors
-    /// The first rule that the block breaks. [`Damage::WrongPlace`] is about the generation, then the
-    /// checkpoint, then the position and the number of blocks.
+    /// The first rule that the block breaks. [`Damage::WrongPlace`] reports the generation, then
+    /// the checkpoint, then the position and the number of blocks.
     pub fn read<'a>(
         block: &'a [u8],
         layout: &Layout,

@@ -17,12 +17,12 @@ pub fn tombstones_per_slot(block_size: u32) -> usize {
 }
 
 impl SlotHeader {
-    /// Fills `block` with the tombstones of these keys, which were all deleted with this sequence. They have
-    /// one entry number together, [`SlotPlace::first_entry`], and one block.
+    /// Fills `block` with the tombstones of these keys, all deleted with this sequence. They share
+    /// one entry number, [`SlotPlace::first_entry`], and one block.
     ///
     /// # Errors
-    /// [`EncodeError::TooLarge`] if there are more than [`tombstones_per_slot`], [`EncodeError::Invalid`] if
-    /// [`SlotHeader::read`] would refuse the result.
+    /// [`EncodeError::TooLarge`] if there are more than [`tombstones_per_slot`],
+    /// [`EncodeError::Invalid`] if [`SlotHeader::read`] would refuse the result.
     pub fn encode_tombstones(
         block: &mut [u8],
         layout: &Layout,

@@ -12,7 +12,7 @@ use crate::format::layout::{
 use crate::format::{MAX_SEQUENCE, is_block_size};
 
 impl Superblock {
-    /// The rules that the fields have to keep, for reading as for writing.
+    /// The rules for the fields, for reading and for writing.
     pub(super) fn check_bounds(&self) -> Result<(), &'static str> {
         ensure(self.generation != U64::ZERO, "the generation is 0")?;
         ensure(self.generation.get() <= MAX_SEQUENCE, "the generation is too high")?;
@@ -47,8 +47,8 @@ impl Superblock {
         Ok(())
     }
 
-    /// Regions come in the order of the layout, on block boundaries, apart from one another and from the
-    /// copies of the superblock.
+    /// Regions have the order of the layout and begin at block boundaries. They overlap neither
+    /// each other nor the copies of the superblock.
     fn check_regions(&self) -> Result<(), &'static str> {
         const OVERFLOW: &str = "the regions reach beyond the device";
         let layout = Layout::of(self);

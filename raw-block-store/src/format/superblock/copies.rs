@@ -1,21 +1,21 @@
-//! The copies of the superblock: where they lie and which of them to believe.
+//! The copies of the superblock: their places, and which of them counts.
 
 use super::{SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock};
 use crate::format::Damage;
 
 const CELL: u64 = SUPERBLOCK_CELL_LEN as u64;
 
-/// Where the copies of the superblock lie on a device of `device_len` bytes: in
-/// its first two cells and in the last whole one. `None` if it has not three.
+/// The places of the copies of the superblock on a device of `device_len` bytes: its first two
+/// cells and the last complete one. `None` if the device has fewer than three cells.
 pub fn superblock_offsets(device_len: u64) -> Option<[u64; SUPERBLOCK_COPIES]> {
     let last = (device_len / CELL).checked_sub(1)?;
     (last >= 2).then_some([0, CELL, last * CELL])
 }
 
-/// What the cells of a device hold.
+/// The copies in the cells of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuperblockCopies<'a> {
-    /// The copy to believe, if there is one.
+    /// The copy that counts, if there is one.
     pub newest: Option<&'a Superblock>,
     /// Each copy, in the order of the cells. A valid copy may be older than the
     /// newest.
@@ -26,13 +26,12 @@ impl Superblock {
     /// Reads the copies in `cells` and picks the one with the highest
     /// generation. A cell that could not be read is passed as an empty slice.
     ///
-    /// The first valid copy says which store the device holds; valid copies of
-    /// another store are reported as [`Damage::ForeignStore`]. If two copies of
-    /// one generation differ, the first of them is believed, and the other is
-    /// reported as [`Damage::Inconsistent`].
+    /// The first valid copy determines the store on the device; valid copies of another store are
+    /// reported as [`Damage::ForeignStore`]. If two copies of one generation differ, the first one
+    /// counts, and the other is reported as [`Damage::Inconsistent`].
     ///
-    /// If a copy is intact but of a version or with features that this software
-    /// does not know, none is believed: the others may only be older.
+    /// If a copy is intact, but has a version or features that this software does not know, no copy
+    /// counts: the others may be older.
     pub fn newest(cells: [&[u8]; SUPERBLOCK_COPIES]) -> SuperblockCopies<'_> {
         let mut copies = cells.map(Superblock::read);
 

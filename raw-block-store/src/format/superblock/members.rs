@@ -18,7 +18,7 @@ pub const BUCKETS: usize = 1024;
 /// The state of a member that belongs to the set.
 const LISTED: u16 = 1;
 
-/// A row of the member table. One that is not used is zero.
+/// A row of the member table. An unused row is zero.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -55,7 +55,7 @@ impl Member {
 }
 
 impl Superblock {
-    /// The rows that are used, with their positions.
+    /// The used rows, with their positions.
     pub fn listed(&self) -> impl Iterator<Item = (usize, &Member)> {
         self.members.iter().enumerate().filter(|(_, member)| member.is_listed())
     }

@@ -34,8 +34,8 @@ fn other_member(block_size: u32) -> Layout {
     layout(block_size).with_identity(&OTHER_MEMBER, &SECRET)
 }
 
-/// Flips every bit of the first `len` bytes of `block`, one at a time, and expects to hear of the magic in the
-/// first 8 bytes, of a checksum elsewhere.
+/// Flips every bit of the first `len` bytes of `block`, one at a time, and expects to hear of the
+/// magic in the first 8 bytes, of a checksum elsewhere.
 fn every_flip_is_found(block: &mut [u8], len: usize, read: impl Fn(&[u8]) -> Result<(), Damage>) {
     assert_eq!(read(block), Ok(()));
     for byte in 0..len {

@@ -17,7 +17,8 @@ fn object(block: u32, blocks_back: u32, payload_len: u32) -> Entry {
     }
 }
 
-/// Eleven entries: two slots of objects, a tombstone, an inline payload; 9 of them in the first block of 512.
+/// Eleven entries: two slots of objects, a tombstone, an inline payload; 9 of them in the first
+/// block of 512.
 fn entries() -> Vec<Entry> {
     let mut entries = vec![object(2, 1, 600), object(4, 3, 1), object(1, 0, 0)];
     entries.extend([Entry::tombstone(150, 5), object(6, 0, 30), Entry::EMPTY]);
