@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use raw_block_core::backend::{Arena, DeviceFile, FlushState, IoBackend, IoQueue, OpKind, Stats};
 use raw_block_core::{Direct, Error, ErrorClass, ErrorKind, Geometry};
-use raw_block_uring::{Linux, RingDevice};
+use raw_block_uring::ring::{Linux, RingDevice};
 
 use crate::identify::{Controller, Namespace};
 use crate::limits::Limits;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use raw_block_core::backend::OpKind;
 use raw_block_core::{AlignedBuf, Error, ErrorKind, WriteOptions};
-use raw_block_uring::{Big, Linux, Lookup, Ring, RingDevice};
+use raw_block_uring::ring::{Big, Linux, Lookup, Ring, RingDevice};
 
 use crate::queue::{IO, command_entry};
 use crate::sysfs::QueueLimits;

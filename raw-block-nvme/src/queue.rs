@@ -10,7 +10,7 @@ use io_uring::squeue::Entry128;
 use io_uring::{opcode, types};
 use raw_block_core::backend::{Completion, IoQueue, Op, OpKind};
 use raw_block_core::{Error, ErrorClass};
-use raw_block_uring::{Big, Kernel, Linux, Lookup, Ring, RingDevice, Slots};
+use raw_block_uring::ring::{Big, InFlightTable, Kernel, Linux, Lookup, Ring, RingDevice};
 
 use crate::backend::Shared;
 use crate::command::Command;
@@ -42,7 +42,7 @@ pub(crate) fn command_entry(operation: u32, command: Command, region: Option<u16
 /// commands of all ops are in flight together, bounded by the ring; the parts that wait for room do so in order.
 pub(crate) struct NvmeQueue<K: Kernel = Linux> {
     ring: Ring<Big, Issued, K>,
-    ops: Slots<Accepted>,
+    ops: InFlightTable<Accepted>,
     /// What no command carries yet.
     waiting: VecDeque<Part>,
     /// Lists of segments that commands no longer need, for others to use.
@@ -75,7 +75,14 @@ impl<K: Kernel> NvmeQueue<K> {
     fn on(ring: Ring<Big, Issued, K>, shared: Arc<Shared>) -> Self {
         let capacity = u32::try_from(ring.capacity()).unwrap_or(u32::MAX);
         let (waiting, resting) = (VecDeque::with_capacity(ring.capacity()), Resting::default());
-        Self { ring, ops: Slots::new(capacity), waiting, spare: Vec::new(), resting, shared }
+        Self {
+            ring,
+            ops: InFlightTable::new(capacity),
+            waiting,
+            spare: Vec::new(),
+            resting,
+            shared,
+        }
     }
 
     /// Issues what waits, while there is space in the ring. Returns whether anything was issued. A part of an op that has
@@ -331,7 +338,7 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
         if self.ring.is_usable_here() {
             self.wake();
             self.issue(None);
-            self.ring.hand_over();
+            self.ring.submit();
         }
     }
 
@@ -346,7 +353,7 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
             let missing = target.saturating_sub(done.len());
             let enough = missing == 0 && (entered || min > 0);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if self.ops.in_use() == 0 || self.ring.is_handed_over() && (enough || late) {
+            if self.ops.in_use() == 0 || self.ring.is_submitted() && (enough || late) {
                 return;
             }
             let resting = self.resting.len();
@@ -377,7 +384,7 @@ impl<K: Kernel> Drop for NvmeQueue<K> {
         self.reap(usize::MAX, None, &mut Vec::new());
         if self.ops.in_use() > 0 {
             // The ring leaks the commands, and says so.
-            std::mem::forget(std::mem::replace(&mut self.ops, Slots::new(0)));
+            std::mem::forget(std::mem::replace(&mut self.ops, InFlightTable::new(0)));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Slots whose commands rest, each until its time. The queue has to look after them.
+/// InFlightTable whose commands rest, each until its time. The queue has to look after them.
 #[derive(Debug, Default)]
 pub(crate) struct Resting(Vec<(Instant, u32)>);
 

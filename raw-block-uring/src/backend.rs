@@ -9,15 +9,11 @@ use io_uring::{opcode, types};
 use raw_block_core::backend::{Arena, DeviceFile, FlushState, IoBackend, IoQueue, Stats};
 use raw_block_core::{AlignedBuf, Error, Geometry};
 
-use crate::device::RingDevice;
+use crate::GrantedFlags;
 use crate::entry::MAX_STREAMS;
-use crate::kernel::Linux;
 use crate::options::UringOptions;
 use crate::queue::UringQueue;
-use crate::regions::Lookup;
-use crate::ring::Ring;
-use crate::setup::GrantedFlags;
-use crate::width::Standard;
+use crate::ring::{Linux, Lookup, Ring, RingDevice, Standard};
 
 /// A file or block device, read and written through io_uring.
 ///

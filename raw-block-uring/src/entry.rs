@@ -3,7 +3,7 @@
 use io_uring::{opcode, squeue, types};
 use raw_block_core::backend::{Op, OpKind};
 
-use crate::regions::Lookup;
+use crate::ring::Lookup;
 
 /// The device's place in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);

@@ -14,7 +14,7 @@
 //! The types of `raw-block-core` that most programs need are re-exported here, and all others are
 //! in
 //! [`core`]: one dependency is enough. Backends for other commands, such as NVMe passthrough, build
-//! on `Ring`; users of files and block devices do not need it.
+//! on the rings in [`ring`]; users of files and block devices do not need it.
 //!
 //! # Examples
 //! ```
@@ -37,24 +37,15 @@
 
 mod backend;
 mod call;
-mod device;
 mod entry;
 mod in_flight;
-mod kernel;
 mod options;
 mod queue;
-mod regions;
-mod ring;
-mod setup;
-mod slots;
+pub mod ring;
 #[cfg(test)]
 mod tests;
-mod unsubmitted;
-mod width;
 
 pub use backend::UringBackend;
-pub use device::RingDevice;
-pub use kernel::{Enter, Kernel, Linux};
 pub use options::UringOptions;
 #[doc(no_inline)]
 pub use raw_block_core as core;
@@ -63,11 +54,8 @@ pub use raw_block_core::{
     AlignedBuf, BufferPool, Direct, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, Ticket,
     WriteAt, WriteOptions,
 };
-pub use regions::Lookup;
-pub use ring::Ring;
-pub use setup::{GrantedFlags, probe};
-pub use slots::Slots;
-pub use width::{Big, Outcome, Standard, Width};
+pub use ring::flags::GrantedFlags;
+pub use ring::setup::probe;
 
 /// Runs the examples of the README as doctests.
 #[cfg(doctest)]

@@ -10,12 +10,9 @@ use raw_block_core::Error;
 use raw_block_core::backend::{Completion, DeviceFile, IoQueue, Op};
 
 use crate::call;
-use crate::device::RingDevice;
 use crate::entry;
 use crate::in_flight::{End, InFlight, Verdict};
-use crate::kernel::{Kernel, Linux};
-use crate::ring::Ring;
-use crate::width::{Standard, Width};
+use crate::ring::{Kernel, Linux, Ring, RingDevice, Standard, Width};
 
 /// Ops that one caller has in a ring, an entry for each.
 ///
@@ -132,7 +129,7 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
 
     fn start(&mut self) {
         if self.ring.is_usable_here() {
-            self.ring.hand_over();
+            self.ring.submit();
         }
     }
 
@@ -149,7 +146,7 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
             let enough = want == 0 && (entered || min > 0);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // The polling thread may have carried out the last entries before they were counted as handed over.
-            if self.ring.is_handed_over() && (idle || enough || late) {
+            if self.ring.is_submitted() && (idle || enough || late) {
                 return;
             }
             self.ring.enter(want, deadline);

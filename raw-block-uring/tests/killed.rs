@@ -14,7 +14,8 @@ use raw_block_core::backend::lock_device;
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt};
 use raw_block_fixtures::{KilledWriter, LoopDevice, temp_file};
-use raw_block_uring::{Linux, Lookup, Ring, RingDevice, Standard, UringBackend, UringOptions};
+use raw_block_uring::ring::{Linux, Lookup, Ring, RingDevice, Standard};
+use raw_block_uring::{UringBackend, UringOptions};
 
 const LEN: u64 = 1 << 20;
 const BLOCK: usize = 4096;
@@ -113,7 +114,7 @@ fn write_holding_a_second_file(path: &Path) -> ! {
     // SAFETY: the buffer lives as long as the process, which is killed.
     unsafe { ring.push(slot, write, Lookup::Plain) };
     ring.enter(0, None);
-    assert!(ring.is_handed_over() && ring.take_completion().is_none());
+    assert!(ring.is_submitted() && ring.take_completion().is_none());
     KilledWriter::wait_to_be_killed()
 }
 

@@ -24,9 +24,9 @@ fn a_seccomp_profile_that_forbids_io_uring_is_named() {
 fn each_system_call_that_is_refused_is_named_at_opening() {
     let file = temp_file(1 << 20).unwrap();
     let calls = [
-        (libc::SYS_io_uring_setup, "io_uring_setup is refused"),
-        (libc::SYS_io_uring_enter, "io_uring_enter is refused"),
-        (libc::SYS_io_uring_register, "io_uring_register is refused"),
+        (libc::SYS_io_uring_setup, "io_uring_setup was refused"),
+        (libc::SYS_io_uring_enter, "io_uring_enter was refused"),
+        (libc::SYS_io_uring_register, "io_uring_register was refused"),
     ];
     let kinds = [
         (libc::EPERM, ErrorKind::PermissionDenied),

@@ -15,9 +15,8 @@ use raw_block_core::{
     ReadAt, Ticket, WriteAt,
 };
 use raw_block_fixtures::{TempFile, temp_file};
-use raw_block_uring::{
-    GrantedFlags, Linux, Ring, RingDevice, Standard, UringBackend, UringOptions,
-};
+use raw_block_uring::ring::{Linux, Ring, RingDevice, Standard};
+use raw_block_uring::{GrantedFlags, UringBackend, UringOptions};
 
 const LEN: u64 = 16 << 20;
 

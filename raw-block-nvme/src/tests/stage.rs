@@ -9,7 +9,7 @@ use std::time::Duration;
 use raw_block_core::backend::{FlushState, IoBackend, IoQueue, Stats};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{Dispatcher, Error, Geometry};
-use raw_block_uring::{Enter, Kernel, RingDevice};
+use raw_block_uring::ring::{Enter, Kernel, RingDevice};
 
 use super::identifying::{controller, namespace};
 use crate::backend::Shared;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use raw_block_core::conformance::{Skipped, Subject};
 
 use super::scripted::{Script, Scripted, backend};
-use crate::width::{Big, Standard, Width};
+use crate::ring::{Big, Standard, Width};
 
 const LEN: u64 = 16 << 20;
 

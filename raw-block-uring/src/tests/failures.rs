@@ -7,7 +7,7 @@ use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorClass, ErrorKind, ReadA
 use raw_block_fixtures::TempFile;
 
 use super::scripted::{OnEnter, OnResult, Script, Scripted, backend};
-use crate::width::Standard;
+use crate::ring::Standard;
 
 pub(super) const BLOCK: usize = 4096;
 pub(super) const WRITES: usize = 8;

@@ -11,10 +11,7 @@ use raw_block_fixtures::temp_file;
 
 use super::failures::{BLOCK, Stage};
 use super::scripted::{OnEnter, Scripted};
-use crate::device::RingDevice;
-use crate::regions::Lookup;
-use crate::ring::Ring;
-use crate::width::Standard;
+use crate::ring::{Lookup, Ring, RingDevice, Standard};
 
 #[test]
 fn an_awake_polling_thread_is_not_called() {
@@ -64,12 +61,12 @@ fn an_entry_is_handed_over_once_the_thread_is_awake() {
         let slot = ring.insert(()).unwrap();
         // SAFETY: the entry names no memory.
         unsafe { ring.push(slot, opcode::Nop::new().build(), Lookup::Plain) };
-        assert!(!ring.is_handed_over(), "the thread may be asleep");
+        assert!(!ring.is_submitted(), "the thread may be asleep");
         if round % 2 == 0 {
             thread::sleep(Duration::from_millis(5));
         }
         script.lock().unwrap().enters = [OnEnter::Fail(libc::EINTR)].into();
-        while !ring.is_handed_over() {
+        while !ring.is_submitted() {
             ring.enter(0, None);
         }
         script.lock().unwrap().enters.clear();

@@ -13,10 +13,8 @@ use raw_block_core::conformance::Skipped;
 use raw_block_core::{Direct, Error, Geometry};
 use raw_block_fixtures::{TempFile, temp_file};
 
-use crate::device::RingDevice;
-use crate::kernel::{Enter, Kernel};
 use crate::queue::UringQueue;
-use crate::width::Width;
+use crate::ring::{Enter, Kernel, RingDevice, Width};
 
 /// What to do with a system call.
 #[derive(Clone, Copy, Debug)]

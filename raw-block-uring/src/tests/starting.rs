@@ -10,7 +10,7 @@ use raw_block_core::{
 use raw_block_fixtures::TempFile;
 
 use super::scripted::{OnEnter, Script, Scripted, backend};
-use crate::width::Standard;
+use crate::ring::Standard;
 
 const BLOCK: usize = 4096;
 const DEPTH: usize = 4;

@@ -15,8 +15,7 @@ use raw_block_fixtures::{LoopDevice, temp_file};
 
 use super::scripted::{OnResult, Script, Scripted, backend_on};
 use crate::entry;
-use crate::regions::Lookup;
-use crate::width::Standard;
+use crate::ring::{Lookup, Standard};
 
 /// Numbers of `linux/io_uring.h`.
 const WRITEV: u8 = 2;

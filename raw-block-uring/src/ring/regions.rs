@@ -1,4 +1,4 @@
-//! Registered memory: which part of it an address belongs to.
+//! Registered memory: finds the region that holds an address.
 
 use std::sync::Arc;
 
@@ -9,33 +9,34 @@ const MAX_REGION: usize = 1 << 30;
 
 /// The regions of a ring's table of registered buffers.
 #[derive(Debug, Default)]
-pub(crate) struct Regions {
-    /// In the order of addresses.
+pub(crate) struct RegisteredRegions {
+    /// Sorted by address.
     sorted: Vec<Region>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Region {
     start: usize,
-    /// The address behind the last.
+    /// One past the last address.
     end: usize,
-    /// Its place in the ring's table.
+    /// Its index in the ring's table.
     index: u16,
 }
 
-/// What registered memory can do for a list of segments.
+/// Whether an entry for a list of segments can name registered memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// All of them lie in the region with this place in the table.
+    /// Yes: all segments lie in the region with this index.
     Region(u16),
-    /// All of them are registered, but not in one region, which is what an entry can name.
+    /// No: all segments are registered, but in several regions, and an entry can name only one.
     Crossing,
-    /// Not all of them are registered.
+    /// No: not all segments are registered.
     Plain,
 }
 
-impl Regions {
-    /// The table entries for these arenas, as the kernel takes them; the position is the index.
+impl RegisteredRegions {
+    /// The kernel's table of registered buffers for these arenas; the position of a region is its
+    /// index.
     pub(crate) fn table(arenas: &[Arc<Arena>]) -> Vec<libc::iovec> {
         let mut table = Vec::new();
         for (start, len) in arenas.iter().flat_map(|arena| arena.ranges()) {
@@ -49,7 +50,7 @@ impl Regions {
         table
     }
 
-    /// For looking up addresses in a ring that has registered `table`.
+    /// The regions of a ring that has registered `table`.
     pub(crate) fn of(table: &[libc::iovec]) -> Self {
         let mut sorted: Vec<_> = (0..)
             .zip(table)
@@ -62,7 +63,7 @@ impl Regions {
         Self { sorted }
     }
 
-    /// What the regions can do for `segments`.
+    /// Finds the region of `segments`.
     pub(crate) fn find(&self, segments: &[libc::iovec]) -> Lookup {
         let mut found = None;
         let mut crossing = false;
@@ -81,11 +82,11 @@ impl Regions {
         }
     }
 
-    /// The region of the first address, and whether others are needed up to `end`; `None` where any of
-    /// these addresses is in none.
+    /// The region that holds `start`, and whether the range up to `end` continues in other regions.
+    /// `None` if an address of the range is in no region.
     fn holding(&self, start: usize, end: usize) -> Option<(u16, bool)> {
-        let behind = self.sorted.partition_point(|region| region.start <= start);
-        let mut regions = self.sorted[behind.checked_sub(1)?..].iter();
+        let after = self.sorted.partition_point(|region| region.start <= start);
+        let mut regions = self.sorted[after.checked_sub(1)?..].iter();
         let first = regions.next().filter(|region| start < region.end)?;
         let mut covered = first.end;
         while covered < end {
@@ -103,8 +104,12 @@ mod tests {
         libc::iovec { iov_base: std::ptr::without_provenance_mut(start), iov_len: len }
     }
 
-    fn regions() -> Regions {
-        Regions::of(&[segment(0x9000, 0x1000), segment(0x1000, 0x2000), segment(0xA000, 0x1000)])
+    fn regions() -> RegisteredRegions {
+        RegisteredRegions::of(&[
+            segment(0x9000, 0x1000),
+            segment(0x1000, 0x2000),
+            segment(0xA000, 0x1000),
+        ])
     }
 
     #[test]
@@ -113,11 +118,11 @@ mod tests {
         assert_eq!(find(0x1000, 0x2000), Lookup::Region(1));
         assert_eq!(find(0x1800, 0x200), Lookup::Region(1));
         assert_eq!(find(0x9fff, 1), Lookup::Region(0));
-        assert_eq!(find(0x2800, 0x1000), Lookup::Plain, "ends behind its region");
+        assert_eq!(find(0x2800, 0x1000), Lookup::Plain, "ends past its region");
         assert_eq!(find(0x0800, 0x1000), Lookup::Plain, "begins before the region");
-        assert_eq!(find(0x3000, 0x10), Lookup::Plain, "begins right behind a region");
+        assert_eq!(find(0x3000, 0x10), Lookup::Plain, "begins right after a region");
         assert_eq!(find(0x5000, 0x10), Lookup::Plain, "between the regions");
-        assert_eq!(Regions::default().find(&[segment(0x1000, 1)]), Lookup::Plain);
+        assert_eq!(RegisteredRegions::default().find(&[segment(0x1000, 1)]), Lookup::Plain);
         assert_eq!(regions().find(&[]), Lookup::Plain);
     }
 
@@ -129,6 +134,6 @@ mod tests {
         assert_eq!(find(&[low, high]), Lookup::Crossing);
         assert_eq!(find(&[low, segment(0x5000, 1)]), Lookup::Plain);
         assert_eq!(find(&[segment(0x9800, 0x1000)]), Lookup::Crossing, "one segment in neighbours");
-        assert_eq!(find(&[segment(0x9800, 0x1801)]), Lookup::Plain, "and one byte beyond");
+        assert_eq!(find(&[segment(0x9800, 0x1801)]), Lookup::Plain, "and one byte past them");
     }
 }

@@ -1,46 +1,48 @@
-//! The entries of a ring that the kernel has not taken, and the counts of those that it was handed.
+//! The entries of a ring that the kernel has not taken, and the counters of submissions.
 
 use std::collections::VecDeque;
 
 use raw_block_core::backend::Stats;
 
-use crate::regions::Lookup;
+use crate::ring::regions::Lookup;
 
-/// The entries that the kernel has not taken, oldest first: those in the submission queue, then those that
-/// it has no space for.
+/// The entries that the kernel has not taken, oldest first: those in the submission queue, then
+/// those that do not fit into it.
 #[derive(Debug)]
-pub(crate) struct Unsubmitted<E> {
+pub(crate) struct Backlog<E> {
     /// The slots of all of them.
     slots: VecDeque<u32>,
-    /// Those that the submission queue has no space for.
+    /// The entries that do not fit into the submission queue.
     pub(crate) waiting: VecDeque<E>,
-    /// How many were pushed and not yet handed over; the counters of the device do not show them.
-    not_handed_over: usize,
-    /// How many of those use registered memory, and how many would but for crossing a border.
+    /// The number of entries that were pushed and not submitted; the statistics do not count them
+    /// yet.
+    not_submitted: usize,
+    /// How many of those use registered memory.
     registered: u64,
+    /// How many of those use only registered memory, but cross a border of its regions.
     crossing: u64,
 }
 
-impl<E> Unsubmitted<E> {
+impl<E> Backlog<E> {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             slots: VecDeque::with_capacity(capacity),
             waiting: VecDeque::new(),
-            not_handed_over: 0,
+            not_submitted: 0,
             registered: 0,
             crossing: 0,
         }
     }
 
-    /// Notes that the entry of a slot was pushed.
+    /// Records that the entry of a slot was pushed.
     pub(crate) fn push(&mut self, slot: u32, memory: Lookup) {
         self.slots.push_back(slot);
-        self.not_handed_over += 1;
+        self.not_submitted += 1;
         self.registered += u64::from(matches!(memory, Lookup::Region(_)));
         self.crossing += u64::from(matches!(memory, Lookup::Crossing));
     }
 
-    /// The slot of the oldest entry, which the kernel will never take.
+    /// Removes the oldest entry of a broken ring, and returns its slot.
     pub(crate) fn pop(&mut self) -> Option<u32> {
         self.slots.pop_front()
     }
@@ -50,32 +52,33 @@ impl<E> Unsubmitted<E> {
         self.slots.is_empty()
     }
 
-    /// Whether every entry was handed over.
-    pub(crate) fn is_handed_over(&self) -> bool {
-        self.not_handed_over == 0
+    /// Whether every entry was submitted.
+    pub(crate) fn is_submitted(&self) -> bool {
+        self.not_submitted == 0
     }
 
-    /// Notes that the kernel has taken all entries but the newest `left` in the submission queue, and those
-    /// that wait.
+    /// Records that the kernel has taken all entries except the newest `left` in the submission
+    /// queue and the waiting ones.
     pub(crate) fn note_taken(&mut self, left: usize) {
         let taken = self.slots.len().saturating_sub(left + self.waiting.len());
         self.slots.drain(..taken);
     }
 
-    /// Counts what was handed over, of a ring with `in_use` slots. What its polling thread can see, the kernel
-    /// takes without being asked again.
-    pub(crate) fn count_handed_over(&mut self, polled: bool, in_use: usize, stats: &Stats) {
+    /// Adds the entries submitted since the last call to the statistics, for a ring with `in_use`
+    /// slots in use. An entry that the polling thread can see counts as submitted, because the
+    /// kernel takes it without another call.
+    pub(crate) fn count_submitted(&mut self, polled: bool, in_use: usize, stats: &Stats) {
         let left = if polled { self.waiting.len() } else { self.slots.len() };
-        let handed_over = self.not_handed_over.saturating_sub(left);
-        if handed_over == 0 {
+        let submitted = self.not_submitted.saturating_sub(left);
+        if submitted == 0 {
             return;
         }
-        self.not_handed_over = left;
+        self.not_submitted = left;
         let registered = std::mem::take(&mut self.registered);
         let crossing = std::mem::take(&mut self.crossing);
         stats.update(|stats| {
             stats.submissions += 1;
-            stats.commands += handed_over as u64;
+            stats.commands += submitted as u64;
             stats.under_way_at_submissions += in_use.saturating_sub(left) as u64;
             stats.registered_ops += registered;
             stats.crossing_ops += crossing;
