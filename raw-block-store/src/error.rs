@@ -20,6 +20,12 @@ pub enum Error {
         /// Path or name of the device.
         device: String,
     },
+    /// The store was closed, or is being closed.
+    #[error("the store on {device} is closed: open it again")]
+    Closed {
+        /// Path or name of the device.
+        device: String,
+    },
     /// There is no store on the device.
     #[error("{device} contains no store: {reason}")]
     NotAStore {

@@ -1,11 +1,11 @@
 //! The store: making, opening and closing it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use raw_block_core::Dispatcher;
 use raw_block_core::backend::{IoBackend, OpKind};
+use raw_block_core::{Dispatcher, sync};
 
 use super::checkpoint;
 use super::format::{CONTAINERS, Layout, MAX_SEQUENCE, SuperblockState};
@@ -24,8 +24,9 @@ use crate::error::Context;
 use crate::open::claim::Claim;
 use crate::state::hash::key_hash;
 
-/// What the store does when opening fails.
+/// The contexts of errors.
 const OPEN: &str = "open the store";
+const CLOSE: &str = "close the store";
 
 /// Keyed objects of any size on one device.
 ///
@@ -40,7 +41,7 @@ const OPEN: &str = "open the store";
 ///
 /// # Examples
 /// ```
-/// use std::sync::Arc;
+/// use std::sync::{Arc, Mutex, PoisonError};
 ///
 /// use raw_block_core::MemoryBackend;
 /// use raw_block_store::{FormatOptions, Get, Put, Store};
@@ -61,10 +62,17 @@ const OPEN: &str = "open the store";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Store {
-    /// Ends before everything else.
-    worker: Option<Worker>,
     pub(crate) state: Arc<StoreState>,
+    label: String,
+    /// `None` once the store is closed.
+    open: Mutex<Option<OpenParts>>,
+}
+
+/// The parts of a store that end when it is closed.
+struct OpenParts {
+    worker: Option<Worker>,
     superblocks: Superblocks,
+    /// Released after everything else.
     _claim: Claim,
 }
 
@@ -176,7 +184,9 @@ impl Store {
             "a store was opened"
         );
         let worker = (writes && state.options.background).then(|| Worker::start(&state)).flatten();
-        Ok(Self { worker, state, superblocks, _claim: claim })
+        let label = superblocks.current().label().to_owned();
+        let open = OpenParts { worker, superblocks, _claim: claim };
+        Ok(Self { state, label, open: Mutex::new(Some(open)) })
     }
 
     /// Makes durable every put and delete that was acknowledged before this call. Threads that wait for a
@@ -197,6 +207,7 @@ impl Store {
     /// # Errors
     /// [`Error::Device`]; the store goes on with the checkpoint before.
     pub fn checkpoint(&self) -> Result<(), Error> {
+        let _call = self.state.begin_call()?;
         checkpoint::take(&self.state, CheckpointPurpose::Period)
     }
 
@@ -210,22 +221,37 @@ impl Store {
     #[doc(hidden)]
     #[cfg(feature = "faults")]
     pub fn work(&self) -> Result<bool, Error> {
+        let _call = self.state.begin_call()?;
         super::reclaim::work(&self.state)
     }
 
     /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening it
     /// again needs no recovery.
     ///
+    /// Waits for calls in progress on other threads; later calls fail with [`Error::Closed`]. After that another store
+    /// may be opened on the same backend; the backend itself is released when the store is dropped. Does nothing if
+    /// the store is closed already.
+    ///
+    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails; a [`Pin`](crate::Pin) cannot be read any more.
+    ///
     /// # Errors
-    /// [`Error::Device`]; the store is then recovered when it is opened again. Always, if it was opened read-only.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.state.check_process()?;
-        self.worker = None;
-        checkpoint::take(&self.state, CheckpointPurpose::Whole)?;
-        let checkpoint = self.state.with_space(|space| space.committed()).number;
-        self.superblocks.mark(&self.state.dispatcher, SuperblockState::Clean { checkpoint })?;
-        self.state.is_closed.store(true, Ordering::Relaxed);
-        tracing::info!(device = self.state.device_name(), "a store was closed");
+    /// [`Error::Device`]. Calls fail all the same from then on, and the store is recovered when it is opened again,
+    /// unless another call of `close` succeeds. If the device accepts no writes, or the store was opened read-only,
+    /// nothing changes, and gets go on.
+    pub fn close(&self) -> Result<(), Error> {
+        let state = &*self.state;
+        state.check_process()?;
+        let mut open = sync::lock(&self.open);
+        let Some(parts) = open.as_mut() else { return Ok(()) };
+        state.dispatcher.check_accepted(OpKind::Write).context(CLOSE)?;
+        state.calls.close();
+        parts.worker = None;
+        checkpoint::take(state, CheckpointPurpose::Whole)?;
+        let checkpoint = state.with_space(|space| space.committed()).number;
+        parts.superblocks.mark(&state.dispatcher, SuperblockState::Clean { checkpoint })?;
+        state.is_closed.store(true, Ordering::Relaxed);
+        *open = None;
+        tracing::info!(device = state.device_name(), "a store was closed");
         Ok(())
     }
 
@@ -297,11 +323,21 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// Ends the background thread before anything that it uses.
+    fn drop(&mut self) {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parts) = open {
+            parts.worker = None;
+        }
+    }
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
             .field("dispatcher", &self.state.dispatcher)
-            .field("label", &self.superblocks.current().label())
+            .field("label", &self.label)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

@@ -63,8 +63,7 @@ fn a_store_that_threads_used_is_closed_with_what_they_put() {
             });
         }
     });
-    // `close` takes the store by value: no other thread uses it.
-    Arc::into_inner(store).unwrap().close().unwrap();
+    store.close().unwrap();
     let store = Store::open(device).unwrap();
     for (key, newest) in (0..).zip(newest) {
         assert_eq!(payload(&store, &[key]).unwrap(), [newest.into_inner(); 5000]);

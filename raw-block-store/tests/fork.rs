@@ -97,6 +97,7 @@ fn a_forked_child_gets_errors_and_can_drop_a_store() {
             assert_eq!(payload(&store, b"key").unwrap(), b"parent");
             store.put(b"other", b"parent").unwrap();
             store.close().unwrap();
+            drop(store);
             drop(backend);
             let store = Store::open(open()).unwrap();
             assert_eq!(store.stats().objects, 2);

@@ -280,6 +280,7 @@ fn close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
     let store = open();
     assert!(!has_space(store.put(b"key", &bytes(0, PAYLOAD))));
     store.close().unwrap();
+    drop(store);
     std::fs::remove_file(&other).unwrap();
     let store = open();
     for key in 0..4 {
@@ -297,6 +298,7 @@ fn close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
     assert!(store.delete(&[1]).unwrap());
     assert!(!store.delete(b"absent").unwrap());
     store.close().unwrap();
+    drop(store);
     let store = open();
     for key in 0..4 {
         let expected = (key > 1).then(|| bytes(key.into(), PAYLOAD));

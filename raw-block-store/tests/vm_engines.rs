@@ -40,9 +40,8 @@ fn mix(scenario: &str, nsid: u32) {
             assert!(store.delete(b"key 7").unwrap());
             if orderly {
                 store.close().unwrap();
-            } else {
-                drop(store);
             }
+            drop(store);
             let store = Store::open(open(reader)).unwrap();
             for (key, value) in &objects {
                 let expected = (key != "key 7").then_some(value);

@@ -85,9 +85,8 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
     assert_eq!(history.refused, 0);
     if random.bool() {
         store.close().unwrap();
-    } else {
-        drop(store);
     }
+    drop(store);
     // The kernel logs writes with the next flush.
     Dispatcher::new(backend).unwrap().flush().unwrap();
     mapped.send(&format!("mark {}", u64::MAX));

@@ -114,6 +114,7 @@ fn opening_finds_only_what_was_written_back() {
         assert!(found.len() < usize::from(OBJECTS), "nothing was lost");
         store.flush().unwrap();
         store.close().unwrap();
+        drop(store);
         drop(holder);
         assert_eq!(intact(&full.open(engine)), found);
     }

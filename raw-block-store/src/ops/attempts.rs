@@ -8,8 +8,8 @@ use raw_block_core::{ErrorClass, ErrorKind};
 use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;
-use crate::state::StoreState;
 use crate::state::space::{Allocated, Allocation, CheckpointPurpose, Retry, Slot};
+use crate::state::{CallGuard, StoreState};
 
 /// How many times something is written before it fails, each time to another segment.
 const ATTEMPTS: usize = 3;
@@ -53,20 +53,20 @@ impl Drop for FailedSlots<'_> {
 }
 
 impl StoreState {
-    /// Refuses changes that cannot succeed.
+    /// Begins a call that changes something, unless it cannot succeed.
     ///
     /// Where no background thread takes checkpoints to see whether the device accepts writes again, the call does.
     ///
     /// # Errors
-    /// [`Error::Device`].
-    pub(super) fn check_changes(&self, context: &'static str) -> Result<(), Error> {
-        self.check_process()?;
+    /// [`Error::Device`], [`Error::Closed`].
+    pub(super) fn begin_change(&self, context: &'static str) -> Result<CallGuard<'_>, Error> {
+        let call = self.begin_call()?;
         self.dispatcher.check_accepted(OpKind::Write).context(context)?;
         if self.refuses_writes() && !self.options.background {
             // What came of it is asked next.
             let _ = checkpoint::take_if(self, CheckpointPurpose::Period, |_| self.refuses_writes());
         }
-        self.check_writes(context)
+        self.check_writes(context).map(|()| call)
     }
 
     /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an allocation once, and

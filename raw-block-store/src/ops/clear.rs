@@ -15,8 +15,9 @@ impl Store {
     /// It waits for puts and deletes in flight, and for a reclaim in progress.
     ///
     /// # Errors
-    /// [`Error::Device`] when the checkpoint cannot be written.
+    /// [`Error::Device`] when the checkpoint cannot be written, [`Error::Closed`].
     pub fn clear(&self) -> Result<(), Error> {
+        let _call = self.state.begin_call()?;
         reclaim::clear(&self.state)
     }
 }

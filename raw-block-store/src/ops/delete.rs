@@ -29,9 +29,10 @@ impl Store {
     #[must_use = "each deletion may have failed"]
     pub fn delete_many(&self, keys: &[&[u8]]) -> Vec<Result<bool, Error>> {
         let state = &*self.state;
-        if let Err(error) = state.check_changes(DELETE) {
-            return vec![Err(error); keys.len()];
-        }
+        let _call = match state.begin_change(DELETE) {
+            Ok(call) => call,
+            Err(error) => return vec![Err(error); keys.len()],
+        };
         if keys.is_empty() {
             return Vec::new();
         }

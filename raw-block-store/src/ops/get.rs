@@ -101,7 +101,7 @@ impl Store {
     /// # Errors
     /// Those of [`get_many`](Self::get_many).
     pub fn get(&self, key: &[u8]) -> Result<Option<Object>, Error> {
-        self.state.check_process()?;
+        let _call = self.state.begin_call()?;
         let hash = self.hash(key);
         loop {
             let Some(Located { entry, .. }) = self.state.index.find(&hash) else {
@@ -153,7 +153,7 @@ impl Store {
         results: &mut Vec<Result<Option<GetInfo>, Error>>,
     ) -> Result<(), Error> {
         let state = &*self.state;
-        state.check_process()?;
+        let _call = state.begin_call()?;
         let hashes: Vec<_> = gets.iter().map(|get| self.hash(get.key)).collect();
         let (located, guards) = locate(state, &hashes);
         let mut targets: Vec<Option<ReadTarget>> = Vec::with_capacity(gets.len());

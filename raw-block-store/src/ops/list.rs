@@ -85,7 +85,7 @@ impl Store {
         visit: impl FnMut(ObjectInfo<'_>) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let state = &*self.state;
-        state.check_process()?;
+        drop(state.begin_call()?);
         let mut listing = Listing { store: self, limits, visit, failed: 0 };
         let parts = state.index.parts();
         let (mut part, mut keys) = (0, Vec::new());
@@ -136,6 +136,7 @@ impl<V: FnMut(ObjectInfo<'_>) -> ControlFlow<()>> Listing<'_, V> {
     /// Looks up keys again, reads the headers of their objects, and visits them.
     fn batch(&mut self, keys: &[KeyHash]) -> Result<ControlFlow<()>, Error> {
         let state = &*self.store.state;
+        let call = state.begin_call()?;
         let (located, guards) = locate(state, keys);
         let is_intact = |object: &&Located| !state.index.is_damaged(object.place);
         let mut objects: Vec<Located> =
@@ -153,8 +154,8 @@ impl<V: FnMut(ObjectInfo<'_>) -> ControlFlow<()>> Listing<'_, V> {
             .zip(blocks.chunks_exact(block_size))
             .map(|(&place, block)| slot_header(state, block, place, generation(place.0)))
             .collect();
-        // The caller may wait for what would keep a segment from being freed.
-        drop(guards);
+        // `visit` may wait for what would keep a segment from being freed, or for the store to be closed.
+        drop((guards, call));
         let mut header = 0;
         for object in &objects {
             while places[header] != header_of(object) {

@@ -80,7 +80,7 @@ impl Pin<'_> {
     pub fn read(&self, payload: &mut [u8], metadata: &mut [u8]) -> Result<GetInfo, Error> {
         let began = Instant::now();
         let state = &*self.store.state;
-        state.check_process()?;
+        let _call = state.begin_call()?;
         let Some((located, guard)) = state.read_pinned(self.pin) else {
             unreachable!("a pin keeps its object")
         };

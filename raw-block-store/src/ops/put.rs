@@ -121,8 +121,8 @@ impl Store {
             self.leave_out_present(&hashes, &mut positions, &mut results);
         }
         for positions in positions.chunks(mutant::limit(MAX_SUBMISSION, 8)) {
-            match self.state.check_changes(PUT) {
-                Ok(()) => {
+            match self.state.begin_change(PUT) {
+                Ok(_call) => {
                     let batch = PutBatch { puts, positions, hashes: &hashes };
                     put_batch(&self.state, &batch, &mut results);
                 }
@@ -144,7 +144,7 @@ impl Store {
         positions: &mut Vec<usize>,
         results: &mut [Result<bool, Error>],
     ) {
-        if self.state.is_inherited() {
+        if self.state.begin_call().is_err() {
             return;
         }
         let index = &self.state.index;

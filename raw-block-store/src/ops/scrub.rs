@@ -85,19 +85,21 @@ impl Store {
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<ScrubReport, Error> {
         let state = &*self.state;
-        state.check_process()?;
+        let call = state.begin_call()?;
         let mut ahead = ReadAhead::new(state)?;
         let mut scrub = Scrub::new(self);
         scrub.superblocks()?;
         scrub.checkpoint()?;
+        drop(call);
         let (layout, mut is_over) = (&state.layout, ControlFlow::Continue(()));
         let bytes = layout.segment_size() * u64::from(layout.segment_count);
-        while is_over.is_continue()
-            && let Some(read) = ahead.next()
-        {
+        while is_over.is_continue() {
+            let call = state.begin_call()?;
+            let Some(read) = ahead.next() else { break };
             let piece = &read.piece;
             let end = layout.block_offset(piece.window.segment, piece.first_block + piece.blocks);
             scrub.piece(read)?;
+            drop(call);
             let bytes_done = end - layout.segments_offset;
             is_over = progress(Progress { bytes_done, bytes });
         }

@@ -1,5 +1,6 @@
 //! Everything that calls and threads share.
 
+mod calls;
 mod failing;
 pub(crate) mod hash;
 pub(crate) mod health;
@@ -15,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(crate) use calls::CallGuard;
+use calls::Calls;
 use failing::FailingWrites;
 use health::{Concern, HealthMonitor};
 use index::Index;
@@ -48,6 +51,7 @@ const GETS_MAY_TAKE: Duration = Duration::from_millis(500);
 /// submitted everything that it allocated.
 pub(crate) struct StoreState {
     pub(crate) dispatcher: Dispatcher,
+    pub(crate) calls: Calls,
     /// Where everything lies.
     pub(crate) layout: Layout,
     pub(crate) shape: Shape,
@@ -111,6 +115,7 @@ impl StoreState {
         policy.set_clock(space.clock());
         Self {
             dispatcher,
+            calls: Calls::default(),
             layout,
             shape: *space.shape(),
             index,
@@ -157,6 +162,15 @@ impl StoreState {
         Err(error.on(self.device_name())).context("use the store")
     }
 
+    /// Begins a call of the store's user, which closing waits for.
+    ///
+    /// # Errors
+    /// Those of [`check_process`](Self::check_process); [`Error::Closed`].
+    pub(crate) fn begin_call(&self) -> Result<CallGuard<'_>, Error> {
+        self.check_process()?;
+        self.calls.begin().ok_or_else(|| Error::Closed { device: self.device_name().to_owned() })
+    }
+
     /// Path or name of the device.
     pub(crate) fn device_name(&self) -> &str {
         self.dispatcher.backend().name()
@@ -167,7 +181,7 @@ impl StoreState {
     /// # Errors
     /// [`Error::Device`].
     pub(crate) fn flush(&self) -> Result<(), Error> {
-        self.check_process()?;
+        let _call = self.begin_call()?;
         if Mutant::FlushDoesNothing.is_on() {
             return Ok(());
         }

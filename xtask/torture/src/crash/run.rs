@@ -421,6 +421,7 @@ impl Runner {
         let mut random = self.random.fork();
         let left = last::use_up(&self.context(), &store, &mut random, fill)?;
         store.close().context(FAILS)?;
+        drop(store);
         let store = self.open(Verification::Full)?.context(FAILS)?;
         last::check(&self.context(), &store, &left)
     }
