@@ -44,8 +44,11 @@ pub enum ErrorKind {
     EndOfDevice,
     /// The device is gone.
     DeviceGone,
-    /// The device or the kernel reports a failed transfer.
+    /// The device or the kernel reports a failed transfer, for another reason than [`Media`](Self::Media).
     Io,
+    /// The medium at this place: its data are lost or fail their check, or it cannot be written. Other
+    /// places are not affected.
+    Media,
     /// An earlier flush failed, so what is durable is unknown, or an earlier write may still take effect:
     /// writes are refused until the device is opened again.
     WritesStopped,
@@ -66,8 +69,17 @@ impl ErrorKind {
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::NoSpace,
             Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN) => Self::DeviceGone,
             Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => Self::Unsupported,
+            // What the kernel makes of BLK_STS_MEDIUM and BLK_STS_PROTECTION (`block/blk-core.c`), and of
+            // a failed checksum in a file system (EFSBADCRC).
+            Some(libc::ENODATA | libc::EILSEQ | libc::EBADMSG) => Self::Media,
             _ => Self::Io,
         }
+    }
+
+    /// Whether the device failed to carry out a transfer: [`Io`](Self::Io) or [`Media`](Self::Media).
+    #[must_use]
+    pub const fn is_io(self) -> bool {
+        matches!(self, Self::Io | Self::Media)
     }
 }
 
@@ -103,9 +115,11 @@ impl ErrorClass {
             | ErrorKind::OutOfResources
             | ErrorKind::WritesStopped
             | ErrorKind::Forked => Self::NotStarted,
-            ErrorKind::NoSpace | ErrorKind::EndOfDevice | ErrorKind::DeviceGone | ErrorKind::Io => {
-                Self::Failed
-            }
+            ErrorKind::NoSpace
+            | ErrorKind::EndOfDevice
+            | ErrorKind::DeviceGone
+            | ErrorKind::Io
+            | ErrorKind::Media => Self::Failed,
         }
     }
 }
@@ -274,6 +288,28 @@ mod tests {
         );
         assert_eq!(error.kind(), ErrorKind::Io);
         assert_eq!(error.class(), ErrorClass::Failed);
+    }
+
+    #[test]
+    fn an_error_gives_its_parts_to_a_program() {
+        let error = Error::os("read", io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!((error.backend(), error.offset(), error.length()), (None, None, None));
+        let error = error.at(8192, 4096).on("/dev/nvme0n1");
+        assert_eq!(error.backend(), Some("/dev/nvme0n1"));
+        assert_eq!((error.offset(), error.length()), (Some(8192), Some(4096)));
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<io::Error>();
+        assert_eq!(source.unwrap().raw_os_error(), Some(libc::EIO));
+    }
+
+    #[test]
+    fn errors_of_the_medium_have_a_kind_of_their_own() {
+        let of = |errno| Error::os("read", io::Error::from_raw_os_error(errno));
+        for errno in [libc::ENODATA, libc::EILSEQ, libc::EBADMSG] {
+            assert_eq!(of(errno).kind(), ErrorKind::Media, "{errno}");
+            assert_eq!(of(errno).class(), ErrorClass::Failed, "{errno}");
+        }
+        assert_eq!(of(libc::EIO).kind(), ErrorKind::Io);
+        assert_eq!(of(libc::EREMOTEIO).kind(), ErrorKind::Io, "the target, and not its medium");
     }
 
     #[test]

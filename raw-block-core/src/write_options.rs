@@ -6,7 +6,7 @@
 /// ```
 /// use raw_block_core::WriteOptions;
 ///
-/// let options = WriteOptions::new().durable(true).placement(Some(1));
+/// let options = WriteOptions::new().durable(true).placement(1);
 /// assert!(options.durable);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,8 +37,8 @@ impl WriteOptions {
 
     /// The same options with this [placement handle](Self#structfield.placement).
     #[must_use]
-    pub const fn placement(mut self, handle: Option<u16>) -> Self {
-        self.placement = handle;
+    pub fn placement(mut self, handle: impl Into<Option<u16>>) -> Self {
+        self.placement = handle.into();
         self
     }
 }

@@ -292,7 +292,7 @@ fn a_bad_medium_fails_for_its_blocks_alone() {
     for block in [3, 4] {
         assert_eq!(write(&device, block, 77).unwrap_err().class(), ErrorClass::Failed);
         let read = device.read_buffers(&mut [ReadAt::new(place(block), &mut found)]).all();
-        assert_eq!(read.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Media);
     }
     assert_eq!(simulated.ops_so_far(), ops, "nothing was stored");
     device.write_buffers(&[WriteAt::new(place(2), &[77; 4 * BLOCK])]).all().unwrap_err();
@@ -316,7 +316,7 @@ fn a_permanent_fault_outlasts_everything() {
     ];
     for life in lives {
         let device = Dispatcher::new(life.backend()).unwrap();
-        assert_eq!(write(&device, 3, 77).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(write(&device, 3, 77).unwrap_err().kind(), ErrorKind::Media);
         write(&device, 5, 77).unwrap();
     }
     drop(device);

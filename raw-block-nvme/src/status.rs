@@ -163,6 +163,7 @@ impl Status {
             // Access Denied
             (2, 0x86) => ErrorKind::PermissionDenied,
             (3, _) => ErrorKind::DeviceGone,
+            _ if self.advice() == Advice::Medium => ErrorKind::Media,
             _ => ErrorKind::Io,
         }
     }
@@ -267,6 +268,21 @@ mod tests {
         assert_eq!(wait(3, 0), Duration::from_secs(10), "no longer than that");
         // Not asked for: longer each time.
         assert_eq!([wait(0, 0), wait(0, 1), wait(2, 2)].map(|wait| wait.as_millis()), [10, 20, 40]);
+    }
+
+    #[test]
+    fn media_errors_are_told_from_other_errors() {
+        for field in [0x280, 0x281, 0x282, 0x283, 0x284, 0x287, 0x288, 0x4281] {
+            assert_eq!(Status::new(field).kind(), ErrorKind::Media, "{field:#x}");
+        }
+        for (field, kind) in [
+            (0x006, ErrorKind::Io),
+            (0x285, ErrorKind::Io),
+            (0x286, ErrorKind::PermissionDenied),
+            (0x370, ErrorKind::DeviceGone),
+        ] {
+            assert_eq!(Status::new(field).kind(), kind, "{field:#x}");
+        }
     }
 
     #[test]

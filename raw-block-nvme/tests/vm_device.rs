@@ -167,7 +167,7 @@ fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
     let mut buffer = AlignedBuf::zeroed(1 << 20).unwrap();
     let len = buffer.len() as u64;
     let check = |error: raw_block_core::Error, place: u64, name: &str| {
-        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Media, "{error}");
         let status = Status::of(&error).unwrap();
         assert_eq!((status.name(), status.advice()), (name, Advice::Medium), "{error}");
         let (offset, len) = error.offset().zip(error.length()).unwrap();
@@ -209,7 +209,7 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
     assert_eq!(ids, identifiers);
     drop(backend);
     let placement_of = |identifier| open(namespace.generic()).placement_of(identifier);
-    let placed = |handle| WriteOptions::new().placement(Some(handle));
+    let placed = |handle| WriteOptions::new().placement(handle);
     // 16 KiB are 4 blocks of 4096 bytes.
     for (index, identifier) in identifiers.into_iter().enumerate() {
         let before = left();

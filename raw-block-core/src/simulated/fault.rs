@@ -62,7 +62,7 @@ impl DeviceFault {
         Self::new(kind, Effect::FailAfter(errno))
     }
 
-    /// The medium is bad: the op fails with `EIO`. Of a write, the blocks outside the range of this fault are stored all the
+    /// The medium is bad: the op fails with `ENODATA`, which is [`ErrorKind::Media`](crate::ErrorKind::Media). Of a write, the blocks outside the range of this fault are stored all the
     /// same, and those in the range keep what they hold.
     ///
     /// # Examples
@@ -223,7 +223,7 @@ pub(super) fn error(hits: &[Hit], op: &Op) -> Option<Error> {
     }
     hits.iter().find_map(|hit| match hit.effect {
         Effect::Fail(errno) | Effect::FailAfter(errno) => Some(error(errno)),
-        Effect::Bad => Some(error(libc::EIO)),
+        Effect::Bad => Some(error(libc::ENODATA)),
         _ => None,
     })
 }

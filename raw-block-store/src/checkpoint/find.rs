@@ -1,6 +1,6 @@
 //! Finding checkpoints, and reading the newest valid one.
 
-use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
+use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
 use super::containers::Containers;
 use crate::Error;
@@ -213,7 +213,7 @@ fn read_committed(
 /// Whether a checkpoint cannot be read, rather than the device not be used.
 fn is_damage(error: &Error) -> bool {
     match error {
-        Error::Device { error, .. } => error.kind() == ErrorKind::Io,
+        Error::Device { error, .. } => error.kind().is_io(),
         _ => true,
     }
 }
@@ -244,7 +244,7 @@ fn read_headers(dispatcher: &Dispatcher, layout: &Layout) -> Result<Headers, Err
     let blocks = blocks.chunks_exact(block_size);
     for (container, (block, result)) in blocks.zip(results).enumerate() {
         if let Err(error) = result {
-            if error.kind() != ErrorKind::Io {
+            if !error.kind().is_io() {
                 return Err(error).context(READ);
             }
             let device = dispatcher.backend().name();

@@ -155,7 +155,7 @@ impl StoreState {
 
 fn is_media_error(error: &Error) -> bool {
     matches!(error, Error::Device { error, .. }
-        if error.kind() == ErrorKind::Io && error.class() == ErrorClass::Failed)
+        if error.kind().is_io() && error.class() == ErrorClass::Failed)
 }
 
 /// The error of a slot in a segment whose header another thread did not write.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
-use raw_block_core::{ErrorKind, ReadAt};
+use raw_block_core::ReadAt;
 
 use super::escaped::Escaped;
 use super::get::{generation, locate};
@@ -224,7 +224,7 @@ fn read_headers(
             result = state.dispatcher.read_buffers(&mut again).all();
         }
         errors.push(match result {
-            Err(error) if error.kind() != ErrorKind::Io => return Err(error).context(LIST),
+            Err(error) if !error.kind().is_io() => return Err(error).context(LIST),
             result => result.context(LIST).err(),
         });
     }

@@ -69,7 +69,7 @@ pub(crate) fn options_of_a_write_are_obeyed_or_refused(subject: &Subject) {
     let device = subject.dispatcher();
     let geometry = *subject.geometry();
     let block = subject.block();
-    let placed = |handle| WriteOptions::new().placement(Some(handle));
+    let placed = |handle| WriteOptions::new().placement(handle);
     let durable = WriteOptions::new().durable(true);
     let lacks_durable = (!geometry.durable_writes).then_some(ErrorKind::Unsupported);
     let handles = geometry.placement_handles;

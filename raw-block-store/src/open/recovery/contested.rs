@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use raw_block_core::{AlignedBuf, Dispatcher, ErrorKind, ReadAt};
+use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
 use super::claims::{Claims, sort_contested};
 use super::damages::{Damages, UnreadableBlock};
@@ -168,7 +168,7 @@ impl Verifier<'_> {
             verdicts.push(match result {
                 Ok(()) if self.is_intact(object, bytes) => Verdict::Intact,
                 Ok(()) => Verdict::Damaged,
-                Err(error) if error.kind() == ErrorKind::Io => {
+                Err(error) if error.kind().is_io() => {
                     let (segment, block) = (object.place.segment, object.entry.block.get());
                     damages
                         .note_unreadable("an object", &UnreadableBlock { segment, block, error });

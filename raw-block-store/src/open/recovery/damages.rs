@@ -1,6 +1,6 @@
 //! What a recovery cannot read: what is logged, what is left out, and what refuses the opening.
 
-use raw_block_core::{Dispatcher, ErrorKind};
+use raw_block_core::Dispatcher;
 
 use crate::Error;
 use crate::error::Context;
@@ -110,7 +110,7 @@ pub(super) fn is_readable(
     result: Result<(), raw_block_core::Error>,
 ) -> Result<Result<(), raw_block_core::Error>, Error> {
     match result {
-        Err(error) if error.kind() != ErrorKind::Io => Err(error).context("recover the store"),
+        Err(error) if !error.kind().is_io() => Err(error).context("recover the store"),
         readable => Ok(readable),
     }
 }
