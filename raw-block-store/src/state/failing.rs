@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Failures in a row, in different segments, for which the device is at fault.
+/// Consecutive failures, in different segments, after which the device is at fault.
 const LIMIT: u32 = 3;
 
-/// Counts the segments in which writes failed since the last one that succeeded, whichever calls they are of.
+/// Counts the segments in which writes failed since the last successful one, across all calls.
 #[derive(Debug, Default)]
 pub(super) struct FailingWrites {
     segments: AtomicU32,
@@ -17,7 +17,7 @@ pub(super) struct FailingWrites {
 impl FailingWrites {
     /// A write to a segment succeeded.
     pub(super) fn succeeded(&self) {
-        // Mostly there is nothing to change, in a cache line that all threads read.
+        // Usually nothing changes, and all threads read this cache line.
         if self.segments.load(Ordering::Relaxed) > 0 {
             let mut last = self.lock();
             *last = 0;
@@ -25,14 +25,16 @@ impl FailingWrites {
         }
     }
 
-    /// A checkpoint succeeded: the device may accept writes to segments again. One more failure shows that it does not.
+    /// A checkpoint succeeded: the device may accept writes to segments again. One more failure
+    /// shows that it does not.
     pub(super) fn on_probation(&self) {
         let mut last = self.lock();
         *last = 0;
         self.segments.fetch_min(LIMIT - 1, Ordering::Relaxed);
     }
 
-    /// A write to the segment with this generation failed. Returns whether the fault is the device's.
+    /// A write to the segment with this generation failed. Returns whether the fault is the
+    /// device's.
     pub(super) fn failed(&self, generation: u64) -> bool {
         let mut last = self.lock();
         if std::mem::replace(&mut *last, generation) == generation {

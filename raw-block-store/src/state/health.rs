@@ -1,4 +1,4 @@
-//! Whether a store works, and if not, why.
+//! Health: whether a store works, and the reason if not.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,8 +9,8 @@ pub enum HealthState {
     /// It works.
     #[default]
     Healthy,
-    /// It works, and something is to be looked after: a segment in quarantine, a checkpoint that failed, a container
-    /// that is not used any more.
+    /// It works, but needs attention: a segment is in quarantine, a checkpoint failed, or a
+    /// container is out of use.
     Degraded,
     /// Gets work. Puts and deletes are refused until the device accepts writes again.
     ReadOnly,
@@ -27,7 +27,7 @@ pub struct Health {
     pub reason: String,
 }
 
-/// What a reason for bad health is about. Each can be given and taken back independently.
+/// The subject of a reason for bad health. Each can be set and cleared independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Concern {
     /// Segments in quarantine.
@@ -59,17 +59,17 @@ pub(crate) struct HealthMonitor {
 }
 
 impl HealthMonitor {
-    /// There is a reason for concern.
+    /// Sets a reason.
     pub(crate) fn raise(&self, concern: Concern, device: &str, reason: String) {
         self.change(device, |reasons| reasons[concern as usize] = Some(reason));
     }
 
-    /// There is none any more.
+    /// Clears the reason.
     pub(crate) fn clear(&self, concern: Concern, device: &str) {
         self.change(device, |reasons| reasons[concern as usize] = None);
     }
 
-    /// The worst reason there is.
+    /// The worst reason.
     pub(crate) fn get(&self) -> Health {
         worst(&self.reasons.lock().unwrap_or_else(PoisonError::into_inner)[..])
     }

@@ -1,4 +1,4 @@
-//! Everything that calls and threads share.
+//! The state that calls and the background thread share.
 
 mod calls;
 mod failing;
@@ -40,19 +40,20 @@ use crate::Error;
 use crate::error::Context;
 use scratch::ScratchPool;
 
-/// How long a caller that needs space waits for gets that keep released segments from being free, before others are
-/// reclaimed in their place. A get takes that long only if the device hangs, or the system is overloaded.
+/// How long a caller that needs space waits for gets that keep released segments from being free,
+/// before others are reclaimed in their place. A get takes that long only if the device hangs, or
+/// the system is overloaded.
 const GETS_MAY_TAKE: Duration = Duration::from_millis(500);
 
-/// Everything that the calls of a store and its background thread share.
+/// The state that the calls of a store and its background thread share.
 ///
-/// Locks are taken in this order: `reclaiming`, `checkpointing`, that of the space, those of the index. A reclaim takes
-/// checkpoints; a checkpoint never reclaims. A thread that waits for space holds none of the first two, and has
-/// submitted everything that it allocated.
+/// Locks are acquired in this order: `reclaiming`, `checkpointing`, that of the space, those of the
+/// index. A reclaim takes checkpoints; a checkpoint never reclaims. A thread that waits for space
+/// holds neither of the first two, and has submitted everything that it allocated.
 pub(crate) struct StoreState {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) calls: Calls,
-    /// Where everything lies.
+    /// The layout of the device.
     pub(crate) layout: Layout,
     pub(crate) shape: Shape,
     pub(crate) options: OpenOptions,
@@ -65,10 +66,10 @@ pub(crate) struct StoreState {
     pub(crate) scratch: ScratchPool,
     pub(crate) health: HealthMonitor,
     failing: FailingWrites,
-    /// Whether it was logged that objects are so long that they waste space.
+    /// Whether it was logged that long objects waste space.
     pub(crate) warned_of_waste: AtomicBool,
     refuses_writes: AtomicBool,
-    /// The error of the write because of which changes are refused.
+    /// The error of the write after which changes are refused.
     refused: Mutex<Option<raw_block_core::Error>>,
     /// The error of a write with an unknown outcome, whose segment is in quarantine.
     unknown: OnceLock<raw_block_core::Error>,
@@ -78,14 +79,14 @@ pub(crate) struct StoreState {
     pub(crate) throttle: Throttle,
     /// Wakes the background worker.
     pub(crate) worker: Signal,
-    /// Which calls try to take a checkpoint that is due, if there is no worker.
+    /// Which calls try to take a due checkpoint, if there is no worker.
     pub(crate) checkpoint_backoff: CallBackoff,
     /// Held while a checkpoint is taken.
     pub(crate) checkpointing: Mutex<Containers>,
     /// Held while a reclaim runs.
     pub(crate) reclaiming: Mutex<()>,
     space: Mutex<WatchedSpace>,
-    /// Signalled when something changed that a thread waits for.
+    /// Signalled when a thread may stop waiting.
     changed: Condvar,
     /// The process that opened the store: a forked child has neither its threads nor its device.
     process: u32,
@@ -97,7 +98,7 @@ struct WatchedSpace {
     waiting: usize,
 }
 
-/// What a [`StoreState`] is made of.
+/// The parts of a [`StoreState`].
 pub(crate) struct StateParts {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) layout: Layout,
@@ -148,7 +149,8 @@ impl StoreState {
         std::process::id() != self.process
     }
 
-    /// Refuses calls in a forked child, before they take a lock that a thread of the parent held when it forked.
+    /// Refuses calls in a forked child, before they take a lock that a thread of the parent held
+    /// when it forked.
     ///
     /// # Errors
     /// [`Error::Device`] of kind [`ErrorKind::Forked`].
@@ -199,7 +201,7 @@ impl StoreState {
         result
     }
 
-    /// Waits until `done` returns something. It is asked again whenever the space changed.
+    /// Waits until `done` returns `Some`. Calls it again whenever the space has changed.
     pub(crate) fn wait_for<T>(&self, mut done: impl FnMut(&mut Space) -> Option<T>) -> T {
         let mut guard = self.lock();
         loop {
@@ -217,8 +219,9 @@ impl StoreState {
         }
     }
 
-    /// The same for a caller that waits for space. Segments that gets keep from being free for longer than
-    /// [`GETS_MAY_TAKE`] do not count as about to be free any more: others are reclaimed in their place.
+    /// The same for a caller that waits for space. Segments that gets keep from being free for
+    /// longer than [`GETS_MAY_TAKE`] do not count as about to be free any more: others are
+    /// reclaimed in their place.
     pub(crate) fn wait_for_space<T>(&self, mut done: impl FnMut(&mut Space) -> Option<T>) -> T {
         let mut waits_until = None;
         let mut guard = self.lock();
@@ -258,8 +261,8 @@ impl StoreState {
         refused.clone().map_or(Ok(()), Err).context(context)
     }
 
-    /// A write to the segment with this generation failed. If those to three segments failed in a row, whichever calls they
-    /// were of, the device refuses writes.
+    /// A write to the segment with this generation failed. If those to three segments failed in a
+    /// row, whichever calls they were of, the device refuses writes.
     pub(crate) fn write_failed(&self, generation: u64, error: &raw_block_core::Error) {
         if self.failing.failed(generation) && !self.refuses_writes() {
             self.writes_refused(error);
@@ -307,8 +310,8 @@ impl StoreState {
 }
 
 impl Drop for StoreState {
-    /// The next opening on the same backend may not know the segments in quarantine, to which the device may still carry out
-    /// a write.
+    /// The next opening on the same backend may not know the segments in quarantine, to which the
+    /// device may still carry out a write.
     fn drop(&mut self) {
         if let Some(error) = self.unknown.get()
             && !self.is_closed.load(Ordering::Relaxed)

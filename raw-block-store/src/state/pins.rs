@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::index::{Located, Place};
 
-/// Names a pinned version of an object. Several pins may have the same.
+/// The name of a pinned version of an object. Several pins may share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PinId(u64);
 
@@ -20,14 +20,14 @@ pub(crate) struct PinTable {
 struct Version {
     object: Located,
     pins: u64,
-    /// The index does not show it any more.
+    /// The index no longer shows it.
     replaced: bool,
-    /// The name under which the version is kept, if another pin named its copy before the move of it had ended. That one
-    /// counts the pins of this one too.
+    /// The name under which the version is kept, if another pin named its copy before the move of
+    /// it had ended. That one counts the pins of this one too.
     same_as: Option<PinId>,
 }
 
-/// What a move did to the pins of an object.
+/// The effect of a move on the pins of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MovedPin {
     /// It is not pinned.
@@ -72,7 +72,8 @@ impl PinTable {
         (pin, true)
     }
 
-    /// Takes a pin back. If it was the last one of its version, returns where that is, and whether it was replaced.
+    /// Removes a pin. If it was the last one of its version, returns the place of the version, and
+    /// whether it was replaced.
     pub(super) fn remove(&mut self, pin: PinId) -> Option<(Place, bool)> {
         let version = self.versions.get_mut(&pin)?;
         version.pins -= 1;
@@ -88,7 +89,8 @@ impl PinTable {
         Some((object.place, replaced))
     }
 
-    /// The index shows the object at this place no more. Returns whether it is pinned, and was shown before.
+    /// The index no longer shows the object at this place. Returns whether it is pinned, and was
+    /// shown before.
     pub(super) fn replace(&mut self, place: Place) -> bool {
         let version = self.by_place.get(&place).and_then(|pin| self.versions.get_mut(pin));
         version.is_some_and(|version| !std::mem::replace(&mut version.replaced, true))

@@ -7,19 +7,20 @@ use super::index::{Located, Stamp};
 use super::space::{Demand, MoveDemand, Shape};
 use crate::options::{EvictionPolicy, OpenOptions};
 
-/// Parts of the store: the time that the policy knows grows by one when that much was put.
+/// Parts of the store: the policy's clock advances by one tick when that much was put.
 const TICKS: u64 = 1024;
 
-/// Parts of a segment: if most of them would be moved out of it, it is kept as it is. Moving three quarters to free one
-/// writes three times what is freed.
+/// Parts of a segment: if most of them would be moved, the segment is kept as it is. Moving three
+/// quarters to free one quarter writes three times what it frees.
 const PARTS: u64 = 4;
 const MOST_PARTS: u64 = 3;
 
-/// The eviction policy of a store. Its time is how much was put; stamps have it modulo [`Stamp::TIMES`].
+/// The eviction policy of a store. Its clock counts what was put; stamps have it modulo
+/// [`Stamp::TIMES`].
 #[derive(Debug)]
 pub(crate) struct Policy {
     eviction: EvictionPolicy,
-    /// If this many blocks would be moved out of a segment, it is kept as it is.
+    /// If that many blocks would be moved out of a segment, it is kept as it is.
     most_moved: u64,
     /// Blocks that are put during one tick.
     tick: u64,
@@ -27,10 +28,10 @@ pub(crate) struct Policy {
     clock: AtomicU64,
 }
 
-/// What is done with a segment that is to be evicted.
+/// The decision about a segment that is to be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// What was chosen is moved, the rest is evicted.
+    /// The chosen objects are moved, the others are evicted.
     Move,
     /// Most of it would be moved: it is kept as it is.
     KeepWhole,
@@ -84,8 +85,8 @@ impl Policy {
         self.clock.store(blocks, Ordering::Relaxed);
     }
 
-    /// Keeps those candidates that are to be moved before their segment, the oldest of the store, is evicted: in the order
-    /// of their worth, as many as may be moved. Pinned ones always are.
+    /// Retains the candidates to move before their segment, the oldest of the store, is evicted: in
+    /// the order of their value, as many as may be moved. Pinned ones are always moved.
     pub(crate) fn choose(
         &self,
         candidates: &mut Vec<Candidate>,
@@ -110,7 +111,7 @@ impl Policy {
             return Choice::Move;
         }
         let blocks = |of: &Candidate| u64::from(shape.blocks_alone(of.demand().demand));
-        // One that was kept a moment ago is not kept again, so that a reclaim ends.
+        // A segment that was kept recently is not kept again, so that a reclaim ends.
         let may_keep = oldest.may_be_kept && age > 0;
         if may_keep && candidates.iter().map(blocks).sum::<u64>() >= self.most_moved {
             return Choice::KeepWhole;
@@ -135,7 +136,7 @@ impl Policy {
     }
 }
 
-/// The stamp of an object that the policy chose to keep: it has to be used again to be chosen again.
+/// The stamp of an object that the policy chose to keep: it must be used again to be chosen again.
 fn stamp_after_choice(stamp: Stamp) -> Stamp {
     Stamp { used: false, uses: stamp.uses.saturating_sub(1), ..stamp }
 }

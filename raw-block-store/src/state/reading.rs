@@ -1,4 +1,4 @@
-//! Readers of segments, and when nothing keeps a segment any more.
+//! Readers of segments, and the release of segments that nothing keeps.
 
 use super::StoreState;
 use super::index::Located;
@@ -21,8 +21,8 @@ impl Drop for ReadGuard<'_> {
 }
 
 impl StoreState {
-    /// Begins to read a segment in which the index showed an object after `since`; `None` if the object has to be looked
-    /// up again.
+    /// Begins to read a segment in which the index showed an object after `since`; `None` if the
+    /// object has to be looked up again.
     pub(crate) fn read_segment(&self, segment: u32, since: LookupTime) -> Option<ReadGuard<'_>> {
         match self.readers.enter(segment, since) {
             Ok(generation) => Some(ReadGuard { state: self, segment, generation }),
@@ -35,24 +35,25 @@ impl StoreState {
         }
     }
 
-    /// Begins to read a pinned version: where it is, and a reader of that segment.
+    /// Begins to read a pinned version: returns its place, and a reader of its segment.
     pub(crate) fn read_pinned(&self, pin: PinId) -> Option<(Located, ReadGuard<'_>)> {
         let guard = self.lock();
         let (object, generation) = guard.space.pinned(pin)?;
         let segment = object.place.segment;
-        // The pin keeps the segment from being closed, as long as the lock keeps the object from being moved.
+        // The pin keeps the segment from being closed, as long as the lock keeps the object from
+        // being moved.
         self.readers.enter_kept(segment);
         Some((object, ReadGuard { state: self, segment, generation }))
     }
 
-    /// Takes a pin back.
+    /// Removes a pin.
     pub(crate) fn unpin(&self, pin: PinId) {
         if self.with_space(|space| space.unpin(pin)) {
             self.free_drained();
         }
     }
 
-    /// Frees the draining segments that nothing keeps any more.
+    /// Frees the draining segments that nothing keeps.
     pub(crate) fn free_drained(&self) {
         let drained = self.with_space(Space::take_drained);
         for segment in drained {

@@ -11,11 +11,11 @@ use crate::error::Context;
 /// The longest buffer that is kept, in bytes.
 const KEPT: usize = 8 << 20;
 
-/// Buffers that nobody uses at the moment.
+/// Idle buffers.
 #[derive(Debug, Default)]
 pub(crate) struct ScratchPool(Mutex<Vec<AlignedBuf>>);
 
-/// A buffer that returns to its pool. Its contents are whatever was left in it.
+/// A buffer that returns to its pool. Its contents are unspecified.
 pub(crate) struct Scratch<'a> {
     buffer: AlignedBuf,
     len: usize,

@@ -25,10 +25,11 @@ impl From<Shortage> for NoSpace {
 }
 
 impl StoreState {
-    /// Allocates space for what is left of a batch, as [`Space::allocate`], with the memory for it in the index.
+    /// Allocates space for the rest of a batch, like [`Space::allocate`], and the memory for it in
+    /// the index.
     ///
     /// # Errors
-    /// Something is left of the batch. What was allocated is in `out`.
+    /// A part of the batch is not allocated. The allocated part is in `out`.
     pub(crate) fn allocate(&self, batch: &mut Batch, out: &mut Allocation) -> Result<(), NoSpace> {
         let mut guard = self.lock();
         let first = out.slots.len();
@@ -41,7 +42,7 @@ impl StoreState {
         Ok(allocated?)
     }
 
-    /// As [`Space::allocate_tombstones`], with the memory for it in the index.
+    /// Like [`Space::allocate_tombstones`], with the memory for it in the index.
     ///
     /// # Errors
     /// There is no space or no memory.
@@ -52,8 +53,8 @@ impl StoreState {
         self.extend_index(&mut guard.space, first, out)
     }
 
-    /// Makes the entries exist in the index of the slots from `first` on, for a caller that holds the lock of the space.
-    /// If there is no memory for them, they fail and are taken out.
+    /// Makes the entries exist in the index of the slots from `first` on, for a caller that holds
+    /// the lock of the space. If there is no memory for them, they fail and are removed.
     ///
     /// # Errors
     /// [`NoSpace::Memory`].
@@ -81,7 +82,8 @@ impl StoreState {
         Err(NoSpace::Memory(error))
     }
 
-    /// Reports what became of a slot, as [`Space::published`], and frees segments that waited for it.
+    /// Reports the outcome of a slot, like [`Space::published`], and frees segments that waited for
+    /// it.
     pub(crate) fn published(
         &self,
         slot: &Slot,
@@ -123,8 +125,8 @@ impl StoreState {
         self.with_space(|space| space.header_written(opened, written));
     }
 
-    /// Waits until the header of a slot's segment is written, or not. Returns whether it is: only then the objects of
-    /// the slot may be published.
+    /// Waits until the header of a slot's segment is written, or not. Returns whether it is: only
+    /// then the objects of the slot may be published.
     pub(crate) fn wait_for_header(&self, slot: &Slot) -> bool {
         if slot.header == HeaderState::Written || Mutant::PutBeforeSegmentHeader.is_on() {
             return true;
@@ -143,7 +145,8 @@ impl StoreState {
         }
     }
 
-    /// Puts a segment into quarantine, to which the device may still carry out a write that failed with this error.
+    /// Puts a segment into quarantine, to which the device may still carry out a write that failed
+    /// with this error.
     pub(crate) fn quarantine(&self, segment: u32, generation: u64, error: &raw_block_core::Error) {
         // The first one is as good as any.
         let _ = self.unknown.set(error.clone());

@@ -8,8 +8,8 @@ use super::{Index, Place, Stamp};
 use crate::Error;
 use crate::format::Entry;
 
-/// By place. A caller that reads entries of a segment is counted as a reader of it, or keeps the segment from being
-/// [released](Self::release) otherwise.
+/// By place. A caller that reads entries of a segment is counted as a reader of it, or keeps the
+/// segment from being [released](Self::release) otherwise.
 impl Index {
     /// Makes the entries of a segment below `count` exist. New ones are [empty](Entry::EMPTY).
     ///
@@ -19,8 +19,8 @@ impl Index {
         self.entries.extend(segment, count)
     }
 
-    /// Frees all entries of a segment. The caller guarantees that the index shows none of them, that no thread reads
-    /// them, and that no change in flight will fill one.
+    /// Frees all entries of a segment. The caller guarantees that the index shows none of them,
+    /// that no thread reads them, and that no change in flight will fill one.
     pub(crate) fn release(&self, segment: u32) {
         self.entries.release(segment);
     }
@@ -30,7 +30,8 @@ impl Index {
         self.entries.live(place)
     }
 
-    /// Calls `each` with the number and the entry of each live one of a segment, in order of number.
+    /// Calls `each` with the number and the entry of each live one of a segment, in order of
+    /// number.
     pub(crate) fn for_each_live(&self, segment: u32, mut each: impl FnMut(u32, Entry)) {
         for (first, chunk) in (0..).step_by(CHUNK as usize).zip(self.entries.chunks(segment)) {
             let mut live = chunk.live().load(Ordering::Acquire);
@@ -42,8 +43,9 @@ impl Index {
         }
     }
 
-    /// As [`for_each_live`](Self::for_each_live) for the next live entries of a segment from the number `first` on: so many,
-    /// and up to 63 more. Returns the number to go on with; `None` if there is none.
+    /// As [`for_each_live`](Self::for_each_live) for the next live entries of a segment from the
+    /// number `first` on: `count` of them, and up to 63 more. Returns the number to go on
+    /// with; `None` if there is none.
     pub(crate) fn for_live_from(
         &self,
         segment: u32,
@@ -81,8 +83,8 @@ impl Index {
         words.map(u64::count_ones).sum()
     }
 
-    /// Copies the entries with these numbers as they were filled, live or not; those that were not are
-    /// [empty](Entry::EMPTY). The caller knows that no change in flight fills one of them.
+    /// Copies the entries with these numbers as they were filled, live or not; those that were not
+    /// are [empty](Entry::EMPTY). The caller knows that no change in flight fills one of them.
     pub(crate) fn entries(&self, segment: u32, numbers: Range<u32>, into: &mut [Entry]) {
         self.entries.copy(segment, numbers, into);
     }
@@ -109,15 +111,15 @@ impl Index {
         })
     }
 
-    /// Notes that the object was verified.
+    /// Records that the object was verified.
     pub(crate) fn set_verified(&self, place: Place) {
         if let Some((chunk, _)) = self.entries.find(place) {
             chunk.unverified().fetch_and(!bit(place.number), Ordering::Relaxed);
         }
     }
 
-    /// Whether a segment has live entries whose first get after the next opening has to verify them: those whose first get
-    /// has to verify them now, and damaged ones.
+    /// Whether a segment has live entries whose first get after the next opening has to verify
+    /// them: those whose first get has to verify them now, and damaged ones.
     pub(crate) fn any_unverified(&self, segment: u32) -> bool {
         let any_damaged = self.any_damaged.load(Ordering::Relaxed);
         self.entries.chunks(segment).any(|chunk| {
@@ -133,7 +135,7 @@ impl Index {
         self.entries.find(place).is_some_and(|(_, cell)| cell.is_damaged())
     }
 
-    /// Notes a use of the object at this time.
+    /// Records a use of the object at this time.
     pub(crate) fn note_use(&self, place: Place, now: u16) {
         self.change_stamp(place, |stamp| stamp.after_use(now));
     }
@@ -143,7 +145,8 @@ impl Index {
         self.entries.find(place).map_or(Stamp::default(), |(_, cell)| cell.stamp())
     }
 
-    /// Replaces the stamp of the object by what `change` makes of it, which may be called several times.
+    /// Replaces the stamp of the object by what `change` makes of it, which may be called several
+    /// times.
     pub(crate) fn change_stamp(&self, place: Place, change: impl Fn(Stamp) -> Stamp) {
         if let Some((_, cell)) = self.entries.find(place) {
             cell.change_stamp(change);

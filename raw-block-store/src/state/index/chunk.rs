@@ -14,17 +14,17 @@ pub(super) const CHUNK: u32 = u64::BITS;
 pub(super) const BLOCK: usize = 64;
 /// Words of an entry.
 const WORDS: usize = size_of::<Entry>() / size_of::<u64>();
-/// The word of an entry that holds the block of its payload in bits 0 to 31, the blocks back to the slot header in
-/// bits 32 to 47, and in the others what is known of the object only in memory: the policy's stamp and whether it is
-/// damaged.
+/// The word of an entry that holds the block of its payload in bits 0 to 31, the blocks back to the
+/// slot header in bits 32 to 47, and in the others what is known of the object only in memory: the
+/// policy's stamp and whether it is damaged.
 const LAST: usize = WORDS - 1;
 /// The bits of [`LAST`] from which on the stamp lies.
 const STAMP: u32 = 48;
 /// The bits of [`LAST`] that are part of the entry.
 const OF_ENTRY: u64 = (1 << STAMP) - 1;
 
-/// Several chunks that are allocated at once. What a look-up needs of a chunk besides the entry, its owner, lies apart
-/// from the entries, so that it stays in the cache.
+/// Several chunks that are allocated at once. A look-up also needs the owner of a chunk; it is
+/// stored apart from the entries, so that it stays in the cache.
 #[derive(FromZeros)]
 #[repr(C, align(64))]
 pub(super) struct Block {
@@ -59,7 +59,7 @@ impl<'a> Chunk<'a> {
         EntryCell { words: &self.block.entries[self.at][(number % CHUNK) as usize] }
     }
 
-    /// A word for the use of who has the chunk: the first entry as a place, or the next free chunk.
+    /// A word for the owner of the chunk: the first entry as a place, or the next free chunk.
     pub(super) fn owner(self) -> &'a AtomicU64 {
         &self.block.owners[self.at]
     }
@@ -145,11 +145,12 @@ impl EntryCell<'_> {
 
     /// Replaces the stamp by what `change` makes of it.
     pub(super) fn change_stamp(self, change: impl Fn(Stamp) -> Stamp) {
-        // The rest of the word is compared too: a stamp that comes late never changes another object's entry.
+        // The rest of the word is compared too: a stamp that comes late never changes another
+        // object's entry.
         let _ = self.words[LAST].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let marks = marks(word);
             let changed = change(Stamp::from_bits(marks)).to_bits() | marks & DAMAGED;
-            // A cache line that many threads read is not written for nothing.
+            // Avoids a write to a cache line that many threads read.
             (changed != marks).then_some(word & OF_ENTRY | u64::from(changed) << STAMP)
         });
     }

@@ -7,7 +7,7 @@ use zerocopy::FromZeros;
 
 /// Chunks of the first piece of a list.
 const FIRST_PIECE: usize = 8;
-/// The pieces of a list with 2^26 chunks: each is four times the one before.
+/// The pieces of a list with 2^26 chunks: each is four times as long as its predecessor.
 const PIECES: usize = 13;
 
 /// A list of chunk numbers that grows while it is read. It keeps its memory when it is emptied.
@@ -22,7 +22,8 @@ pub(super) struct ChunkList {
 type Piece = OnceLock<Box<[AtomicU32]>>;
 
 impl ChunkList {
-    /// How many chunks there are. What was done to a chunk before it was appended is seen by who reads of it here.
+    /// How many chunks there are. A thread that reads this count sees what was done to the chunks
+    /// before they were appended.
     pub(super) fn len(&self) -> u32 {
         self.len.load(Ordering::Acquire)
     }

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 /// Elements of a page of the directory.
 const PAGE: usize = 1024;
 
-/// An array whose elements are allocated one by one when they are first needed, and stay where they are. Readers take
-/// no lock. Growth copies nothing, and an empty directory takes 24 KiB.
+/// An array whose elements are allocated one by one when they are first needed, and stay where they
+/// are. Readers take no lock. Growth copies nothing, and an empty directory takes 24 KiB.
 pub(super) struct Directory<T> {
     pages: Box<[OnceLock<Page<T>>; PAGE]>,
 }
@@ -26,7 +26,8 @@ impl<T> Directory<T> {
         page[at % PAGE].get().map(|element| &**element)
     }
 
-    /// The element, which `make` makes if it does not exist. Returns `None` if `make` does, or past the capacity.
+    /// The element; calls `make` if it does not exist. Returns `None` if `make` does, or past the
+    /// capacity.
     pub(super) fn get_or_make(
         &self,
         at: usize,

@@ -19,30 +19,34 @@ const NO_CHUNK: u32 = u32::MAX;
 /// Chunks that are freed under one lock.
 const FREED_AT_ONCE: u32 = 64;
 
-/// An entry by its position in memory: the number of its chunk times 64, plus its number in the chunk. It is what the
-/// tables of the index hold.
+/// An entry by its position in memory: the number of its chunk times 64, plus its number in the
+/// chunk. It is what the tables of the index hold.
 pub(super) type Location = u32;
 
-/// The entries of all segments, in chunks of 64 with consecutive numbers: 48.4 bytes an entry. A chunk belongs to one
-/// segment from [`extend`](Self::extend) to [`release`](Self::release), and never moves.
+/// The entries of all segments, in chunks of 64 with consecutive numbers: 48.4 bytes an entry. A
+/// chunk belongs to one segment from [`extend`](Self::extend) to [`release`](Self::release), and
+/// never moves.
 ///
 /// How threads agree on the words of an entry, all of which are relaxed atomics:
-/// - Between two assignments of its chunk an entry is filled at most once, by the only thread that knows its number.
-///   That thread sees it empty, because the number was allocated after `extend`.
-/// - Its live bit is set after that with release. A reader by place looks at the bit with acquire; if it is set, the
-///   entry is filled. Later changes of the word are read-modify-writes, so they hide no earlier release.
-/// - A reader by key holds the lock of a shard, under which the thread that filled the entry put its location into the
-///   table.
-/// - A bit that was cleared leaves the entry as it was. So a reader that saw the bit just before copies the entry
-///   undisturbed. `release` is called only when there is no such reader, because those count themselves as readers of
-///   the segment, and no table holds a location of the segment.
+/// - Between two assignments of its chunk an entry is filled at most once, by the only thread that
+///   knows its number. That thread sees it empty, because the number was allocated after `extend`.
+/// - Its live bit is set after that with release. A reader by place looks at the bit with acquire;
+///   if it is set, the entry is filled. Later changes of the word are read-modify-writes, so they
+///   hide no earlier release.
+/// - A reader by key holds the lock of a shard, under which the thread that filled the entry put
+///   its location into the table.
+/// - A bit that was cleared leaves the entry as it was. So a reader that saw the bit just before
+///   copies the entry undisturbed. `release` is called only when there is no such reader, because
+///   those count themselves as readers of the segment, and no table holds a location of the
+///   segment.
 pub(super) struct Entries {
     blocks: Directory<Block>,
     segments: Box<[ChunkList]>,
     pool: Mutex<Pool>,
 }
 
-/// The chunks that belong to no segment: a list, linked by the owners of the chunks, and all that were never used.
+/// The chunks that belong to no segment: a list, linked by the owners of the chunks, and all that
+/// were never used.
 struct Pool {
     free: u32,
     unused: u32,
@@ -83,8 +87,8 @@ impl Entries {
         Ok(())
     }
 
-    /// Frees all entries of a segment. The caller guarantees that no table holds one of them, and that no thread reads
-    /// them.
+    /// Frees all entries of a segment. The caller guarantees that no table holds one of them, and
+    /// that no thread reads them.
     pub(super) fn release(&self, segment: u32) {
         let Some(list) = self.segments.get(segment as usize) else { return };
         let chunks = list.len();
@@ -93,7 +97,7 @@ impl Entries {
             let numbers = first..chunks.min(first + FREED_AT_ONCE);
             for number in numbers.filter_map(|at| list.get(at)) {
                 let Some(chunk) = self.chunk(number) else { continue };
-                // By place there is nothing here until the chunk is assigned again.
+                // Readers by place find nothing here until the chunk is assigned again.
                 chunk.live().store(0, Ordering::Relaxed);
                 chunk.owner().store(pool.free.into(), Ordering::Relaxed);
                 pool.free = number;
@@ -109,18 +113,19 @@ impl Entries {
         Some(chunk * CHUNK + place.number % CHUNK)
     }
 
-    /// The object at a location that a table holds, for who has the lock of the table.
+    /// The object at a location that a table holds. The caller has the lock of the table.
     pub(super) fn located(&self, at: Location) -> Located {
         let (chunk, cell) = self.at(at);
         Located { place: chunk.place(at), entry: cell.load() }
     }
 
-    /// The key of the object at a location that a table holds, for who has the lock of the table.
+    /// The key of the object at a location that a table holds. The caller has the lock of the
+    /// table.
     pub(super) fn key_hash(&self, at: Location) -> KeyHash {
         self.at(at).1.key_hash()
     }
 
-    /// Fills an empty entry and sets its bits, for who has the lock of the shard of its key.
+    /// Fills an empty entry and sets its bits. The caller has the lock of the shard of its key.
     pub(super) fn fill(&self, at: Location, entry: &Entry, stamp: Stamp, unverified: bool) {
         let (chunk, cell) = self.at(at);
         cell.fill(entry, stamp);
@@ -135,7 +140,7 @@ impl Entries {
         self.at(at).0.live().fetch_and(!bit(at), Ordering::Release);
     }
 
-    /// Whether the entry at a location is live, for who has the lock of the shard of its key.
+    /// Whether the entry at a location is live. The caller has the lock of the shard of its key.
     pub(super) fn is_live(&self, at: Location) -> bool {
         self.at(at).0.live().load(Ordering::Relaxed) & bit(at) != 0
     }

@@ -7,27 +7,31 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::located::KeyHash;
 use crate::mutant::Mutant;
 
-/// Parts of the keys with a lock each.
+/// Parts of the keys, each with its own lock.
 const PARTS: usize = 64;
-/// Deletions that are forgotten for each that is noted, at most, so that the work under a shard's lock is bounded.
+/// The most deletions that are forgotten per recorded one, so that the work under a shard's lock is
+/// bounded.
 const FORGOTTEN_AT_ONCE: usize = 8;
-/// Notes for which a part keeps memory while it has none.
+/// Records for which an empty part keeps memory.
 const KEPT: usize = 64;
 
-/// The sequences with which keys were deleted or removed, as long as older changes of them may be in flight.
+/// The sequences with which keys were deleted or removed, while older changes of them may be in
+/// flight.
 ///
-/// A key is noted and looked up under the lock of its shard of the index. The locks in here are for other keys.
+/// A key is recorded and looked up under the lock of its shard of the index. The locks here
+/// serialise different keys.
 pub(super) struct Gone {
     parts: Box<[Mutex<Part>; PARTS]>,
-    /// How many keys are remembered. The count includes a key from before its note ends, so a thread that takes the
-    /// lock of the key's shard after that sees a count of at least 1.
+    /// How many keys are remembered. The count includes a key before the call that records it
+    /// returns, so a thread that acquires the lock of the key's shard later sees a count of at
+    /// least 1.
     remembered: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Part {
     since: BTreeMap<KeyHash, u64>,
-    /// What was noted, the oldest note first.
+    /// The records, the oldest first.
     order: VecDeque<(u64, KeyHash)>,
 }
 
@@ -39,7 +43,8 @@ impl Gone {
         Self { parts, remembered: AtomicUsize::new(0) }
     }
 
-    /// The sequence with which a key was last deleted or removed; 0 if no older change is in flight.
+    /// The sequence with which a key was last deleted or removed; 0 if no older change is in
+    /// flight.
     pub(super) fn since(&self, hash: &KeyHash) -> u64 {
         if self.remembered.load(Ordering::Relaxed) == 0 || Mutant::GoneForgotten.is_on() {
             return 0;
@@ -47,8 +52,8 @@ impl Gone {
         self.part(hash).since.get(hash).copied().unwrap_or(0)
     }
 
-    /// Notes that a key is gone since `sequence`, if a change older than that is in flight. Forgets some of those that
-    /// are older than every change in flight.
+    /// Records that a key was deleted with `sequence`, if an older change is in flight. Forgets
+    /// some deletions that are older than every change in flight.
     pub(super) fn note(&self, hash: &KeyHash, sequence: u64, oldest_in_flight: u64) {
         let mut part = self.part(hash);
         self.forget_some(&mut part, oldest_in_flight);
@@ -80,7 +85,7 @@ impl Gone {
         self.remembered.load(Ordering::Relaxed)
     }
 
-    /// Bytes that is remembered takes, roughly.
+    /// Approximate bytes of memory.
     pub(super) fn memory(&self) -> usize {
         let parts = self.parts.iter().map(|part| {
             let part = lock(part);

@@ -1,4 +1,4 @@
-//! The names of entries: where one lies, and what the index says of a key.
+//! Entries with their places, and the outcome of publishing one.
 
 use crate::format::Entry;
 
@@ -12,7 +12,7 @@ pub(crate) struct Place {
     pub(crate) number: u32,
 }
 
-/// An entry and where it lies.
+/// An entry and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Located {
     pub(crate) place: Place,
@@ -24,13 +24,13 @@ impl Located {
         self.entry.sequence.get()
     }
 
-    /// Whether the other names the same write of the same object.
+    /// Whether the other is the same write of the same object.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.place == other.place && self.entry.sequence == other.entry.sequence
     }
 }
 
-/// What became of an object that was to be published.
+/// The outcome of publishing an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Published {
     /// The index shows it, and no longer the object that it replaced.

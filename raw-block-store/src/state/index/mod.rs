@@ -1,4 +1,4 @@
-//! What the store holds: from key hash to place, and from place to object.
+//! The index: from key hash to place, and from place to object.
 
 mod by_place;
 mod chunk;
@@ -21,14 +21,14 @@ use shard::{Context, Shard};
 use shards::{KEYS_AT_ONCE, LockedShards, Shards};
 pub(crate) use stamp::Stamp;
 
-/// The live objects: an entry for each number of each segment in use, and tables that find an entry by key hash. At most
-/// 64 bytes an entry, growth included.
+/// The live objects: an entry for each number of each segment in use, and tables that find an entry
+/// by key hash. At most 64 bytes an entry, growth included.
 ///
-/// Newest wins: what changes the index carries a sequence, and a change that comes late, because a newer change of its
-/// key completed first, changes nothing.
+/// The highest sequence wins: each change has a sequence, and a change that completes after a newer
+/// change of its key has no effect.
 ///
-/// Calls by key take the lock of one shard of the keys, or of those of a batch, for a bounded time. Calls by place take
-/// no lock.
+/// Calls by key take the lock of one shard of the keys, or of those of a batch, for a bounded time.
+/// Calls by place take no lock.
 pub(crate) struct Index {
     shards: Shards,
     entries: Entries,
@@ -83,31 +83,33 @@ impl Index {
         self.shards.parts()
     }
 
-    /// Appends the keys of one of so many [parts](Self::parts): each key that is there during the whole call at least
-    /// once. It is of the same part whatever happens to its object and to other keys. A part has some hundred keys, and more
+    /// Appends the keys of one part of `parts`, a number that [`parts`](Self::parts) returned: each
+    /// key that is present during the whole call, at least once. A key stays in its part,
+    /// regardless of changes to its object and to other keys. A part has some hundred keys, more
     /// only if the index has grown since.
     pub(crate) fn keys_of(&self, part: u32, parts: u32, keys: &mut Vec<KeyHash>) {
         self.shards.keys_of(part, parts, &self.entries, keys);
     }
 
-    /// Shows an object, whose entry [exists](Self::extend) and is empty, if its sequence is the newest of its key.
+    /// Shows an object, whose entry [exists](Self::extend) and is empty, if its sequence is the
+    /// newest of its key.
     #[cfg(test)]
     pub(crate) fn publish(&self, new: &Located) -> Published {
         self.insert(new, false)
     }
 
-    /// [Publishes](Self::publish) a batch in its order; appends what became of each.
+    /// [Publishes](Self::publish) a batch in its order; appends the outcome of each object.
     pub(crate) fn publish_many(&self, batch: &[Located], results: &mut Vec<Published>) {
         self.insert_many(batch, false, results);
     }
 
-    /// Shows an object that recovery found. As [`publish`](Self::publish); of two with the same sequence the second
-    /// one is shown. If `unverified`, its first get verifies it.
+    /// Shows an object that recovery found. As [`publish`](Self::publish); of two with the same
+    /// sequence the second one is shown. If `unverified`, its first get verifies it.
     pub(crate) fn insert_recovered(&self, found: &Located, unverified: bool) -> Published {
         self.insert(found, unverified)
     }
 
-    /// [Shows](Self::insert_recovered) a batch; appends what became of each.
+    /// [Shows](Self::insert_recovered) a batch; appends the outcome of each object.
     pub(crate) fn insert_recovered_many(
         &self,
         batch: &[Located],
@@ -117,8 +119,8 @@ impl Index {
         self.insert_many(batch, unverified, results);
     }
 
-    /// Shows copies of objects. Each replaces exactly the object that was read, or nothing if that is no longer shown.
-    /// Reports for each copy whether it is shown.
+    /// Shows copies of objects. Each replaces exactly the object that was read, or nothing if that
+    /// is no longer shown. Reports for each copy whether it is shown.
     pub(crate) fn publish_moves(&self, copies: &[Move], mut result: impl FnMut(&Move, bool)) {
         for copies in copies.chunks(KEYS_AT_ONCE) {
             let hashes = copies.iter().map(|copy| &copy.to.entry.key_hash);
@@ -136,8 +138,8 @@ impl Index {
 
     /// Removes the object with this key hash if it is older than `sequence`, and returns it.
     ///
-    /// `oldest_in_flight` is the lowest sequence in flight: a change older than the deletion may complete after it, and
-    /// must not bring the key back. Without any it is `u64::MAX`.
+    /// `oldest_in_flight` is the lowest sequence in flight: a change older than the deletion may
+    /// complete after it, and must not bring the key back. Without any it is `u64::MAX`.
     pub(crate) fn delete(
         &self,
         hash: &KeyHash,
@@ -150,8 +152,8 @@ impl Index {
         deleted
     }
 
-    /// Removes exactly this object, if the index still shows it; returns whether it did. With the lowest sequence in
-    /// flight, the object's sequence is remembered like that of a deletion.
+    /// Removes exactly this object, if the index still shows it; returns whether it did. With the
+    /// lowest sequence in flight, the object's sequence is remembered like that of a deletion.
     pub(crate) fn remove(&self, object: &Located, oldest_in_flight: Option<u64>) -> bool {
         let mut shard = self.shards.write(&object.entry.key_hash);
         let removed = shard.remove(object, oldest_in_flight, self.context());
@@ -159,8 +161,8 @@ impl Index {
         removed
     }
 
-    /// Marks an object as damaged, if the index still shows exactly it. Returns whether it does, and the object was not
-    /// marked before.
+    /// Marks an object as damaged, if the index still shows exactly it. Returns whether it does,
+    /// and the object was not marked before.
     pub(crate) fn mark_damaged(&self, object: &Located) -> bool {
         let shard = self.shards.read(&object.entry.key_hash);
         let shown = shard.shows(object, &self.entries).is_some();
@@ -170,8 +172,8 @@ impl Index {
         is_new
     }
 
-    /// Forgets the deletions that are older than every change in flight, of which some are forgotten with each
-    /// deletion.
+    /// Forgets all deletions that are older than every change in flight. Each deletion forgets only
+    /// some of them.
     pub(crate) fn forget_deletions(&self, oldest_in_flight: u64) {
         self.gone.forget(oldest_in_flight);
     }
@@ -196,7 +198,7 @@ impl Index {
         for batch in batch.chunks(KEYS_AT_ONCE) {
             let hashes = batch.iter().map(|new| &new.entry.key_hash);
             let mut locked = self.shards.write_many(&hashes);
-            // Afterwards everything that publishing looks at is in the cache.
+            // Afterwards everything that publishing reads is in the cache.
             self.find_locked(&locked, hashes, |_| ());
             let mut added = 0;
             for (position, new) in batch.iter().enumerate() {
@@ -218,8 +220,9 @@ impl Index {
 
     /// Looks up keys whose shards are locked.
     ///
-    /// In a large store it is misses of the cache that a look-up costs. Here those of different keys overlap: first
-    /// all tables are asked, then all entries, and between one key and the next there is no lock.
+    /// In a large store, cache misses dominate the cost of a look-up. Here the misses of different
+    /// keys overlap: the first loop reads all tables, the second all entries, without a lock
+    /// between two keys.
     fn find_locked<'k>(
         &self,
         locked: &LockedShards<impl Deref<Target = Shard>>,
@@ -236,7 +239,8 @@ impl Index {
         }
     }
 
-    /// Counts objects that were added and removed, for a caller without the lock of a shard if there are added ones.
+    /// Counts objects that were added and removed, for a caller without the lock of a shard if
+    /// there are added ones.
     fn count(&self, added: u64, removed: u64) {
         if added > 0 {
             let len = self.len.fetch_add(added, Ordering::Relaxed) + added;

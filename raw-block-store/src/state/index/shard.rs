@@ -1,4 +1,4 @@
-//! The part of the index that some of the keys are in.
+//! A shard: the part of the index for some of the keys.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
@@ -13,7 +13,7 @@ use crate::mutant::Mutant;
 #[derive(Default)]
 pub(super) struct Shard {
     table: HashTable<Location>,
-    /// How often the table was changed, modulo 2^32.
+    /// The number of changes of the table, modulo 2^32.
     changes: u32,
 }
 
@@ -44,8 +44,8 @@ impl Shard {
         self.location(hash, entries).map(|at| entries.located(at))
     }
 
-    /// The first location that may be the key's: without a look at its entry, some hundredths of them are another's.
-    /// `None` if the key is not there.
+    /// The first location that may be the key's. It does not read the entry, so a few percent are
+    /// of another key. `None` if the key is not there.
     pub(super) fn likely(&self, hash: &KeyHash) -> Option<Location> {
         self.table.find(spread(hash), |_| true).copied()
     }
@@ -73,7 +73,7 @@ impl Shard {
         let Context { entries, gone } = context;
         let hash = new.entry.key_hash;
         let last_wins = Mutant::LastToCompleteWins.is_on();
-        // Only a recovery that reads damaged structures inserts at one place twice.
+        // Only a recovery of damaged structures inserts twice at one place.
         if entries.is_live(at) {
             return Published::Superseded;
         }
@@ -81,7 +81,8 @@ impl Shard {
             return Published::Superseded;
         }
         if self.table.len() == self.table.capacity() {
-            // The table may grow, for which it needs all keys: they are read at once here, and one by one there.
+            // The table may grow, which needs all keys: they are read together here, and one by one
+            // there.
             let keys = self.iter(entries).fold(0, |all, (hash, _)| all ^ hash[0]);
             std::hint::black_box(keys);
         }
@@ -99,7 +100,8 @@ impl Shard {
                 }
                 entries.fill(at, &new.entry, Stamp::default(), unverified);
                 *found.get_mut() = at;
-                // Last, so that a checkpoint that copies the bits in between names both rather than neither.
+                // Last, so that a checkpoint that copies the bits between the two steps names both,
+                // not neither.
                 entries.kill(older_at);
                 Published::Shown { replaced: Some(older) }
             }
@@ -111,8 +113,8 @@ impl Shard {
         }
     }
 
-    /// Publishes a copy, whose entry is empty and at this location, if exactly the object that was read is still
-    /// shown. Returns whether it was.
+    /// Publishes a copy, whose entry is empty and at this location, if exactly the object that was
+    /// read is still shown. Returns whether it was.
     pub(super) fn publish_move(&mut self, copy: &Move, at: Location, context: Context<'_>) -> bool {
         self.note_change();
         let Context { entries, .. } = context;

@@ -13,19 +13,20 @@ use super::shard::Shard;
 const FIRST_SHARDS: u32 = 64;
 /// Shards that are allocated at once.
 const BLOCK: usize = 64;
-/// Keys for each shard at which one is split. Those that are next have twice as many: with their spread few of them
-/// outgrow a table of 1,024.
+/// Keys for each shard at which one is split. Those that are next have twice as many: with their
+/// spread few of them outgrow a table of 1,024.
 const KEYS_PER_SHARD: u64 = 400;
 /// Keys for which shards are locked at once.
 pub(super) const KEYS_AT_ONCE: usize = 64;
 
-/// Shards by linear hashing: of the first *n*, a power of two, up to twice as many exist, and each new one takes half of
-/// the keys of the shard that is *n* before it. So growth moves some hundred keys at a time, under the locks of two
-/// shards.
+/// Shards by linear hashing: of the first *n*, a power of two, up to twice as many exist, and each
+/// new one takes half of the keys of the shard that is *n* before it. So growth moves some hundred
+/// keys at a time, under the locks of two shards.
 ///
-/// A thread computes the shard of a key from the number of shards, locks it, and computes it again. That number changes
-/// the shard of a key only under the lock of that shard, so what the thread computes with the lock holds as long as it
-/// has it. Threads that lock several do so in ascending order.
+/// A thread computes the shard of a key from the number of shards, locks it, and computes it again.
+/// That number changes the shard of a key only under the lock of that shard, so what the thread
+/// computes with the lock holds as long as it has it. Threads that lock several do so in ascending
+/// order.
 pub(super) struct Shards {
     blocks: Directory<[Line; BLOCK]>,
     active: AtomicU32,
@@ -43,8 +44,8 @@ struct Line(RwLock<Shard>);
 struct Split(Vec<(KeyHash, Location)>);
 
 impl Split {
-    /// Notes the objects of a shard. What becomes of them is decided later, because a branch by the key of each would
-    /// keep the processor from reading the next ones ahead.
+    /// Records the objects of a shard. A later loop decides their shards, because a branch per key
+    /// would keep the processor from reading ahead.
     fn collect(&mut self, shard: &Shard, entries: &Entries) {
         self.0.clear();
         self.0.extend(shard.iter(entries));
@@ -95,21 +96,23 @@ impl Shards {
         self.lock_many(hashes, write)
     }
 
-    /// Locks all shards for reading, one after the other.
+    /// Locks all shards for reading, in sequence.
     pub(super) fn each(&self) -> impl Iterator<Item = RwLockReadGuard<'_, Shard>> {
         (0..self.active.load(Ordering::Acquire)).map(|shard| read(self.shard(shard)))
     }
 
-    /// Into how many parts the keys can be divided for [`keys_of`](Self::keys_of), so that none has many keys.
+    /// Into how many parts the keys can be divided for [`keys_of`](Self::keys_of), so that none has
+    /// many keys.
     pub(super) fn parts(&self) -> u32 {
         1 << self.active.load(Ordering::Acquire).ilog2()
     }
 
-    /// Appends the keys of one of so many parts, as [`parts`](Self::parts) returned it before. Locks one shard at a time.
+    /// Appends the keys of one part of `parts`, a number that [`parts`](Self::parts) returned.
+    /// Locks one shard at a time.
     ///
-    /// A key belongs to the same part however many shards there are: the shards of a part are those whose numbers have
-    /// the same remainder. A split moves keys to a shard of the same part with a higher number, so a key that is there
-    /// all the time is found, perhaps twice.
+    /// The part of a key does not depend on the number of shards: the numbers of the shards of a
+    /// part have the same remainder. A split moves keys to a shard of the same part with a higher
+    /// number, so a key that is there all the time is found, perhaps twice.
     pub(super) fn keys_of(
         &self,
         part: u32,
@@ -156,8 +159,8 @@ impl Shards {
         let new = active;
         let old = active - (1 << active.ilog2());
         self.blocks.get_or_make(new as usize / BLOCK, new_block)?;
-        // The new tables are made while gets and puts go on. Only if the shard changes in the meantime, which is rare,
-        // they are made again under its lock.
+        // The new tables are built concurrently with gets and puts. Only if the shard changes in
+        // the meantime, which is rare, they are built again under its lock.
         let (mut halves, changes) = {
             let shard = read(self.shard(old));
             split.collect(&shard, entries);
@@ -221,7 +224,8 @@ impl Shards {
             keys += 1;
         }
         let wanted = &mut wanted[..keys];
-        // Brings the locks into the cache, all at once: between two that are taken, nothing is read ahead.
+        // Brings all locks into the cache together: the processor does not read ahead between two
+        // acquisitions.
         let poisoned = wanted.iter().filter(|(shard, _)| self.shard(*shard).is_poisoned()).count();
         std::hint::black_box(poisoned);
         wanted.sort_unstable();

@@ -1,4 +1,4 @@
-//! What the eviction policy knows of an object: 15 bits that lie in its entry in memory.
+//! The stamp of an object, for the eviction policy: 15 bits in its entry in memory.
 
 /// Bits of the time of the last use.
 const TIME_BITS: u32 = 12;
@@ -11,7 +11,7 @@ const USED: u16 = 1 << 14;
 /// The bit that says that the payload is known to be damaged.
 pub(super) const DAMAGED: u16 = 1 << 15;
 
-/// How an object was used. Times are in a unit of the caller's choice, modulo [`Stamp::TIMES`].
+/// How an object was used. Times are in units of the caller, modulo [`Stamp::TIMES`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Whether it was used since it was written.
@@ -23,7 +23,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// How many times can be told apart.
+    /// The number of distinct times.
     pub(crate) const TIMES: u16 = TIME + 1;
 
     /// The stamp after one more use.

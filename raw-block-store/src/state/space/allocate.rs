@@ -1,4 +1,4 @@
-//! Allocation of slots: how many objects share one, and which blocks, numbers and sequences they get.
+//! Allocation of slots: how many objects share one; their blocks, entry numbers and sequences.
 
 use super::Space;
 use super::allocation::{
@@ -9,11 +9,12 @@ use super::shape::Demand;
 use crate::mutant::Mutant;
 
 impl Space {
-    /// Allocates space and sequences for what is left of a batch, as far as it goes, and appends it to `out`. From here
-    /// on it is in flight: the caller submits it before it waits for anything.
+    /// Allocates space and sequences for the rest of a batch, as far as possible, and appends them
+    /// to `out`. From here on the objects are in flight: the caller submits them before it waits
+    /// for anything.
     ///
     /// # Errors
-    /// Something is left of the batch.
+    /// A part of the batch is not allocated.
     pub(crate) fn allocate(
         &mut self,
         batch: &mut Batch,
@@ -26,11 +27,12 @@ impl Space {
         Ok(())
     }
 
-    /// Allocates space elsewhere for objects of a slot whose writes failed, with their old sequences, and appends it to
-    /// `out`. What does not fit stays in `objects`.
+    /// Allocates other space for objects of a slot whose writes failed, with their old sequences,
+    /// and appends it to `out`. Objects without space stay in `objects`.
     ///
     /// # Errors
-    /// Something is left of `objects`. A failed write is no reason to reclaim, so the caller gives it up.
+    /// Some `objects` have no space. A failed write is no reason to reclaim, so the caller fails
+    /// them.
     pub(crate) fn allocate_again(
         &mut self,
         failed: &Slot,
@@ -58,8 +60,8 @@ impl Space {
         result
     }
 
-    /// Takes a slot for the first of these objects and those after it that may share it; returns how many it has.
-    /// Objects without a sequence get one.
+    /// Allocates a slot for the first of these objects and for those after it that may share it;
+    /// returns their number. Objects without a sequence get one.
     pub(super) fn take(
         &mut self,
         objects: &[(u32, Demand, u64)],
@@ -104,7 +106,7 @@ impl Space {
         Ok(objects.len())
     }
 
-    /// How many of these objects share the slot of the first one, with `fill` in front of it.
+    /// How many of these objects share the slot of the first one, which begins at `fill`.
     fn share(&self, objects: &[(u32, Demand, u64)], fill: Fill) -> Run {
         let shape = &self.shape;
         let mut run = Run { objects: 0, blocks: 1 };
@@ -129,7 +131,7 @@ impl Space {
         run
     }
 
-    /// Takes a run of blocks and entry numbers from a segment that has them.
+    /// Allocates a run of blocks and entry numbers in a segment that has them.
     pub(super) fn take_run(
         &mut self,
         number: u32,

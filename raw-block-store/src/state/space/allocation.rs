@@ -1,4 +1,4 @@
-//! What is allocated, and what becomes of it.
+//! Allocated slots and objects, and their outcomes.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::shape::Demand;
 use super::{RESERVE, Shape};
 use crate::format::SlotPlace;
 
-/// Where a run of objects goes: one header block, then their payloads.
+/// The place of a run of objects: one header block, then their payloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) segment: u32,
@@ -27,14 +27,14 @@ pub(crate) struct Slot {
     pub(crate) header: HeaderState,
     /// What the header of the segment says, if the caller has to write it.
     pub(crate) opened: Option<OpenedSegment>,
-    /// What it has of the sequences in flight; none if its objects are moved.
+    /// Its share of the sequences in flight; none if its objects are moved.
     pub(super) change: Option<Change>,
     /// Its position in the queue of its segment.
     pub(super) position: u64,
 }
 
 impl Slot {
-    /// Where it lies, for its header.
+    /// Its place, for its header.
     pub(crate) fn place(&self) -> SlotPlace {
         SlotPlace {
             segment: self.segment,
@@ -51,8 +51,8 @@ impl Slot {
     }
 }
 
-/// The header of a segment that was opened, which the caller writes before or while it writes slots, and then reports
-/// with [`Space::header_written`].
+/// The header of a segment that was opened, which the caller writes before or while it writes
+/// slots, and then reports with [`Space::header_written`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenedSegment {
     pub(crate) segment: u32,
@@ -62,11 +62,11 @@ pub(crate) struct OpenedSegment {
     pub(crate) checkpoint: u64,
 }
 
-/// Where one object goes.
+/// The place of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Allocated {
     pub(crate) demand: Demand,
-    /// Which object of the batch it is.
+    /// The index of the object in the batch.
     pub(crate) index: u32,
     /// The number of its entry within the segment.
     pub(crate) number: u32,
@@ -98,12 +98,12 @@ impl Allocation {
     }
 }
 
-/// A batch of objects to be put, as far as they are not allocated yet. All keys of a batch are different: objects get
-/// their sequences in the order in which they are allocated.
+/// The objects of a batch that are not yet allocated. All keys of a batch are different: objects
+/// get their sequences in the order of allocation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
-    /// The objects that share slots, then the others. Each has its index in the batch, and its sequence once it has
-    /// one.
+    /// The objects that share slots, then the others. Each has its index in the batch, and its
+    /// sequence once it has one.
     objects: Vec<(u32, Demand, u64)>,
     pub(super) next: usize,
 }
@@ -148,26 +148,26 @@ pub(crate) enum Shortage {
     Full,
 }
 
-/// What became of an object of a slot.
+/// The outcome of an object of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The index shows it.
     Shown,
-    /// It is written, and a newer change of its key completed first.
+    /// It is written, but a newer change of its key completed first.
     Superseded,
-    /// Its write failed. It stays in flight, until it is [written elsewhere](Space::allocate_again) or
-    /// [given up](Space::give_up).
+    /// Its write failed. It stays in flight, until it is [written elsewhere](Space::allocate_again)
+    /// or [failed for good](Space::give_up).
     Failed,
 }
 
-/// What a slot is taken for.
+/// The purpose of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A new change.
     Put,
     /// A further attempt of this change.
     Again(Change),
-    /// A move, which is no change.
+    /// A move, which is not a change.
     Move,
 }
 
@@ -178,7 +178,8 @@ pub(super) struct Run {
     pub(super) blocks: u32,
 }
 
-/// From which streams a slot is taken, the last one of which may open a segment if more than `spare` are free.
+/// From which streams a slot is taken, the last one of which may open a segment if more than
+/// `spare` are free.
 #[derive(Clone, Copy)]
 pub(super) struct Source {
     pub(super) streams: &'static [Stream],

@@ -1,17 +1,18 @@
-//! How many blocks may be moved to keep what is used.
+//! The budget of a store that evicts: how many blocks may be moved to keep used objects.
 
 use super::Shape;
 
-/// What is not moved is saved, up to this part of the store. What was used lies in few segments where these are small.
+/// Unused budget is saved, up to this part of the store, because in small segments used objects may
+/// be concentrated in few of them.
 const SAVED_PART: i64 = 16;
 
-/// What a store that evicts may move: a share of what is put. In hundredths of a block.
+/// The budget for moves: a share of what is put, in hundredths of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MoveBudget {
     /// Blocks that may be moved for each hundred that are put.
     percent: i64,
     left: i64,
-    /// No more is saved, and none spent beyond what there is.
+    /// The most that is saved.
     most: i64,
 }
 

@@ -1,4 +1,4 @@
-//! What a checkpoint says of the space, and what its commit changes.
+//! The contents of a checkpoint about the space, and the effect of its commit.
 
 use super::Space;
 use super::segment::{HeaderState, Segment, SegmentState, Stream};
@@ -14,20 +14,22 @@ pub(crate) struct CommittedCheckpoint {
     pub(crate) covered: u64,
 }
 
-/// What a checkpoint is taken for.
+/// The purpose of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CheckpointPurpose {
-    /// By a reclaim: it releases the victims, and seals segments that would keep others from being released.
+    /// By a reclaim: it releases the victims, and seals segments that would keep others from being
+    /// released.
     Space,
     /// Because much was written since the last one.
     Period,
     /// Before the store is closed, or after a recovery. Nothing live is released.
     Whole,
-    /// To clear the store: it releases all segments that were opened before this sequence was given out.
+    /// To clear the store: it releases all segments that were opened before this sequence was
+    /// allocated.
     Clear { before: u64 },
 }
 
-/// What a checkpoint says of the space, chosen in one moment.
+/// The contents of a checkpoint about the space, chosen in one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CheckpointPlan {
     /// The highest sequence that it covers.
@@ -41,7 +43,7 @@ pub(crate) struct CheckpointPlan {
     choice: u64,
 }
 
-/// What a checkpoint says of a segment, apart from its live bits.
+/// The contents of a checkpoint about a segment, without its live bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentPlan {
     /// The generation, or the last one of a segment that is not used.
@@ -66,8 +68,8 @@ pub(crate) struct SegmentPlan {
 }
 
 impl Space {
-    /// Chooses what the next checkpoint says; `None` while moves are in flight. The index is copied next, and until
-    /// [`end_copy`](Self::end_copy) no move begins.
+    /// Chooses the contents of the next checkpoint; `None` while moves are in flight. The index is
+    /// copied next, and until [`end_copy`](Self::end_copy) no move begins.
     pub(crate) fn plan_checkpoint(&mut self, purpose: CheckpointPurpose) -> Option<CheckpointPlan> {
         if self.moves > 0 && !Mutant::MovedWhileCopying.is_on() {
             return None;
@@ -121,8 +123,9 @@ impl Space {
         self.oldest_in_flight() - 1
     }
 
-    /// Seals all open segments, and returns the next sequence: what is allocated from now on is in segments that are
-    /// opened later. `None` while a delete was granted something: its thread may wait for a reclaim, and so for the caller.
+    /// Seals all open segments, and returns the next sequence: what is allocated from now on is in
+    /// segments that are opened later. `None` while a delete was granted something: its thread may
+    /// wait for a reclaim, and so for the caller.
     pub(crate) fn seal_all(&mut self) -> Option<u64> {
         if self.is_anything_granted() {
             return None;
@@ -133,7 +136,7 @@ impl Space {
         Some(self.next_sequence)
     }
 
-    /// Whether nothing is in flight that began before this sequence was given out.
+    /// Whether no change is in flight that began before this sequence was allocated.
     pub(crate) fn is_settled_before(&self, sequence: u64) -> bool {
         let mut older = self.segments.iter().filter(|of| of.generation < sequence);
         self.oldest_in_flight() >= sequence && !older.any(Segment::is_in_flight)
@@ -147,7 +150,8 @@ impl Space {
         may_lose && is_over(segment, covered)
     }
 
-    /// The checkpoint has copied the index. Moves may begin again, but none out of a segment that it releases.
+    /// The checkpoint has copied the index. Moves may begin again, but none out of a segment that
+    /// it releases.
     pub(crate) fn end_copy(&mut self) {
         self.copying = false;
         self.changed();
@@ -163,10 +167,11 @@ impl Space {
         }
     }
 
-    /// A checkpoint is durable. The segments that it releases drain from now on. The caller removes their objects from
-    /// the index, but those that are pinned, and [reports](Self::drop_objects) them; it moves the pinned ones, and
-    /// reports what is left with [`emptied`](Self::emptied) or [`left_pinned`](Self::left_pinned). Returns the
-    /// tombstones that are covered now, whose entries the caller clears.
+    /// A checkpoint is durable. The segments that it releases drain from now on. The caller removes
+    /// their objects from the index, but those that are pinned, and [reports](Self::drop_objects)
+    /// them; it moves the pinned ones, and reports what is left with [`emptied`](Self::emptied) or
+    /// [`left_pinned`](Self::left_pinned). Returns the tombstones that are covered now, whose
+    /// entries the caller clears.
     pub(crate) fn commit_checkpoint(&mut self, plan: &CheckpointPlan, number: u64) -> Vec<Place> {
         self.committed = CommittedCheckpoint { number, covered: plan.covered };
         self.committed_choice = plan.choice;
@@ -193,7 +198,8 @@ impl Space {
         cleared
     }
 
-    /// A checkpoint failed: nothing changes. The victims stay what they are, and it is wanted as much as before.
+    /// A checkpoint failed: nothing changes. The victims stay victims, and the checkpoint is still
+    /// due.
     pub(crate) fn abandon_checkpoint(&mut self, plan: &CheckpointPlan) {
         debug_assert_eq!(plan.choice, self.choices);
         self.entries_since_choice += std::mem::take(&mut self.entries_in_choice);
@@ -201,8 +207,8 @@ impl Space {
         self.changed();
     }
 
-    /// Seals what a checkpoint that is taken for space can release if it is sealed: the tombstone segment, and targets
-    /// of moves with nothing live in them.
+    /// Seals what a checkpoint that is taken for space can release if it is sealed: the tombstone
+    /// segment, and targets of moves with nothing live in them.
     fn seal_for_space(&mut self) {
         if !Mutant::TombstoneSegmentStaysOpen.is_on() {
             for number in std::mem::take(&mut self.open[Stream::Tombstones as usize]) {

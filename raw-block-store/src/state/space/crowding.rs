@@ -1,24 +1,26 @@
-//! Whether compacting is worth it: how much is live, and whether reclaims free anything.
+//! Whether compacting is worthwhile: how much is live, and whether reclaims free space.
 
 use super::segment::{Live, SegmentState};
 use super::victims::{garbage, least_garbage};
 use super::{Demand, Space};
 use crate::state::index::Located;
 
-/// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those before another one is
-/// full. Moving what has a sixth of garbage frees a segment every sixth time, a sixteenth every sixteenth time.
+/// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those
+/// before another one is full. Moving what has a sixth of garbage frees a segment every sixth time,
+/// a sixteenth every sixteenth time.
 const MAX_VAIN_RECLAIMS: u32 = 8;
 
 impl Space {
     /// Blocks of garbage in a segment for which it is compacted.
     ///
-    /// A store that does not evict compacts for any garbage that is worth it, until several reclaims in a row freed
-    /// nothing: then garbage has to be added first.
+    /// A store that does not evict compacts for any garbage that is worth it, until several
+    /// reclaims in a row freed nothing: then garbage has to be added first.
     ///
-    /// A store that evicts compacts what has a sixth of garbage while it is not [crowded](Self::is_crowded), so that
-    /// nothing is evicted; in a crowded one half of a segment has to be garbage. When several reclaims in a row freed
-    /// nothing, because objects fill segments so badly that moving them does not help, it evicts until there is a
-    /// segment's worth of garbage more.
+    /// A store that evicts compacts what has a sixth of garbage while it is not
+    /// [crowded](Self::is_crowded), so that nothing is evicted; in a crowded one half of a segment
+    /// has to be garbage. When several reclaims in a row freed nothing, because objects fill
+    /// segments poorly and moving them does not help, it evicts until there is another segment's
+    /// worth of garbage.
     pub(super) fn least_to_compact(&self) -> i64 {
         let (live, usable) = self.fill_of_full();
         if !self.evicts() {
@@ -34,12 +36,13 @@ impl Space {
         }
     }
 
-    /// Whether all that was live at the same time, and was not deleted since, does not fit into three quarters of the
-    /// store. Compacting would copy nearly full segments then. So a store that evicts does that only as far as moves
-    /// are paid for, and evicts what is oldest instead; otherwise it evicts nothing while compacting frees space.
+    /// Whether all that was live at the same time, and was not deleted since, does not fit into
+    /// three quarters of the store. Compacting would copy nearly full segments then. So a store
+    /// that evicts does that only within the budget for moves, and otherwise evicts the oldest
+    /// segment. An uncrowded one evicts nothing while compacting frees space.
     ///
-    /// What was evicted counts on: if it is put again, it is to be evicted again. It does not when so little is live
-    /// that compacting costs next to nothing.
+    /// Evicted objects still count: if they are put again, they must be evicted again. They stop
+    /// counting when so little is live that compacting is nearly free.
     pub(super) fn is_crowded(&mut self) -> bool {
         let mut live = Live::default();
         self.segments.iter().for_each(|segment| live.add(&segment.live));
@@ -59,7 +62,7 @@ impl Space {
         self.wanted_live = self.wanted_live.saturating_sub(blocks);
     }
 
-    /// Notes whether the reclaim that ends freed anything.
+    /// Records whether the reclaim that ends freed space.
     pub(super) fn note_gain(&mut self) {
         let (live, usable) = self.fill_of_full();
         let garbage = usable.saturating_sub_unsigned(live);
@@ -77,8 +80,8 @@ impl Space {
         }
     }
 
-    /// Segments that are free, about to be, or were opened for puts since the store was opened: what reclaims add to,
-    /// whatever puts take in the meantime.
+    /// Segments that are free, about to be, or were opened for puts since the store was opened:
+    /// what reclaims add to, whatever puts take in the meantime.
     pub(crate) fn supply(&self) -> u64 {
         let coming = self.about_to_be_free() + self.overdue();
         (self.free.len() + coming) as u64 + self.opened_for_puts

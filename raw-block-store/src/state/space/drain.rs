@@ -5,8 +5,8 @@ use super::segment::{Live, Segment, SegmentState};
 use crate::mutant::Mutant;
 
 impl Space {
-    /// The index shows nothing of a draining segment any more. Changes that are in flight now may still report what they
-    /// replaced in it.
+    /// The index shows nothing of a draining segment. Changes that are in flight now may still
+    /// report what they replaced in it.
     pub(crate) fn emptied(&mut self, number: u32) {
         let next_sequence = self.next_sequence;
         if let Some(segment) = self.segment_mut(number)
@@ -41,8 +41,9 @@ impl Space {
         self.draining.iter().filter(is_kept).copied().collect()
     }
 
-    /// Takes the draining segments that were opened before this sequence and whose objects are left in the index, pinned
-    /// or not: to be [emptied](Self::emptied). With them those that another thread empties now.
+    /// Takes the draining segments that were opened before this sequence and whose objects are left
+    /// in the index, pinned or not: to be [emptied](Self::emptied). With them those that another
+    /// thread empties now.
     pub(crate) fn take_all_to_empty(&mut self, before: u64) -> (Vec<u32>, Vec<u32>) {
         let mut taken = (Vec::new(), Vec::new());
         for &number in &self.draining {
@@ -59,8 +60,8 @@ impl Space {
         taken
     }
 
-    /// Takes a draining segment whose objects are left in the index and not pinned any more. The caller does with it as
-    /// after a [commit](Self::commit_checkpoint).
+    /// Takes a draining segment whose objects are left in the index and not pinned any more. The
+    /// caller does with it as after a [commit](Self::commit_checkpoint).
     pub(crate) fn take_to_empty(&mut self) -> Option<u32> {
         let is_left = |&number: &u32| {
             let segment = &self.segments[number as usize];
@@ -80,8 +81,8 @@ impl Space {
         })
     }
 
-    /// Takes the draining segments that nothing keeps any more: no change, no get and no pin. The caller releases their
-    /// entries in the index, and then reports each with [`freed`](Self::freed).
+    /// Takes the draining segments that nothing keeps: no change, no get and no pin. The caller
+    /// releases their entries in the index, and then reports each with [`freed`](Self::freed).
     pub(crate) fn take_drained(&mut self) -> Vec<u32> {
         let mut drained = Vec::new();
         if self.draining.is_empty() {
@@ -104,8 +105,8 @@ impl Space {
         drained
     }
 
-    /// Waits no longer for the gets that keep draining segments from being free: other segments are reclaimed in their
-    /// place. Returns whether there were any.
+    /// Waits no longer for the gets that keep draining segments from being free: other segments are
+    /// reclaimed in their place. Returns whether there were any.
     pub(crate) fn stop_waiting_for_gets(&mut self) -> bool {
         let mut any = false;
         for &number in &self.draining {
@@ -120,7 +121,7 @@ impl Space {
         any
     }
 
-    /// Draining segments that will be free soon, without anything that has to be done for it.
+    /// Draining segments that will be free soon without further work.
     pub(super) fn about_to_be_free(&self) -> usize {
         self.releasing + self.coming().filter(|segment| !segment.overdue).count()
     }
@@ -137,7 +138,8 @@ impl Space {
         })
     }
 
-    /// The index has released the entries of a segment that drained: it is free, or empty in quarantine.
+    /// The index has released the entries of a segment that drained: it is free, or empty in
+    /// quarantine.
     pub(crate) fn freed(&mut self, number: u32) {
         let Some(segment) = self.segments.get_mut(number as usize) else { return };
         if segment.state != SegmentState::Draining {
@@ -155,8 +157,9 @@ impl Space {
         self.changed();
     }
 
-    /// Takes a free segment to be discarded, if there are more than are needed: one that every checkpoint calls free
-    /// that is or may be valid, of which `oldest` is the number of the oldest one.
+    /// Takes a free segment to be discarded, if there are more than are needed: one that every
+    /// checkpoint calls free that is or may be valid, of which `oldest` is the number of the oldest
+    /// one.
     pub(crate) fn begin_discard(&mut self, oldest: u64) -> Option<u32> {
         if self.free.len() <= self.wanted_free() as usize {
             return None;

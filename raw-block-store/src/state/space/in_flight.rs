@@ -2,33 +2,35 @@
 
 use std::collections::VecDeque;
 
-/// Names a change in flight: the objects of a slot, also while some of them are written again elsewhere.
+/// The name of a change in flight: the objects of a slot, also while some of them are written again
+/// elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change(u64);
 
-/// The changes in flight. Their sequences are given out in order, so the oldest change is in front.
+/// The changes in flight. Their sequences are allocated in order, so the oldest change is the
+/// first.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     queue: VecDeque<Pending>,
-    /// The name of the change in front.
+    /// The name of the first change.
     front: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     first_sequence: u64,
-    /// Objects whose end is not known.
+    /// Objects that have not ended.
     objects: u32,
 }
 
 impl Changes {
-    /// Begins a change of so many objects, whose sequences are above all that were given out before.
+    /// Begins a change with this number of objects, whose sequences are above all allocated ones.
     pub(super) fn begin(&mut self, first_sequence: u64, objects: u32) -> Change {
         self.queue.push_back(Pending { first_sequence, objects });
         Change(self.front + self.queue.len() as u64 - 1)
     }
 
-    /// So many objects of a change have ended.
+    /// This number of objects of a change have ended.
     pub(super) fn end(&mut self, change: Change, objects: u32) {
         let at = change.0.checked_sub(self.front).and_then(|at| usize::try_from(at).ok());
         if let Some(pending) = at.and_then(|at| self.queue.get_mut(at)) {
@@ -55,7 +57,7 @@ impl Changes {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     queue: VecDeque<InFlight>,
-    /// The position of the slot in front.
+    /// The position of the first slot.
     front: u64,
 }
 
@@ -68,7 +70,7 @@ struct InFlight {
 }
 
 impl Slots {
-    /// Adds a slot behind all others, and returns its position.
+    /// Appends a slot, and returns its position.
     pub(super) fn add(&mut self, block: u32, first_number: u32) -> u64 {
         self.queue.push_back(InFlight { block, first_number, settled: false });
         self.front + self.queue.len() as u64 - 1
@@ -86,7 +88,7 @@ impl Slots {
         }
     }
 
-    /// Takes back the slots that were added last, down to this many.
+    /// Removes the slots that were added last, down to this number.
     pub(super) fn truncate(&mut self, len: usize) {
         self.queue.truncate(len);
     }

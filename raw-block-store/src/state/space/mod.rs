@@ -1,4 +1,5 @@
-//! The space of a store: its segments, what is in flight in them, and which are reclaimed next. No I/O.
+//! The space of a store: its segments, what is in flight in them, and which are reclaimed next. No
+//! I/O.
 
 mod allocate;
 mod allocation;
@@ -42,17 +43,18 @@ use super::index::Place;
 use super::pins::PinTable;
 use crate::options::{EvictionPolicy, OpenOptions};
 
-/// Free segments that puts leave: one for moves, one for tombstones that fit nowhere else.
+/// The reserve, free segments that puts do not use: one for moves, one for tombstones that fit
+/// nowhere else.
 const RESERVE: u32 = 2;
 
-/// The segments of a store, and what is in flight. Guarded by one mutex; a call takes no longer than it takes to look
-/// at every segment once, and those of puts look at the open ones alone.
+/// The segments of a store, and what is in flight. Protected by one mutex. A call reads every
+/// segment at most once; the calls of puts read only the open ones.
 pub(crate) struct Space {
     shape: Shape,
     eviction: EvictionPolicy,
     readers: Arc<Readers>,
     segments: Box<[Segment]>,
-    /// The free segments, the next one to be opened in front.
+    /// The free segments, the next one to be opened first.
     free: VecDeque<u32>,
     /// The open segments of each stream.
     open: [Vec<u32>; Stream::ALL.len()],
@@ -65,17 +67,18 @@ pub(crate) struct Space {
     /// Blocks that were allocated for puts.
     clock: u64,
     budget: MoveBudget,
-    /// The most blocks that were live, less those that were deleted since; see [`is_crowded`](Self::is_crowded).
+    /// The most blocks that were live, less those that were deleted since; see
+    /// [`is_crowded`](Self::is_crowded).
     wanted_live: u64,
-    /// Whether that does not leave enough space, as the last victim was taken.
+    /// Whether that left too little space when the last victim was chosen.
     crowded: bool,
-    /// Whether moves out of the last victim are paid for from the budget.
+    /// Whether moves out of the last victim are charged to the budget.
     moves_are_paid: bool,
     /// The committed checkpoint.
     committed: CommittedCheckpoint,
-    /// How many times the contents of a checkpoint were chosen.
+    /// The number of times that the contents of a checkpoint were chosen.
     choices: u64,
-    /// The number of the choice that the committed checkpoint was made of.
+    /// The number of the choice of the committed checkpoint.
     committed_choice: u64,
     /// Whether a checkpoint copies the index: no move begins.
     copying: bool,
@@ -85,17 +88,19 @@ pub(crate) struct Space {
     draining: Vec<u32>,
     /// Segments that have drained, whose entries the index is releasing.
     releasing: usize,
-    /// Deletes that wait for a reclaim, and what they were granted.
+    /// Deletes that wait for a reclaim, and the slots that they were granted.
     waiting_deletes: VecDeque<(u64, Option<Allocation>)>,
     next_delete: u64,
     /// Entries that were allocated since the contents of the last checkpoint were chosen.
     entries_since_choice: u64,
-    /// Those that were allocated before, since the choice of the last checkpoint that was committed.
+    /// Those that were allocated before, since the choice of the last checkpoint that was
+    /// committed.
     entries_in_choice: u64,
-    /// Segments that were opened since then, and how many that were at most during one of the last checkpoints.
+    /// Segments that were opened since then, and how many that were at most during one of the last
+    /// checkpoints.
     opened_since_choice: u32,
     opened_per_checkpoint: u32,
-    /// Counts changes that may end a wait for space.
+    /// A count of the changes that may end a wait for space.
     version: u64,
     /// Segments that were opened for puts and deletes.
     opened_for_puts: u64,
@@ -103,8 +108,8 @@ pub(crate) struct Space {
     supply_before_reclaim: Option<u64>,
     /// Reclaims in a row that freed nothing.
     vain_reclaims: u32,
-    /// Blocks of garbage in full segments when the last of several reclaims that freed nothing ended, or the least since; far below
-    /// zero if there was none.
+    /// Blocks of garbage in full segments when the last of several reclaims that freed nothing
+    /// ended, or the least since; far below zero if there was none.
     vain_garbage: i64,
     /// The version at which a reclaim found nothing to do.
     futile_at: Option<u64>,

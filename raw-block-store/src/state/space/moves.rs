@@ -1,4 +1,4 @@
-//! Moves: space for copies of the live objects of a victim, for all of them or for none.
+//! Moves: space for copies of the live objects of a victim, all or none.
 
 use super::allocation::{Allocation, Outcome, Purpose, Source};
 use super::segment::{Fill, Live, Segment, SegmentState, Stream};
@@ -14,7 +14,7 @@ pub(crate) struct MoveDemand {
     pub(crate) sequence: u64,
 }
 
-/// Where the copies of objects go. In flight until [`Space::end_moves`].
+/// The places of copies of objects. In flight until [`Space::end_moves`].
 #[derive(Debug)]
 #[must_use = "it is in flight"]
 pub(crate) struct MovePlan {
@@ -22,18 +22,19 @@ pub(crate) struct MovePlan {
     pub(crate) allocation: Allocation,
 }
 
-/// Why there is no plan.
+/// The reason why there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoPlan {
     /// A checkpoint copies the index: wait until it has.
     Copying,
     /// There is no space for all.
     NoSpace,
-    /// The victim is not worth it: moving would free too little. It is no victim again before something in it changes.
+    /// Moving would free too little. The segment is not a victim again before something in it
+    /// changes.
     TooLittle,
 }
 
-/// What a plan changes, to undo it.
+/// The changes of a plan, to undo it.
 struct PlanUndo {
     next_sequence: u64,
     entries_since_choice: u64,
@@ -52,8 +53,8 @@ struct SegmentUndo {
 }
 
 impl Space {
-    /// Plans to move these objects of a segment: sets space aside for all of them, or for none. The copies are published
-    /// together when all are written.
+    /// Plans to move these objects of a segment: sets space aside for all of them, or for none. The
+    /// copies are published together when all are written.
     ///
     /// # Errors
     /// [`NoPlan`].
@@ -89,8 +90,9 @@ impl Space {
         Ok(MovePlan { allocation })
     }
 
-    /// Ends moves. `outcomes` says of each object of the plan, in the order of its allocation, whether its copy took its
-    /// place; `moved` are those that did: what was read, and where it is now.
+    /// Ends moves. `outcomes` says of each object of the plan, in the order of its allocation,
+    /// whether its copy took its place; `moved` are those that did: what was read, and where it is
+    /// now.
     pub(crate) fn end_moves(
         &mut self,
         plan: MovePlan,
@@ -172,8 +174,9 @@ impl Space {
         }
     }
 
-    /// Takes a plan back. Nothing else happened since it began, so that even the sequences of segments that it opened
-    /// are given out again: between two checkpoints there are no more of them than a recovery expects.
+    /// Takes a plan back. Nothing else happened since it began, so that even the sequences of
+    /// segments that it opened are given out again: between two checkpoints there are no more of
+    /// them than a recovery expects.
     fn undo(&mut self, before: PlanUndo) {
         let opened = (0..self.shape.segments).filter(|&number| {
             let segment = &self.segments[number as usize];

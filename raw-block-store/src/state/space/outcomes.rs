@@ -1,4 +1,4 @@
-//! What became of what was allocated: written, published, or failed.
+//! Outcomes of allocated slots: written, published, or failed.
 
 use super::Space;
 use super::allocation::{Allocated, OpenedSegment, Outcome, Slot};
@@ -11,7 +11,7 @@ use crate::state::index::Located;
 const QUARANTINE_ERRORS: u32 = 2;
 
 impl Space {
-    /// So many objects of a slot, whose last attempt failed, are in flight no more.
+    /// This number of objects of a slot are no longer in flight, because their last attempt failed.
     pub(crate) fn give_up(&mut self, failed: &Slot, objects: u32) {
         if let Some(change) = failed.change {
             self.changes.end(change, objects);
@@ -19,7 +19,8 @@ impl Space {
         self.changed();
     }
 
-    /// The write of a segment's header ended. If it failed, nothing in the segment counts: the slots in it fail.
+    /// The write of a segment's header ended. If it failed, nothing in the segment counts: the
+    /// slots in it fail.
     pub(crate) fn header_written(&mut self, opened: &OpenedSegment, written: bool) {
         let Some(segment) = self.segments.get_mut(opened.segment as usize) else { return };
         if segment.generation != opened.generation || segment.header != HeaderState::Writing {
@@ -38,8 +39,8 @@ impl Space {
         segment.map_or(HeaderState::Failed, |segment| segment.header)
     }
 
-    /// The objects of a slot are published, or failed. `objects` are those of the slot, `outcomes` what became of each,
-    /// `dropped` what the index shows no more because of them.
+    /// The objects of a slot are published, or failed. `objects` are those of the slot, `outcomes`
+    /// the outcome of each, `dropped` the objects that the index no longer shows because of them.
     pub(crate) fn published(
         &mut self,
         slot: &Slot,
@@ -96,7 +97,7 @@ impl Space {
         self.changed();
     }
 
-    /// Objects that the index shows no more.
+    /// The index no longer shows these objects.
     pub(crate) fn drop_objects(&mut self, dropped: &[Located]) {
         for object in dropped {
             let live = Live::of(Demand::of(&object.entry), &self.shape);
@@ -108,15 +109,15 @@ impl Space {
         }
     }
 
-    /// So many objects of a slot are in flight no more for what a checkpoint covers: a mutation.
+    /// This number of objects of a slot no longer count as in flight for checkpoints: a mutation.
     pub(crate) fn end_early(&mut self, slot: &mut Slot, objects: u32) {
         if let Some(change) = slot.change.take() {
             self.changes.end(change, objects);
         }
     }
 
-    /// A write to a segment failed with a media error, and one elsewhere succeeded. The second time in a generation
-    /// puts the segment into quarantine; returns whether this did.
+    /// A write to a segment failed with a media error, and one elsewhere succeeded. The second time
+    /// in a generation puts the segment into quarantine; returns whether this did.
     pub(crate) fn confirm_error(&mut self, slot: &Slot) -> bool {
         let Some(segment) = self.segments.get_mut(slot.segment as usize) else { return false };
         if segment.generation != slot.generation || segment.bad {
@@ -127,8 +128,8 @@ impl Space {
         segment.bad
     }
 
-    /// The device may still carry out a write to a segment that failed, so the segment is in quarantine: what is written
-    /// there next would not be safe. Returns whether it was not before.
+    /// The device may still carry out a write to a segment that failed, so the segment is in
+    /// quarantine: what is written there next would not be safe. Returns whether it was not before.
     pub(crate) fn quarantine(&mut self, number: u32, generation: u64) -> bool {
         self.seal(number);
         let Some(segment) = self.segments.get_mut(number as usize) else { return false };

@@ -5,7 +5,8 @@ use crate::state::index::{Located, Place};
 use crate::state::pins::{MovedPin, PinId};
 
 impl Space {
-    /// Pins the version of an object that the index shows. The caller has looked it up with the space locked.
+    /// Pins the version of an object that the index shows. The caller has looked it up with the
+    /// space locked.
     pub(crate) fn pin(&mut self, object: &Located) -> PinId {
         let (pin, is_first) = self.pins.add(object);
         if is_first && let Some(segment) = self.segment_mut(object.place.segment) {
@@ -14,7 +15,7 @@ impl Space {
         pin
     }
 
-    /// Where a pinned version is now, and the generation of its segment.
+    /// The current place of a pinned version, and the generation of its segment.
     pub(crate) fn pinned(&self, pin: PinId) -> Option<(Located, u64)> {
         let object = self.pins.get(pin)?;
         Some((object, self.segment(object.place.segment)?.generation))
@@ -25,12 +26,13 @@ impl Space {
         self.pins.holds(place)
     }
 
-    /// How many versions are pinned.
+    /// The number of pinned versions.
     pub(crate) fn pinned_versions(&self) -> usize {
         self.pins.len()
     }
 
-    /// Takes a pin back. Returns whether it was the last one of its version: then segments that drain may be free.
+    /// Removes a pin. Returns whether it was the last one of its version: then draining segments
+    /// may be free.
     pub(crate) fn unpin(&mut self, pin: PinId) -> bool {
         let Some((place, was_replaced)) = self.pins.remove(pin) else { return false };
         if let Some(segment) = self.segment_mut(place.segment) {
@@ -42,7 +44,8 @@ impl Space {
         true
     }
 
-    /// The object at a place was overwritten, deleted or evicted. If it is pinned, it keeps its segment.
+    /// The object at a place was overwritten, deleted or evicted. If it is pinned, it keeps its
+    /// segment.
     pub(crate) fn replace_pinned(&mut self, place: Place) {
         if !self.pins.is_empty()
             && self.pins.replace(place)

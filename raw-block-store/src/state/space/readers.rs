@@ -1,17 +1,18 @@
-//! Which segments are being read: counters without a lock.
+//! Readers of segments: counters without a lock.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::mutant::Mutant;
 
-/// Who reads which segment, and which of them may be read.
+/// The number of readers of each segment, and whether it may be read.
 ///
-/// A reader that found an object in the index counts itself, and then looks whether a segment was closed since before
-/// it looked the object up. A thread that frees a segment closes it, after the last object left the index, and then
-/// looks at the count. All four steps are sequentially consistent, so at least one of the two sees the other.
+/// A reader that found an object in the index increments the count, and then checks whether a
+/// segment was closed since before the look-up. A thread that frees a segment closes it, after the
+/// last object left the index, and then reads the count. All four steps are sequentially
+/// consistent, so at least one of the two sees the other.
 pub(crate) struct Readers {
     segments: Box<[SegmentReaders]>,
-    /// How many times a segment was closed.
+    /// The number of times that a segment was closed.
     closed: AtomicU64,
 }
 
@@ -43,12 +44,12 @@ impl Readers {
         LookupTime(self.closed.load(Ordering::SeqCst))
     }
 
-    /// Begins to read a segment in which the index showed an object after `since`. Returns its generation. Each
-    /// successful call needs one of [`leave`](Self::leave).
+    /// Begins to read a segment in which the index showed an object after `since`. Returns its
+    /// generation. Each successful call needs one of [`leave`](Self::leave).
     ///
     /// # Errors
-    /// A segment was closed in the meantime: the object has to be looked up again. The error says what
-    /// [`leave`](Self::leave) would.
+    /// A segment was closed in the meantime: the object has to be looked up again. The error says
+    /// what [`leave`](Self::leave) would.
     pub(crate) fn enter(&self, segment: u32, since: LookupTime) -> Result<u64, bool> {
         let Some(readable) = self.segments.get(segment as usize) else { return Err(false) };
         readable.readers.fetch_add(1, Ordering::SeqCst);
@@ -60,15 +61,16 @@ impl Readers {
         Err(self.leave(segment))
     }
 
-    /// Begins to read a segment that something keeps from being closed: a pin, or the lock under which it would be.
-    /// Returns its generation.
+    /// Begins to read a segment that something keeps from being closed: a pin, or the lock under
+    /// which it would be. Returns its generation.
     pub(crate) fn enter_kept(&self, segment: u32) -> u64 {
         let Some(readable) = self.segments.get(segment as usize) else { return 0 };
         readable.readers.fetch_add(1, Ordering::SeqCst);
         readable.generation.load(Ordering::SeqCst)
     }
 
-    /// Ends reading a segment. Returns whether it is closed, and this was its last reader: then it may be freed.
+    /// Ends reading a segment. Returns whether it is closed, and this was its last reader: then it
+    /// may be freed.
     pub(crate) fn leave(&self, segment: u32) -> bool {
         let Some(readable) = self.segments.get(segment as usize) else { return false };
         readable.readers.fetch_sub(1, Ordering::SeqCst) == 1
@@ -96,7 +98,8 @@ impl Readers {
         }
     }
 
-    /// Lets no more readers into a segment of which the index shows nothing any more. Returns whether none is left.
+    /// Lets no more readers into a segment of which the index shows nothing any more. Returns
+    /// whether none is left.
     pub(super) fn close(&self, segment: u32) -> bool {
         let Some(readable) = self.segments.get(segment as usize) else { return false };
         if readable.generation.swap(0, Ordering::SeqCst) != 0 {

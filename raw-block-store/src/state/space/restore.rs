@@ -1,4 +1,4 @@
-//! The space of a store that was found on a device.
+//! Restores the space of a store from what was found on a device.
 
 use super::segment::{Fill, HeaderState, Live, Segment, SegmentState, Stream};
 use super::{CommittedCheckpoint, Demand, Shape, Space};
@@ -63,7 +63,7 @@ impl SegmentImage {
 }
 
 impl Space {
-    /// The space of a store that was found on a device.
+    /// Restores the space of a store from what was found on a device.
     pub(crate) fn restore(shape: Shape, eviction: EvictionPolicy, found: SpaceImage) -> Self {
         let mut space = Self::new(shape, eviction, found.committed, found.next_sequence);
         space.free.clear();
@@ -115,7 +115,7 @@ impl Space {
         space
     }
 
-    /// Sets the clock as if the segments in use had been filled one after the other.
+    /// Sets the clock as if the segments in use had been filled sequentially.
     fn restore_ages(&mut self) {
         let used = self.numbered().filter(|(_, segment)| segment.state != SegmentState::Free);
         let mut used: Vec<(u64, u32)> =
@@ -128,7 +128,7 @@ impl Space {
     }
 }
 
-/// The checkpoint that calls a free segment free.
+/// The checkpoint in which a free segment is free.
 fn found_in(used: bool, committed: CommittedCheckpoint) -> u64 {
     if used { 0 } else { committed.number }
 }

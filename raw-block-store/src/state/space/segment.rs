@@ -1,10 +1,10 @@
-//! One segment: its state, how far it is filled, and what is live in it.
+//! One segment: its state, its fill position, and its live contents.
 
 use super::in_flight::Slots;
 use super::shape::{Demand, Fit, Shape};
 pub(crate) use crate::format::Stream;
 
-/// What may be done with a segment.
+/// The state of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SegmentState {
     /// It may be opened.
@@ -32,14 +32,14 @@ pub(crate) enum HeaderState {
     Failed,
 }
 
-/// What is live in a segment, or in several together. Objects in flight count.
+/// The live contents of one segment or several. Objects in flight count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Live {
     /// Objects.
     pub(crate) objects: u64,
     /// Bytes of their payloads.
     pub(crate) payload_bytes: u64,
-    /// Bytes of slot headers that the objects take which share slots.
+    /// Bytes of slot headers for the objects that share slots.
     pub(super) shared_header_bytes: u64,
     /// Blocks of their payloads.
     pub(super) shared_blocks: u64,
@@ -80,8 +80,8 @@ impl Live {
         self.other_blocks = self.other_blocks.saturating_sub(other.other_blocks);
     }
 
-    /// Blocks that the objects take when they are moved together: at least this many. An object without payload counts as
-    /// a block, because a segment has no more entries than blocks.
+    /// Blocks that the objects take when they are moved together: at least this many. An object
+    /// without payload counts as a block, because a segment has no more entries than blocks.
     pub(crate) fn blocks_together(&self, shape: &Shape) -> u64 {
         let by_names = self.shared_header_bytes.div_ceil(shape.header_capacity.max(1).into());
         let by_blocks = self.shared_blocks.div_ceil(shape.shared_blocks.max(1).into());
@@ -90,7 +90,7 @@ impl Live {
     }
 }
 
-/// How far a segment is filled.
+/// The fill position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fill {
     pub(super) next_block: u32,
@@ -98,10 +98,10 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    /// A segment with nothing but its header.
+    /// A segment with only its header.
     pub(super) const EMPTY: Self = Self { next_block: 1, entries: 0 };
 
-    /// Blocks that a slot with so many entries may have in what is left.
+    /// Blocks that a slot with this number of entries may have in the rest of the segment.
     pub(super) fn left(self, entries: u32, shape: &Shape) -> u32 {
         let entries = self.entries.saturating_add(entries);
         if entries > shape.segment_blocks {
@@ -147,7 +147,8 @@ pub(super) struct Segment {
     pub(super) victim: bool,
     /// What is live in it was to be moved, and that would have yielded too little.
     pub(super) futile: bool,
-    /// The same, although only what the policy keeps or is pinned was to be moved: it is not evicted either.
+    /// The same, although only what the policy keeps or is pinned was to be moved: it is not
+    /// evicted either.
     pub(super) stuck: bool,
     /// Pinned versions in it.
     pub(super) pins: u32,
@@ -161,7 +162,7 @@ pub(super) struct Segment {
     pub(super) emptying: bool,
     /// While it drains: whether the index shows nothing in it any more, and since which sequence.
     pub(super) emptied_at: Option<u64>,
-    /// While it drains: whether gets read it for so long that nothing waits for them any more.
+    /// While it drains: whether callers stopped waiting for its gets, because they take too long.
     pub(super) overdue: bool,
 }
 

@@ -6,7 +6,7 @@ use crate::format::{self, Entry, Layout};
 #[expect(clippy::cast_possible_truncation, reason = "it is 48")]
 const ENTRY_LEN: u32 = format::ENTRY_LEN as u32;
 
-/// The sizes of a store that decide where something fits.
+/// The sizes of a store that decide whether something fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     /// Number of segments.
@@ -25,7 +25,7 @@ pub(crate) struct Shape {
     pub(crate) window: u32,
 }
 
-/// What is to be put: the lengths of one object.
+/// The lengths of one object to put.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Demand {
     /// Bytes of key and metadata together.
@@ -34,7 +34,7 @@ pub(crate) struct Demand {
     pub(crate) payload_len: u32,
 }
 
-/// Where the parts of an object go.
+/// The places of the parts of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fit {
     /// Whether its payload lies in the slot header. Then it is alone in its slot.
@@ -95,7 +95,7 @@ impl Shape {
         }
     }
 
-    /// Blocks of the table of a segment with so many entries.
+    /// Blocks of the table of a segment with this number of entries.
     pub(crate) fn table_blocks(&self, entries: u32) -> u32 {
         entries.div_ceil(self.entries_per_table_block)
     }
@@ -105,7 +105,7 @@ impl Shape {
         self.segment_blocks.saturating_sub(2)
     }
 
-    /// Where the parts of an object go.
+    /// The places of the parts of an object.
     pub(crate) fn fit(&self, demand: Demand) -> Fit {
         let Demand { names, payload_len } = demand;
         let header_bytes = ENTRY_LEN.saturating_add(names);

@@ -1,4 +1,4 @@
-//! Open segments: which one a slot is taken from, and when another one is opened.
+//! Open segments: which one a slot uses, and when another one is opened.
 
 use super::Space;
 use super::allocation::{OpenedSegment, Purpose, Shortage, Source};
@@ -6,7 +6,8 @@ use super::segment::{HeaderState, Segment, SegmentState, Stream};
 use crate::mutant::Mutant;
 
 impl Space {
-    /// A segment with space for a slot of so many blocks: the fullest that is open, or a new one.
+    /// A segment with space for a slot of this number of blocks: the fullest open one, or a new
+    /// one.
     pub(super) fn fit(
         &mut self,
         blocks: u32,
@@ -55,8 +56,9 @@ impl Space {
 
     /// Whether a slot may begin at the next block, so that a search for headers ends soon.
     ///
-    /// Moves need no window. Nothing else goes to their segments, what is in them counts only if a checkpoint names it,
-    /// and that waits for all moves: so no search passes a missing header to find what counts.
+    /// Moves need no window. Nothing else goes to their segments, what is in them counts only if a
+    /// checkpoint names it, and that waits for all moves: so no search passes a missing header to
+    /// find what counts.
     fn is_within_window(&self, segment: &Segment, blocks: u32) -> bool {
         let Some(lowest) = segment.slots.lowest_block() else { return true };
         let past = segment.fill.next_block - lowest;
@@ -64,7 +66,8 @@ impl Space {
         within || Mutant::AllocatedPastWindow.is_on()
     }
 
-    /// Opens a segment for puts ahead of need, if there are enough free ones. The caller writes its header.
+    /// Opens a segment for puts ahead of need, if there are enough free ones. The caller writes its
+    /// header.
     pub(crate) fn open_ahead(&mut self) -> Option<OpenedSegment> {
         let is_ample = self.free_for_puts() > 0;
         if !self.is_large() || self.ahead.is_some() || !is_ample {

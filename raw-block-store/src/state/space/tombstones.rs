@@ -8,8 +8,8 @@ use crate::mutant::Mutant;
 use crate::state::index::Place;
 
 impl Space {
-    /// Allocates a slot for tombstones, and the sequence of all of them. Call it after its last key was added: a put
-    /// that was acknowledged before is older.
+    /// Allocates a slot for tombstones, and the sequence of all of them. Call it after its last key
+    /// was added: a put that was acknowledged before is older.
     ///
     /// # Errors
     /// There is no space: [ask](Self::ask_for_tombstones) for it.
@@ -17,14 +17,14 @@ impl Space {
         self.take_tombstone(Purpose::Put, 0, out)
     }
 
-    /// Notes that a delete waits for space. Reclaims serve those first.
+    /// Records that a delete waits for space. Reclaims serve waiting deletes first.
     pub(crate) fn ask_for_tombstones(&mut self) -> u64 {
         self.next_delete += 1;
         self.waiting_deletes.push_back((self.next_delete, None));
         self.next_delete
     }
 
-    /// What a delete that waits was granted. It waits no more if it was granted something.
+    /// The slot that a waiting delete was granted, if any. Then it no longer waits.
     pub(crate) fn take_granted(&mut self, delete: u64) -> Option<Allocation> {
         let at = self.waiting_deletes.iter().position(|&(id, _)| id == delete)?;
         self.waiting_deletes[at].1.as_ref()?;
@@ -36,7 +36,7 @@ impl Space {
         self.waiting_deletes.iter().any(|(_, granted)| granted.is_some())
     }
 
-    /// A delete waits no more. If it was granted something, that is returned, and has to be used.
+    /// A delete no longer waits. If it was granted a slot, that is returned and must be used.
     pub(crate) fn stop_asking(&mut self, delete: u64) -> Option<Allocation> {
         let at = self.waiting_deletes.iter().position(|&(id, _)| id == delete)?;
         self.waiting_deletes.remove(at)?.1
@@ -93,8 +93,8 @@ impl Space {
         Ok(())
     }
 
-    /// A tombstone may take the last free segment, if all others that count lie in segments that stay open: then what
-    /// the next checkpoint releases includes that segment.
+    /// A tombstone may take the last free segment, if all others that count lie in segments that
+    /// stay open: then what the next checkpoint releases includes that segment.
     fn source_of_tombstones(&self) -> Source {
         let open = self.open_in(Stream::New).iter().chain(self.open_in(Stream::Kept));
         let in_open: usize =

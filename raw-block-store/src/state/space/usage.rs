@@ -1,9 +1,9 @@
-//! How the space is used, for statistics.
+//! The use of the space, for statistics.
 
 use super::segment::{Live, SegmentState};
 use super::{RESERVE, Space};
 
-/// How the space is used at one moment.
+/// The use of the space at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) segments: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Usage {
 }
 
 impl Space {
-    /// How the space is used.
+    /// The use of the space.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage {
             segments: self.segments.len() as u64,
@@ -50,7 +50,7 @@ impl Space {
         let kept = u64::from(RESERVE) + 1 + usage.bad;
         let blocks = u64::from(self.shape.segment_blocks.saturating_sub(2));
         let usable = usage.segments.saturating_sub(kept) * blocks;
-        // Garbage that is not worth a move stays.
+        // Garbage that does not justify a move stays.
         let usable = if self.evicts() { usable } else { usable - usable / 16 };
         let left = usable.saturating_sub(live.blocks_together(&self.shape));
         usage.bytes_left = left * u64::from(self.shape.block_size);

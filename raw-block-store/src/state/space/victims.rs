@@ -6,9 +6,9 @@ use crate::mutant::{self, Mutant};
 use crate::options::EvictionPolicy;
 use crate::state::policy::Oldest;
 
-/// Which part of a segment moving has to free.
+/// The part of a segment that moving must free.
 const LEAST_PART: u64 = 16;
-/// Which part of all segments is to be free.
+/// The headroom, as a part of all segments.
 const FREE_PART: u32 = 32;
 /// With fewer segments puts may have to wait for a reclaim.
 const AHEAD_SEGMENTS: u32 = 64;
@@ -29,14 +29,16 @@ pub(crate) struct Victim {
 pub(crate) enum VictimKind {
     /// Nothing in it is live.
     Dead,
-    /// All of its objects are moved. If there is no space for them, the reclaim goes on with the victims that it has. If
-    /// it has none, a store that evicts treats it as one of [`Evict`](Self::Evict).
+    /// All of its objects are moved. If there is no space for them, the reclaim goes on with the
+    /// victims that it has. If it has none, a store that evicts treats it as one of
+    /// [`Evict`](Self::Evict).
     Compact,
     /// The policy chooses what is moved; the rest is evicted.
     Evict,
 }
 
-/// Blocks that moving `blocks` of live objects with so many entries out of a segment frees.
+/// Blocks that are freed by moving `blocks` of live objects with this number of entries out of a
+/// segment.
 pub(super) fn garbage(shape: &Shape, entries: u32, blocks: u64) -> i64 {
     let usable = i64::from(shape.segment_blocks) - 1 - i64::from(shape.table_blocks(entries));
     usable.saturating_sub_unsigned(blocks)
@@ -48,7 +50,8 @@ pub(super) fn least_garbage(shape: &Shape) -> i64 {
 }
 
 impl Space {
-    /// The next segment to reclaim, if any is worth it. It is not offered again before [`end_reclaim`](Self::end_reclaim).
+    /// The next segment to reclaim, if one is worthwhile. It is not offered again before
+    /// [`end_reclaim`](Self::end_reclaim).
     pub(crate) fn take_victim(&mut self) -> Option<Victim> {
         self.crowded = self.is_crowded();
         let mut victim = self.choose_victim()?;
@@ -65,14 +68,14 @@ impl Space {
         Some(victim)
     }
 
-    /// A victim is none after all: something in it has to stay.
+    /// A victim is not reclaimed after all: something in it must stay.
     pub(crate) fn spare_victim(&mut self, number: u32) {
         if let Some(segment) = self.segment_mut(number) {
             segment.victim = false;
         }
     }
 
-    /// A victim is none before something in it changes: an object in it cannot be read.
+    /// A segment is not a victim before something in it changes: an object in it cannot be read.
     pub(crate) fn set_futile(&mut self, number: u32) {
         if let Some(segment) = self.segment_mut(number) {
             segment.futile = true;
@@ -92,7 +95,7 @@ impl Space {
         coming < self.wanted_free() as usize && victims < self.segments.len()
     }
 
-    /// What the policy has to know of the oldest segment.
+    /// What the policy needs to know about the oldest segment.
     pub(crate) fn oldest(&self, number: u32) -> Oldest {
         let segment = self.segment(number);
         Oldest {
@@ -102,7 +105,8 @@ impl Space {
         }
     }
 
-    /// A victim is none after all: most of it would be moved, so it is kept as it is, as if it had been opened now.
+    /// A victim is not reclaimed after all: most of it would be moved, so it is kept as it is, as
+    /// if it had been opened now.
     pub(crate) fn keep_whole(&mut self, number: u32) {
         let clock = self.clock;
         if let Some(segment) = self.segment_mut(number) {
@@ -110,15 +114,16 @@ impl Space {
         }
     }
 
-    /// Ends a reclaim, which began at the [version](Self::version) `since`. `progress` says whether it released or moved
-    /// something, or covered what was not. Serves the deletes that wait before another reclaim begins.
+    /// Ends a reclaim, which began at the [version](Self::version) `since`. `progress` says whether
+    /// it released or moved something, or covered what was not. Serves the deletes that wait before
+    /// another reclaim begins.
     pub(crate) fn end_reclaim(&mut self, progress: bool, since: u64) {
         for segment in &mut self.segments {
             segment.victim = false;
         }
         self.note_gain();
-        // What changed in the meantime may help the next one, what is not covered yet may hold garbage, and while enough is
-        // free no victim was looked for.
+        // What changed in the meantime may help the next one, what is not covered yet may hold
+        // garbage, and while enough is free no victim was looked for.
         let is_futile = !progress
             && self.version == since
             && !self.is_anything_uncovered()
@@ -128,8 +133,8 @@ impl Space {
         self.futile_at = is_futile.then_some(self.version);
     }
 
-    /// Whether something is not covered by the committed checkpoint, so that another one makes more victims, at the latest when
-    /// no change is in flight.
+    /// Whether something is not covered by the committed checkpoint, so that another one makes more
+    /// victims, at the latest when no change is in flight.
     pub(crate) fn is_anything_uncovered(&self) -> bool {
         self.uncovered().next().is_some()
     }
@@ -141,8 +146,8 @@ impl Space {
         })
     }
 
-    /// The sequence of the oldest change in flight, if that keeps a checkpoint from covering any segment that the committed
-    /// one does not cover.
+    /// The sequence of the oldest change in flight, if that keeps a checkpoint from covering any
+    /// segment that the committed one does not cover.
     pub(crate) fn blocking_change(&self) -> Option<u64> {
         let coverable = self.coverable();
         let is_blocked = self.is_anything_uncovered()
@@ -155,7 +160,8 @@ impl Space {
         self.free_for_puts() == 0 && self.about_to_be_free() == 0
     }
 
-    /// Free segments that there are to be: the reserve, a part of all, and what is put during one checkpoint.
+    /// The wanted number of free segments: the reserve and the headroom, which is a part of all
+    /// segments or what is put during one checkpoint.
     pub(crate) fn wanted_free(&self) -> u32 {
         let part = (self.shape.segments / FREE_PART).max(1);
         let ahead = if !self.is_large() {
@@ -177,8 +183,8 @@ impl Space {
         is_short && self.futile_at != Some(self.version)
     }
 
-    /// Whether a checkpoint would make a victim of a segment that is none yet, because the committed one does not cover
-    /// it.
+    /// Whether a checkpoint would make a victim of a segment that is none yet, because the
+    /// committed one does not cover it.
     pub(crate) fn gains_by_checkpoint(&self) -> bool {
         let least = least_garbage(&self.shape);
         self.segments.iter().any(|segment| {
@@ -196,7 +202,8 @@ impl Space {
         wants_ahead || self.needs_reclaim() || self.needs_checkpoint(objects)
     }
 
-    /// Whether a checkpoint is to be taken because much was written since the last one; `objects` are live.
+    /// Whether a checkpoint is to be taken because much was written since the last one; `objects`
+    /// are live.
     pub(crate) fn needs_checkpoint(&self, objects: u64) -> bool {
         let least = mutant::limit(LEAST_CHANGED, 200) as u64;
         self.entries_since_choice >= least.max(objects / CHANGED_PART)
@@ -241,8 +248,8 @@ impl Space {
             .filter(|&(garbage, _, _)| garbage >= least)
             .max_by_key(|&(garbage, _, segment)| (garbage, std::cmp::Reverse(segment.generation)));
         let oldest_number = candidates().min_by_key(by_age).map(|(number, _)| number);
-        // In a crowded store it has to be paid for. What is in the oldest segment is evicted: compacting would make it
-        // young again.
+        // In a crowded store it has to be paid for. What is in the oldest segment is evicted:
+        // compacting would make it young again.
         let may_compact = |number: u32, of: &Segment| {
             !self.crowded
                 || Some(number) != oldest_number
@@ -282,8 +289,8 @@ impl Space {
             && (segment.old_pins == 0 || Mutant::VictimWithPinnedVersion.is_on())
     }
 
-    /// Seals an open segment that is older than all full ones: few objects that fit were put into it, or moved. They are
-    /// evicted by their age like all others. Returns whether there was one.
+    /// Seals an open segment that is older than all full ones: few objects that fit were put into
+    /// it, or moved. They are evicted by their age like all others. Returns whether there was one.
     fn seal_oldest(&mut self) -> bool {
         let age = |segment: &Segment| (segment.opened_at, segment.generation);
         let full = self.segments.iter().filter(|of| of.state == SegmentState::Full && !of.stuck);

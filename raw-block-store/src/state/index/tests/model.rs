@@ -14,7 +14,8 @@ enum Change {
     Copy(Move),
 }
 
-/// The index next to what it has to show: of each key the completed change with the highest sequence.
+/// The index next to what it has to show: of each key the completed change with the highest
+/// sequence.
 struct World {
     random: fastrand::Rng,
     index: Index,

@@ -4,8 +4,8 @@ use super::*;
 
 const NONE: EvictionPolicy = EvictionPolicy::None;
 
-/// A space in which segment 0 is full with objects of 2 blocks that share slots, and the committed checkpoint covers
-/// them. The rest of them lie in segment 1.
+/// A space in which segment 0 is full with objects of 2 blocks that share slots, and the committed
+/// checkpoint covers them. The rest of them lie in segment 1.
 fn one_full(eviction: EvictionPolicy, segments: u32) -> (Space, Vec<Located>) {
     let mut space = space(segments, 64, eviction);
     let mut objects = Vec::new();

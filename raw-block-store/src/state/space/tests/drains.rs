@@ -27,7 +27,8 @@ fn a_get_in_progress_keeps_its_segment() {
     assert_eq!(readers.enter(0, readers.begin()), Err(true), "nothing is there to be read");
 }
 
-/// A store that evicts, in which all segments but the reserve are full, and one drains that a get reads.
+/// A store that evicts, in which all segments but the reserve are full, and one drains that a get
+/// reads.
 fn one_read() -> Space {
     let mut space = space(8, 64, EvictionPolicy::Fifo);
     while space.free.len() > 2 {

@@ -1,4 +1,5 @@
-//! The space of a store without a device: an index of keys, and what the other wings do with the space.
+//! The space of a store without a device: an index of keys, and what the other wings do with the
+//! space.
 
 mod cases;
 mod checkpoints;
@@ -17,8 +18,8 @@ use crate::state::index::{Located, Place};
 
 const BLOCK: u32 = 4096;
 
-/// The lengths of an object of so many blocks, its own header included: 1 is one whose payload lies in the header. So
-/// many of them share a header.
+/// The lengths of an object of so many blocks, its own header included: 1 is one whose payload lies
+/// in the header. So many of them share a header.
 fn demand(blocks: u32, sharing: u32) -> Demand {
     let names = match sharing {
         36 => 63,

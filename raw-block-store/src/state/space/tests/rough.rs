@@ -1,4 +1,5 @@
-//! What can go wrong at once: power cuts, failed writes and checkpoints, pins, several threads. Nothing gets stuck.
+//! What can go wrong at once: power cuts, failed writes and checkpoints, pins, several threads.
+//! Nothing gets stuck.
 
 use super::simulation::Simulation;
 use super::tasks::Task;

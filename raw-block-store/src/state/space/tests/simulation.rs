@@ -175,7 +175,8 @@ impl Simulation {
         self.new.clear();
     }
 
-    /// The checkpoint that was chosen last is committed. It names everything that the index showed then.
+    /// The checkpoint that was chosen last is committed. It names everything that the index showed
+    /// then.
     pub(super) fn committed(&mut self, released: &[u32]) {
         self.old.clear();
         for &segment in released {

@@ -35,7 +35,8 @@ pub(super) struct Delete {
     flying: Option<Flying>,
     asked: Option<u64>,
     waits_for: Option<u64>,
-    /// Reclaims that it waited for while no write failed, those that it ran itself twice, in halves.
+    /// Reclaims that it waited for while no write failed, those that it ran itself twice, in
+    /// halves.
     waited: u32,
 }
 
@@ -125,7 +126,8 @@ fn fly(of: &mut Simulation, out: &Allocation, attempt: u32) -> Vec<Flying> {
     out.slots.iter().map(flying).collect()
 }
 
-/// Waits for the reclaim that runs, or begins one. Returns the number that `reclaims` has afterwards.
+/// Waits for the reclaim that runs, or begins one. Returns the number that `reclaims` has
+/// afterwards.
 fn reclaim(of: &mut Simulation) -> u64 {
     if !of.reclaiming || Mutant::SeveralReclaims.is_on() {
         of.reclaiming = true;
