@@ -55,14 +55,15 @@ impl Drop for FailedSlots<'_> {
 impl StoreState {
     /// Begins a call that changes something, unless it cannot succeed.
     ///
-    /// Where no background thread takes checkpoints to see whether the device accepts writes again, the call does.
+    /// Where no background thread takes checkpoints to see whether the device accepts writes again, some calls do: fewer and
+    /// fewer, as long as it does not.
     ///
     /// # Errors
     /// [`Error::Device`], [`Error::Closed`].
     pub(super) fn begin_change(&self, context: &'static str) -> Result<CallGuard<'_>, Error> {
         let call = self.begin_call()?;
         self.dispatcher.check_accepted(OpKind::Write).context(context)?;
-        if self.refuses_writes() && !self.options.background {
+        if self.refuses_writes() && !self.worker.is_present() && self.refused_backoff.is_due() {
             // What came of it is asked next.
             let _ = checkpoint::take_if(self, CheckpointPurpose::Period, |_| self.refuses_writes());
         }

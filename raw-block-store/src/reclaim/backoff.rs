@@ -41,13 +41,13 @@ pub(crate) struct CallBackoff {
 
 impl CallBackoff {
     /// Whether this call makes an attempt.
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let call = self.calls.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         call.is_power_of_two() && call < MOST_CALLS || call.is_multiple_of(MOST_CALLS)
     }
 
     /// Notes a success.
-    pub(super) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self) {
         self.calls.store(0, Ordering::Relaxed);
     }
 }

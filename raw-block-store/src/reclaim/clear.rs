@@ -36,7 +36,7 @@ pub(crate) fn clear(state: &StoreState) -> Result<(), Error> {
     }
     state.with_space(|space| space.end_reclaim(true, space.version()));
     state.counters.reclaims.add(1);
-    if !state.options.background {
+    if !state.worker.is_present() {
         while discard::discard_free(state) {}
     }
     result

@@ -127,7 +127,7 @@ fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<Reclaim
     if !matches!(result, Ok(ReclaimOutcome::Blocked)) {
         state.counters.reclaims.add(1);
     }
-    if !state.options.background {
+    if !state.worker.is_present() {
         while discard::discard_free(state) {}
     }
     result

@@ -81,6 +81,8 @@ pub(crate) struct StoreState {
     pub(crate) worker: Signal,
     /// Which calls try to take a due checkpoint, if there is no worker.
     pub(crate) checkpoint_backoff: CallBackoff,
+    /// Which calls look whether the device accepts writes again, if there is no worker.
+    pub(crate) refused_backoff: CallBackoff,
     /// Held while a checkpoint is taken.
     pub(crate) checkpointing: Mutex<Containers>,
     /// Held while a reclaim runs.
@@ -136,6 +138,7 @@ impl StoreState {
             throttle: Throttle::default(),
             worker: Signal::default(),
             checkpoint_backoff: CallBackoff::default(),
+            refused_backoff: CallBackoff::default(),
             checkpointing: Mutex::new(containers),
             reclaiming: Mutex::new(()),
             space: Mutex::new(WatchedSpace { space, waiting: 0 }),
@@ -292,6 +295,7 @@ impl StoreState {
     /// A checkpoint was written: the device accepts writes.
     pub(crate) fn writes_accepted(&self) {
         if self.refuses_writes.swap(false, Ordering::Relaxed) {
+            self.refused_backoff.succeeded();
             self.failing.on_probation();
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.health.clear(Concern::Writes, self.device_name());

@@ -51,6 +51,22 @@ fn failures_of_several_calls_show_that_the_device_refuses_writes() {
 }
 
 #[test]
+fn fewer_and_fewer_refused_calls_try_a_checkpoint() {
+    let (device, store) = store(32, EvictionPolicy::None);
+    put(&store, 0..10, 700);
+    device.inject(DeviceFault::fail(OpKind::Write, EIO));
+    assert!(!try_put(&store, 1));
+    assert_eq!(store.stats().health.state, HealthState::ReadOnly);
+    let before = store.stats().failed_checkpoints;
+    assert!((0..20).all(|key| !try_put(&store, key)));
+    assert_eq!(store.stats().failed_checkpoints - before, 5, "calls 1, 2, 4, 8 and 16");
+    device.clear_faults();
+    assert!((20..31).all(|key| !try_put(&store, key)), "none of them tries");
+    assert!(try_put(&store, 31), "call 32 does");
+    assert_ne!(store.stats().health.state, HealthState::ReadOnly);
+}
+
+#[test]
 fn a_call_that_fails_for_good_does_not_stop_later_ones() {
     let (device, store) = store(32, EvictionPolicy::None);
     put(&store, 0..10, 700);
