@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
+use raw_block_core::ErrorKind;
 use raw_block_core::backend::OpKind;
-use raw_block_core::{ErrorClass, ErrorKind};
 
 use crate::Error;
 use crate::checkpoint;
@@ -12,7 +12,7 @@ use crate::state::space::{Allocated, Allocation, CheckpointPurpose, Retry, Slot}
 use crate::state::{CallGuard, StoreState};
 
 /// How many times something is written before it fails, each time to another segment.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// A slot with objects, or a tombstone, whose writes failed.
 pub(super) struct Failed {
@@ -34,6 +34,15 @@ impl Failed {
         };
         Self { slot: slot.clone(), objects: objects.into_iter().map(retry).collect(), error }
     }
+}
+
+/// Why an object was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GaveUp {
+    /// Its last attempt failed.
+    Failed,
+    /// An attempt failed, and there is no space for another one before a reclaim.
+    NoSpace,
 }
 
 /// Slots whose objects are in flight until they are written elsewhere or given up.
@@ -71,12 +80,12 @@ impl StoreState {
     }
 
     /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an allocation once, and
-    /// returns what failed; `give_up` is called with each object that is not written, and why.
+    /// returns what failed; `give_up` is called with each object that is not written, why, and the error of its write.
     pub(super) fn write_slots(
         &self,
         first: &Allocation,
         mut attempt: impl FnMut(&Allocation) -> Vec<Failed>,
-        mut give_up: impl FnMut(u32, &Error),
+        mut give_up: impl FnMut(u32, GaveUp, &Error),
     ) {
         let mut left = FailedSlots { state: self, slots: attempt(first).into() };
         for number in 1..=ATTEMPTS {
@@ -84,7 +93,7 @@ impl StoreState {
                 let Some(failed) = left.slots.pop_front() else { break };
                 let is_final = !self.note_failure(&failed);
                 if number == ATTEMPTS || is_final || self.refuses_writes() {
-                    self.end_failed(&failed, &failed.objects, &mut give_up);
+                    self.end_failed(&failed, &failed.objects, GaveUp::Failed, &mut give_up);
                 } else {
                     left.slots.extend(self.write_again(&failed, &mut attempt, &mut give_up));
                 }
@@ -99,7 +108,7 @@ impl StoreState {
         if matches!(error.kind(), Forked | OutOfResources | WritesStopped) {
             return false;
         }
-        self.write_failed(failed.slot.generation, error);
+        self.write_failed(failed.slot.segment, failed.slot.generation, error);
         true
     }
 
@@ -108,34 +117,28 @@ impl StoreState {
         &self,
         failed: &Failed,
         attempt: &mut impl FnMut(&Allocation) -> Vec<Failed>,
-        give_up: &mut impl FnMut(u32, &Error),
+        give_up: &mut impl FnMut(u32, GaveUp, &Error),
     ) -> Vec<Failed> {
         let mut left = failed.objects.clone();
         let mut allocation = Allocation::default();
         let extended = self.with_space(|space| {
-            // What does not fit is given up: a failed write is no reason to reclaim.
+            // What does not fit is given up: while it is in flight, a reclaim may wait for it.
             let _ = space.allocate_again(&failed.slot, &mut left, &mut allocation);
             self.extend_index(space, 0, &mut allocation)
         });
-        self.end_failed(failed, &left, give_up);
+        self.end_failed(failed, &left, GaveUp::NoSpace, give_up);
         if extended.is_err() {
             // They are in flight no more.
             let is_left = |of: &&Retry| left.iter().any(|left| left.index == of.index);
             let lost = failed.objects.iter().filter(|of| !is_left(of));
-            lost.for_each(|of| give_up(of.index, &failed.error));
+            lost.for_each(|of| give_up(of.index, GaveUp::Failed, &failed.error));
             return Vec::new();
         }
         if allocation.slots.is_empty() {
             return Vec::new();
         }
         self.counters.repeated_writes.add(allocation.slots.len() as u64);
-        let tried = allocation.objects.len();
         let failed_again = attempt(&allocation);
-        let missing: usize = failed_again.iter().map(|of| of.objects.len()).sum();
-        if missing < tried && is_media_error(&failed.error) {
-            // A write elsewhere succeeded, so the fault is that of the segment.
-            self.confirm_error(&failed.slot);
-        }
         tracing::debug!(device = self.device_name(), error = %failed.error, "a slot was written again");
         failed_again
     }
@@ -145,18 +148,14 @@ impl StoreState {
         &self,
         failed: &Failed,
         objects: &[Retry],
-        give_up: &mut impl FnMut(u32, &Error),
+        why: GaveUp,
+        give_up: &mut impl FnMut(u32, GaveUp, &Error),
     ) {
         if !objects.is_empty() {
             self.give_up(&failed.slot, u32::try_from(objects.len()).unwrap_or(u32::MAX));
-            objects.iter().for_each(|of| give_up(of.index, &failed.error));
+            objects.iter().for_each(|of| give_up(of.index, why, &failed.error));
         }
     }
-}
-
-fn is_media_error(error: &Error) -> bool {
-    matches!(error, Error::Device { error, .. }
-        if error.kind().is_io() && error.class() == ErrorClass::Failed)
 }
 
 /// The error of a slot in a segment whose header another thread did not write.

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::attempts::ATTEMPTS;
 use super::choose::{Chosen, Duplicates};
 use super::stage::PutBatch;
 use crate::Error;
@@ -124,7 +125,7 @@ impl Store {
             match self.state.begin_change(PUT) {
                 Ok(_call) => {
                     let batch = PutBatch { puts, positions, hashes: &hashes };
-                    put_batch(&self.state, &batch, &mut results);
+                    put_where_it_works(&self.state, &batch, &mut results);
                 }
                 Err(error) => fail(&mut results, positions.iter().copied(), &error),
             }
@@ -203,8 +204,39 @@ impl Store {
     }
 }
 
-/// Puts a batch.
-fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<bool, Error>]) {
+/// Puts a batch. What could not be written, and found no space elsewhere, is put again from the start: nothing of it is in
+/// flight, so that a reclaim can make space for it.
+fn put_where_it_works(
+    state: &StoreState,
+    batch: &PutBatch<'_>,
+    results: &mut [Result<bool, Error>],
+) {
+    let mut unplaced = put_batch(state, batch, results);
+    for _ in 1..ATTEMPTS {
+        if unplaced.is_empty() || state.refuses_writes() {
+            return;
+        }
+        let errors: Vec<_> = unplaced.iter().map(|&at| results[at].clone()).collect();
+        unplaced.iter().for_each(|&at| results[at] = Ok(true));
+        let again = PutBatch { positions: &unplaced, ..*batch };
+        let still_unplaced = put_batch(state, &again, results);
+        for (&at, error) in unplaced.iter().zip(errors) {
+            // That the write failed says more than that there is no space.
+            if matches!(results[at], Err(Error::OutOfSpace { .. })) {
+                results[at] = error;
+            }
+        }
+        unplaced = still_unplaced;
+    }
+}
+
+/// Puts a batch. Returns the positions of those objects whose writes failed and for which there is no space elsewhere.
+fn put_batch(
+    state: &StoreState,
+    batch: &PutBatch<'_>,
+    results: &mut [Result<bool, Error>],
+) -> Vec<usize> {
+    let mut unplaced = Vec::new();
     let mut left = Batch::default();
     left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
     let objects = Vec::with_capacity(batch.positions.len());
@@ -216,7 +248,7 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<boo
         if !allocation.slots.is_empty() {
             vain_reclaims = 0;
             // Before anything is waited for: what is allocated holds down what a checkpoint covers.
-            state.write_objects(batch, &allocation, results);
+            state.write_objects(batch, &allocation, results, &mut unplaced);
         }
         let error = match ended {
             Ok(()) => break,
@@ -250,6 +282,7 @@ fn put_batch(state: &StoreState, batch: &PutBatch<'_>, results: &mut [Result<boo
         state.worker.wake();
     }
     reclaim::checkpoint_if_due(state);
+    unplaced
 }
 
 /// Allocates as much of a batch as there is space for. Waits while nothing at all can be allocated, and that will

@@ -122,7 +122,7 @@ impl StoreState {
                 .filter_map(|(slot, object)| self.try_tombstones(keys, slot, object, results))
                 .collect()
         };
-        self.write_slots(allocation, attempt, |_, error| given_up = Err(error.clone()));
+        self.write_slots(allocation, attempt, |_, _, error| given_up = Err(error.clone()));
         match (given_up, allocation.objects.first()) {
             (Err(Error::Device { error, .. }), Some(object))
                 if error.kind() == ErrorKind::NoSpace =>

@@ -3,7 +3,7 @@
 use raw_block_core::backend::Transfer;
 use raw_block_core::{ErrorClass, WriteAt};
 
-use super::attempts::{Failed, header_error};
+use super::attempts::{Failed, GaveUp, header_error};
 use super::stage::{PutBatch, Stage, Target};
 use crate::Error;
 use crate::format::Entry;
@@ -25,16 +25,21 @@ struct Written {
 
 impl StoreState {
     /// Writes objects of a batch where they were allocated, and publishes them. Those whose write fails are
-    /// written elsewhere.
+    /// written elsewhere. Adds to `unplaced` the positions of those for which there is no space elsewhere.
     pub(super) fn write_objects(
         &self,
         batch: &PutBatch<'_>,
         allocation: &Allocation,
         results: &mut [Result<bool, Error>],
+        unplaced: &mut Vec<usize>,
     ) {
         let attempt = |allocation: &Allocation| self.attempt(batch, allocation);
-        self.write_slots(allocation, attempt, |index, error| {
-            results[batch.position(index)] = Err(error.clone());
+        self.write_slots(allocation, attempt, |index, why, error| {
+            let at = batch.position(index);
+            results[at] = Err(error.clone());
+            if why == GaveUp::NoSpace {
+                unplaced.push(at);
+            }
         });
     }
 

@@ -18,15 +18,20 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Notes a failure, and returns how long to wait.
     pub(super) fn failed(&mut self) -> Duration {
-        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         self.failures = self.failures.saturating_add(1);
-        SHORTEST.saturating_mul(factor).min(LONGEST)
+        wait_after(self.failures)
     }
 
     /// Notes a success, and returns how many failures went before it.
     pub(super) fn succeeded(&mut self) -> u32 {
         std::mem::take(&mut self.failures)
     }
+}
+
+/// How long to wait after so many failures in a row.
+pub(super) fn wait_after(failures: u32) -> Duration {
+    let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
+    SHORTEST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST)
 }
 
 /// The most calls between two attempts.

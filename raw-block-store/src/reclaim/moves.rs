@@ -112,7 +112,6 @@ fn finish(
         moved = publish(state, objects, &plan, copies, &mut outcomes);
     }
     count(state, &plan, moved.len());
-    confirm_errors(state, &plan, copies);
     state.with_space(|space| {
         space.end_moves(plan, &outcomes, &moved);
         if space.pinned_versions() > 0 {
@@ -187,17 +186,4 @@ fn count(state: &StoreState, plan: &MovePlan, moved: usize) {
     state.counters.moves.add(moved as u64);
     state.counters.moved_bytes.add(bytes);
     state.counters.written_bytes.add(bytes);
-}
-
-/// Counts write errors against their segments, if another slot of the plan was written: then the fault is not that of
-/// the whole device.
-fn confirm_errors(state: &StoreState, plan: &MovePlan, copies: &[CopyOutcome]) {
-    if copies.iter().any(|copy| matches!(copy, CopyOutcome::Written { .. })) {
-        for slot in &plan.allocation.slots {
-            let of_slot = copies.get(slot.objects.clone()).unwrap_or(&[]);
-            if of_slot.contains(&CopyOutcome::WriteFailed) {
-                state.confirm_error(slot);
-            }
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 
 use raw_block_core::backend::OpKind;
 
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 use super::discard::discard_free;
 use super::run_ahead;
 use crate::Error;
@@ -49,6 +49,10 @@ fn run(state: &StoreState) {
     let mut backoff = Backoff::default();
     while state.worker.wait() {
         while !state.worker.has_ended() {
+            let wait = backoff::wait_after(state.failed_probations());
+            if state.refuses_writes() && !state.worker.pause(wait) {
+                return;
+            }
             match work(state) {
                 Ok(true) => drop(backoff.succeeded()),
                 Ok(false) => break,

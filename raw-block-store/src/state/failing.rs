@@ -6,45 +6,76 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Consecutive failures, in different segments, after which the device is at fault.
 const LIMIT: u32 = 3;
 
-/// Counts the segments in which writes failed since the last successful one, across all calls.
+/// A generation of a segment in which a write failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suspect {
+    pub(super) segment: u32,
+    pub(super) generation: u64,
+}
+
+/// Counts the segments in which writes failed since the last one that succeeded, whichever calls they are of.
 #[derive(Debug, Default)]
 pub(super) struct FailingWrites {
     segments: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The generation of the last segment in which a write failed: no other segment has it.
-    last: Mutex<u64>,
+    last: u64,
+    /// Media errors since the last write that succeeded: the next one shows that they are faults of segments.
+    suspects: Vec<Suspect>,
+    /// How many times in a row a checkpoint succeeded and the next write to a segment failed.
+    failed_probations: u32,
+    on_probation: bool,
 }
 
 impl FailingWrites {
-    /// A write to a segment succeeded.
-    pub(super) fn succeeded(&self) {
-        // Usually nothing changes, and all threads read this cache line.
-        if self.segments.load(Ordering::Relaxed) > 0 {
-            let mut last = self.lock();
-            *last = 0;
-            self.segments.store(0, Ordering::Relaxed);
+    /// A write to a segment succeeded. If others had failed since the last success, returns those whose media errors were
+    /// the faults of segments.
+    pub(super) fn succeeded(&self) -> Option<Vec<Suspect>> {
+        // Mostly there is nothing to change, in a cache line that all threads read.
+        if self.segments.load(Ordering::Relaxed) == 0 {
+            return None;
         }
+        let state = std::mem::take(&mut *self.lock());
+        self.segments.store(0, Ordering::Relaxed);
+        Some(state.suspects)
     }
 
     /// A checkpoint succeeded: the device may accept writes to segments again. One more failure
     /// shows that it does not.
     pub(super) fn on_probation(&self) {
-        let mut last = self.lock();
-        *last = 0;
+        let mut state = self.lock();
+        (state.last, state.on_probation) = (0, true);
         self.segments.fetch_min(LIMIT - 1, Ordering::Relaxed);
     }
 
-    /// A write to the segment with this generation failed. Returns whether the fault is the
-    /// device's.
-    pub(super) fn failed(&self, generation: u64) -> bool {
-        let mut last = self.lock();
-        if std::mem::replace(&mut *last, generation) == generation {
-            return self.segments.load(Ordering::Relaxed) >= LIMIT;
-        }
-        self.segments.fetch_add(1, Ordering::Relaxed) + 1 >= LIMIT
+    /// How many times in a row a checkpoint succeeded and the next write to a segment failed.
+    pub(super) fn failed_probations(&self) -> u32 {
+        self.lock().failed_probations
     }
 
-    fn lock(&self) -> MutexGuard<'_, u64> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A write to a segment failed. Returns whether the fault is the device's.
+    pub(super) fn failed(&self, of: Suspect, is_media_error: bool) -> bool {
+        let mut state = self.lock();
+        if is_media_error && self.segments.load(Ordering::Relaxed) < LIMIT {
+            state.suspects.push(of);
+        }
+        if std::mem::replace(&mut state.last, of.generation) != of.generation {
+            self.segments.fetch_add(1, Ordering::Relaxed);
+        }
+        let is_of_device = self.segments.load(Ordering::Relaxed) >= LIMIT;
+        if is_of_device {
+            state.suspects.clear();
+            state.failed_probations += u32::from(std::mem::take(&mut state.on_probation));
+        }
+        is_of_device
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,22 +83,55 @@ impl FailingWrites {
 mod tests {
     use super::*;
 
+    fn of(generation: u64) -> Suspect {
+        Suspect { segment: 7, generation }
+    }
+
     #[test]
     fn three_segments_in_a_row_are_the_device() {
         let failing = FailingWrites::default();
-        assert!(!failing.failed(1));
-        assert!(!failing.failed(1));
-        assert!(!failing.failed(2));
+        let failed = |generation| failing.failed(of(generation), true);
+        assert!(!failed(1));
+        assert!(!failed(1));
+        assert!(!failed(2));
         failing.succeeded();
-        assert!(!failing.failed(3));
-        assert!(!failing.failed(4));
-        assert!(failing.failed(5));
-        assert!(failing.failed(5));
+        assert!(!failed(3));
+        assert!(!failed(4));
+        assert!(failed(5));
+        assert!(failed(5));
         failing.on_probation();
-        assert!(failing.failed(6));
+        assert!(failed(6));
         failing.succeeded();
-        assert!(!failing.failed(6));
+        assert!(!failed(6));
         failing.on_probation();
-        assert!(!failing.failed(7));
+        assert!(!failed(7));
+    }
+
+    #[test]
+    fn a_success_shows_that_media_errors_are_those_of_segments() {
+        let failing = FailingWrites::default();
+        assert_eq!(failing.succeeded(), None);
+        failing.failed(of(1), true);
+        failing.failed(of(1), true);
+        failing.failed(of(2), false);
+        assert_eq!(failing.succeeded(), Some(vec![of(1), of(1)]));
+        assert_eq!(failing.succeeded(), None);
+        assert!((3..6).any(|generation| failing.failed(of(generation), true)));
+        assert_eq!(failing.succeeded(), Some(Vec::new()), "it was the device");
+    }
+
+    #[test]
+    fn probations_that_fail_are_counted_until_a_write_succeeds() {
+        let failing = FailingWrites::default();
+        assert!((1..5).any(|generation| failing.failed(of(generation), true)));
+        assert_eq!(failing.failed_probations(), 0);
+        for round in 1..4 {
+            failing.on_probation();
+            failing.failed(of(10 + u64::from(round)), true);
+            failing.failed(of(20 + u64::from(round)), true);
+            assert_eq!(failing.failed_probations(), round);
+        }
+        failing.succeeded();
+        assert_eq!(failing.failed_probations(), 0);
     }
 }

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 pub(crate) use calls::CallGuard;
 use calls::Calls;
-use failing::FailingWrites;
+use failing::{FailingWrites, Suspect};
 use health::{Concern, HealthMonitor};
 use index::Index;
 use policy::Policy;
-use raw_block_core::{Dispatcher, ErrorKind, sync};
+use raw_block_core::{Dispatcher, ErrorClass, ErrorKind, sync};
 pub(crate) use reading::ReadGuard;
 pub(crate) use slots::NoSpace;
 use space::{Readers, Shape, Space};
@@ -264,17 +264,35 @@ impl StoreState {
         refused.clone().map_or(Ok(()), Err).context(context)
     }
 
-    /// A write to the segment with this generation failed. If those to three segments failed in a
-    /// row, whichever calls they were of, the device refuses writes.
-    pub(crate) fn write_failed(&self, generation: u64, error: &raw_block_core::Error) {
-        if self.failing.failed(generation) && !self.refuses_writes() {
+    /// A write to this generation of a segment failed. If those to three segments failed in a row, whichever calls they
+    /// were of, the device refuses writes.
+    pub(crate) fn write_failed(
+        &self,
+        segment: u32,
+        generation: u64,
+        error: &raw_block_core::Error,
+    ) {
+        let is_media_error = error.kind().is_io() && error.class() == ErrorClass::Failed;
+        let failed = self.failing.failed(Suspect { segment, generation }, is_media_error);
+        if failed && !self.refuses_writes() {
             self.writes_refused(error);
         }
     }
 
-    /// A write to a segment succeeded.
+    /// A write to a segment succeeded. Media errors before it were those of their segments.
     pub(crate) fn write_succeeded(&self) {
-        self.failing.succeeded();
+        let Some(suspects) = self.failing.succeeded() else { return };
+        self.refused_backoff.succeeded();
+        for Suspect { segment, generation } in suspects {
+            if self.with_space(|space| space.confirm_error(segment, generation)) {
+                self.note_quarantine(segment);
+            }
+        }
+    }
+
+    /// How many times in a row a checkpoint succeeded and the next write to a segment failed.
+    pub(crate) fn failed_probations(&self) -> u32 {
+        self.failing.failed_probations()
     }
 
     /// The device refuses writes. Changes are refused until
@@ -295,7 +313,6 @@ impl StoreState {
     /// A checkpoint was written: the device accepts writes.
     pub(crate) fn writes_accepted(&self) {
         if self.refuses_writes.swap(false, Ordering::Relaxed) {
-            self.refused_backoff.succeeded();
             self.failing.on_probation();
             *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.health.clear(Concern::Writes, self.device_name());

@@ -138,13 +138,6 @@ impl StoreState {
         header == HeaderState::Written || Mutant::PutAlthoughSegmentHeaderFailed.is_on()
     }
 
-    /// Counts a write error of a slot against its segment, as [`Space::confirm_error`].
-    pub(crate) fn confirm_error(&self, slot: &Slot) {
-        if self.with_space(|space| space.confirm_error(slot)) {
-            self.note_quarantine(slot.segment);
-        }
-    }
-
     /// Puts a segment into quarantine, to which the device may still carry out a write that failed
     /// with this error.
     pub(crate) fn quarantine(&self, segment: u32, generation: u64, error: &raw_block_core::Error) {
@@ -164,7 +157,7 @@ impl StoreState {
         }
     }
 
-    fn note_quarantine(&self, segment: u32) {
+    pub(super) fn note_quarantine(&self, segment: u32) {
         let reason = format!("segment {segment} is in quarantine: writes to it failed");
         self.health.raise(Concern::Quarantine, self.device_name(), reason);
     }

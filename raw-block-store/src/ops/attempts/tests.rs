@@ -1,5 +1,5 @@
 use raw_block_core::backend::OpKind;
-use raw_block_core::simulated::DeviceFault;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
 use crate::ops::test_store::{BLOCK, locate, put, store};
 use crate::{EvictionPolicy, HealthState, Store};
@@ -102,4 +102,51 @@ fn a_delete_whose_write_fails_is_written_elsewhere() {
     assert!(!store.delete(&3_u32.to_le_bytes()).unwrap());
     assert_eq!(store.stats().repeated_writes, 1);
     assert_eq!(store.stats().objects, 9);
+}
+
+/// Makes one block in the middle of the segment that is opened next unwritable.
+fn bad_block(device: &SimulatedDevice, store: &Store) {
+    let next = store.state.with_space(|space| space.next_free()).unwrap();
+    let at = store.state.layout.segment_offset(next) + 30 * BLOCK;
+    device.inject(DeviceFault::fail(OpKind::Write, EIO).within(at..at + BLOCK));
+}
+
+#[test]
+fn a_bad_block_quarantines_its_segment_although_puts_go_one_by_one() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..10, 700);
+    bad_block(&device, &store);
+    assert!((0..3000).all(|number| try_put(&store, number % 10)));
+    let stats = store.stats();
+    assert_eq!((stats.bad_segments, stats.repeated_writes), (1, 2), "it failed twice");
+}
+
+#[test]
+fn what_fails_in_a_full_store_is_written_elsewhere() {
+    for eviction in [EvictionPolicy::None, EvictionPolicy::Fifo] {
+        let (device, store) = store(16, eviction);
+        let full = (0..2000).find(|&key| !try_put(&store, key)).unwrap_or(2000);
+        // What is overwritten without end keeps as little space free as possible.
+        let keys = full * 3 / 4;
+        (keys..full).for_each(|key| drop(store.delete(&key.to_le_bytes())));
+        (0..keys).for_each(|key| assert!(try_put(&store, key)));
+        bad_block(&device, &store);
+        for number in 0..3000 {
+            let key = (number % keys).to_le_bytes();
+            store.put(&key, &[7; 700]).unwrap();
+        }
+        assert_eq!(store.stats().bad_segments, 1, "{eviction:?}");
+    }
+}
+
+#[test]
+fn segments_that_never_answer_cost_few_of_them() {
+    let (device, store) = store(40, EvictionPolicy::None);
+    device.inject(DeviceFault::late_write(u64::MAX).within(segments(&store)));
+    assert!((0..60).all(|key| !try_put(&store, key)));
+    let bad = store.stats().bad_segments;
+    assert!(bad <= 3 + 6, "{bad} segments in quarantine, calls 1, 2, 4 to 32 try");
+    device.clear_faults();
+    assert!((60..200).any(|key| try_put(&store, key)));
+    assert!(try_put(&store, 200));
 }

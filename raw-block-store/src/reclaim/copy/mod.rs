@@ -167,7 +167,7 @@ impl<'a> Copier<'a> {
         let device = self.state.device_name();
         let (segment, block) = (slot.segment, slot.block);
         tracing::warn!(device, segment, block, %error, "the copy of an object was not written");
-        self.state.write_failed(slot.generation, error);
+        self.state.write_failed(slot.segment, slot.generation, error);
         if error.class() == ErrorClass::Unknown {
             // The device may still carry it out, over what would be written there next.
             self.state.quarantine(slot.segment, slot.generation, error);

@@ -146,9 +146,9 @@ impl Space {
             return;
         }
         self.releasing = self.releasing.saturating_sub(1);
-        let Segment { generation, released_by, bad, .. } = *segment;
+        let Segment { generation, released_by, bad, errors, .. } = *segment;
         let state = if bad { SegmentState::Bad } else { SegmentState::Free };
-        *segment = Segment { generation, released_by, bad, state, ..Segment::free() };
+        *segment = Segment { generation, released_by, bad, errors, state, ..Segment::free() };
         debug_assert_eq!(segment.live, Live::default());
         if !bad {
             self.free.push_back(number);

@@ -177,6 +177,12 @@ impl Space {
         self.next_sequence
     }
 
+    /// The free segment that is opened next.
+    #[cfg(test)]
+    pub(crate) fn next_free(&self) -> Option<u32> {
+        self.free.front().copied()
+    }
+
     /// Sets how many entries were allocated since the last checkpoint.
     #[cfg(test)]
     pub(crate) fn set_entries_written(&mut self, entries: u64) {

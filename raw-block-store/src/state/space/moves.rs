@@ -187,8 +187,12 @@ impl Space {
         for &number in opened.iter().rev() {
             self.readers.close(number);
             let segment = &mut self.segments[number as usize];
-            let (generation, released_by) = (segment.previous_generation, segment.released_by);
-            *segment = Segment { generation, released_by, ..Segment::free() };
+            *segment = Segment {
+                generation: segment.previous_generation,
+                errors: segment.earlier_errors,
+                released_by: segment.released_by,
+                ..Segment::free()
+            };
             self.free.push_front(number);
         }
         debug_assert_eq!(self.free.len(), before.free);

@@ -2,12 +2,12 @@
 
 use super::Space;
 use super::allocation::{Allocated, OpenedSegment, Outcome, Slot};
-use super::segment::{HeaderState, Live};
+use super::segment::{HeaderState, Live, SegmentState};
 use super::shape::Demand;
 use crate::mutant::Mutant;
 use crate::state::index::Located;
 
-/// Media errors in a generation of a segment that put it into quarantine.
+/// Media errors in two generations of a segment in a row that put it into quarantine.
 const QUARANTINE_ERRORS: u32 = 2;
 
 impl Space {
@@ -116,16 +116,27 @@ impl Space {
         }
     }
 
-    /// A write to a segment failed with a media error, and one elsewhere succeeded. The second time
-    /// in a generation puts the segment into quarantine; returns whether this did.
-    pub(crate) fn confirm_error(&mut self, slot: &Slot) -> bool {
-        let Some(segment) = self.segments.get_mut(slot.segment as usize) else { return false };
-        if segment.generation != slot.generation || segment.bad {
+    /// A write to a generation of a segment failed with a media error, and a later write succeeded, so the fault is that
+    /// of the segment. The second time in this generation and the one before puts the segment into quarantine; returns
+    /// whether this did.
+    pub(crate) fn confirm_error(&mut self, number: u32, generation: u64) -> bool {
+        let Some(segment) = self.segments.get_mut(number as usize) else { return false };
+        if segment.generation == generation {
+            segment.errors += 1;
+        } else if segment.previous_generation == generation {
+            segment.earlier_errors += 1;
+        }
+        // While it is free, the next failure shows it.
+        let is_used = matches!(
+            segment.state,
+            SegmentState::Open | SegmentState::Full | SegmentState::Draining
+        );
+        if !is_used || segment.bad || segment.errors + segment.earlier_errors < QUARANTINE_ERRORS {
             return false;
         }
-        segment.errors += 1;
-        segment.bad = segment.errors >= QUARANTINE_ERRORS;
-        segment.bad
+        segment.bad = true;
+        self.seal(number);
+        true
     }
 
     /// The device may still carry out a write to a segment that failed, so the segment is in

@@ -139,8 +139,9 @@ pub(super) struct Segment {
 
     /// The last choice of a checkpoint before which something was moved into it.
     pub(super) moved_before: u64,
-    /// Media errors in this generation that a write elsewhere confirmed.
+    /// Media errors in this generation that a later write confirmed, and in the one before.
     pub(super) errors: u32,
+    pub(super) earlier_errors: u32,
     /// In quarantine: it is emptied, and not opened again.
     pub(super) bad: bool,
     /// The next checkpoint releases it with what is live in it.
@@ -185,6 +186,7 @@ impl Segment {
             kept: false,
             moved_before: 0,
             errors: 0,
+            earlier_errors: 0,
             bad: false,
             victim: false,
             futile: false,

@@ -105,6 +105,7 @@ impl Space {
             stream,
             generation,
             previous_generation: segment.generation,
+            earlier_errors: segment.errors,
             highest: generation,
             header: HeaderState::Writing,
             opened_at: self.clock,

@@ -242,8 +242,8 @@ fn the_second_confirmed_error_puts_a_segment_into_quarantine() {
         space.published(slot, out.objects_of(slot), [Outcome::Failed], &[]);
         space.give_up(slot, 1);
     }
-    assert!(!space.confirm_error(first));
-    assert!(space.confirm_error(second));
+    assert!(!space.confirm_error(0, first.generation));
+    assert!(space.confirm_error(0, second.generation));
     let chosen = checkpoint(&mut space, CheckpointPurpose::Space);
     assert_eq!(chosen.released, [0]);
     assert!(chosen.segments[0].bad && !chosen.segments[0].used);
@@ -252,16 +252,42 @@ fn the_second_confirmed_error_puts_a_segment_into_quarantine() {
     check(&space);
 }
 
-#[test]
-fn an_error_of_an_earlier_generation_does_not_count() {
-    let mut space = space(8, 64, NONE);
-    let out = allocate(&mut space, &[demand(2, 1)]).unwrap();
+/// Opens segment 0 once more, fails a slot in it, and releases it. Returns its generation.
+fn fail_and_release(space: &mut Space) -> u64 {
+    space.free.retain(|&number| number != 0);
+    space.free.push_front(0);
+    let out = allocate(space, &[demand(2, 1)]).unwrap();
     let slot = &out.slots[0];
+    assert_eq!(slot.segment, 0);
     space.published(slot, &out.objects, [Outcome::Failed], &[]);
     space.give_up(slot, 1);
-    space.confirm_error(slot);
+    slot.generation
+}
+
+#[test]
+fn errors_of_two_generations_in_a_row_count_together() {
+    let mut space = space(8, 64, NONE);
+    let first = fail_and_release(&mut space);
+    assert!(!space.confirm_error(0, first));
     checkpoint(&mut space, CheckpointPurpose::Space);
-    assert!(!space.confirm_error(slot));
+    let second = fail_and_release(&mut space);
+    assert!(space.confirm_error(0, second));
+    checkpoint(&mut space, CheckpointPurpose::Space);
+    assert_eq!(space.segments[0].state, SegmentState::Bad);
+    check(&space);
+}
+
+#[test]
+fn an_error_before_a_generation_without_one_does_not_count() {
+    let mut space = space(8, 64, NONE);
+    for _ in 0..4 {
+        let generation = fail_and_release(&mut space);
+        checkpoint(&mut space, CheckpointPurpose::Space);
+        // It is confirmed after the segment was released.
+        assert!(!space.confirm_error(0, generation));
+        fail_and_release(&mut space);
+        checkpoint(&mut space, CheckpointPurpose::Space);
+    }
     assert_eq!(space.usage().bad, 0);
 }
 
