@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use raw_block_core::{AlignedBuf, Dispatcher, MemoryBackend, ReadAt, WriteAt};
 use raw_block_core::backend::IoBackend;
+use raw_block_core::{AlignedBuf, Dispatcher, MemoryBackend, ReadAt, WriteAt};
 use raw_block_store::{Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
 
 /// Block size of the images, in bytes.
@@ -38,18 +38,14 @@ pub fn object(key: u8, version: u8) -> Vec<u8> {
 fn make() -> Result<Vec<Image>, Error> {
     raw_block_store::simulate();
     let device = device(LEN);
-    let options = FormatOptions {
-        segment_size: Some(64 * BLOCK as u64),
-        block_size: Some(512),
-        label: "fuzz".into(),
-        ..FormatOptions::default()
-    };
+    let options =
+        FormatOptions::default().segment_size(64 * BLOCK as u64).block_size(512).label("fuzz");
     Store::format(device.clone(), &options)?;
     let mut images = Vec::new();
     for life in 0..8_u8 {
         // What one thread does is the same every time.
         let eviction = if life % 4 < 2 { EvictionPolicy::None } else { EvictionPolicy::Lru };
-        let options = OpenOptions { eviction, background: false, ..OpenOptions::default() };
+        let options = OpenOptions::default().eviction(eviction).background(false);
         let store = Store::open_with(device.clone(), &options)?;
         for round in 3 * life..3 * (life + 1) {
             change(&store, round)?;

@@ -34,14 +34,12 @@ impl<'a> Script<'a> {
             2 => EvictionPolicy::S3Fifo,
             _ => EvictionPolicy::Fifo,
         };
-        OpenOptions {
-            eviction,
-            accept_older_states: self.options[0] & 0x10 != 0,
-            discard: self.options[0] & 0x20 != 0,
+        OpenOptions::default()
+            .eviction(eviction)
+            .accept_older_states(self.options[0] & 0x10 != 0)
+            .discard(self.options[0] & 0x20 != 0)
             // What one thread does is the same every time.
-            background: false,
-            ..OpenOptions::default()
-        }
+            .background(false)
     }
 
     /// The image that the input makes.

@@ -52,9 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let device = open_backend(&path, Engine::Auto, Direct::Preferred)?;
     println!("{} through {}", path.display(), device.engine());
-    let options = FormatOptions { force: true, ..FormatOptions::default() };
+    let options = FormatOptions::default().force(true);
     Store::format(device.clone(), &options)?;
-    let options = OpenOptions { eviction: EvictionPolicy::Lru, ..OpenOptions::default() };
+    let options = OpenOptions::default().eviction(EvictionPolicy::Lru);
     let store = Store::open_with(device, &options)?;
 
     // A prompt of 32 chunks was computed: chunks that are there already are not written again.

@@ -42,7 +42,7 @@ pub(crate) struct OnDevice {
 
 impl Fixture {
     pub(crate) fn new(segments: u64, eviction: EvictionPolicy) -> Self {
-        Self::with(segments, &OpenOptions { eviction, background: false, ..OpenOptions::default() })
+        Self::with(segments, &OpenOptions::default().eviction(eviction).background(false))
     }
 
     pub(crate) fn with(segments: u64, options: &OpenOptions) -> Self {

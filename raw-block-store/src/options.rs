@@ -41,25 +41,23 @@ pub enum Verification {
 
 /// How a store is opened.
 ///
-/// Later versions may have more options: take the rest from `Default`.
-///
 /// # Examples
 /// ```
 /// use raw_block_store::{EvictionPolicy, OpenOptions};
 ///
-/// let options = OpenOptions { eviction: EvictionPolicy::Lru, ..OpenOptions::default() };
+/// let options = OpenOptions::default().eviction(EvictionPolicy::Lru);
 /// # assert!(options.background);
 /// ```
 /// Shows the progress of a recovery:
 /// ```
-/// # use std::sync::Arc;
 /// use raw_block_store::{OpenOptions, Progress};
 ///
 /// let show = |progress: Progress| eprintln!("{} of {}", progress.bytes_done, progress.bytes);
-/// let options = OpenOptions { recovery_progress: Some(Arc::new(show)), ..OpenOptions::default() };
+/// let options = OpenOptions::default().recovery_progress(show);
 /// # drop(options);
 /// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// Which objects are evicted when the store is full.
     pub eviction: EvictionPolicy,
@@ -87,6 +85,58 @@ pub struct OpenOptions {
 impl OpenOptions {
     /// The largest [`kept_percent`](Self::kept_percent).
     pub const MAX_KEPT_PERCENT: u8 = 90;
+
+    /// Sets which objects are evicted when the store is full.
+    #[must_use]
+    pub fn eviction(mut self, eviction: EvictionPolicy) -> Self {
+        self.eviction = eviction;
+        self
+    }
+
+    /// Sets how much is moved to keep what is used, in percent of what is put.
+    #[must_use]
+    pub fn kept_percent(mut self, kept_percent: u8) -> Self {
+        self.kept_percent = kept_percent;
+        self
+    }
+
+    /// Sets what a get checks.
+    #[must_use]
+    pub fn verification(mut self, verification: Verification) -> Self {
+        self.verification = verification;
+        self
+    }
+
+    /// Sets whether there is a background thread.
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// Sets whether free segments are discarded.
+    #[must_use]
+    pub fn discard(mut self, discard: bool) -> Self {
+        self.discard = discard;
+        self
+    }
+
+    /// Sets whether a store is opened although its newest state may be lost.
+    #[must_use]
+    pub fn accept_older_states(mut self, accept_older_states: bool) -> Self {
+        self.accept_older_states = accept_older_states;
+        self
+    }
+
+    /// Sets the function that is called with the progress of a recovery.
+    #[must_use]
+    pub fn recovery_progress(
+        mut self,
+        recovery_progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Self {
+        self.recovery_progress = Some(Arc::new(recovery_progress));
+        self
+    }
 }
 
 impl Default for OpenOptions {

@@ -58,7 +58,7 @@ fn a_batch_allocates_nothing_per_key() {
     let file = zeroed_file(64 << 20).unwrap();
     for engine in [Engine::Uring, Engine::Posix] {
         let device = open_backend(file.path(), engine, Direct::Preferred).unwrap();
-        let options = FormatOptions { force: true, ..FormatOptions::default() };
+        let options = FormatOptions::default().force(true);
         Store::format(device.clone(), &options).unwrap();
         let store = Store::open_with(device, &without_thread()).unwrap();
         let keys: Vec<_> = (0..128_u16).map(u16::to_le_bytes).collect();

@@ -13,11 +13,7 @@ use raw_block_store::{FormatOptions, Put, Store};
 /// A store with blocks of 512 bytes, and the device below it.
 fn store(device_len: u64, segment_size: u64) -> (SimulatedDevice, Store) {
     let simulated = SimulatedDevice::new(Geometry::new(device_len, 512).unwrap(), 1).unwrap();
-    let options = FormatOptions {
-        segment_size: Some(segment_size),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    };
+    let options = FormatOptions::default().segment_size(segment_size).block_size(512);
     Store::format(simulated.backend(), &options).unwrap();
     let store = Store::open_with(simulated.backend(), &without_thread()).unwrap();
     (simulated, store)

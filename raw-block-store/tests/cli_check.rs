@@ -27,13 +27,13 @@ fn formatted() -> Option<TempFile> {
     let file = file.inspect_err(raw_block_core::conformance::Skipped::tell).ok()?;
     let device = open_backend(file.path(), Engine::Posix, Direct::Preferred).unwrap();
     let segment_size = Some(SEGMENT as u64);
-    Store::format(device, &FormatOptions { segment_size, ..FormatOptions::default() }).unwrap();
+    Store::format(device, &FormatOptions::default().segment_size(segment_size)).unwrap();
     Some(file)
 }
 
 fn open(path: &Path) -> Store {
     let device = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
-    let options = OpenOptions { background: false, ..OpenOptions::default() };
+    let options = OpenOptions::default().background(false);
     Store::open_with(device, &options).unwrap()
 }
 

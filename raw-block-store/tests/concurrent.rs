@@ -161,7 +161,7 @@ impl World<'_> {
 fn all_at_once(segments: u64, eviction: EvictionPolicy) {
     let device = memory((segments + 2) * 64 * 512);
     Store::format(device.clone(), &small()).unwrap();
-    let options = OpenOptions { eviction, ..OpenOptions::default() };
+    let options = OpenOptions::default().eviction(eviction);
     let store = Store::open_with(device.clone(), &options).unwrap();
     let keys = (0..KEYS).map(|_| Key { begun: AtomicU64::new(0), completed: AtomicU64::new(0) });
     let evicts = eviction != EvictionPolicy::None;

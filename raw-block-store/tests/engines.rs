@@ -43,7 +43,7 @@ fn mix(path: &Path) {
     for writer in WAYS {
         for reader in WAYS {
             for orderly in [true, false] {
-                let options = FormatOptions { force: true, ..FormatOptions::default() };
+                let options = FormatOptions::default().force(true);
                 let store = store_on(&open(path, writer), &options);
                 put_all(&store, &puts);
                 assert!(store.delete(b"key 7").unwrap());
@@ -84,7 +84,7 @@ fn a_store_of_smaller_blocks_than_the_device_is_opened_buffered() {
         Ok(device) => device,
         Err(skipped) => return println!("skipped: {skipped}"),
     };
-    let options = FormatOptions { block_size: Some(512), ..FormatOptions::default() };
+    let options = FormatOptions::default().block_size(512);
     let store = store_on(&open(device.path(), (Engine::Posix, Direct::Off)), &options);
     put_all(&store, &[Put::new(b"key", b"value")]);
     store.close().unwrap();
@@ -111,7 +111,7 @@ fn a_batch_of_puts_or_gets_is_one_submission_on_the_ring() {
         let file = zeroed_file(LEN).unwrap();
         let device = open(file.path(), (Engine::Uring, Direct::Preferred));
         Store::format(device.clone(), &FormatOptions::default()).unwrap();
-        let options = OpenOptions { background: false, ..OpenOptions::default() };
+        let options = OpenOptions::default().background(false);
         let store = Store::open_with(device, &options).unwrap();
         let values: Vec<_> = (0..32).map(|seed| bytes(seed, len)).collect();
         let keys: Vec<_> = (0..32_u8).map(|key| [key]).collect();

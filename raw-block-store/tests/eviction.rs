@@ -14,7 +14,7 @@ use common::faulty::carry_out;
 use common::{check_segments, fake, memory, payload, put_all, small, without_thread};
 use raw_block_core::Geometry;
 use raw_block_core::backend::{Completion, IoBackend, Op, OpKind};
-use raw_block_store::{Error, EvictionPolicy, OpenOptions, Pin, Put, Store};
+use raw_block_store::{Error, EvictionPolicy, Pin, Put, Store};
 
 const POLICIES: [EvictionPolicy; 3] =
     [EvictionPolicy::Lru, EvictionPolicy::S3Fifo, EvictionPolicy::Fifo];
@@ -33,7 +33,7 @@ fn store(eviction: EvictionPolicy) -> (Arc<dyn IoBackend>, Store) {
 }
 
 fn open(device: &Arc<dyn IoBackend>, eviction: EvictionPolicy) -> Store {
-    Store::open_with(device.clone(), &OpenOptions { eviction, ..without_thread() }).unwrap()
+    Store::open_with(device.clone(), &without_thread().eviction(eviction)).unwrap()
 }
 
 fn name(key: u32) -> [u8; 4] {

@@ -13,16 +13,10 @@ use common::slots::{block_range, layout_of, superblock_at};
 use common::{payload, put_all, without_thread};
 use raw_block_core::backend::{Op, OpKind};
 use raw_block_store::format::{Layout, SuperblockState};
-use raw_block_store::{
-    Error, EvictionPolicy, FormatOptions, HealthState, OpenOptions, Put, Store, StoreStats,
-};
+use raw_block_store::{Error, EvictionPolicy, FormatOptions, HealthState, Put, Store, StoreStats};
 
 fn format() -> FormatOptions {
-    FormatOptions {
-        segment_size: Some(64 << 10),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    }
+    FormatOptions::default().segment_size(64 << 10).block_size(512)
 }
 
 fn open(device: &Faulty) -> Result<Store, Error> {
@@ -30,7 +24,7 @@ fn open(device: &Faulty) -> Result<Store, Error> {
 }
 
 fn open_cache(device: &Faulty) -> Store {
-    let options = OpenOptions { eviction: EvictionPolicy::Lru, ..without_thread() };
+    let options = without_thread().eviction(EvictionPolicy::Lru);
     Store::open_with(device.backend(), &options).unwrap()
 }
 

@@ -59,7 +59,7 @@ fn a_forked_child_gets_errors_and_can_drop_a_store() {
             let file = zeroed_file(8 << 20).unwrap();
             let open = || open_backend(file.path(), engine, Direct::Preferred).unwrap();
             Store::format(open(), &FormatOptions::default()).unwrap();
-            let options = OpenOptions { background, ..OpenOptions::default() };
+            let options = OpenOptions::default().background(background);
             let backend = open();
             let store = Store::open_with(backend.clone(), &options).unwrap();
             store.put(b"key", b"parent").unwrap();

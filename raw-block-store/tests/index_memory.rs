@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{memory, put_all, store_on, without_thread};
-use raw_block_store::{EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
+use raw_block_store::{EvictionPolicy, FormatOptions, Put, Store};
 
 struct Counting;
 
@@ -38,7 +38,7 @@ const KEYS: u64 = 80_000;
 #[test]
 fn an_open_store_takes_at_most_64_bytes_a_key() {
     let device = memory(64 << 20);
-    let options = FormatOptions { block_size: Some(512), ..FormatOptions::default() };
+    let options = FormatOptions::default().block_size(512);
     let store = store_on(&device, &options);
     let keys: Vec<_> = (0..KEYS).map(u64::to_le_bytes).collect();
     for keys in keys.chunks(1000) {
@@ -48,7 +48,7 @@ fn an_open_store_takes_at_most_64_bytes_a_key() {
     for eviction in [EvictionPolicy::None, EvictionPolicy::S3Fifo] {
         for clean in [true, false] {
             let before = IN_USE.load(Ordering::Relaxed);
-            let options = OpenOptions { eviction, ..without_thread() };
+            let options = without_thread().eviction(eviction);
             let store = Store::open_with(device.clone(), &options).unwrap();
             let taken = IN_USE.load(Ordering::Relaxed) - before;
             let stats = store.stats();

@@ -29,11 +29,7 @@ fn copy(device: &Arc<dyn IoBackend>) -> Arc<dyn IoBackend> {
 fn the_shortest_and_the_longest_keys_survive_restarts() {
     for (block_size, segment_size, longest) in [(512, 32 << 10, 384), (65536, 512 << 10, 65408)] {
         let device = memory(32 * segment_size);
-        let options = FormatOptions {
-            segment_size: Some(segment_size),
-            block_size: Some(block_size),
-            ..FormatOptions::default()
-        };
+        let options = FormatOptions::default().segment_size(segment_size).block_size(block_size);
         let mut store = store_on(&device, &options);
         let long = bytes(1, longest);
         let other = [&long[..longest - 1], b"!"].concat();

@@ -90,8 +90,7 @@ impl fake::Device for Sparse {
 /// The options of a store, and the length of the smallest device on which it has that many segments.
 fn sizes(segments: u32, block_size: u32, segment_blocks: u64) -> (FormatOptions, u64) {
     let segment_size = Some(segment_blocks * u64::from(block_size));
-    let options =
-        FormatOptions { segment_size, block_size: Some(block_size), ..FormatOptions::default() };
+    let options = FormatOptions::default().segment_size(segment_size).block_size(block_size);
     let fits = |capacity| {
         let request = LayoutRequest { capacity, block_size, segment_size, largest_object: None };
         Layout::plan(&request).map_or_else(

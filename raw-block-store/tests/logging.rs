@@ -12,7 +12,7 @@ use std::sync::{Arc, Once};
 use common::faulty::{Fate, Faulty};
 use common::{flip, memory, newest, put_all, small, versions, without_thread};
 use raw_block_core::backend::{IoBackend, OpKind};
-use raw_block_store::{HealthState, OpenOptions, Put, Store};
+use raw_block_store::{HealthState, Put, Store};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -199,7 +199,7 @@ fn a_recovery_logs_its_first_damages_and_counts_the_others() {
     let payloads: Vec<_> = found.iter().map(|version| version.payload..version.slot_end).collect();
     let recovery = |ranges: &[Range<u64>]| {
         device.fail_within(OpKind::Read, ranges);
-        let options = OpenOptions { accept_older_states: true, ..without_thread() };
+        let options = without_thread().accept_older_states(true);
         Log::of(|| drop(Store::open_read_only(device.backend(), &options).unwrap()))
     };
     let more = "WARN: the recovery found more damages than it logged\n";

@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use common::{memory, without_thread};
 use raw_block_core::backend::IoBackend;
-use raw_block_store::{Error, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store};
+use raw_block_store::{Error, EvictionPolicy, FormatOptions, Get, Put, Store};
 
 fn formatted(segment_size: u64) -> Arc<dyn IoBackend> {
     let device = memory(16 << 20);
-    let options = FormatOptions { segment_size: Some(segment_size), ..FormatOptions::default() };
+    let options = FormatOptions::default().segment_size(segment_size);
     Store::format(device.clone(), &options).unwrap();
     device
 }
 
 fn open(device: &Arc<dyn IoBackend>, eviction: EvictionPolicy) -> Store {
-    let options = OpenOptions { eviction, ..without_thread() };
+    let options = without_thread().eviction(eviction);
     Store::open_with(device.clone(), &options).unwrap()
 }
 

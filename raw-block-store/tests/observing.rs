@@ -14,7 +14,7 @@ use raw_block_store::{FormatOptions, Get, OpenOptions, Progress, Put, Store};
 /// A store that was not closed, with objects in several segments.
 fn crashed() -> Arc<dyn IoBackend> {
     let device = memory(4 << 20);
-    let options = FormatOptions { block_size: Some(512), ..FormatOptions::default() };
+    let options = FormatOptions::default().block_size(512);
     let store = store_on(&device, &options);
     for key in 0..100 {
         store.put(&[key], &[key; 5000]).unwrap();
@@ -29,7 +29,7 @@ fn a_recovery_reports_how_many_bytes_it_is_done_with() {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&reports);
     let note = move |progress: Progress| notes.lock().unwrap().push(progress);
-    let options = OpenOptions { recovery_progress: Some(Arc::new(note)), ..OpenOptions::default() };
+    let options = OpenOptions::default().recovery_progress(note);
     let layout = layout(&device);
     let bytes = u64::from(layout.segment_count) * layout.segment_size();
     let check = || {

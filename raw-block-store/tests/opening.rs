@@ -72,7 +72,7 @@ fn a_symbolic_link_stands_for_its_target_and_creates_none() {
     };
     let by_link = link("link", file.path());
     let device = open_backend(&by_link, Engine::Posix, Direct::Preferred).unwrap();
-    Store::format(device.clone(), &FormatOptions { force: true, ..format() }).unwrap();
+    Store::format(device.clone(), &format().force(true)).unwrap();
     // The link and the file are one device.
     assert_eq!(refused(file.path()).0, ErrorKind::Busy);
     drop(device);
@@ -146,7 +146,7 @@ fn what_other_programs_made_is_recognised() {
             }
             other => panic!("{program}: {other:?}"),
         }
-        Store::format(backend.clone(), &FormatOptions { force: true, ..format() }).unwrap();
+        Store::format(backend.clone(), &format().force(true)).unwrap();
         Store::open(backend).unwrap().put(b"key", b"value").unwrap();
     }
     if tried == 0 {
@@ -179,7 +179,7 @@ fn a_device_with_partitions_is_recognised() {
             }
             other => panic!("{label}: {other:?}"),
         }
-        Store::format(backend, &FormatOptions { force: true, ..format() }).unwrap();
+        Store::format(backend, &format().force(true)).unwrap();
     }
 }
 
@@ -225,7 +225,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
         [Some(file.path()), device.as_ref().ok().map(LoopDevice::path)].into_iter().flatten()
     {
         let backend = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
-        Store::format(backend, &FormatOptions { force: true, ..format() }).unwrap();
+        Store::format(backend, &format().force(true)).unwrap();
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "the_lock_of_a_killed_process_is_gone_with_it", "--nocapture"])
             .env(CHILD, path)
@@ -251,7 +251,7 @@ fn a_program_that_is_started_inherits_neither_device_nor_ring() {
     };
     for engine in [Engine::Posix, Engine::Auto] {
         let backend = open_backend(file.path(), engine, Direct::Preferred).unwrap();
-        let store = store_on(&backend, &FormatOptions { force: true, ..format() });
+        let store = store_on(&backend, &format().force(true));
         store.put(b"key", b"value").unwrap();
         let open = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
         let Ok(open) = open else { return Skipped::because("ls does not run").tell() };
@@ -267,7 +267,7 @@ fn a_program_that_is_started_inherits_neither_device_nor_ring() {
 fn nothing_from_a_device_reaches_a_text_as_it_is() {
     let device = memory(LEN);
     let hostile = "\u{1B}[2J\n\u{202E}label";
-    let store = store_on(&device, &FormatOptions { label: hostile.into(), ..format() });
+    let store = store_on(&device, &format().label(hostile));
     let key = [&b"\x1B[31m\n\x80"[..], &[b'k'; 500]].concat();
     let put = Put::new(&key, b"value").with_metadata(b"\x1B]0;\x07");
     store.put_many(&[put]).remove(0).unwrap();
@@ -307,7 +307,7 @@ fn formatting_spares_a_store_of_newer_software() {
         matches!(&refused, Err(Error::AlreadyAStore { which, .. }) if which.contains("version 2"))
     );
     assert!(newer.bytes() == before, "nothing was written");
-    Store::format(newer.backend(), &FormatOptions { force: true, ..small() }).unwrap();
+    Store::format(newer.backend(), &small().force(true)).unwrap();
     assert!(Store::open(newer.backend()).is_ok());
 }
 
@@ -340,7 +340,7 @@ fn a_device_has_one_store_at_a_time() {
     let backend = device.backend();
     let store = Store::open(backend.clone()).unwrap();
     assert!(matches!(Store::open(backend.clone()), Err(Error::Busy { .. })));
-    let forced = FormatOptions { force: true, ..small() };
+    let forced = small().force(true);
     assert!(matches!(Store::format(backend.clone(), &forced), Err(Error::Busy { .. })));
     store.close().unwrap();
     assert!(Store::open(backend).is_ok());
@@ -355,16 +355,16 @@ fn an_unsuitable_device_is_refused_with_the_reason() {
         Err(Error::Unsuitable { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
-    let label = FormatOptions { label: "x".repeat(65), ..small() };
+    let label = small().label("x".repeat(65));
     assert!(reason(1 << 20, label).contains("label"));
     let few = reason(256 << 10, small());
     assert!(few.contains("too few for 8 segments") && few.contains("smaller"), "{few}");
     for size in [0, 48 << 10, 2 << 10, u64::MAX] {
-        let options = FormatOptions { segment_size: Some(size), ..small() };
+        let options = small().segment_size(size);
         let odd = reason(1 << 20, options);
         assert!(odd.contains(&size.to_string()) && odd.contains("power of two"), "{odd}");
     }
-    let large = reason(1 << 20, FormatOptions { largest_object: Some(32 << 10), ..small() });
+    let large = reason(1 << 20, small().largest_object(32 << 10));
     assert!(large.contains("do not fit into segments"), "{large}");
 
     let mut geometry = Geometry::new(8 << 20, 512).unwrap();

@@ -103,7 +103,7 @@ fn in_time(what: impl FnOnce() + Send + 'static) {
 
 /// The device panics in one transfer after the other.
 fn panic_everywhere(eviction: EvictionPolicy) {
-    let options = OpenOptions { eviction, background: false, ..OpenOptions::default() };
+    let options = OpenOptions::default().eviction(eviction).background(false);
     let mut workload = Workload::new(options);
     workload.turn_over();
     let mut panics = 0;

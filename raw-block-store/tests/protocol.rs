@@ -14,7 +14,7 @@ use raw_block_core::Geometry;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_store::format::{CheckpointHeader, Layout, SUPERBLOCK_CELL_LEN};
-use raw_block_store::{Error, FormatOptions, Store};
+use raw_block_store::{Error, Store};
 
 const LEN: usize = 1 << 20;
 const BLOCK: u64 = 512;
@@ -278,9 +278,9 @@ fn opening_and_closing_survive_whatever_is_torn() {
 #[test]
 fn a_format_that_is_cut_short_leaves_one_store_or_none() {
     let device = SimulatedDevice::new(Geometry::new(160 << 10, 512).unwrap(), 1).unwrap();
-    let options = FormatOptions { segment_size: Some(4096), force: true, ..small() };
+    let options = small().segment_size(4096).force(true);
     // Larger segments, so that little lies where it lay.
-    let other = FormatOptions { segment_size: Some(8192), ..options.clone() };
+    let other = options.clone().segment_size(8192);
     let segments = |options| {
         let store = common::store_on(&device.fork(0).backend(), options);
         store.stats().segments

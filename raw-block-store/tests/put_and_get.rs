@@ -278,11 +278,7 @@ fn threads_never_see_the_bytes_of_each_other() {
 fn no_payload_is_longer_than_its_length_can_say() {
     let geometry = Geometry::new(66 << 30, 512).unwrap();
     let device = SimulatedDevice::new(geometry, 1).unwrap();
-    let options = FormatOptions {
-        segment_size: Some(8 << 30),
-        block_size: Some(65_536),
-        ..FormatOptions::default()
-    };
+    let options = FormatOptions::default().segment_size(8 << 30).block_size(65_536);
     let store = store_on(&device.backend(), &options);
     assert_eq!(store.max_payload(), u32::MAX.into());
 }

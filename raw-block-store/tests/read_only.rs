@@ -15,8 +15,7 @@ use raw_block_core::{Direct, ErrorKind};
 use raw_block_fixtures::zeroed_file;
 use raw_block_store::format::Superblock;
 use raw_block_store::{
-    Engine, Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store, open_backend,
-    open_backend_read_only,
+    Engine, Error, EvictionPolicy, OpenOptions, Put, Store, open_backend, open_backend_read_only,
 };
 
 const LEN: usize = 1 << 20;
@@ -51,7 +50,7 @@ fn everything_is_found_and_only_reads_reach_the_device() {
         assert_eq!(op.kind(), OpKind::Read, "{op:?}");
         Fate::Done
     });
-    let options = OpenOptions { eviction: EvictionPolicy::Lru, ..OpenOptions::default() };
+    let options = OpenOptions::default().eviction(EvictionPolicy::Lru);
     let store = Store::open_read_only(device.backend(), &options).unwrap();
     assert_eq!(payload(&store, b"a").unwrap(), bytes(1, 9000));
     assert_eq!(payload(&store, b"b").unwrap(), b"new");
@@ -91,7 +90,7 @@ fn a_device_that_was_opened_read_only_accepts_no_writes() {
         let open = || open_backend_read_only(file.path(), engine, Direct::Preferred);
         let Ok(device) = open() else { continue };
         refused(Store::open(device.clone()).map(drop));
-        refused(Store::format(device, &FormatOptions { force: true, ..small() }));
+        refused(Store::format(device, &small().force(true)));
     }
 }
 
@@ -103,7 +102,7 @@ fn a_file_without_permission_to_write_has_several_readers() {
     };
     for engine in ENGINES {
         let Ok(device) = open_backend(file.path(), engine, Direct::Preferred) else { continue };
-        Store::format(device.clone(), &FormatOptions { force: true, ..small() }).unwrap();
+        Store::format(device.clone(), &small().force(true)).unwrap();
         let store = Store::open(device).unwrap();
         store.put(b"key", b"value").unwrap();
         let busy = open_backend_read_only(file.path(), engine, Direct::Preferred).map(drop);

@@ -17,17 +17,13 @@ const SEGMENTS: u64 = 32;
 
 fn device() -> Arc<dyn IoBackend> {
     let device = memory((SEGMENTS + 2) * SEGMENT);
-    let options = FormatOptions {
-        segment_size: Some(SEGMENT),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    };
+    let options = FormatOptions::default().segment_size(SEGMENT).block_size(512);
     Store::format(device.clone(), &options).unwrap();
     device
 }
 
 fn open(device: &Arc<dyn IoBackend>, eviction: EvictionPolicy, background: bool) -> Store {
-    let options = OpenOptions { eviction, background, ..OpenOptions::default() };
+    let options = OpenOptions::default().eviction(eviction).background(background);
     Store::open_with(device.clone(), &options).unwrap()
 }
 

@@ -11,7 +11,7 @@ use common::slots::{FoundObject, FoundSlot, block_range, find, layout_of, slots}
 use common::{payload, without_thread};
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::DeviceFault;
-use raw_block_store::{Error, OpenOptions, Verification};
+use raw_block_store::{Error, Verification};
 use read_faults::{
     DELETED, DESCRIBED, EIO, INLINE, PAYLOAD, closed, faults, image, key, newest_container,
     not_closed, open, open_whatever_is_left, others_are_intact, payload_is, value,
@@ -143,7 +143,7 @@ fn a_damaged_tombstone_brings_back_its_own_objects_or_none() {
 #[test]
 fn with_less_verification_a_recovery_verifies_once_all_the_same() {
     for verification in [Verification::Header, Verification::None] {
-        let options = OpenOptions { verification, ..without_thread() };
+        let options = without_thread().verification(verification);
         let device = closed(512);
         let (_, object) = find(&image(&device), &key(5));
         let flip = || DeviceFault::flip_bit(Some(3)).within(object.payload.clone());

@@ -201,7 +201,7 @@ fn a_damaged_checkpoint_is_an_error_or_replaced_on_request() {
     assert!(matches!(Store::open(device.clone()), Err(Error::CheckpointLost { number: 2, .. })));
     assert_eq!(superblock(&device), before);
 
-    let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+    let options = OpenOptions::default().accept_older_states(true);
     let store = Store::open_with(device.clone(), &options).unwrap();
     assert_eq!(payload(&store, b"key").unwrap(), b"value", "its slot header names it");
     store.close().unwrap();
@@ -231,7 +231,7 @@ fn a_lost_checkpoint_matters_once_a_segment_was_opened_since() {
     drop(store);
     flip(&device, header);
     assert!(matches!(Store::open(device.clone()), Err(Error::CheckpointLost { number: 2, .. })));
-    let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+    let options = OpenOptions::default().accept_older_states(true);
     let store = Store::open_with(device.clone(), &options).unwrap();
     assert_eq!(payload(&store, b"other").unwrap(), b"value");
     drop(store);
@@ -243,12 +243,12 @@ fn formatting_spares_a_store_unless_it_is_forced() {
     let (device, store) = store(LEN);
     store.put(b"key", b"value").unwrap();
     store.close().unwrap();
-    let options = FormatOptions { label: "second".into(), ..small() };
+    let options = small().label("second");
     let refused = Store::format(device.clone(), &options);
     assert!(matches!(refused, Err(Error::AlreadyAStore { .. })));
     assert_eq!(payload(&reopen(&device), b"key").unwrap(), b"value");
 
-    Store::format(device.clone(), &FormatOptions { force: true, ..options }).unwrap();
+    Store::format(device.clone(), &options.force(true)).unwrap();
     let store = reopen(&device);
     assert_eq!(payload(&store, b"key"), None);
     assert_eq!(superblock(&device).label(), "second");
@@ -263,11 +263,8 @@ fn a_device_that_cannot_hold_the_store_is_refused() {
         other => panic!("{other:?}"),
     };
     let by_default = FormatOptions::default();
-    let segments = |segment_size| FormatOptions { segment_size: Some(segment_size), ..small() };
-    let objects = |largest_object| FormatOptions {
-        largest_object: Some(largest_object),
-        ..FormatOptions::default()
-    };
+    let segments = |segment_size| small().segment_size(segment_size);
+    let objects = |largest_object| FormatOptions::default().largest_object(largest_object);
     let too_few = "too few for 8 segments";
     assert!(reason(8192, &by_default).contains(too_few));
     assert!(reason(8 * (32 << 10), &small()).contains(too_few));
@@ -278,15 +275,15 @@ fn a_device_that_cannot_hold_the_store_is_refused() {
     assert!(reason(LEN, &segments(2048)).contains("8 and 16777216 blocks"));
     assert!(reason(LEN, &objects(1 << 20)).contains(too_few));
     assert!(reason(LEN, &objects(u64::MAX)).contains("too large for any segment"));
-    let object = FormatOptions { largest_object: Some(32 << 10), ..small() };
+    let object = small().largest_object(32 << 10);
     assert!(reason(LEN, &object).contains("do not fit into segments of 32768 bytes"));
-    let block_size = FormatOptions { block_size: Some(1000), ..by_default };
+    let block_size = by_default.block_size(1000);
     assert!(reason(LEN, &block_size).contains("a block size of 1000 bytes"));
 }
 
 #[test]
 fn the_smallest_store_has_eight_segments_and_works() {
-    let options = FormatOptions { segment_size: Some(4096), ..small() };
+    let options = small().segment_size(4096);
     let fits = |len: &u64| Store::format(memory(*len), &options).is_ok();
     let len = (1..).map(|blocks| blocks * 4096).find(fits).unwrap();
     let device = memory(len);

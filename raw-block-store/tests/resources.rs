@@ -24,7 +24,7 @@ const PAYLOAD: usize = 60 << 10;
 
 /// Segments for four objects each.
 fn format() -> FormatOptions {
-    FormatOptions { segment_size: Some(256 << 10), force: true, ..FormatOptions::default() }
+    FormatOptions::default().segment_size(256 << 10).force(true)
 }
 
 const AGAIN: &str = "RAW_BLOCK_STORE_ALONE";
@@ -143,7 +143,7 @@ fn without_memory_for_its_segments_nothing_is_changed() {
     }
     // As many segments as a store can have, and the least that they can be. The device is sparse.
     let device = Arc::new(MemoryBackend::new(513 << 30).unwrap());
-    let huge = FormatOptions { segment_size: Some(32 << 10), ..FormatOptions::default() };
+    let huge = FormatOptions::default().segment_size(32 << 10);
     limit(libc::RLIMIT_AS, 2 << 30);
     let refused = Store::format(device.clone(), &huge);
     assert!(matches!(refused, Err(Error::OutOfMemory { .. })), "{refused:?}");
@@ -273,7 +273,7 @@ fn close_and_open_when_full(directory: &Path, engine: Engine, direct: Direct) {
     let (path, other) = (directory.join("sparse"), directory.join("other"));
     File::create(&path).unwrap().set_len(LEN).unwrap();
     let open = || Store::open(open_backend(&path, engine, direct).unwrap()).unwrap();
-    let options = FormatOptions { force: false, ..format() };
+    let options = format().force(false);
     Store::format(open_backend(&path, engine, direct).unwrap(), &options).unwrap();
     // Full before the store was written to at all.
     fill(&File::create(&other).unwrap(), 0);

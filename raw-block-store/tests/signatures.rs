@@ -27,7 +27,7 @@ fn engines() -> Vec<Engine> {
 }
 
 fn format(path: &Path, engine: Engine, force: bool) -> Result<(), Error> {
-    let options = FormatOptions { force, ..FormatOptions::default() };
+    let options = FormatOptions::default().force(force);
     Store::format(open_backend(path, engine, Direct::Preferred).unwrap(), &options)
 }
 

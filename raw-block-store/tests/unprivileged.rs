@@ -82,7 +82,7 @@ fn use_it(device: &Path) {
         if is_read_only {
             assert_eq!(opened.map(drop).unwrap_err().kind(), ErrorKind::PermissionDenied);
         } else {
-            let options = FormatOptions { force: true, ..FormatOptions::default() };
+            let options = FormatOptions::default().force(true);
             let device = opened.unwrap();
             let store = store_on(&device, &options);
             store.put(key, b"value").unwrap();

@@ -8,7 +8,7 @@ use common::faulty::Faulty;
 use common::slots::{block_range, find, layout_of, slots};
 use common::{payload, small, without_thread};
 use raw_block_core::backend::OpKind;
-use raw_block_store::{Error, OpenOptions, Store};
+use raw_block_store::{Error, Store};
 
 fn open(device: &Faulty) -> Result<Store, Error> {
     Store::open_with(device.backend(), &without_thread())
@@ -16,7 +16,7 @@ fn open(device: &Faulty) -> Result<Store, Error> {
 
 /// Opens a store also when an older state of an object may be back.
 fn open_whatever_is_left(device: &Faulty) -> Store {
-    let options = OpenOptions { accept_older_states: true, ..without_thread() };
+    let options = without_thread().accept_older_states(true);
     Store::open_with(device.backend(), &options).unwrap()
 }
 

@@ -34,7 +34,7 @@ fn mix(scenario: &str, nsid: u32) {
         (Engine::Uring, Engine::Nvme),
     ] {
         for orderly in [true, false] {
-            let options = FormatOptions { force: true, ..FormatOptions::default() };
+            let options = FormatOptions::default().force(true);
             let store = store_on(&open(writer), &options);
             put_all(&store, &puts);
             assert!(store.delete(b"key 7").unwrap());
@@ -92,7 +92,7 @@ fn a_bad_sector_costs_one_object_or_a_repeated_write() {
 /// Fills a store past the place where reading fails and the one where writing does.
 fn fill_past_bad_sectors(device: &Arc<dyn IoBackend>) {
     let len = 256 << 10;
-    let store = store_on(device, &FormatOptions { force: true, ..FormatOptions::default() });
+    let store = store_on(device, &FormatOptions::default().force(true));
     let value = bytes(1, len);
     let past = read_fault().max(write_fault()) + (4 << 20);
     let keys: Vec<_> = (0..past / len as u64).map(u64::to_le_bytes).collect();

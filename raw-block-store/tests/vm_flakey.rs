@@ -210,7 +210,7 @@ fn writes_that_are_lost_or_changed_are_never_taken_for_others() {
         // The device broke its promise: older states may be back, but no other bytes.
         let store = Store::open(flakey.backend()).or_else(|refused| {
             println!("{mode}: {refused}");
-            let options = OpenOptions { accept_older_states: true, ..OpenOptions::default() };
+            let options = OpenOptions::default().accept_older_states(true);
             Store::open_with(flakey.backend(), &options)
         });
         let store = match store {

@@ -81,7 +81,7 @@ fn superblock(
 
 /// A store without objects and checkpoints. Its first checkpoint goes to container 0.
 fn empty(dispatcher: Dispatcher, layout: Layout) -> StoreState {
-    let options = OpenOptions { background: false, ..OpenOptions::default() };
+    let options = OpenOptions::default().background(false);
     let space = Space::new(Shape::of(&layout), options.eviction, CommittedCheckpoint::default(), 1);
     let containers = Containers::new(CONTAINERS - 1, [0; CONTAINERS]);
     let index = Index::new(layout.segment_count);

@@ -14,15 +14,11 @@ use crate::{FormatOptions, OpenOptions, Store};
 const CAPACITY: u64 = 1 << 20;
 
 fn options() -> FormatOptions {
-    FormatOptions {
-        segment_size: Some(64 << 10),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    }
+    FormatOptions::default().segment_size(64 << 10).block_size(512)
 }
 
 fn open_options() -> OpenOptions {
-    OpenOptions { background: false, ..OpenOptions::default() }
+    OpenOptions::default().background(false)
 }
 
 /// A device with an empty store.
@@ -137,7 +133,7 @@ fn what_a_device_holds_is_not_overwritten_without_force() {
     let error = Store::format(device.backend(), &options()).unwrap_err();
     assert!(matches!(error, Error::AlreadyAStore { .. }), "{error}");
     let before = superblock(&device).preamble.uuid;
-    let forced = FormatOptions { force: true, label: "new".to_owned(), ..options() };
+    let forced = options().force(true).label("new");
     Store::format(device.backend(), &forced).unwrap();
     let superblock = superblock(&device);
     assert_ne!(superblock.preamble.uuid, before);
@@ -157,7 +153,7 @@ fn a_device_without_a_store_is_refused() {
 #[test]
 fn impossible_labels_are_refused() {
     let backend = Arc::new(MemoryBackend::new(CAPACITY).unwrap());
-    let long = FormatOptions { label: "x".repeat(65), ..options() };
+    let long = options().label("x".repeat(65));
     assert!(matches!(Store::format(backend, &long), Err(Error::Unsuitable { .. })));
 }
 

@@ -23,18 +23,14 @@ pub(super) fn store_of(
 ) -> (SimulatedDevice, Store) {
     let capacity = segments * segment_size + (256 << 10);
     let device = SimulatedDevice::new(Geometry::new(capacity, 512).unwrap(), 1).unwrap();
-    let options = FormatOptions {
-        segment_size: Some(segment_size),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    };
+    let options = FormatOptions::default().segment_size(segment_size).block_size(512);
     Store::format(device.backend(), &options).unwrap();
     let store = open(&device, eviction);
     (device, store)
 }
 
 pub(super) fn open(device: &SimulatedDevice, eviction: EvictionPolicy) -> Store {
-    let options = OpenOptions { eviction, background: false, ..OpenOptions::default() };
+    let options = OpenOptions::default().eviction(eviction).background(false);
     Store::open_with(device.backend(), &options).unwrap()
 }
 

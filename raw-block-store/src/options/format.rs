@@ -16,15 +16,12 @@ const DEFAULT_BLOCK_SIZE: u32 = 4096;
 /// use raw_block_store::FormatOptions;
 ///
 /// // Objects of up to 64 MiB waste little space; small ones share blocks of 512 bytes.
-/// let options = FormatOptions {
-///     largest_object: Some(64 << 20),
-///     block_size: Some(512),
-///     label: "kv-cache".to_owned(),
-///     ..FormatOptions::default()
-/// };
+/// let options =
+///     FormatOptions::default().largest_object(64 << 20).block_size(512).label("kv-cache");
 /// # assert!(options.segment_size.is_none());
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct FormatOptions {
     /// Size of a segment in bytes, a power of two. By default 1/256 of the device, from 64 MiB to 1 GiB; 1/32 of a
     /// device that holds fewer than 32 segments of 64 MiB. Rounded down to a power of two.
@@ -45,6 +42,40 @@ pub struct FormatOptions {
 }
 
 impl FormatOptions {
+    /// Sets the size of a segment in bytes; `None`: by the size of the device.
+    #[must_use]
+    pub fn segment_size(mut self, segment_size: impl Into<Option<u64>>) -> Self {
+        self.segment_size = segment_size.into();
+        self
+    }
+
+    /// Sets the length in bytes of the largest object that is common.
+    #[must_use]
+    pub fn largest_object(mut self, largest_object: impl Into<Option<u64>>) -> Self {
+        self.largest_object = largest_object.into();
+        self
+    }
+
+    /// Sets the block size in bytes; `None`: 4096, or more if the device needs it.
+    #[must_use]
+    pub fn block_size(mut self, block_size: impl Into<Option<u32>>) -> Self {
+        self.block_size = block_size.into();
+        self
+    }
+
+    /// Sets the label.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Sets whether whatever is on the device is overwritten.
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.force = force;
+        self
+    }
     /// The layout, without identities, of the store that these options make on a device.
     ///
     /// # Errors

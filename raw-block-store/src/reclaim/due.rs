@@ -41,14 +41,10 @@ mod tests {
     /// A store without a worker in which one entry less was written than is worth a checkpoint.
     fn store() -> (SimulatedDevice, Store) {
         let device = SimulatedDevice::new(Geometry::new(1 << 20, 512).unwrap(), 1).unwrap();
-        let format = FormatOptions {
-            segment_size: Some(64 * 512),
-            block_size: Some(512),
-            ..FormatOptions::default()
-        };
+        let format = FormatOptions::default().segment_size(64 * 512).block_size(512);
         let backend = device.backend();
         Store::format(Arc::clone(&backend), &format).unwrap();
-        let options = OpenOptions { background: false, ..OpenOptions::default() };
+        let options = OpenOptions::default().background(false);
         let store = Store::open_with(backend, &options).unwrap();
         store.state.with_space(|space| space.set_entries_written((1 << 17) - 1));
         (device, store)

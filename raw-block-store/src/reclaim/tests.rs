@@ -348,7 +348,7 @@ fn the_worker_reclaims_before_a_put_has_to_wait() {
 
 #[test]
 fn free_segments_are_discarded_when_every_checkpoint_calls_them_free() {
-    let options = OpenOptions { discard: true, background: false, ..OpenOptions::default() };
+    let options = OpenOptions::default().discard(true).background(false);
     let fixture = Fixture::with(16, &options);
     for key in 0..60 {
         put(&fixture, key);

@@ -150,7 +150,7 @@ mod tests {
     /// 128 segments of 1024 blocks: a tick is 128 blocks.
     fn policy(eviction: EvictionPolicy) -> (Policy, Shape) {
         let shape = Shape::new(128, 1024, 4096);
-        let options = OpenOptions { eviction, ..OpenOptions::default() };
+        let options = OpenOptions::default().eviction(eviction);
         (Policy::new(&options, &shape), shape)
     }
 

@@ -31,23 +31,19 @@ pub(crate) fn store_on(device: &Arc<dyn IoBackend>, options: &FormatOptions) -> 
 /// A store in memory, with blocks of 512 bytes and about 32 segments: of 32 KiB on a device of 1 MiB.
 pub(crate) fn store(device_len: u64) -> (Arc<dyn IoBackend>, Store) {
     let device = memory(device_len);
-    let options = FormatOptions { block_size: Some(512), ..FormatOptions::default() };
+    let options = FormatOptions::default().block_size(512);
     let store = store_on(&device, &options);
     (device, store)
 }
 
 /// Options for segments of 64 blocks of 512 bytes: a device of 1 MiB has about 30 of them.
 pub(crate) fn small() -> FormatOptions {
-    FormatOptions {
-        segment_size: Some(64 * BLOCK as u64),
-        block_size: Some(512),
-        ..FormatOptions::default()
-    }
+    FormatOptions::default().segment_size(64 * BLOCK as u64).block_size(512)
 }
 
 /// Without a background thread, the calls of a test alone decide what happens when.
 pub(crate) fn without_thread() -> OpenOptions {
-    OpenOptions { background: false, ..OpenOptions::default() }
+    OpenOptions::default().background(false)
 }
 
 /// Bytes that differ with every seed and every place.

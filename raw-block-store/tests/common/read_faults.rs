@@ -7,7 +7,7 @@ use raw_block_core::Geometry;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 use raw_block_store::format::{CheckpointHeader, Layout};
-use raw_block_store::{Error, FormatOptions, OpenOptions, Put, Store};
+use raw_block_store::{Error, OpenOptions, Put, Store};
 
 use crate::common::{bytes, payload, small, without_thread};
 
@@ -33,7 +33,7 @@ pub(crate) fn value(number: u8) -> Vec<u8> {
 pub(crate) fn filled(block_size: u32) -> (SimulatedDevice, Store) {
     let device = SimulatedDevice::new(Geometry::new(LEN as u64, 512).unwrap(), 1).unwrap();
     let segment_size = Some(64 << 10);
-    let format = FormatOptions { segment_size, block_size: Some(block_size), ..small() };
+    let format = small().segment_size(segment_size).block_size(block_size);
     Store::format(device.backend(), &format).unwrap();
     let store = open(&device, &without_thread()).unwrap();
     let is_filler = |number: &u32| store.put(&number.to_le_bytes(), &[7; 2 * PAYLOAD]).is_ok();
@@ -73,7 +73,7 @@ pub(crate) fn open(device: &SimulatedDevice, options: &OpenOptions) -> Result<St
 }
 
 pub(crate) fn open_whatever_is_left(device: &SimulatedDevice) -> Store {
-    open(device, &OpenOptions { accept_older_states: true, ..without_thread() }).unwrap()
+    open(device, &without_thread().accept_older_states(true)).unwrap()
 }
 
 pub(crate) fn image(device: &SimulatedDevice) -> Vec<u8> {

@@ -13,7 +13,7 @@ pub(crate) const DEVICE_LEN: u64 = 1 << 20;
 
 /// A store of small segments, whatever is on the device.
 pub(crate) fn format() -> FormatOptions {
-    FormatOptions { force: true, ..small() }
+    small().force(true)
 }
 
 /// What was put under a key, or `None` if it was deleted. No two puts have the same number.

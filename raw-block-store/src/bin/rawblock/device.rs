@@ -46,11 +46,9 @@ impl Device {
 
 /// How this tool opens a store.
 pub(crate) fn options(accept_older_states: bool) -> OpenOptions {
-    OpenOptions {
-        accept_older_states,
+    OpenOptions::default()
+        .accept_older_states(accept_older_states)
         // One command changes too little for a background thread.
-        background: false,
-        recovery_progress: Some(Arc::new(shown("recovering"))),
-        ..OpenOptions::default()
-    }
+        .background(false)
+        .recovery_progress(shown("recovering"))
 }

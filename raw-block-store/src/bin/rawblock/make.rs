@@ -22,13 +22,12 @@ const OBJECTS_PER_SEGMENT: u64 = 8;
 pub(crate) fn run(arguments: &Format) -> Result<Answer> {
     let backend = arguments.device.open()?;
     let block_size = arguments.block_size.map(u32::try_from).transpose();
-    let options = FormatOptions {
-        segment_size: arguments.segment_size,
-        largest_object: arguments.largest_object,
-        block_size: block_size.context("the block size is above 64KiB")?,
-        label: arguments.label.clone(),
-        force: arguments.force,
-    };
+    let options = FormatOptions::default()
+        .segment_size(arguments.segment_size)
+        .largest_object(arguments.largest_object)
+        .block_size(block_size.context("the block size is above 64KiB")?)
+        .label(arguments.label.clone())
+        .force(arguments.force);
     Store::format(Arc::clone(&backend), &options)?;
 
     let path = arguments.device.path.display();

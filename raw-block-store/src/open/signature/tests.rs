@@ -76,7 +76,7 @@ fn every_kind_is_spared_and_is_erased_when_forced() {
             other => panic!("{what}: {other:?}"),
         }
         assert!(find(&dispatcher).unwrap().iter().any(|found| found.what == what), "{what}");
-        let forced = FormatOptions { force: true, ..options.clone() };
+        let forced = options.clone().force(true);
         Store::format(backend.clone(), &forced).unwrap();
         assert!(find(&dispatcher).unwrap().is_empty(), "{what} is gone");
         Store::open(backend).unwrap().close().unwrap();
@@ -91,7 +91,7 @@ fn forced_formatting_erases_places_that_were_not_found() {
     for offset in [2 << 20, far, LEN - (2 << 20), LEN - 8192] {
         put(&dispatcher, offset, b"something that no table knows");
     }
-    let options = FormatOptions { force: true, ..FormatOptions::default() };
+    let options = FormatOptions::default().force(true);
     Store::format(backend, &options).unwrap();
     for offset in [2 << 20, far, LEN - (2 << 20), LEN - 8192] {
         assert!(
@@ -160,7 +160,7 @@ fn a_device_with_unknown_content_is_formatted_and_a_file_is_not() {
                 other => assert!(other.is_ok(), "{other:?}"),
             }
             assert_eq!(formatted.is_err(), spared, "at {offset}");
-            Store::format(backend, &FormatOptions { force: true, ..options.clone() }).unwrap();
+            Store::format(backend, &options.clone().force(true)).unwrap();
         }
     }
 }
@@ -264,7 +264,7 @@ fn blkid_names_nothing_after_forced_formatting() {
             assert!(before.contains(&format!("TYPE={what}")), "{what}: {before}");
         }
         assert!(!find(&dispatcher).unwrap().is_empty(), "{what}");
-        Store::format(backend, &FormatOptions { force: true, ..FormatOptions::default() }).unwrap();
+        Store::format(backend, &FormatOptions::default().force(true)).unwrap();
         // Status 2: it looked, and found nothing.
         assert_eq!(blkid(&image, &dispatcher).unwrap(), (Some(2), String::new()), "{what}");
     }

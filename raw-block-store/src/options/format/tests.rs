@@ -33,7 +33,7 @@ proptest! {
         let Ok(mut geometry) = Geometry::new(capacity, 512) else { return Ok(()) };
         geometry.transfer_alignment = 1 << alignment;
         let options =
-            FormatOptions { segment_size, largest_object, block_size, ..FormatOptions::default() };
+            FormatOptions::default().segment_size(segment_size).largest_object(largest_object).block_size(block_size);
         let layout = match options.lay_out(&geometry, "a device") {
             Ok(layout) => layout,
             Err(Error::Unsuitable { .. }) => return Ok(()),
@@ -61,19 +61,19 @@ fn the_size_of_segments_follows_the_device() {
 
 #[test]
 fn the_largest_object_takes_an_eighth_of_a_segment_at_most() {
-    let options = FormatOptions { largest_object: Some(200 << 20), ..FormatOptions::default() };
+    let options = FormatOptions::default().largest_object(200 << 20);
     assert_eq!(layout(1 << 40, &options).unwrap().segment_size(), 2 << 30);
-    let small = FormatOptions { largest_object: Some(1000), ..FormatOptions::default() };
+    let small = FormatOptions::default().largest_object(1000);
     assert_eq!(layout(1 << 40, &small).unwrap().segment_size(), 1 << 30);
 }
 
 #[test]
 fn impossible_options_are_refused_with_the_reason() {
-    let with = |segment_size, largest_object, block_size| FormatOptions {
-        segment_size,
-        largest_object,
-        block_size,
-        ..FormatOptions::default()
+    let with = |segment_size, largest_object, block_size| {
+        FormatOptions::default()
+            .segment_size(segment_size)
+            .largest_object(largest_object)
+            .block_size(block_size)
     };
     let capacity = 64 << 20;
     assert!(refusal(capacity, &with(Some(3 << 20), None, None)).contains("power of two"));

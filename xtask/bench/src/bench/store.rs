@@ -112,7 +112,7 @@ pub(super) fn run(
 }
 
 fn format_options(value: u64) -> FormatOptions {
-    FormatOptions { largest_object: Some(value), force: true, ..FormatOptions::default() }
+    FormatOptions::default().largest_object(value).force(true)
 }
 
 fn key(number: u64) -> Key {

@@ -38,8 +38,7 @@ pub(super) fn make(
     segment_size: u64,
     options: &OpenOptions,
 ) -> Result<Store> {
-    let format =
-        FormatOptions { segment_size: Some(segment_size), force: true, ..FormatOptions::default() };
+    let format = FormatOptions::default().segment_size(segment_size).force(true);
     Store::format(Arc::clone(&backend), &format)?;
     Ok(Store::open_with(backend, options)?)
 }
@@ -55,7 +54,7 @@ pub(super) fn make_at(path: Option<&Path>, capacity: u64, options: &OpenOptions)
 }
 
 pub(super) fn options(eviction: EvictionPolicy) -> OpenOptions {
-    OpenOptions { eviction, ..OpenOptions::default() }
+    OpenOptions::default().eviction(eviction)
 }
 
 /// The name of a policy.

@@ -154,7 +154,7 @@ fn amplification(before: (u64, u64), after: (u64, u64)) -> f64 {
 fn segmented(options: &Options, placement: bool, discard: bool) -> Result<Found> {
     let handles = if placement { 8 } else { 0 };
     let device = SparseDevice::new(options.size, Some(options.drive()?), handles)?;
-    let policy = OpenOptions { eviction: EvictionPolicy::Lru, discard, ..OpenOptions::default() };
+    let policy = OpenOptions::default().eviction(EvictionPolicy::Lru).discard(discard);
     let store = make(device.open(), segment_size(options.size), &policy)?;
     let mut client = Client::new(&store, usize::try_from(options.object_size)?)?;
     let mut requests = options.requests();

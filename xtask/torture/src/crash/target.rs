@@ -78,11 +78,8 @@ impl Shape {
         geometry.discard = true;
         let options = SimulatedOptions::new().torn_blocks(true);
         let device = SimulatedDevice::with_options(geometry, options)?;
-        let options = FormatOptions {
-            segment_size: Some(segment_size),
-            block_size: Some(self.block_size),
-            ..FormatOptions::default()
-        };
+        let options =
+            FormatOptions::default().segment_size(segment_size).block_size(self.block_size);
         Store::format(device.backend(), &options)?;
         let container_offset = plan.container_offset;
         let containers = container_offset[0];
@@ -105,15 +102,13 @@ pub(super) fn open_options(
     verification: Verification,
     random: &mut fastrand::Rng,
 ) -> OpenOptions {
-    OpenOptions {
-        eviction,
-        kept_percent: [50, 0, 25, OpenOptions::MAX_KEPT_PERCENT][random.usize(..4)],
-        verification,
+    OpenOptions::default()
+        .eviction(eviction)
+        .kept_percent([50, 0, 25, OpenOptions::MAX_KEPT_PERCENT][random.usize(..4)])
+        .verification(verification)
         // A background thread would do something else every time.
-        background: false,
-        discard: random.u8(..4) == 0,
-        ..OpenOptions::default()
-    }
+        .background(false)
+        .discard(random.u8(..4) == 0)
 }
 
 /// How much a store may hold when it reports that it is full.

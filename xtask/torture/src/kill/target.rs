@@ -80,12 +80,7 @@ impl Kind {
 
     /// Makes a store.
     pub(super) fn format(self, backend: Arc<dyn IoBackend>) -> Result<()> {
-        let options = FormatOptions {
-            segment_size: Some(1 << 20),
-            block_size: Some(512),
-            force: true,
-            ..FormatOptions::default()
-        };
+        let options = FormatOptions::default().segment_size(1 << 20).block_size(512).force(true);
         Ok(Store::format(backend, &options)?)
     }
 
@@ -95,7 +90,7 @@ impl Kind {
             Self::Few => EvictionPolicy::None,
             Self::Many => EvictionPolicy::Lru,
         };
-        let options = OpenOptions { eviction, ..OpenOptions::default() };
+        let options = OpenOptions::default().eviction(eviction);
         Store::open_with(backend, &options).context("open the store")
     }
 

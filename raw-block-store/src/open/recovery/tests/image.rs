@@ -183,7 +183,7 @@ impl Image {
 
     pub(super) fn recover_as(&self, left: ShutdownState, accept: bool) -> Result<Recovery, Error> {
         let dispatcher = Dispatcher::new(self.device.backend()).unwrap();
-        let options = OpenOptions { accept_older_states: accept, ..OpenOptions::default() };
+        let options = OpenOptions::default().accept_older_states(accept);
         recover(&dispatcher, &self.layout, &Shape::of(&self.layout), left, &options)
     }
 
