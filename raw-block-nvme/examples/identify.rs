@@ -67,7 +67,7 @@ fn blocks(count: Option<u64>) -> String {
 
 /// The sheet of the namespace whose character device is at `path`.
 pub(crate) fn identify(path: &Path) -> Result<impl Display, Error> {
-    let backend = NvmeBackend::open_read_only(path, &NvmeOptions::default())?;
+    let backend = NvmeBackend::open_read_only(path, &NvmeOptions::new())?;
     let mut sheet = Sheet::default();
     let (controller, namespace) = (backend.controller(), backend.namespace());
     let geometry = backend.geometry();

@@ -1,4 +1,4 @@
-//! NVMe commands, as the kernel takes them for passthrough.
+//! NVMe commands in the layout of the kernel's passthrough.
 
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ const DEALLOCATE: u32 = 1 << 2;
 const RECLAIM_UNIT_HANDLE_STATUS: u32 = 1;
 
 /// A command in the layout of `struct nvme_uring_cmd` (`linux/nvme_ioctl.h`), which is also that of
-/// `struct nvme_passthru_cmd64` without its result: the command's own dwords and, in place of its pointers, where
-/// the data are in memory.
+/// `struct nvme_passthru_cmd64` without its result: the dwords of the command and, in place of its
+/// pointers, the address of the data.
 ///
-/// `data_len` is exactly what the command says that it moves: the controller moves that much, whatever the kernel
-/// was told.
+/// **Invariant:** `data_len` is exactly the length of the blocks that the command names. The
+/// controller moves that much, whatever length the kernel got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
 pub(crate) struct Command {
@@ -42,7 +42,7 @@ pub(crate) struct Command {
     /// The address of the data, or of a list of segments.
     pub(crate) addr: u64,
     metadata_len: u32,
-    /// How long the data are in bytes, or the list in segments.
+    /// The length of the data in bytes, or of the list in segments.
     pub(crate) data_len: u32,
     pub(crate) cdw10: u32,
     pub(crate) cdw11: u32,
@@ -50,14 +50,14 @@ pub(crate) struct Command {
     pub(crate) cdw13: u32,
     cdw14: u32,
     cdw15: u32,
-    /// 0 leaves it to the driver.
+    /// 0: the timeout of the driver.
     timeout_ms: u32,
     reserved2: u32,
 }
 
 const _: () = assert!(size_of::<Command>() == 72);
 
-/// A number of blocks that a command counts from 0: its Number of Logical Blocks.
+/// The field Number of Logical Blocks, which counts from 0.
 fn zero_based(blocks: u64) -> u32 {
     debug_assert!((1..=1 << 16).contains(&blocks), "a command of {blocks} blocks");
     (blocks.wrapping_sub(1) & 0xFFFF) as u32
@@ -81,13 +81,13 @@ impl Command {
             opcode: IO_MANAGEMENT_RECEIVE,
             nsid,
             cdw10: RECLAIM_UNIT_HANDLE_STATUS,
-            // Dwords, counted from 0.
+            // The number of dwords, counted from 0.
             cdw11: u32::try_from(len / 4).unwrap_or(u32::MAX) - 1,
             ..Self::default()
         }
     }
 
-    /// A command about `blocks` blocks from block `start` on.
+    /// A command for `blocks` blocks from block `start` on.
     fn on_blocks(opcode: u8, nsid: u32, start: u64, blocks: u64) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "the two halves of a number")]
         let (low, high) = (start as u32, (start >> 32) as u32);
@@ -105,12 +105,12 @@ impl Command {
         Self::on_blocks(WRITE, nsid, start, blocks)
     }
 
-    /// Makes `blocks` blocks, 1 to 65,536, read as zeroes.
+    /// Sets `blocks` blocks, 1 to 65,536, to zeroes.
     pub(crate) fn write_zeroes(nsid: u32, start: u64, blocks: u64) -> Self {
         Self::on_blocks(WRITE_ZEROES, nsid, start, blocks)
     }
 
-    /// Deallocates the ranges that its data hold, 1 to 256.
+    /// Deallocates the ranges in its data, 1 to 256.
     pub(crate) fn deallocate(nsid: u32, ranges: u64) -> Self {
         debug_assert!((1..=256).contains(&ranges), "a command of {ranges} ranges");
         // Counted from 0.
@@ -118,7 +118,7 @@ impl Command {
         Self { opcode: DATASET_MANAGEMENT, nsid, cdw10, cdw11: DEALLOCATE, ..Self::default() }
     }
 
-    /// Makes durable what is in a volatile write cache.
+    /// Makes the data in a volatile write cache durable.
     pub(crate) fn flush(nsid: u32) -> Self {
         Self { opcode: FLUSH, nsid, ..Self::default() }
     }
@@ -129,7 +129,7 @@ impl Command {
         self
     }
 
-    /// The same write, for the reclaim unit handle that the namespace knows under this placement identifier.
+    /// The same write, with this placement identifier of a reclaim unit handle.
     pub(crate) fn placed(mut self, identifier: u16) -> Self {
         self.cdw12 |= DATA_PLACEMENT;
         self.cdw13 |= u32::from(identifier) << 16;
@@ -139,18 +139,18 @@ impl Command {
     /// The same command over `len` bytes (or a list of `len` segments) at this address.
     pub(crate) fn over(mut self, addr: usize, len: usize) -> Self {
         self.addr = addr as u64;
-        // Limits keep both far below; what would not fit is refused by the kernel.
+        // The limits keep both far below. The kernel would refuse the saturated value.
         self.data_len = u32::try_from(len).unwrap_or(u32::MAX);
         self
     }
 
-    /// The same command, which the driver gives up after this time, in whole milliseconds.
+    /// The same command with a timeout, in whole milliseconds.
     pub(crate) fn timing_out(mut self, after: Duration) -> Self {
         self.timeout_ms = u32::try_from(after.as_millis()).unwrap_or(u32::MAX).max(1);
         self
     }
 
-    /// As the command area of a ring's entry.
+    /// The command area of a submission entry.
     pub(crate) fn to_entry(self) -> [u8; 80] {
         let mut bytes = [0; 80];
         bytes[..size_of::<Self>()].copy_from_slice(self.as_bytes());
@@ -167,7 +167,7 @@ impl Range {
     /// `blocks` blocks, not counted from 0, from block `start` on.
     pub(crate) fn new(start: u64, blocks: u32) -> Self {
         let mut bytes = [0; 16];
-        // The first dword is for hints about how the range is used.
+        // The first dword has hints about the use of the range.
         bytes[4..8].copy_from_slice(&blocks.to_le_bytes());
         bytes[8..].copy_from_slice(&start.to_le_bytes());
         Self(bytes)

@@ -1,15 +1,15 @@
-//! What controller and namespace say about themselves: the structures of the Identify command.
+//! The data structures of the Identify command: what the controller and the namespace report.
 
 use raw_block_core::{Error, ErrorKind};
 
-/// The unit of MDTS and its like is the controller's smallest page (CAP.MPSMIN), which cannot be asked for through
-/// this device: the smallest there is.
+/// The unit of MDTS and similar limits: the smallest page of the controller (CAP.MPSMIN). It cannot
+/// be read through this device, so this is the smallest that the specification allows.
 pub(crate) const PAGE: u64 = 4096;
 
-/// What Identify returns.
+/// A data structure that Identify returns.
 pub(crate) type Page = [u8; 4096];
 
-/// Values of CNS, which say what to identify.
+/// Values of CNS, which select the data structure.
 pub(crate) mod cns {
     pub(crate) const NAMESPACE: u8 = 0x00;
     pub(crate) const CONTROLLER: u8 = 0x01;
@@ -34,8 +34,9 @@ fn text_at(page: &Page, range: std::ops::Range<usize>) -> String {
     text.trim_matches(['\0', ' ']).to_owned()
 }
 
-/// A controller, from Identify Controller (Base Specification) and Identify I/O Command Set specific Controller (NVM
-/// Command Set Specification). Comments give the bytes of the structure.
+/// What a controller reports: Identify Controller (Base Specification) and Identify I/O Command Set
+/// specific Controller (NVM Command Set Specification). Each field names its bytes in the
+/// structure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Controller {
@@ -47,35 +48,37 @@ pub struct Controller {
     pub firmware: String,
     /// Version of the specification (VER, 83:80): major, minor, tertiary.
     pub version: (u16, u8, u8),
-    /// Maximum Data Transfer Size (MDTS, 77): a power of two of the controller's smallest pages; 0 is no limit.
+    /// Maximum Data Transfer Size (MDTS, 77): a power of two of the controller's smallest pages; 0
+    /// is no limit.
     pub mdts: u8,
     /// Whether it has a volatile write cache (VWC, 525).
     pub volatile_write_cache: bool,
-    /// Whether it has Dataset Management (ONCS, 521:520, bit 2).
+    /// Whether it supports Dataset Management (ONCS, 521:520, bit 2).
     pub deallocate: bool,
-    /// Whether it has Write Zeroes (ONCS, bit 3).
+    /// Whether it supports Write Zeroes (ONCS, bit 3).
     pub write_zeroes: bool,
-    /// Whether it can do flexible data placement (CTRATT, 99:96, bit 19).
+    /// Whether it supports flexible data placement (CTRATT, 99:96, bit 19).
     pub data_placement: bool,
-    /// Blocks that a power cut does not tear (AWUPF, 529:528).
+    /// The number of blocks that a power cut does not tear (AWUPF, 529:528).
     pub atomic_write_blocks: u64,
     /// Command Retry Delay Times (CRDT1 to CRDT3, 133:128), in units of 100 ms.
     pub retry_delays: [u16; 3],
-    /// Bytes that Write Zeroes covers at most (WZSL, byte 1 of the second structure), if there is a limit.
+    /// The most bytes of a Write Zeroes command (WZSL, byte 1 of the second structure), if there is
+    /// a limit.
     pub max_write_zeroes: Option<u64>,
-    /// Ranges that a Dataset Management command takes at most (DMRL, byte 3 of the second structure), if there is a
-    /// limit below the 256 that a command can have.
+    /// The most ranges of a Dataset Management command (DMRL, byte 3 of the second structure), if
+    /// there is a limit below the 256 that a command can have.
     pub max_deallocate_ranges: Option<u64>,
-    /// Blocks that a range of Dataset Management covers at most (DMRSL, 7:4 of the second structure), if there is a
-    /// limit.
-    pub max_deallocate_range: Option<u64>,
-    /// Blocks that all ranges of a Dataset Management command cover at most (DMSL, 15:8 of the second structure), if
+    /// The most blocks of one range of Dataset Management (DMRSL, 7:4 of the second structure), if
     /// there is a limit.
+    pub max_deallocate_range: Option<u64>,
+    /// The most blocks of all ranges of a Dataset Management command (DMSL, 15:8 of the second
+    /// structure), if there is a limit.
     pub max_deallocate: Option<u64>,
 }
 
 impl Controller {
-    /// `specific` is the second structure, which older controllers lack.
+    /// Parses the structures. `specific` is the second one, which older controllers lack.
     pub(crate) fn parse(page: &Page, specific: Option<&Page>) -> Self {
         let version = u32_at(page, 80);
         let optional = u16_at(page, 520);
@@ -101,47 +104,53 @@ impl Controller {
         }
     }
 
-    /// The longest command that MDTS allows, in bytes, if there is a limit.
+    /// The longest transfer that MDTS allows, in bytes, if there is a limit.
     #[must_use]
     pub fn max_transfer(&self) -> Option<u64> {
         pages(self.mdts)
     }
 }
 
-/// A limit in bytes that is given as a power of two of pages.
+/// A limit in bytes, from the exponent of a power of two of pages.
 fn pages(exponent: u8) -> Option<u64> {
     (exponent > 0).then(|| PAGE.checked_shl(exponent.into()).filter(|&len| len > 0)).flatten()
 }
 
-/// A namespace, from Identify Namespace (NVM Command Set Specification). Comments give the bytes of the structure.
+/// What a namespace reports: Identify Namespace (NVM Command Set Specification). Each field names
+/// its bytes in the structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Namespace {
     /// Its identifier (NSID).
     pub id: u32,
-    /// Logical blocks in it (NSZE, 7:0).
+    /// The number of logical blocks (NSZE, 7:0).
     pub blocks: u64,
-    /// Bytes in a logical block, a power of two (LBADS of the format in use).
+    /// The number of bytes in a logical block, a power of two (LBADS of the format in use).
     pub block: u64,
     /// Globally unique identifier (NGUID, 119:104); zeroes if there is none.
     pub nguid: [u8; 16],
-    /// Commands should not cross multiples of so many blocks (NOIOB, 47:46); 0 if that does not matter.
+    /// Reads and writes should not cross multiples of this many blocks (NOIOB, 47:46); 0: no such
+    /// boundary.
     pub optimal_boundary: u64,
-    /// Writes should be multiples of so many blocks (NPWG, 65:64), if the namespace says.
+    /// The preferred granularity of writes, in blocks (NPWG, 65:64), if it is reported.
     pub preferred_write: Option<u64>,
-    /// Writes should begin at multiples of so many blocks (NPWA, 67:66), if the namespace says.
+    /// The preferred alignment of writes, in blocks (NPWA, 67:66), if it is reported.
     pub preferred_alignment: Option<u64>,
-    /// Blocks that a power cut does not tear (NAWUPF, 37:36), if it differs from the controller's.
+    /// The number of blocks that a power cut does not tear (NAWUPF, 37:36), if it differs from that
+    /// of the controller.
     pub atomic_write_blocks: Option<u64>,
-    /// Whether atomic writes must not cross some boundary (NABSPF, 45:44).
+    /// Whether there is a boundary that atomic writes must not cross (NABSPF, 45:44).
     pub atomic_boundary: bool,
-    /// Whether the namespace is write-protected (NSATTR, 99, bit 0): then it can only be opened read-only.
+    /// Whether the namespace is write-protected (NSATTR, 99, bit 0): then it can only be opened
+    /// read-only.
     pub write_protected: bool,
 }
 
 impl Namespace {
+    /// Parses the structure.
+    ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for a format that cannot be used, with the reason.
+    /// [`ErrorKind::Unsupported`] for an unsupported format, with the reason.
     pub(crate) fn parse(id: u32, page: &Page) -> Result<Self, Error> {
         let refuse = |rule: String| Err(Error::new(ErrorKind::Unsupported, "open", rule));
         let blocks = u64_at(page, 0);
@@ -151,19 +160,19 @@ impl Namespace {
         let (metadata, exponent) = (u16_at(page, at), page[at + 2]);
         if blocks == 0 {
             return refuse(format!(
-                "namespace {id} holds no blocks: it is not attached, or inactive"
+                "namespace {id} has no blocks: it is not attached, or inactive"
             ));
         }
         if metadata > 0 {
             return refuse(format!(
-                "its format {format} has {metadata} bytes of metadata beside each block, which this library does \
-                 not write: format the namespace without metadata"
+                "its format {format} has {metadata} bytes of metadata per block, which are not supported: format \
+                 the namespace without metadata"
             ));
         }
         if !(9..32).contains(&exponent) {
             return refuse(format!(
-                "its format {format} says that a block has 2^{exponent} bytes, which is no size of a block: the \
-                 command set of this namespace is not the one for blocks"
+                "its format {format} reports blocks of 2^{exponent} bytes, which is no valid size of a block: \
+                 this namespace does not have the NVM command set"
             ));
         }
         let features = page[24];
@@ -182,13 +191,14 @@ impl Namespace {
         })
     }
 
-    /// Refuses writes to a namespace that is write-protected on the device, or whose block device is read-only here.
+    /// Fails for a namespace that is write-protected on the device, or whose block device is
+    /// read-only on this host.
     pub(crate) fn check_writable(&self, block_device_is_read_only: bool) -> Result<(), Error> {
         let rule = if self.write_protected {
-            "the namespace is write-protected: lift that on the device (`nvme set-feature -f 0x84`), or open it with \
+            "the namespace is write-protected: remove the protection (`nvme set-feature -f 0x84`), or open it with \
              `open_read_only`"
         } else if block_device_is_read_only {
-            "its block device is read-only: lift that (`blockdev --setrw`), or open it with `open_read_only`"
+            "its block device is read-only: make it writable (`blockdev --setrw`), or open it with `open_read_only`"
         } else {
             return Ok(());
         };
@@ -196,9 +206,9 @@ impl Namespace {
     }
 }
 
-/// The command set that a list of Namespace Identification Descriptors names, if it names one.
+/// The command set in a list of Namespace Identification Descriptors, if there is one.
 ///
-/// A descriptor is a type, a length, two bytes that are reserved, and its bytes; a length of 0 ends the list.
+/// A descriptor has a type, a length, two reserved bytes, and a value; a length of 0 ends the list.
 pub(crate) fn command_set(descriptors: &Page) -> Option<u8> {
     const COMMAND_SET_IDENTIFIER: u8 = 4;
     let mut rest = &descriptors[..];

@@ -1,4 +1,4 @@
-//! What is under way: ops, their parts, and the command of each part.
+//! Ops in flight, their parts, and the command of each part.
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use raw_block_core::{Error, ErrorClass};
 use crate::command::Range;
 use crate::limits::Position;
 
-/// An op that was accepted, until its last command has completed.
+/// An op until its last command has completed.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub(crate) struct OpInFlight {
     pub(crate) op: Op,
-    /// How many parts of it are in the ring or wait for room there.
+    /// The number of its parts that are in the ring or wait for space there.
     pub(crate) parts: u32,
-    /// The first error of one of its commands, or the first of class [`ErrorClass::Unknown`] if there is one.
-    /// Parts that have not been issued by then are left out.
+    /// The error of the first command that failed, or of the first one of class
+    /// [`ErrorClass::Unknown`], if there is one. Parts that were not issued by then are not issued.
     pub(crate) error: Option<Error>,
-    /// Whether a controller has begun one of its commands.
-    pub(crate) begun: bool,
+    /// Whether a controller has started one of its commands.
+    pub(crate) started: bool,
 }
 
-impl Accepted {
+impl OpInFlight {
     pub(crate) fn new(op: Op) -> Self {
-        Self { op, parts: 1, error: None, begun: false }
+        Self { op, parts: 1, error: None, started: false }
     }
 
-    /// Notes how one of its commands ended.
+    /// Records the result of one of its commands.
     pub(crate) fn note(&mut self, error: Option<Error>) {
-        self.begun |= error.as_ref().is_none_or(|error| error.class() != ErrorClass::NotStarted);
+        self.started |= error.as_ref().is_none_or(|error| error.class() != ErrorClass::NotStarted);
         let Some(error) = error else { return };
         let is_unknown = |error: &Error| error.class() == ErrorClass::Unknown;
         if self.error.as_ref().is_none_or(|first| !is_unknown(first) && is_unknown(&error)) {
@@ -38,12 +38,12 @@ impl Accepted {
         }
     }
 
-    /// The completion of the op, once its last command has completed.
+    /// The completion of the op, after its last command has completed.
     pub(crate) fn complete(self) -> Completion {
         match self.error {
             None => self.op.complete(),
-            // Refused, while others of its commands were carried out.
-            Some(error) if self.begun && error.class() == ErrorClass::NotStarted => {
+            // One command was refused, and others were executed.
+            Some(error) if self.started && error.class() == ErrorClass::NotStarted => {
                 self.op.fail_with(error.with_class(ErrorClass::Failed))
             }
             Some(error) => self.op.fail_with(error),
@@ -54,16 +54,16 @@ impl Accepted {
 /// A part of an op.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Part {
-    /// The slot of its op.
+    /// The index of its op.
     pub(crate) op: u32,
-    /// Where on the device it begins, in bytes, as the op counts them.
+    /// Its first byte on the device, as the op counts.
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// Where in the op's memory it begins.
+    /// Its first byte in the memory of the op.
     pub(crate) from: Position,
     /// The longest command for it, in bytes.
-    pub(crate) most: u64,
-    /// Whether that was halved because the kernel did not take a longer one.
+    pub(crate) max_command: u64,
+    /// Whether that was halved because the kernel rejected a longer command.
     pub(crate) halved: bool,
 }
 
@@ -71,11 +71,12 @@ pub(crate) struct Part {
 #[derive(Debug, Default)]
 pub(crate) struct Segments(pub(crate) Vec<iovec>);
 
-// SAFETY: the addresses are plain data here; the kernel follows them, while the op that they belong to lives.
+// SAFETY: the addresses are plain data here. Only the kernel follows them, while the op that they
+// belong to lives.
 unsafe impl Send for Segments {}
 
 impl Segments {
-    /// Appends a segment, or lengthens the last one if it ends where this one begins.
+    /// Appends a segment, or extends the last one if it ends where this one begins.
     pub(crate) fn push(&mut self, segment: iovec) {
         if let Some(last) = self.0.last_mut()
             && last.iov_base.cast::<u8>().wrapping_add(last.iov_len).cast() == segment.iov_base
@@ -87,25 +88,26 @@ impl Segments {
     }
 }
 
-/// A part of an op that one command carries out; it has a slot of the ring.
+/// A part of an op that one command executes, in a slot of the ring.
 #[derive(Debug)]
-pub(crate) struct Issued {
+pub(crate) struct CommandInFlight {
     pub(crate) part: Part,
-    /// Its memory: the parts of the op's segments. The kernel reads the list while the command is under way.
+    /// Its memory, from the segments of the op. The kernel reads the list while the command is in
+    /// flight.
     pub(crate) segments: Segments,
-    /// The ranges that Dataset Management takes from memory.
+    /// The ranges that Dataset Management reads from memory.
     pub(crate) ranges: Vec<Range>,
-    /// How often it was issued again.
+    /// The number of retries.
     pub(crate) tries: u32,
     /// Whether its entry names registered memory.
     pub(crate) registered: bool,
-    /// Whether registered memory is not to be used.
+    /// Whether its entry must not name registered memory.
     pub(crate) plain: bool,
-    /// Set while it waits to be issued again: what is in the ring then is a timer.
+    /// The pause before it is issued again. While it is set, the entry in the ring is a timer.
     pub(crate) pause: Option<Box<Timespec>>,
 }
 
-impl Issued {
+impl CommandInFlight {
     pub(crate) fn new(part: Part, segments: Segments, ranges: Vec<Range>) -> Self {
         Self { part, segments, ranges, tries: 0, registered: false, plain: false, pause: None }
     }

@@ -17,7 +17,7 @@
 //! use std::sync::Arc;
 //! use raw_block_nvme::{AlignedBuf, Dispatcher, NvmeBackend, NvmeOptions, WriteAt};
 //!
-//! let backend = Arc::new(NvmeBackend::open("/dev/ng0n1", &NvmeOptions::default())?);
+//! let backend = Arc::new(NvmeBackend::open("/dev/ng0n1", &NvmeOptions::new())?);
 //! println!("{}, {} blocks", backend.controller().model, backend.namespace().blocks);
 //! let dispatcher = Dispatcher::new(backend)?;
 //! let buffer = AlignedBuf::zeroed(1 << 20)?;
@@ -27,7 +27,10 @@
 //! ```
 
 mod backend;
+mod claim;
 mod command;
+mod device;
+mod entry;
 mod identify;
 mod in_flight;
 mod limits;
@@ -36,7 +39,7 @@ mod options;
 mod placement;
 mod polling;
 mod queue;
-mod resting;
+mod retry_pauses;
 mod status;
 mod sysfs;
 #[cfg(test)]

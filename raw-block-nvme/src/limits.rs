@@ -1,4 +1,4 @@
-//! What one command may be, and the rule that cuts an op into commands.
+//! The limits of one command, and the rule that splits an op into commands.
 
 use libc::iovec;
 use raw_block_core::{Error, ErrorKind};
@@ -6,40 +6,42 @@ use raw_block_core::{Error, ErrorKind};
 use crate::identify::{Controller, Namespace, PAGE};
 use crate::sysfs::QueueLimits;
 
-/// Blocks that a command can name: its count has 16 bits and begins at 0.
+/// The most blocks of a command: the field has 16 bits and counts from 0.
 const MAX_BLOCKS: u64 = 1 << 16;
-/// No command is longer, in bytes, whatever the device takes: nothing is gained.
+/// The longest command, in bytes, even where the device accepts more: longer commands gain nothing.
 const MAX_COMMAND: u64 = 1 << 20;
-/// Ranges that a Dataset Management command can have: their number has 8 bits and begins at 0.
+/// The most ranges of a Dataset Management command: the field has 8 bits and counts from 0.
 const MAX_RANGES: u64 = 1 << 8;
-/// The longest command where the kernel does not tell its own limits, in bytes.
-const MAX_UNTOLD: u64 = 128 << 10;
-/// Segments of a command where the kernel does not tell: what its driver for PCI has at least, and what is needed
-/// for `MAX_UNTOLD` from an address inside a page.
-const SEGMENTS_UNTOLD: u64 = MAX_UNTOLD / PAGE + 1;
+/// The longest command where the limits of the driver are unknown, in bytes.
+const DEFAULT_MAX_TRANSFER: u64 = 128 << 10;
+/// The most segments of a command where the limits of the driver are unknown. The driver for PCI
+/// takes at least that many, and `DEFAULT_MAX_TRANSFER` needs that many from an address inside a
+/// page.
+const DEFAULT_MAX_SEGMENTS: u64 = DEFAULT_MAX_TRANSFER / PAGE + 1;
 
-/// What one command may be.
+/// The limits of one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// Bytes in a logical block.
     pub(crate) block: u64,
-    /// Bytes that a read or a write moves: a power of two, at least a block.
+    /// The most bytes of a read or write: a power of two, at least a block.
     pub(crate) transfer: u64,
-    /// Bytes that Write Zeroes covers.
+    /// The most bytes of a Write Zeroes command.
     pub(crate) write_zeroes: u64,
-    /// Bytes that one range of Dataset Management covers.
+    /// The most bytes of one range of Dataset Management.
     pub(crate) range: u64,
-    /// Bytes that all ranges of one Dataset Management command cover.
+    /// The most bytes of all ranges of one Dataset Management command.
     pub(crate) deallocate: u64,
-    /// Pages of memory that a read or a write touches.
+    /// The most pages of memory that a read or write touches.
     pub(crate) pages: u64,
-    /// Memory may have gaps only at multiples of this, less one: `virt_boundary_mask`; 0 if anywhere.
+    /// Memory may have gaps only at multiples of this plus one (`virt_boundary_mask`); 0: anywhere.
     pub(crate) gap_mask: u64,
-    /// Reads and writes that cross multiples of this many bytes of the namespace are slower; 0 if it does not matter.
+    /// Reads and writes that cross multiples of this many bytes are slower; 0: no such boundary.
     pub(crate) boundary: u64,
 }
 
-/// Where in the memory of an op a command begins: in which segment, and how many bytes into it.
+/// The first byte of a command in the memory of its op: the index of a segment, and an offset into
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) segment: usize,
@@ -47,37 +49,38 @@ pub(crate) struct Position {
 }
 
 impl Limits {
-    /// From what the device, the kernel and the user (`most`, in bytes) say.
+    /// Combines the limits of the device, the driver and the user (`max_command`, in bytes).
     pub(crate) fn new(
         controller: &Controller,
         namespace: &Namespace,
-        kernel: Option<&QueueLimits>,
-        most: Option<u64>,
+        driver: Option<&QueueLimits>,
+        max_command: Option<u64>,
     ) -> Result<Self, Error> {
         let block = namespace.block;
-        let pages = kernel.map_or(SEGMENTS_UNTOLD, |kernel| kernel.max_segments);
-        let told = match kernel {
-            Some(kernel) => kernel.max_hw_bytes.min(pages.saturating_sub(1) * PAGE),
-            None => MAX_UNTOLD,
+        let pages = driver.map_or(DEFAULT_MAX_SEGMENTS, |driver| driver.max_segments);
+        let driver_max = match driver {
+            Some(driver) => driver.max_hw_bytes.min(pages.saturating_sub(1) * PAGE),
+            None => DEFAULT_MAX_TRANSFER,
         };
         let transfer = [
             controller.max_transfer().unwrap_or(u64::MAX),
-            told,
+            driver_max,
             block.saturating_mul(MAX_BLOCKS),
             MAX_COMMAND,
-            most.unwrap_or(u64::MAX),
+            max_command.unwrap_or(u64::MAX),
         ]
         .into_iter()
         .fold(u64::MAX, u64::min);
         if transfer < block {
             let rule = format!(
-                "its longest command would be {transfer} bytes, and a block has {block}: raise the limit"
+                "the limit of {transfer} bytes per command is below the block of {block} bytes: raise the limit"
             );
             return Err(Error::new(ErrorKind::InvalidInput, "open", rule));
         }
-        // A power of two, so that the commands of a long op are alike and stay aligned.
+        // A power of two, so that all commands of a long op are aligned alike.
         let transfer = 1 << transfer.ilog2();
-        // MDTS does not concern Write Zeroes, by the letter; the kernel is as cautious.
+        // The specification does not apply MDTS to Write Zeroes. The kernel applies it, and so does
+        // this.
         let zeroes = controller.max_write_zeroes.unwrap_or(transfer);
         let blocks = |blocks: u64| blocks.saturating_mul(block);
         // The number of blocks in a range has 32 bits.
@@ -91,21 +94,22 @@ impl Limits {
             range: blocks(range),
             deallocate: blocks(controller.max_deallocate.unwrap_or(u64::MAX).min(deallocate)),
             pages,
-            gap_mask: kernel.map_or(PAGE - 1, |kernel| kernel.gap_mask),
+            gap_mask: driver.map_or(PAGE - 1, |driver| driver.gap_mask),
             boundary: blocks(namespace.optimal_boundary),
         })
     }
 
-    /// How much of `len` bytes from byte `offset` of the namespace on one read or write moves, if it may move `most`;
-    /// its memory begins at `from`. `take` gets the segments of the command. Returns its length, and where the memory
-    /// of what follows begins.
+    /// Cuts the first read or write command, of at most `max_command` bytes, off `len` bytes from
+    /// byte `offset` of the namespace on; their memory begins at `from`. Passes the segments of the
+    /// command to `take`. Returns the length of the command, and the position in memory of the
+    /// rest.
     ///
-    /// The lengths of the segments are multiples of a block, and so is what one command moves.
+    /// The lengths of the segments are multiples of a block, and so is the length of the command.
     pub(crate) fn cut(
         &self,
         offset: u64,
         len: u64,
-        most: u64,
+        max_command: u64,
         segments: &[iovec],
         from: Position,
         mut take: impl FnMut(iovec),
@@ -114,12 +118,12 @@ impl Limits {
             0 => u64::MAX,
             boundary => boundary - offset % boundary,
         };
-        let most = len.min(most).min(to_boundary);
+        let max = len.min(max_command).min(to_boundary);
         let (mut taken, mut pages) = (0, 0);
         let mut at = from;
-        // The address behind what was taken.
+        // One past the last address of the command.
         let mut end = None;
-        while taken < most
+        while taken < max
             && let Some(segment) = segments.get(at.segment)
         {
             let start = segment.iov_base as u64 + at.skip as u64;
@@ -132,10 +136,10 @@ impl Limits {
                 break;
             }
             let within = start % PAGE;
-            let room = (self.pages.saturating_sub(pages) * PAGE).saturating_sub(within);
-            let part = part.min(most - taken).min(room / self.block * self.block);
-            // Something has to move, even where the kernel will then copy it.
-            let part = if part == 0 && taken == 0 { self.block.min(most) } else { part };
+            let space = (self.pages.saturating_sub(pages) * PAGE).saturating_sub(within);
+            let part = part.min(max - taken).min(space / self.block * self.block);
+            // A command moves at least one block, even if the kernel then copies it.
+            let part = if part == 0 && taken == 0 { self.block.min(max) } else { part };
             if part == 0 {
                 break;
             }
@@ -150,8 +154,8 @@ impl Limits {
             end = Some(start + part);
             at.skip += part_len;
             if at.skip < segment.iov_len {
-                if taken < most {
-                    // It did not all fit.
+                if taken < max {
+                    // The rest of the segment does not fit.
                     break;
                 }
             } else {

@@ -9,10 +9,10 @@ use std::time::Duration;
 /// use raw_block_nvme::NvmeOptions;
 ///
 /// // The second GiB of the namespace, in commands of at most 256 KiB.
-/// let options = NvmeOptions::default().offset(1 << 30).len(1 << 30).max_command(256 << 10);
+/// let options = NvmeOptions::new().offset(1 << 30).len(Some(1 << 30)).max_command(Some(256 << 10));
 /// assert!(!options.force);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct NvmeOptions {
     /// The first byte of the namespace to use; a multiple of its logical block. 0 by default. The
@@ -39,45 +39,65 @@ pub struct NvmeOptions {
 }
 
 impl NvmeOptions {
+    /// Default options: the whole namespace, with the limits and the timeout of its driver, and no
+    /// polling.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            offset: 0,
+            len: None,
+            max_command: None,
+            timeout: None,
+            completion_polling: false,
+            force: false,
+        }
+    }
+
     /// Sets the first byte of the namespace to use.
     #[must_use]
-    pub fn offset(mut self, offset: u64) -> Self {
+    pub const fn offset(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
 
     /// Sets the number of bytes to use; `None`: all bytes to the end of the namespace.
     #[must_use]
-    pub fn len(mut self, len: impl Into<Option<u64>>) -> Self {
-        self.len = len.into();
+    pub const fn len(mut self, len: Option<u64>) -> Self {
+        self.len = len;
         self
     }
 
     /// Sets the longest command, in bytes; `None`: the limits of the device and the kernel.
     #[must_use]
-    pub fn max_command(mut self, max_command: impl Into<Option<u64>>) -> Self {
-        self.max_command = max_command.into();
+    pub const fn max_command(mut self, max_command: Option<u64>) -> Self {
+        self.max_command = max_command;
         self
     }
 
     /// Sets the timeout of a command; `None`: the timeout of the driver.
     #[must_use]
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.timeout = timeout.into();
+    pub const fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
         self
     }
 
     /// Sets whether the thread that waits for completions polls the controller for them.
     #[must_use]
-    pub fn completion_polling(mut self, completion_polling: bool) -> Self {
+    pub const fn completion_polling(mut self, completion_polling: bool) -> Self {
         self.completion_polling = completion_polling;
         self
     }
 
     /// Sets whether to open a namespace whose block device cannot be held.
     #[must_use]
-    pub fn force(mut self, force: bool) -> Self {
+    pub const fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
+    }
+}
+
+impl Default for NvmeOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -1,28 +1,29 @@
 //! Flexible data placement: the reclaim unit handles of a namespace.
 
-/// Bytes of a Reclaim Unit Handle Status (Base Specification) before its descriptors.
+/// The length of the header of a Reclaim Unit Handle Status (Base Specification), in bytes.
 pub(crate) const HEADER: usize = 16;
+/// The length of a descriptor, in bytes.
 const DESCRIPTOR: usize = 32;
 
-/// A reclaim unit handle: the device keeps what was written through it together, apart from what was written through
-/// others.
+/// A reclaim unit handle. The device stores data written with one handle together, apart from data
+/// written with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReclaimUnitHandle {
-    /// What commands name it by (PID).
+    /// Its placement identifier in commands (PID).
     pub placement_id: u16,
     /// Its identifier in the endurance group (RUHID).
     pub id: u16,
-    /// Blocks that can be written until its reclaim unit is full (RUAMW).
+    /// The number of blocks until its reclaim unit is full (RUAMW).
     pub blocks_left: u64,
 }
 
-/// How many descriptors follow a header (NRUHSD, bytes 15:14).
+/// The number of descriptors after a header (NRUHSD, bytes 15:14).
 fn count(header: &[u8]) -> usize {
     header.get(14..HEADER).map_or(0, |count| u16::from_le_bytes([count[0], count[1]]).into())
 }
 
-/// How long the status with this header is.
+/// The length of the status with this header, in bytes.
 pub(crate) fn len(header: &[u8]) -> usize {
     HEADER + count(header) * DESCRIPTOR
 }
@@ -69,7 +70,7 @@ mod tests {
         let first = ReclaimUnitHandle { placement_id: 0x107, id: 3, blocks_left: 512 };
         assert_eq!((handles.len(), handles[0]), (2, first));
         status[14..16].fill(0xFF);
-        assert_eq!(parse(&status).len(), 3, "no more than there are");
+        assert_eq!(parse(&status).len(), 3, "not past the end");
         assert_eq!(parse(&[]), []);
     }
 }

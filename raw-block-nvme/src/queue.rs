@@ -6,91 +6,79 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use io_uring::opcode;
 use io_uring::squeue::Entry128;
-use io_uring::{opcode, types};
 use raw_block_core::backend::{Completion, IoQueue, Op, OpKind};
 use raw_block_core::{Error, ErrorClass};
 use raw_block_uring::ring::{Big, InFlightTable, Kernel, Linux, Lookup, Ring, RingDevice};
 
-use crate::backend::Shared;
-use crate::command::Command;
-use crate::in_flight::{Accepted, Issued, Part, Segments};
+use crate::device::NvmeDevice;
+use crate::entry::{self, IO, IO_VECTORED};
+use crate::in_flight::{CommandInFlight, OpInFlight, Part, Segments};
 use crate::limits::Position;
-use crate::resting::Resting;
+use crate::retry_pauses::RetryPauses;
 use crate::verdict::{self, Verdict, judge};
 
-/// The device's place in the ring's table of registered files.
-const DEVICE: types::Fixed = types::Fixed(0);
+/// Waiting parts are issued once this fraction of the ring's slots is free: a sixteenth.
+const REFILL_DIVISOR: usize = 16;
 
-// `linux/nvme_ioctl.h`: _IOWR('N', 0x80, struct nvme_uring_cmd) and 0x81 for a list of segments.
-#[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
-pub(crate) const IO: u32 = nix::request_code_readwrite!(b'N', 0x80, size_of::<Command>()) as u32;
-#[expect(clippy::cast_possible_truncation, reason = "the numbers of ioctls have 32 bits")]
-const IO_VECTORED: u32 = nix::request_code_readwrite!(b'N', 0x81, size_of::<Command>()) as u32;
-
-/// Of a ring's slots, the part that must be free again before waiting parts are issued: a sixteenth.
-const REFILL: usize = 16;
-
-/// The entry for a passthrough command, which may use a region of registered memory.
-pub(crate) fn command_entry(operation: u32, command: Command, region: Option<u16>) -> Entry128 {
-    opcode::UringCmd80::new(DEVICE, operation).buf_index(region).cmd(command.to_entry()).build()
-}
-
-/// Ops that one caller has in a ring, an entry for each of their commands.
+/// The ops of one caller, with an entry in a ring for each of their commands.
 ///
-/// An op becomes one part; issuing it takes as much off its front as one command can carry, until nothing is left. All
-/// commands of all ops are in flight together, bounded by the ring; the parts that wait for room do so in order.
+/// A new op is one part. Issuing a part takes the longest possible command off its front, until
+/// nothing is left. All commands of all ops are in flight together, up to the capacity of the ring.
+/// Parts that do not fit wait in order.
 pub(crate) struct NvmeQueue<K: Kernel = Linux> {
-    ring: Ring<Big, Issued, K>,
-    ops: InFlightTable<Accepted>,
-    /// What no command carries yet.
+    ring: Ring<Big, CommandInFlight, K>,
+    ops: InFlightTable<OpInFlight>,
+    /// The parts for which no command was issued.
     waiting: VecDeque<Part>,
-    /// Lists of segments that commands no longer need, for others to use.
+    /// Lists of segments to reuse.
     spare: Vec<Segments>,
-    /// Used by a ring that polls for completions, and by no other.
-    resting: Resting,
-    shared: Arc<Shared>,
+    /// Only used by a ring that polls for completions.
+    pauses: RetryPauses,
+    device: Arc<NvmeDevice>,
 }
 
 impl<K: Kernel> NvmeQueue<K> {
     pub(crate) fn open(
-        shared: Arc<Shared>,
+        device: Arc<NvmeDevice>,
         rings: Arc<RingDevice>,
         depth: usize,
         kernel: K,
     ) -> Result<Self, Error> {
-        Ok(Self::on(Ring::open(rings, depth, kernel)?, shared))
+        Ok(Self::with_ring(Ring::open(rings, depth, kernel)?, device))
     }
 
     /// A queue that only the calling thread uses.
     pub(crate) fn open_local(
-        shared: Arc<Shared>,
+        device: Arc<NvmeDevice>,
         rings: Arc<RingDevice>,
         depth: usize,
         kernel: K,
     ) -> Result<Self, Error> {
-        Ok(Self::on(Ring::open_local(rings, depth, kernel)?, shared))
+        Ok(Self::with_ring(Ring::open_local(rings, depth, kernel)?, device))
     }
 
-    fn on(ring: Ring<Big, Issued, K>, shared: Arc<Shared>) -> Self {
+    fn with_ring(ring: Ring<Big, CommandInFlight, K>, device: Arc<NvmeDevice>) -> Self {
         let capacity = u32::try_from(ring.capacity()).unwrap_or(u32::MAX);
-        let (waiting, resting) = (VecDeque::with_capacity(ring.capacity()), Resting::default());
         Self {
-            ring,
             ops: InFlightTable::new(capacity),
-            waiting,
+            waiting: VecDeque::with_capacity(ring.capacity()),
             spare: Vec::new(),
-            resting,
-            shared,
+            pauses: RetryPauses::default(),
+            ring,
+            device,
         }
     }
 
-    /// Issues what waits, while there is space in the ring. Returns whether anything was issued. A part of an op that has
-    /// failed is not issued: with the last one the op ends, and goes to `done`. Without `done` the part waits.
+    /// Issues waiting parts while the ring has space. Returns whether it issued any.
+    ///
+    /// Parts of a failed op are not issued. The last one completes the op, which goes to `done`;
+    /// without `done`, the part keeps waiting.
     fn issue(&mut self, mut done: Option<&mut Vec<Completion>>) -> bool {
         let mut issued = false;
-        let shared = Arc::clone(&self.shared);
-        let translator = &shared.translator;
+        let device = Arc::clone(&self.device);
+        let translator = &device.translator;
         while self.ring.in_use() < self.ring.capacity()
             && let Some(part) = self.waiting.pop_front()
         {
@@ -100,7 +88,7 @@ impl<K: Kernel> NvmeQueue<K> {
                     self.waiting.push_front(part);
                     break;
                 };
-                self.end(part.op, done);
+                self.finish_part(part.op, done);
                 continue;
             }
             let mut segments = self.spare.pop().unwrap_or_default();
@@ -114,191 +102,197 @@ impl<K: Kernel> NvmeQueue<K> {
                 OpKind::Discard => translator.ranges(first.offset, first.len),
                 _ => Vec::new(),
             };
-            match self.ring.insert(Issued::new(first, segments, ranges)) {
+            match self.ring.insert(CommandInFlight::new(first, segments, ranges)) {
                 Ok(slot) => self.push(slot),
-                Err(_) => unreachable!("there was room"),
+                Err(_) => unreachable!("a slot is free"),
             }
             issued = true;
         }
         issued
     }
 
-    /// Puts the entry for what is in a slot into the submission queue.
+    /// Puts the entry for a slot into the submission queue.
     fn push(&mut self, slot: u32) {
-        let Some(issued) = self.ring.get(slot) else { return };
-        let Some(accepted) = self.ops.get(issued.part.op) else { return };
-        let segments = issued.segments.0.as_slice();
-        let memory = if issued.plain { Lookup::Plain } else { self.ring.region(segments) };
-        let entry = self.entry(&accepted.op, issued, memory);
-        if let Some(issued) = self.ring.get_mut(slot) {
-            issued.registered = matches!(memory, Lookup::Region(_));
+        let Some(command) = self.ring.get(slot) else { return };
+        let Some(accepted) = self.ops.get(command.part.op) else { return };
+        let segments = command.segments.0.as_slice();
+        let memory = if command.plain { Lookup::Plain } else { self.ring.region(segments) };
+        let entry = self.entry(&accepted.op, command, memory);
+        if let Some(command) = self.ring.get_mut(slot) {
+            command.registered = matches!(memory, Lookup::Region(_));
         }
-        // SAFETY: the entry names memory of the op, a list, ranges or a timer; the op stays in `ops` while it has
-        // parts, and all the others in the slot, both until the completion was taken in. The region was looked up just
-        // now.
+        // SAFETY: the entry names memory of the op, a list of segments, ranges or a timer. The op
+        // stays in `ops` while it has parts, and the others stay in the slot, until the completion
+        // was reaped. The region was looked up in the current table.
         unsafe { self.ring.push(slot, entry, memory) };
     }
 
-    fn entry(&self, op: &Op, issued: &Issued, memory: Lookup) -> Entry128 {
-        if let Some(pause) = &issued.pause {
+    fn entry(&self, op: &Op, command: &CommandInFlight, memory: Lookup) -> Entry128 {
+        if let Some(pause) = &command.pause {
             return opcode::Timeout::new(&raw const **pause).build().into();
         }
-        let Part { offset, len, .. } = issued.part;
-        let translator = &self.shared.translator;
-        let Some(command) = translator.command(op.kind(), op.options(), offset, len) else {
+        let Part { offset, len, .. } = command.part;
+        let translator = &self.device.translator;
+        let Some(nvme) = translator.command(op.kind(), op.options(), offset, len) else {
             return opcode::Nop::new().build().into();
         };
         let region = match memory {
             Lookup::Region(region) => Some(region),
             Lookup::Crossing | Lookup::Plain => None,
         };
-        let (operation, command) = match (issued.segments.0.as_slice(), issued.ranges.as_slice()) {
-            ([], []) => (IO, command),
-            ([], ranges) => (IO, command.over(ranges.as_ptr() as usize, size_of_val(ranges))),
-            ([one], _) => (IO, command.over(one.iov_base as usize, one.iov_len)),
-            (list, _) => (IO_VECTORED, command.over(list.as_ptr() as usize, list.len())),
+        let (operation, nvme) = match (command.segments.0.as_slice(), command.ranges.as_slice()) {
+            ([], []) => (IO, nvme),
+            ([], ranges) => (IO, nvme.over(ranges.as_ptr() as usize, size_of_val(ranges))),
+            ([one], _) => (IO, nvme.over(one.iov_base as usize, one.iov_len)),
+            (list, _) => (IO_VECTORED, nvme.over(list.as_ptr() as usize, list.len())),
         };
-        command_entry(operation, command, region)
+        entry::of_command(operation, nvme, region)
     }
 
-    /// Lets a command rest, and then be issued again. A ring that polls for completions has no timers (`EINVAL`).
-    fn rest(&mut self, slot: u32, pause: Duration) {
+    /// Issues a command again after a pause. A ring that polls for completions has no timers
+    /// (`EINVAL`).
+    fn retry_after(&mut self, slot: u32, pause: Duration) {
         if self.ring.polls_completions() {
-            self.resting.add(slot, pause);
+            self.pauses.add(slot, pause);
         } else {
-            if let Some(issued) = self.ring.get_mut(slot) {
-                issued.pause_for(pause);
+            if let Some(command) = self.ring.get_mut(slot) {
+                command.pause_for(pause);
             }
             self.push(slot);
         }
     }
 
-    /// Issues again the commands whose rest has ended. A broken ring takes all of them, to fail them.
-    fn wake(&mut self) {
+    /// Issues the commands whose pause has ended. In a broken ring all pauses end, so that their
+    /// commands fail.
+    fn end_pauses(&mut self) {
         while self.ring.is_broken()
-            && let Some(slot) = self.resting.take_any()
+            && let Some(slot) = self.pauses.take_any()
         {
             self.push(slot);
         }
-        if self.resting.len() > 0 {
+        if self.pauses.len() > 0 {
             let now = Instant::now();
-            while let Some(slot) = self.resting.take(now) {
+            while let Some(slot) = self.pauses.take_ended(now) {
                 self.push(slot);
             }
         }
     }
 
-    /// Takes in what has completed: appends the ops that are over to `done`, pushes again what is to be repeated.
-    fn take_completions(&mut self, done: &mut Vec<Completion>) {
+    /// Reaps completions: completed ops go to `done`, commands to be retried go to the ring.
+    fn reap_completions(&mut self, done: &mut Vec<Completion>) {
         let mut retries = 0;
         while let Some((slot, outcome)) = self.ring.take_completion() {
-            let broken = self.ring.is_broken();
-            let Some(issued) = self.ring.get_mut(slot) else { continue };
-            let Some(accepted) = self.ops.get_mut(issued.part.op) else { continue };
-            let kind = accepted.op.kind();
-            if issued.pause.take().is_some() {
-                self.push(slot);
-                continue;
-            }
-            match judge(kind, outcome.result, issued.tries, self.shared.controller.retry_delays) {
-                Verdict::Done => self.over(slot, None, done),
-                Verdict::Failed(error) => self.over(slot, Some(error), done),
-                _ if broken => self.over(slot, Some(verdict::error(kind, outcome.result)), done),
-                Verdict::Again => {
-                    issued.tries += 1;
-                    retries += 1;
-                    self.push(slot);
-                }
-                Verdict::After(pause) => {
-                    accepted.begun = true;
-                    issued.tries += 1;
-                    retries += 1;
-                    self.rest(slot, pause);
-                }
-                // A region may have too many pages for one command.
-                Verdict::Refit if issued.registered => {
-                    issued.plain = true;
-                    retries += 1;
-                    self.push(slot);
-                }
-                Verdict::Refit => {
-                    let part = self.shared.translator.halved(issued.part);
-                    match part {
-                        Some(part) => {
-                            retries += 1;
-                            self.recycle(slot);
-                            self.waiting.push_front(part);
-                        }
-                        None => {
-                            let error = self.shared.explain_refusal(kind);
-                            self.over(slot, Some(error), done);
-                        }
-                    }
-                }
-            }
+            retries += u64::from(self.handle(slot, outcome.result, done));
         }
         while let Some((slot, error)) = self.ring.take_lost() {
             let kind = self.kind(slot);
             let error = Error::os(kind.name(), error).with_class(ErrorClass::NotStarted);
-            self.over(slot, Some(error), done);
+            self.complete_command(slot, Some(error), done);
         }
         if retries > 0 {
             self.ring.device().stats().update(|stats| stats.retries += retries);
         }
     }
 
+    /// Handles the result of the command in a slot. Returns whether the command is retried.
+    fn handle(&mut self, slot: u32, result: i32, done: &mut Vec<Completion>) -> bool {
+        let broken = self.ring.is_broken();
+        let Some(command) = self.ring.get_mut(slot) else { return false };
+        let Some(accepted) = self.ops.get_mut(command.part.op) else { return false };
+        let kind = accepted.op.kind();
+        if command.pause.take().is_some() {
+            self.push(slot);
+            return false;
+        }
+        match judge(kind, result, command.tries, self.device.controller.retry_delays) {
+            Verdict::Done => self.complete_command(slot, None, done),
+            Verdict::Failed(error) => self.complete_command(slot, Some(error), done),
+            _ if broken => {
+                self.complete_command(slot, Some(verdict::error(kind, result)), done);
+            }
+            Verdict::Resubmit => {
+                command.tries += 1;
+                self.push(slot);
+                return true;
+            }
+            Verdict::RetryAfter(pause) => {
+                accepted.started = true;
+                command.tries += 1;
+                self.retry_after(slot, pause);
+                return true;
+            }
+            // A region may have too many pages for one command.
+            Verdict::Rejected if command.registered => {
+                command.plain = true;
+                self.push(slot);
+                return true;
+            }
+            Verdict::Rejected => {
+                if let Some(part) = self.device.translator.halved(command.part) {
+                    self.recycle(slot);
+                    self.waiting.push_front(part);
+                    return true;
+                }
+                let error = self.device.explain_rejection(kind);
+                self.complete_command(slot, Some(error), done);
+            }
+        }
+        false
+    }
+
     fn kind(&self, slot: u32) -> OpKind {
-        let op = self.ring.get(slot).and_then(|issued| self.ops.get(issued.part.op));
+        let op = self.ring.get(slot).and_then(|command| self.ops.get(command.part.op));
         op.map_or(OpKind::Read, |accepted| accepted.op.kind())
     }
 
-    /// Frees a slot of the ring, and returns the part that was in it.
+    /// Frees a slot of the ring, and returns its part.
     fn recycle(&mut self, slot: u32) -> Option<Part> {
-        let Issued { part, mut segments, .. } = self.ring.remove(slot)?;
+        let CommandInFlight { part, mut segments, .. } = self.ring.remove(slot)?;
         segments.0.clear();
         self.spare.push(segments);
         Some(part)
     }
 
-    /// A command has completed.
-    fn over(&mut self, slot: u32, error: Option<Error>, done: &mut Vec<Completion>) {
+    /// Completes the command in a slot.
+    fn complete_command(&mut self, slot: u32, error: Option<Error>, done: &mut Vec<Completion>) {
         let Some(Part { op, offset, len, .. }) = self.recycle(slot) else { return };
         if let Some(accepted) = self.ops.get_mut(op) {
             accepted.note(error.map(|error| error.at(offset, len)));
         }
-        self.end(op, done);
+        self.finish_part(op, done);
     }
 
-    /// A part of an op has ended, and with the last one the op.
-    fn end(&mut self, op: u32, done: &mut Vec<Completion>) {
+    /// Counts a part of an op as finished. The last one completes the op.
+    fn finish_part(&mut self, op: u32, done: &mut Vec<Completion>) {
         let Some(accepted) = self.ops.get_mut(op) else { return };
         accepted.parts -= 1;
         if accepted.parts == 0 {
-            done.extend(self.ops.remove(op).map(Accepted::complete));
+            done.extend(self.ops.remove(op).map(OpInFlight::complete));
         }
     }
 
-    /// Takes in completions and issues what there is room for. A broken ring takes everything, to fail it.
+    /// Reaps completions, and issues waiting parts while the ring has space. A broken ring takes
+    /// all parts, and fails them.
     fn advance(&mut self, done: &mut Vec<Completion>) {
-        self.wake();
+        self.end_pauses();
         loop {
-            self.take_completions(done);
+            self.reap_completions(done);
             if !self.issue(Some(done)) || !self.ring.is_broken() {
                 return;
             }
         }
     }
 
-    /// How many completions of commands to wait for, if so many ops are still wanted.
-    fn want(&self, ops: usize) -> usize {
+    /// The number of command completions to wait for while that many ops are missing.
+    fn completions_for(&self, missing_ops: usize) -> usize {
         let in_use = self.ring.in_use();
-        if !self.waiting.is_empty() && ops > 0 {
-            // Others wait for room: refill the ring well before it runs dry, but not one by one.
-            (self.ring.capacity() / REFILL).max(1).min(in_use)
-        } else if ops >= self.ops.in_use() {
+        if !self.waiting.is_empty() && missing_ops > 0 {
+            // Refills the ring before it runs empty, but not for each completion.
+            (self.ring.capacity() / REFILL_DIVISOR).max(1).min(in_use)
+        } else if missing_ops >= self.ops.in_use() {
             in_use
         } else {
-            ops.min(in_use)
+            missing_ops.min(in_use)
         }
     }
 }
@@ -323,20 +317,27 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
         self.ring.refresh_regions();
         while let Some(op) = ops.pop_front() {
             let (offset, len) = (op.offset(), op.len());
-            let most = self.shared.translator.longest(op.kind());
-            match self.ops.insert(Accepted::new(op)) {
+            let max_command = self.device.translator.max_command(op.kind());
+            match self.ops.insert(OpInFlight::new(op)) {
                 Ok(op) => {
                     let from = Position::default();
-                    self.waiting.push_back(Part { op, offset, len, from, most, halved: false });
+                    self.waiting.push_back(Part {
+                        op,
+                        offset,
+                        len,
+                        from,
+                        max_command,
+                        halved: false,
+                    });
                 }
-                Err(Accepted { op, .. }) => return ops.push_front(op),
+                Err(OpInFlight { op, .. }) => return ops.push_front(op),
             }
         }
     }
 
     fn start(&mut self) {
         if self.ring.is_usable_here() {
-            self.wake();
+            self.end_pauses();
             self.issue(None);
             self.ring.submit();
         }
@@ -356,14 +357,14 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
             if self.ops.in_use() == 0 || self.ring.is_submitted() && (enough || late) {
                 return;
             }
-            let resting = self.resting.len();
-            let until = self.resting.next().into_iter().chain(deadline).min();
-            if resting == 0 || resting < self.ring.in_use() {
-                self.ring.enter(self.want(missing), until);
+            let paused = self.pauses.len();
+            let until = self.pauses.next_end().into_iter().chain(deadline).min();
+            if paused == 0 || paused < self.ring.in_use() {
+                self.ring.enter(self.completions_for(missing), until);
             } else if let Some(until) = until
                 && missing > 0
             {
-                // There is nothing to poll for.
+                // All commands pause, so there is nothing to poll for.
                 thread::sleep(until.saturating_duration_since(Instant::now()));
             }
             entered = true;
@@ -371,19 +372,20 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        // Where the call that waits reaps completions, or polls for them, nothing is seen before it.
+        // Where the waiting call reaps completions, or polls for them, the descriptor shows none
+        // before.
         let silent = self.ring.is_local() || self.ring.polls_completions();
         (!silent).then(|| self.ring.event_fd())
     }
 }
 
 impl<K: Kernel> Drop for NvmeQueue<K> {
-    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread cannot wait for it,
-    /// it is leaked.
+    /// Waits for all accepted ops, because the kernel uses their memory. If this thread cannot wait
+    /// for them, they are leaked.
     fn drop(&mut self) {
         self.reap(usize::MAX, None, &mut Vec::new());
         if self.ops.in_use() > 0 {
-            // The ring leaks the commands, and says so.
+            // The ring leaks the commands and reports it.
             std::mem::forget(std::mem::replace(&mut self.ops, InFlightTable::new(0)));
         }
     }

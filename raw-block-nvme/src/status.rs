@@ -1,4 +1,4 @@
-//! The status of a command: what the controller says when it does not say success.
+//! The NVMe status of a failed command.
 
 mod names;
 
@@ -22,40 +22,52 @@ use raw_block_core::{Error, ErrorClass, ErrorKind};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(u16);
 
-/// What a status means for whoever sent the command.
+/// What a status means for the caller.
+///
+/// # Examples
+/// ```
+/// use raw_block_nvme::{Advice, Status};
+///
+/// let write_fault = Status::new(0x280);
+/// assert_eq!(write_fault.advice(), Advice::Medium);
+/// println!("{write_fault}: {}", write_fault.advice().text());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Advice {
-    /// The same command may succeed a little later. The backend has repeated it already.
+    /// The same command may succeed later. The backend has already retried it.
     Retry,
-    /// The way to the device failed, and not the device. The backend has repeated the command already, unless the
-    /// command modifies and its outcome is unknown ([`Status::is_outcome_unknown`]).
+    /// The path to the device failed, not the device. The backend has already retried the command,
+    /// unless the command modifies and its outcome is unknown ([`Status::is_outcome_unknown`]).
     Path,
-    /// The data at this place are lost, or cannot be written there. Other places are not concerned.
+    /// The data in this range are lost, or cannot be written. Other ranges are not affected.
     Medium,
-    /// The command is not one that this namespace takes: a bug, or a device that does not do what it says.
+    /// The namespace does not accept this command: a bug, or a device that does not do what it
+    /// reports.
     Command,
-    /// The device, or somebody else who uses it, does not allow it now.
+    /// The device, or another host that uses it, does not permit the command now.
     Refused,
-    /// The namespace or the controller is not what it was, or has failed: a person should look at it.
+    /// The namespace or the controller has changed or failed: an operator should inspect it.
     Device,
 }
 
 impl Advice {
-    /// In words, for an error.
+    /// The advice as text, for an error.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Retry => "it may pass: try again later",
-            Self::Path => "the way to the device failed: check the controller or the connection",
+            Self::Retry => "the failure may be transient: try again later",
+            Self::Path => "the path to the device failed: check the controller or the connection",
             Self::Medium => {
-                "the data at this place are lost or cannot be written; other places are not concerned"
+                "the data in this range are lost or cannot be written; other ranges are not affected"
             }
             Self::Command => {
-                "the device does not take this command: compare it with the limits it reports"
+                "the device does not accept this command: compare it with the limits that the device reports"
             }
-            Self::Refused => "the device does not allow it now: see who else uses it, and how",
-            Self::Device => "the namespace or controller has changed or failed: have a look at it",
+            Self::Refused => {
+                "the device does not permit it now: check whether another host uses it"
+            }
+            Self::Device => "the namespace or controller has changed or failed: inspect it",
         }
     }
 }
@@ -65,14 +77,15 @@ impl Status {
     const DO_NOT_RETRY: u16 = 1 << 14;
     const MORE: u16 = 1 << 13;
 
-    /// From the field as the kernel gives it: the status code in bits 7:0, its type in 10:8, the retry delay in
-    /// 12:11, More in 13, Do Not Retry in 14.
+    /// Makes a status from the field as the kernel reports it: the status code in bits 7:0, its
+    /// type in 10:8, the retry delay in 12:11, More in 13, Do Not Retry in 14.
     #[must_use]
     pub const fn new(field: u16) -> Self {
         Self(field & 0x7FFF)
     }
 
-    /// The status code type (SCT): 0 generic, 1 command specific, 2 media and data integrity, 3 path, 7 vendor.
+    /// The status code type (SCT): 0 generic, 1 command specific, 2 media and data integrity, 3
+    /// path, 7 vendor.
     #[must_use]
     pub const fn code_type(self) -> u8 {
         (self.0 >> 8 & 7) as u8
@@ -90,13 +103,14 @@ impl Status {
         self.0 & Self::DO_NOT_RETRY != 0
     }
 
-    /// Whether the controller's error log has more about it (M).
+    /// Whether the error log of the controller has more information (M).
     #[must_use]
     pub const fn more(self) -> bool {
         self.0 & Self::MORE != 0
     }
 
-    /// Which of the controller's Command Retry Delay Times to wait before a retry (CRD): 1 to 3, or 0 for none.
+    /// Which Command Retry Delay Time of the controller to wait before a retry (CRD): 1 to 3, or 0
+    /// for none.
     #[must_use]
     pub const fn retry_delay_index(self) -> u8 {
         (self.0 >> 11 & 3) as u8
@@ -107,43 +121,43 @@ impl Status {
     pub fn name(self) -> &'static str {
         names::find(self.code_type(), self.code()).map_or_else(
             || match self.code_type() {
-                7 => "a status of the vendor's own",
-                _ => "a status that is not in the specification",
+                7 => "vendor-specific status",
+                _ => "unknown status",
             },
             |(name, _)| name,
         )
     }
 
-    /// What it means for the caller.
+    /// What the status means for the caller.
     #[must_use]
     pub fn advice(self) -> Advice {
         names::find(self.code_type(), self.code()).map_or(Advice::Device, |(_, advice)| advice)
     }
 
-    /// Whether repeating the command is worth it; a command that modifies must not be repeated if
+    /// Whether a retry may succeed. A command that modifies must not be retried if
     /// [its outcome is unknown](Self::is_outcome_unknown).
     #[must_use]
     pub fn is_retryable(self) -> bool {
         !self.do_not_retry() && matches!(self.advice(), Advice::Retry | Advice::Path)
     }
 
-    /// Whether it is unknown if, and when, the command takes effect. That is so for the path errors that a controller
-    /// (60h to 6Fh) or the host (70h to 7Fh) detects: the command may have reached the namespace before the path was
-    /// lost, and the namespace may still carry it out.
+    /// Whether it is unknown if and when the command takes effect. This holds for the path errors
+    /// that the controller (60h to 6Fh) or the host (70h to 7Fh) detects: the command may have
+    /// reached the namespace before the path was lost, and the namespace may still execute it.
     ///
-    /// With any other status the controller says that it has ended the command.
+    /// With any other status, the controller has ended the command.
     #[must_use]
     pub const fn is_outcome_unknown(self) -> bool {
         self.code_type() == 3 && self.code() >= 0x60
     }
 
-    /// The status that this error carries, if it comes from a command that the controller failed.
+    /// The status in an error, if the error comes from a command that the controller failed.
     #[must_use]
     pub fn of(error: &Error) -> Option<Self> {
         error.os_error()?.get_ref()?.downcast_ref::<Self>().copied()
     }
 
-    /// What kind of error it makes.
+    /// The kind of the error for this status.
     pub(crate) fn kind(self) -> ErrorKind {
         match (self.code_type(), self.code()) {
             // Invalid Command Opcode
@@ -168,12 +182,12 @@ impl Status {
         }
     }
 
-    /// As the cause of an error.
+    /// An error with this status as its source.
     pub(crate) fn error(self, action: &'static str) -> Error {
         let source = std::io::Error::other(self);
         let error = Error::new(self.kind(), action, self.advice().text()).with_source(source);
         match (self.code_type(), self.code()) {
-            // Asymmetric access: this controller does not perform commands on the namespace now.
+            // Asymmetric access: this controller executes no commands on the namespace now.
             (3, 0x01..=0x03) => error.with_class(ErrorClass::NotStarted),
             _ => error,
         }
@@ -195,19 +209,18 @@ impl fmt::Debug for Status {
 
 impl std::error::Error for Status {}
 
-/// How long to wait before a command is repeated for the `tries`th time, from 0 on.
-///
-/// `delays` are the controller's Command Retry Delay Times (CRDT1 to 3), in units of 100 ms.
+/// The pause before a retry. `tries` is the number of earlier retries, `delays` are the Command
+/// Retry Delay Times of the controller (CRDT1 to 3), in units of 100 ms.
 pub(crate) fn pause(status: Status, delays: [u16; 3], tries: u32) -> Duration {
     const UNIT: Duration = Duration::from_millis(100);
-    /// The specification allows almost two hours; nobody waits for a device that long.
+    /// The specification allows almost two hours, which is too long for a caller.
     const LONGEST: Duration = Duration::from_secs(10);
     const SHORTEST: Duration = Duration::from_millis(10);
-    let asked = match status.retry_delay_index() {
+    let requested = match status.retry_delay_index() {
         0 => 0,
         index => delays[usize::from(index) - 1],
     };
-    match asked {
+    match requested {
         0 => SHORTEST * 2_u32.pow(tries.min(6)),
         units => (UNIT * u32::from(units)).min(LONGEST),
     }
@@ -218,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_where_the_specification_has_them() {
+    fn the_fields_match_the_specification() {
         let status = Status::new(0x4000 | 0x2000 | 2 << 11 | 2 << 8 | 0x81);
         assert_eq!((status.code_type(), status.code()), (2, 0x81));
         assert!(status.do_not_retry() && status.more());
@@ -235,12 +248,12 @@ mod tests {
         assert_eq!(name(0x183), "Command Size Limit Exceeded");
         assert_eq!(name(0x280), "Write Fault");
         assert_eq!(name(0x370), "Host Pathing Error");
-        assert_eq!(name(0x07F), "a status that is not in the specification");
-        assert_eq!(name(0x701), "a status of the vendor's own");
+        assert_eq!(name(0x07F), "unknown status");
+        assert_eq!(name(0x701), "vendor-specific status");
     }
 
     #[test]
-    fn what_may_pass_is_retried_unless_the_controller_says_otherwise() {
+    fn transient_statuses_are_retried_unless_the_controller_forbids_it() {
         for field in [0x006, 0x021, 0x022, 0x082, 0x303, 0x370] {
             assert!(Status::new(field).is_retryable(), "{field:#x}");
             assert!(!Status::new(field | 0x4000).is_retryable(), "{field:#x} with do-not-retry");
@@ -265,13 +278,13 @@ mod tests {
         let delays = [3, 0, 60_000];
         let wait = |delay: u16, tries| pause(Status::new(0x021 | delay << 11), delays, tries);
         assert_eq!(wait(1, 4), Duration::from_millis(300));
-        assert_eq!(wait(3, 0), Duration::from_secs(10), "no longer than that");
-        // Not asked for: longer each time.
+        assert_eq!(wait(3, 0), Duration::from_secs(10), "the maximum");
+        // Without a requested delay, each pause is longer.
         assert_eq!([wait(0, 0), wait(0, 1), wait(2, 2)].map(|wait| wait.as_millis()), [10, 20, 40]);
     }
 
     #[test]
-    fn media_errors_are_told_from_other_errors() {
+    fn media_errors_are_distinguished_from_other_errors() {
         for field in [0x280, 0x281, 0x282, 0x283, 0x284, 0x287, 0x288, 0x4281] {
             assert_eq!(Status::new(field).kind(), ErrorKind::Media, "{field:#x}");
         }
@@ -286,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_gives_its_status_back() {
+    fn an_error_contains_its_status() {
         let status = Status::new(0x4281);
         let error = status.error("read").at(0, 512).on("/dev/ng0n1");
         assert_eq!(Status::of(&error), Some(status));

@@ -1,4 +1,4 @@
-//! From an op to the commands that carry it out.
+//! Translates ops into commands.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use crate::command::{Command, Range};
 use crate::in_flight::{Part, Segments};
 use crate::limits::{Limits, Position};
 
-/// Makes the commands for ops on a part of a namespace. It does no I/O.
+/// Makes the commands for ops on a part of a namespace. Does no I/O.
 #[derive(Clone, Debug)]
 pub(crate) struct Translator {
     pub(crate) nsid: u32,
-    /// Where on the namespace the part begins, in bytes.
+    /// The first byte of the part on the namespace.
     pub(crate) offset: u64,
     pub(crate) limits: Limits,
     pub(crate) volatile_write_cache: bool,
     pub(crate) timeout: Option<Duration>,
-    /// By handle, as ops count them.
+    /// Indexed by placement handle.
     pub(crate) placement_ids: Vec<u16>,
 }
 
 impl Translator {
     /// The longest command for an op of this kind, in bytes.
-    pub(crate) fn longest(&self, kind: OpKind) -> u64 {
+    pub(crate) fn max_command(&self, kind: OpKind) -> u64 {
         match kind {
             OpKind::Read | OpKind::Write => self.limits.transfer,
             OpKind::WriteZeroes => self.limits.write_zeroes,
@@ -34,8 +34,8 @@ impl Translator {
         }
     }
 
-    /// Cuts off the front of a part what one command carries, whose segments of the op's `memory` go to `segments`.
-    /// Returns it, and what is left.
+    /// Splits a part into what one command executes, and the rest. The segments of the command,
+    /// from the op's `memory`, go to `segments`.
     pub(crate) fn cut(
         &self,
         kind: OpKind,
@@ -46,22 +46,26 @@ impl Translator {
         let offset = self.offset + part.offset;
         let (len, from) = if kind.transfers() {
             let take = |segment| segments.push(segment);
-            self.limits.cut(offset, part.len, part.most, memory, part.from, take)
+            self.limits.cut(offset, part.len, part.max_command, memory, part.from, take)
         } else {
-            // The boundary is one of reads and writes.
-            (part.len.min(part.most), Position::default())
+            // The optimal boundary only concerns reads and writes.
+            (part.len.min(part.max_command), Position::default())
         };
         let rest = Part { offset: part.offset + len, len: part.len - len, from, ..part };
         (Part { len, ..part }, rest)
     }
 
-    /// The same part, to be carried out by commands of half its length, if that was not tried yet.
+    /// The same part, for commands of half its length; `None` if it was halved before.
     pub(crate) fn halved(&self, part: Part) -> Option<Part> {
-        let most = (part.len / 2).next_multiple_of(self.limits.block);
-        (!part.halved && most < part.len).then_some(Part { most, halved: true, ..part })
+        let max_command = (part.len / 2).next_multiple_of(self.limits.block);
+        (!part.halved && max_command < part.len).then_some(Part {
+            max_command,
+            halved: true,
+            ..part
+        })
     }
 
-    /// The command for a range of the device, as ops count it; none where there is nothing to do.
+    /// The command for a range, in bytes as ops count; `None` if there is nothing to do.
     pub(crate) fn command(
         &self,
         kind: OpKind,
@@ -87,7 +91,7 @@ impl Translator {
 
     fn write(&self, options: WriteOptions, start: u64, blocks: u64) -> Command {
         let mut command = Command::write(self.nsid, start, blocks);
-        // Without a volatile cache every write is durable.
+        // Without a volatile write cache every write is durable.
         if options.durable && self.volatile_write_cache {
             command = command.forced();
         }
@@ -98,20 +102,20 @@ impl Translator {
         }
     }
 
-    /// The ranges of the Dataset Management command for a range of the device, as ops count it.
+    /// The ranges of the Dataset Management command for a range, in bytes as ops count.
     pub(crate) fn ranges(&self, offset: u64, len: u64) -> Vec<Range> {
-        let most = self.limits.range;
-        let count = len.div_ceil(most);
+        let max = self.limits.range;
+        let count = len.div_ceil(max);
         let range = |number| {
-            let before = number * most;
-            let (start, blocks) = self.blocks(offset + before, most.min(len - before));
-            // Limited to as much.
+            let before = number * max;
+            let (start, blocks) = self.blocks(offset + before, max.min(len - before));
+            // `limits.range` is at most `u32::MAX` blocks.
             Range::new(start, u32::try_from(blocks).unwrap_or(u32::MAX))
         };
         (0..count).map(range).collect()
     }
 
-    /// The first block on the namespace, and how many.
+    /// The first block on the namespace, and the number of blocks.
     fn blocks(&self, offset: u64, len: u64) -> (u64, u64) {
         ((self.offset + offset) / self.limits.block, len / self.limits.block)
     }

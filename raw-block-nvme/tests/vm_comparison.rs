@@ -82,11 +82,11 @@ fn passthrough_costs_what_the_block_path_costs_or_less() {
         Err(skipped) => return skipped.tell(),
     };
     let block = || -> Arc<dyn IoBackend> {
-        let options = UringOptions::default().direct(Direct::Required);
+        let options = UringOptions::new().direct(Direct::Required);
         Arc::new(UringBackend::open(namespace.block(), &options).unwrap())
     };
     let passthrough = || -> Arc<dyn IoBackend> {
-        Arc::new(NvmeBackend::open(namespace.generic(), &NvmeOptions::default()).unwrap())
+        Arc::new(NvmeBackend::open(namespace.generic(), &NvmeOptions::new()).unwrap())
     };
     for kind in [OpKind::Write, OpKind::Read] {
         let rounds: Vec<_> = (0..ROUNDS)

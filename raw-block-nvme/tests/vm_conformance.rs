@@ -15,11 +15,11 @@ fn open(scenario: &str, options: &NvmeOptions) -> Result<Subject, Skipped> {
 }
 
 fn namespace(scenario: &str) -> Result<Subject, Skipped> {
-    open(scenario, &NvmeOptions::default())
+    open(scenario, &NvmeOptions::new())
 }
 
 fn polling(scenario: &str) -> Result<Subject, Skipped> {
-    open(scenario, &NvmeOptions::default().completion_polling(true))
+    open(scenario, &NvmeOptions::new().completion_polling(true))
 }
 
 conformance_suite!(plain_512, || namespace("plain-512"));

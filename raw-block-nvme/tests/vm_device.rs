@@ -24,7 +24,7 @@ fn namespace(scenario: &str) -> Option<NvmeNamespace> {
 }
 
 fn open(path: &Path) -> Arc<NvmeBackend> {
-    Arc::new(NvmeBackend::open(path, &NvmeOptions::default()).unwrap())
+    Arc::new(NvmeBackend::open(path, &NvmeOptions::new()).unwrap())
 }
 
 /// `count` buffers of `len` bytes, each full of its number.
@@ -136,7 +136,7 @@ fn blocking_calls_use_local_queues_that_other_threads_cannot() {
 #[test]
 fn a_polling_queue_discards_zeroes_and_flushes() {
     let Some(namespace) = namespace("plain-512") else { return };
-    let options = NvmeOptions::default().completion_polling(true);
+    let options = NvmeOptions::new().completion_polling(true);
     let backend = NvmeBackend::open(namespace.generic(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let buffer = &buffers(6, 64 << 10)[5];

@@ -28,7 +28,7 @@ fn open_with(path: &Path, options: &NvmeOptions) -> Result<Arc<NvmeBackend>, Err
 }
 
 fn open(path: &Path) -> Result<Arc<NvmeBackend>, Error> {
-    open_with(path, &NvmeOptions::default())
+    open_with(path, &NvmeOptions::new())
 }
 
 /// Opening fails with this kind of error, which names the path and has these words.
@@ -76,7 +76,7 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
     let Some(namespace) = namespace("plain-4096") else { return };
     let (block, generic) = (namespace.block(), namespace.generic());
     let name = block.to_str().unwrap();
-    let force = NvmeOptions::default().force(true);
+    let force = NvmeOptions::new().force(true);
 
     // The kernel uses it, as a mounted one.
     let run = |program: &str| {
@@ -89,12 +89,12 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
     assert_refused(open_with(generic, &force), ErrorKind::Busy, &[name, "mounted"]);
     run("swapoff");
 
-    let other = UringBackend::open(block, &UringOptions::default()).unwrap();
+    let other = UringBackend::open(block, &UringOptions::new()).unwrap();
     assert_refused(open(generic), ErrorKind::Busy, &[name]);
     drop(other);
     let first = open(generic).unwrap();
     assert_refused(open(generic), ErrorKind::Busy, &[name]);
-    let other = UringBackend::open(block, &UringOptions::default()).unwrap_err();
+    let other = UringBackend::open(block, &UringOptions::new()).unwrap_err();
     assert_eq!(other.kind(), ErrorKind::Busy, "passthrough holds the block device");
     // Held as long as there is anything that could write.
     let device = Dispatcher::new(first).unwrap();
@@ -107,18 +107,18 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
 fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
     let Some(namespace) = namespace("two-namespaces") else { return };
     let part = |offset, len| {
-        let options = NvmeOptions::default().offset(offset).len(len);
+        let options = NvmeOptions::new().offset(offset).len(len);
         open_with(namespace.generic(), &options)
     };
     let size = open(namespace.generic()).unwrap().geometry().capacity;
     let behind = part(size - 4096, Some(8192));
-    assert_refused(behind, ErrorKind::OutOfRange, &["ends behind", &size.to_string()]);
-    assert_refused(part(size + 512, None), ErrorKind::OutOfRange, &["ends behind"]);
-    assert_refused(part(u64::MAX - 511, Some(1024)), ErrorKind::OutOfRange, &["ends behind"]);
+    assert_refused(behind, ErrorKind::OutOfRange, &["past the end", &size.to_string()]);
+    assert_refused(part(size + 512, None), ErrorKind::OutOfRange, &["past the end"]);
+    assert_refused(part(u64::MAX - 511, Some(1024)), ErrorKind::OutOfRange, &["past the end"]);
     assert_refused(part(100, None), ErrorKind::Misaligned, &["block of 512 bytes"]);
     assert_refused(part(0, Some(1000)), ErrorKind::Misaligned, &["block of 512 bytes"]);
     assert_refused(part(size, None), ErrorKind::InvalidInput, &["smaller than one"]);
-    let most = NvmeOptions::default().max_command(100);
+    let most = NvmeOptions::new().max_command(Some(100));
     let refused = open_with(namespace.generic(), &most);
     assert_refused(refused, ErrorKind::InvalidInput, &["100 bytes"]);
 
@@ -166,7 +166,7 @@ fn permission_on_the_nodes_is_all_that_it_takes() {
     let allow = |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     allow(generic, 0o666);
     let refused = as_nobody(|| open(generic));
-    assert_refused(refused, ErrorKind::PermissionDenied, &["block device has to be held"]);
+    assert_refused(refused, ErrorKind::PermissionDenied, &["block device cannot be held"]);
     allow(block, 0o666);
     let result = as_nobody(|| {
         let device = Dispatcher::new(open(generic)?)?;
@@ -192,7 +192,7 @@ fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
     allow(0o644);
     let result = as_nobody(|| {
         assert!(open(namespace.generic()).is_err());
-        let backend = NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::default())?;
+        let backend = NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::new())?;
         let device = Dispatcher::new(Arc::new(backend))?;
         let mut found = [0; 512];
         device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all()?;
@@ -208,7 +208,7 @@ fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
 #[test]
 fn polling_is_refused_where_the_driver_has_no_queues_for_it() {
     let Some(namespace) = namespace("over-tcp") else { return };
-    let options = NvmeOptions::default().completion_polling(true);
+    let options = NvmeOptions::new().completion_polling(true);
     let refused = open_with(namespace.generic(), &options);
     assert_refused(refused, ErrorKind::Unsupported, &["poll_queues", "io_poll"]);
 }
@@ -221,13 +221,12 @@ fn a_read_only_namespace_opens_for_reads_and_not_for_writes() {
     drop(device);
     set_read_only(namespace.block(), true);
     let refused = open(namespace.generic());
-    let read = NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::default()).and_then(
-        |backend| {
+    let read =
+        NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::new()).and_then(|backend| {
             let mut found = [0; 512];
             let device = Dispatcher::new(Arc::new(backend))?;
             device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().map(|()| found)
-        },
-    );
+        });
     set_read_only(namespace.block(), false);
     assert_refused(refused, ErrorKind::PermissionDenied, &["read-only", "blockdev --setrw"]);
     assert_eq!(read.unwrap(), [4; 512]);
@@ -254,7 +253,7 @@ fn without_sysfs_it_takes_force_and_commands_are_short() {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("none"), "/sys", Some("tmpfs"), MsFlags::empty(), none).unwrap();
         assert_refused(open(generic), ErrorKind::Unsupported, &["/sys", "force"]);
-        let force = NvmeOptions::default().force(true);
+        let force = NvmeOptions::new().force(true);
         let backend = open_with(generic, &force).unwrap();
         assert_eq!(backend.geometry().max_transfer, 128 << 10);
         assert_refused(open_with(generic, &force), ErrorKind::Busy, &["open already"]);

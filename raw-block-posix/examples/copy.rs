@@ -17,7 +17,7 @@ const PART_LEN: usize = 256 << 10;
 const BATCH: usize = 32;
 
 fn open(path: &str) -> Result<Dispatcher, Error> {
-    Dispatcher::new(Arc::new(PosixBackend::open(path, &PosixOptions::default())?))
+    Dispatcher::new(Arc::new(PosixBackend::open(path, &PosixOptions::new())?))
 }
 
 /// The transfer at `offset` of an image of `len` bytes; the last one may be short.

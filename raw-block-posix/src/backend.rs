@@ -21,7 +21,7 @@ const MAX_THREADS: usize = 1024;
 /// use raw_block_core::backend::IoBackend;
 /// use raw_block_posix::{PosixBackend, PosixOptions};
 ///
-/// let error = PosixBackend::open("/no/such/device", &PosixOptions::default()).unwrap_err();
+/// let error = PosixBackend::open("/no/such/device", &PosixOptions::new()).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::NotFound);
 /// ```
 #[derive(Debug)]

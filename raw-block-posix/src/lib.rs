@@ -18,7 +18,7 @@
 //! let file = tempfile::NamedTempFile::new()?;
 //! file.as_file().set_len(1 << 20)?;
 //!
-//! let backend = PosixBackend::open(file.path(), &PosixOptions::default())?;
+//! let backend = PosixBackend::open(file.path(), &PosixOptions::new())?;
 //! let dispatcher = Dispatcher::new(Arc::new(backend))?;
 //! dispatcher.write_buffers(&[WriteAt::new(0, b"some bytes").padded_to(4096)]).all()?;
 //! dispatcher.flush()?;

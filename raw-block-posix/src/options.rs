@@ -8,7 +8,7 @@ use raw_block_core::Direct;
 /// ```
 /// use raw_block_posix::{Direct, PosixOptions};
 ///
-/// let through_the_page_cache = PosixOptions::default().direct(Direct::Off);
+/// let through_the_page_cache = PosixOptions::new().direct(Direct::Off);
 /// assert_eq!(through_the_page_cache.threads, 32);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct PosixOptions {
     pub threads: usize,
 }
 
-impl Default for PosixOptions {
+impl PosixOptions {
     /// [`Direct::Preferred`] and 32 threads.
     ///
     /// The throughput of a disk depends on the number of transfers in flight, and here each of them
@@ -32,23 +32,28 @@ impl Default for PosixOptions {
     /// batches of random 4 KiB transfers ran at least three times as fast as with one thread, and
     /// at nine tenths of the speed of `io_uring` at depth 32; 8 threads reached seven tenths, and
     /// 64 were no faster. An idle thread costs only its stack.
-    fn default() -> Self {
-        Self { direct: Direct::default(), threads: 32 }
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { direct: Direct::Preferred, threads: 32 }
     }
-}
 
-impl PosixOptions {
     /// Sets whether transfers bypass the page cache.
     #[must_use]
-    pub fn direct(mut self, direct: Direct) -> Self {
+    pub const fn direct(mut self, direct: Direct) -> Self {
         self.direct = direct;
         self
     }
 
     /// Sets the number of transfers that run in parallel.
     #[must_use]
-    pub fn threads(mut self, threads: usize) -> Self {
+    pub const fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
+    }
+}
+
+impl Default for PosixOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }

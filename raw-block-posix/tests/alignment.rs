@@ -17,7 +17,7 @@ use support::{is_root, passed_on, prefixed, run_again, skip};
 const PAGE: usize = 4096;
 
 fn open(path: &Path, direct: Direct) -> Dispatcher {
-    let options = PosixOptions::default().direct(direct).threads(2);
+    let options = PosixOptions::new().direct(direct).threads(2);
     Dispatcher::new(Arc::new(PosixBackend::open(path, &options).unwrap())).unwrap()
 }
 

@@ -12,14 +12,14 @@ const CAPACITY: u64 = Subject::MIN_CAPACITY;
 fn file(direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let file = temp_file(CAPACITY)?;
     let backend =
-        PosixBackend::open(file.path(), &PosixOptions::default().direct(direct).threads(threads))
+        PosixBackend::open(file.path(), &PosixOptions::new().direct(direct).threads(threads))
             .map_err(Skipped::because)?;
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
 fn loop_device(sector_size: u32, direct: Direct, threads: usize) -> Result<Subject, Skipped> {
     let device = LoopDevice::attach(CAPACITY, sector_size)?;
-    let options = PosixOptions::default().direct(direct).threads(threads);
+    let options = PosixOptions::new().direct(direct).threads(threads);
     let backend =
         PosixBackend::open(device.path(), &options).unwrap_or_else(|error| panic!("{error}"));
     Ok(Subject::new(Arc::new(backend)).keeping(device))

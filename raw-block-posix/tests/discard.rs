@@ -21,7 +21,7 @@ const CAPACITY: u64 = 16 << 20;
 const MIB: u64 = 1 << 20;
 
 fn open(path: &Path, direct: Direct) -> Dispatcher {
-    let options = PosixOptions::default().direct(direct).threads(2);
+    let options = PosixOptions::new().direct(direct).threads(2);
     Dispatcher::new(Arc::new(PosixBackend::open(path, &options).unwrap())).unwrap()
 }
 

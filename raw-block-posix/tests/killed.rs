@@ -14,7 +14,7 @@ use raw_block_posix::{PosixBackend, PosixOptions};
 const LEN: u64 = 1 << 20;
 
 fn open(path: &Path) -> Dispatcher {
-    Dispatcher::new(Arc::new(PosixBackend::open(path, &PosixOptions::default()).unwrap())).unwrap()
+    Dispatcher::new(Arc::new(PosixBackend::open(path, &PosixOptions::new()).unwrap())).unwrap()
 }
 
 /// Whether a thread of this process waits for the disk.

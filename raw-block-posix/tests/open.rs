@@ -21,7 +21,7 @@ use support::{is_root, passed_on, prefixed, run_again, skip};
 const NOBODY: u32 = 65534;
 
 fn open(path: impl AsRef<Path>, direct: Direct) -> Result<PosixBackend, Error> {
-    PosixBackend::open(path, &PosixOptions::default().direct(direct))
+    PosixBackend::open(path, &PosixOptions::new().direct(direct))
 }
 
 /// Opens what cannot be opened; the error names it and contains `text`.
@@ -67,13 +67,13 @@ fn no_threads_and_too_many_threads_are_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     file.as_file().set_len(1 << 20).unwrap();
     for threads in [0, 1025, usize::MAX] {
-        let options = PosixOptions::default().threads(threads);
+        let options = PosixOptions::new().threads(threads);
         let error = PosixBackend::open(file.path(), &options).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("1 to 1024"), "{error}");
     }
     for threads in [1, 1024] {
-        let options = PosixOptions::default().threads(threads);
+        let options = PosixOptions::new().threads(threads);
         assert_eq!(PosixBackend::open(file.path(), &options).unwrap().threads(), threads);
     }
 }
@@ -159,7 +159,7 @@ fn a_write_protected_device_can_only_be_read() {
         Err(skipped) => return skipped.tell(),
     };
     assert_eq!(refused(device.path(), "write-protected"), ErrorKind::PermissionDenied);
-    let options = PosixOptions::default();
+    let options = PosixOptions::new();
     let reader =
         Dispatcher::new(Arc::new(PosixBackend::open_read_only(device.path(), &options).unwrap()));
     let mut found = [0; 512];

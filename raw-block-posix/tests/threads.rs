@@ -41,7 +41,7 @@ fn until_workers_are_gone() {
 fn open(threads: usize) -> (NamedTempFile, Dispatcher) {
     let file = NamedTempFile::new().unwrap();
     file.as_file().set_len((BLOCKS * BLOCK) as u64).unwrap();
-    let options = PosixOptions::default().direct(Direct::Preferred).threads(threads);
+    let options = PosixOptions::new().direct(Direct::Preferred).threads(threads);
     let backend = PosixBackend::open(file.path(), &options).unwrap();
     (file, Dispatcher::new(Arc::new(backend)).unwrap())
 }
@@ -228,6 +228,6 @@ fn a_forked_child_can_drop_what_it_inherited() {
     }
     read(&device, 64);
     let path = device.backend().name().to_owned();
-    let again = PosixBackend::open(&path, &PosixOptions::default());
+    let again = PosixBackend::open(&path, &PosixOptions::new());
     assert!(again.is_err(), "the child gave up the parent's lock");
 }

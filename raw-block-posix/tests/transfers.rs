@@ -15,7 +15,7 @@ const LEN: usize = 1 << 20;
 
 fn open(path: impl AsRef<Path>, direct: Direct, threads: usize) -> Dispatcher {
     let backend =
-        PosixBackend::open(path, &PosixOptions::default().direct(direct).threads(threads)).unwrap();
+        PosixBackend::open(path, &PosixOptions::new().direct(direct).threads(threads)).unwrap();
     Dispatcher::new(Arc::new(backend)).unwrap()
 }
 

@@ -9,7 +9,7 @@ use raw_block_posix::{PosixBackend, PosixOptions};
 
 fn namespace(scenario: &str) -> Result<Subject, Skipped> {
     let namespace = NvmeNamespace::find(scenario, 1)?;
-    let options = PosixOptions::default().direct(Direct::Required);
+    let options = PosixOptions::new().direct(Direct::Required);
     let backend =
         PosixBackend::open(namespace.block(), &options).unwrap_or_else(|error| panic!("{error}"));
     Ok(Subject::new(Arc::new(backend)))

@@ -144,7 +144,7 @@ fn open_posix(
     read_only: bool,
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_posix::{PosixBackend, PosixOptions};
-    let options = PosixOptions::default().direct(direct);
+    let options = PosixOptions::new().direct(direct);
     let open = if read_only { PosixBackend::open_read_only } else { PosixBackend::open };
     Ok(Arc::new(open(path, &options)?))
 }
@@ -156,7 +156,7 @@ fn open_uring(
     read_only: bool,
 ) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_uring::{UringBackend, UringOptions};
-    let options = UringOptions::default().direct(direct);
+    let options = UringOptions::new().direct(direct);
     let open = if read_only { UringBackend::open_read_only } else { UringBackend::open };
     Ok(Arc::new(open(path, &options)?))
 }
@@ -165,7 +165,7 @@ fn open_uring(
 fn open_nvme(path: &Path, read_only: bool) -> Result<Arc<dyn IoBackend>, DeviceError> {
     use raw_block_nvme::{NvmeBackend, NvmeOptions};
     let open = if read_only { NvmeBackend::open_read_only } else { NvmeBackend::open };
-    Ok(Arc::new(open(path, &NvmeOptions::default())?))
+    Ok(Arc::new(open(path, &NvmeOptions::new())?))
 }
 
 #[cfg(feature = "uring")]

@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     temporary.as_file().set_len(64 << 20)?;
     let path = std::env::args_os().nth(1).map_or(temporary.path().to_owned(), PathBuf::from);
 
-    let backend = Arc::new(UringBackend::open(&path, &UringOptions::default())?);
+    let backend = Arc::new(UringBackend::open(&path, &UringOptions::new())?);
     let pool = BufferPool::new(BUFFER_LEN, BATCH * IN_FLIGHT)?;
     let registration = pool.register_with(backend.clone());
     if let Err(error) = &registration {

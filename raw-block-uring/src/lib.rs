@@ -24,7 +24,7 @@
 //! # let file = tempfile::NamedTempFile::new()?;
 //! # file.as_file().set_len(1 << 20)?;
 //! # let path = file.path();
-//! let backend = UringBackend::open(path, &UringOptions::default())?;
+//! let backend = UringBackend::open(path, &UringOptions::new())?;
 //! let dispatcher = Dispatcher::new(Arc::new(backend))?;
 //! let mut buffer = AlignedBuf::zeroed(8192)?;
 //! buffer.fill(7);

@@ -11,12 +11,12 @@ use raw_block_core::Direct;
 /// use std::time::Duration;
 /// use raw_block_uring::{Direct, UringOptions};
 ///
-/// let options = UringOptions::default()
+/// let options = UringOptions::new()
 ///     .direct(Direct::Required)
-///     .kernel_polling(Duration::from_millis(50));
+///     .kernel_polling(Some(Duration::from_millis(50)));
 /// assert!(!options.completion_polling);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct UringOptions {
     /// Whether transfers bypass the page cache. [`Direct::Preferred`] by default.
@@ -34,9 +34,15 @@ pub struct UringOptions {
 }
 
 impl UringOptions {
+    /// Default options: [`Direct::Preferred`], and no polling.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { direct: Direct::Preferred, kernel_polling: None, completion_polling: false }
+    }
+
     /// Sets whether transfers bypass the page cache.
     #[must_use]
-    pub fn direct(mut self, direct: Direct) -> Self {
+    pub const fn direct(mut self, direct: Direct) -> Self {
         self.direct = direct;
         self
     }
@@ -44,15 +50,21 @@ impl UringOptions {
     /// Sets the idle time after which the kernel thread that polls for submissions sleeps; `None`:
     /// there is no such thread.
     #[must_use]
-    pub fn kernel_polling(mut self, idle: impl Into<Option<Duration>>) -> Self {
-        self.kernel_polling = idle.into();
+    pub const fn kernel_polling(mut self, idle: Option<Duration>) -> Self {
+        self.kernel_polling = idle;
         self
     }
 
     /// Sets whether the thread that waits for completions polls the device for them.
     #[must_use]
-    pub fn completion_polling(mut self, completion_polling: bool) -> Self {
+    pub const fn completion_polling(mut self, completion_polling: bool) -> Self {
         self.completion_polling = completion_polling;
         self
+    }
+}
+
+impl Default for UringOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }

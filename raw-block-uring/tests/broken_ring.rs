@@ -31,7 +31,7 @@ fn break_rings() -> usize {
 #[test]
 fn a_broken_ring_fails_its_batch_and_is_replaced() {
     let file = temp_file(1 << 20).unwrap();
-    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
     for round in 1..=3 {

@@ -14,13 +14,13 @@ const LEN: u64 = Subject::MIN_CAPACITY;
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;
-    let backend = UringBackend::open(file.path(), &UringOptions::default().direct(direct)).unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::new().direct(direct)).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }
 
 fn on_a_loop_device(sector_size: u32, direct: Direct) -> Result<Subject, Skipped> {
     let device = LoopDevice::attach(LEN, sector_size)?;
-    let options = UringOptions::default().direct(direct);
+    let options = UringOptions::new().direct(direct);
     let backend = UringBackend::open(device.path(), &options).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(device))
 }
@@ -29,7 +29,7 @@ fn with_kernel_polling() -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;
     // Asleep most of the time, so that waking it up is tried as well.
     let kernel_polling = Some(Duration::from_millis(1));
-    let options = UringOptions::default().kernel_polling(kernel_polling);
+    let options = UringOptions::new().kernel_polling(kernel_polling);
     let backend = UringBackend::open(file.path(), &options).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file))
 }

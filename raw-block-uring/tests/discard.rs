@@ -21,7 +21,7 @@ fn a_block_device_sees_a_discard_and_no_write() {
         Ok(counts) => counts,
         Err(skipped) => return skipped.tell(),
     };
-    let backend = UringBackend::open(loop_device.path(), &UringOptions::default()).unwrap();
+    let backend = UringBackend::open(loop_device.path(), &UringOptions::new()).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut buffer = AlignedBuf::zeroed(3 << 20).unwrap();
     buffer.fill(9);
@@ -44,7 +44,7 @@ fn zeroes_replace_what_is_dirty_in_the_page_cache() {
         Ok(attached) => attached,
         Err(skipped) => return skipped.tell(),
     };
-    let options = UringOptions::default().direct(Direct::Off);
+    let options = UringOptions::new().direct(Direct::Off);
     let backend = UringBackend::open(loop_device.path(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut bytes = vec![9; 1 << 20];
@@ -88,7 +88,7 @@ fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
     let opened = fs::OpenOptions::new().write(true).open(file.path()).unwrap();
     opened.set_len(LEN + 2 * MIB).unwrap();
     drop(opened);
-    let options = UringOptions::default().direct(Direct::Preferred);
+    let options = UringOptions::new().direct(Direct::Preferred);
     let backend = UringBackend::open(file.path(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let allocated = || fs::metadata(file.path()).unwrap().blocks() * 512;

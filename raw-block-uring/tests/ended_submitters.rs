@@ -32,7 +32,7 @@ fn transfers_of_a_thread_that_ended_succeed() {
     for direct in [Direct::Off, Direct::Preferred] {
         let file = temp_file(LEN).unwrap();
         let expected = fs::read(file.path()).unwrap();
-        let options = UringOptions::default().direct(direct);
+        let options = UringOptions::new().direct(direct);
         let backend = Arc::new(UringBackend::open(file.path(), &options).unwrap());
         let device = Dispatcher::new(backend).unwrap();
         let batch = |byte| {

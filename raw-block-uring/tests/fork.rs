@@ -54,7 +54,7 @@ impl Memory {
 #[test]
 fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let file = temp_file(1 << 20).unwrap();
-    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let pool = BufferPool::new(256 << 10, 4).unwrap();
     let registration = pool.register_with(backend.clone()).unwrap();
     // Deep, so that the memory of a ring is large.
@@ -95,7 +95,7 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     }
     assert!(pending.wait()[0].result.is_ok());
     // The parent goes on as if nothing had happened, and still holds the lock.
-    let second = UringBackend::open(file.path(), &UringOptions::default()).unwrap_err();
+    let second = UringBackend::open(file.path(), &UringOptions::new()).unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Busy);
     buffer.fill(0);
     device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();

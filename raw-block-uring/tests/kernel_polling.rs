@@ -14,7 +14,7 @@ fn no_op_is_lost_when_the_submission_queue_is_full() {
     let file = temp_file(1 << 20).unwrap();
     // Through the page cache, so that completions arrive before the thread frees their entries.
     let options =
-        UringOptions::default().direct(Direct::Off).kernel_polling(Duration::from_millis(100));
+        UringOptions::new().direct(Direct::Off).kernel_polling(Some(Duration::from_millis(100)));
     let backend = Arc::new(UringBackend::open(file.path(), &options).unwrap());
     let options = DispatcherOptions::new().queue_depth(2).max_queues(2);
     let device = Dispatcher::with_options(backend, options).unwrap();

@@ -25,7 +25,7 @@ const OFFSETS: [u64; 8] =
 const WRITTEN: u8 = 0xd1;
 
 fn open(path: &Path) -> Dispatcher {
-    let backend = UringBackend::open(path, &UringOptions::default()).unwrap();
+    let backend = UringBackend::open(path, &UringOptions::new()).unwrap();
     Dispatcher::new(Arc::new(backend)).unwrap()
 }
 

@@ -29,7 +29,7 @@ impl Drop for Check {
 
 fn on_a_file(direct: Direct) -> Result<Subject, Skipped> {
     let file = temp_file(Subject::MIN_CAPACITY)?;
-    let backend = UringBackend::open(file.path(), &UringOptions::default().direct(direct)).unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::new().direct(direct)).unwrap();
     Ok(Subject::new(Arc::new(backend)).keeping(file).keeping(Check))
 }
 

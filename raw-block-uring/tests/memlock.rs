@@ -30,7 +30,7 @@ fn memory_that_may_not_be_pinned_serves_unregistered() {
     setrlimit(Resource::RLIMIT_MEMLOCK, 8 << 20, 8 << 20).unwrap();
     give_up_unlimited_locking();
     let file = temp_file(1 << 20).unwrap();
-    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let device = Dispatcher::new(backend.clone()).unwrap();
     let small = BufferPool::new(64 << 10, 4).unwrap();
     let large = BufferPool::new(1 << 20, 64).unwrap();

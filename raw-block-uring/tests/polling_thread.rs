@@ -22,7 +22,7 @@ fn polling_threads() -> usize {
 fn queues_share_one_polling_thread_of_the_kernel() {
     let file = temp_file(1 << 20).unwrap();
     let kernel_polling = Some(Duration::from_millis(500));
-    let options = UringOptions::default().kernel_polling(kernel_polling);
+    let options = UringOptions::new().kernel_polling(kernel_polling);
     let device = Dispatcher::new(Arc::new(UringBackend::open(file.path(), &options).unwrap()));
     let device = device.unwrap();
     let owned = || vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];

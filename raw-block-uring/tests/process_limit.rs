@@ -30,9 +30,9 @@ fn reach_the_limit() -> Result<(), Skipped> {
 fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
     let kernel_polling = Some(Duration::from_millis(1));
     let devices = [
-        UringOptions::default().direct(Direct::Off),
-        UringOptions::default(),
-        UringOptions::default().kernel_polling(kernel_polling),
+        UringOptions::new().direct(Direct::Off),
+        UringOptions::new(),
+        UringOptions::new().kernel_polling(kernel_polling),
     ]
     .map(|options| {
         // Deleted here, while it can be.
@@ -69,7 +69,7 @@ fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
-    let options = UringOptions::default().kernel_polling(kernel_polling);
+    let options = UringOptions::new().kernel_polling(kernel_polling);
     let error = UringBackend::open(file.path(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfResources);
     assert!(error.to_string().contains("RLIMIT_NPROC"), "{error}");

@@ -12,7 +12,7 @@ fn a_seccomp_profile_that_forbids_io_uring_is_named() {
     let file = temp_file(1 << 20).unwrap();
     let error = without_io_uring(libc::EPERM, || {
         assert_eq!(probe().unwrap_err().kind(), ErrorKind::PermissionDenied);
-        UringBackend::open(file.path(), &UringOptions::default()).unwrap_err()
+        UringBackend::open(file.path(), &UringOptions::new()).unwrap_err()
     });
     assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     let text = error.to_string();
@@ -37,7 +37,7 @@ fn each_system_call_that_is_refused_is_named_at_opening() {
         calls.into_iter().flat_map(|call| kinds.map(|kind| (call, kind)))
     {
         let errors = without_calls(&[call], errno, || {
-            let open = UringBackend::open(file.path(), &UringOptions::default());
+            let open = UringBackend::open(file.path(), &UringOptions::new());
             [probe().unwrap_err(), open.unwrap_err()]
         });
         for error in errors {
@@ -70,7 +70,7 @@ fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
     let error = without_io_uring(libc::EINVAL, || probe().unwrap_err());
     assert_eq!(error.os_error().unwrap().raw_os_error(), Some(libc::EINVAL));
     let file = temp_file(1 << 20).unwrap();
-    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
     assert!(backend.granted_flags().names().any(|name| name == "CLAMP"));
 }
 
@@ -78,7 +78,7 @@ fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
 fn completion_polling_is_refused_in_words_where_it_cannot_work() {
     let file = temp_file(1 << 20).unwrap();
     let open = |direct| {
-        let options = UringOptions::default().direct(direct).completion_polling(true);
+        let options = UringOptions::new().direct(direct).completion_polling(true);
         UringBackend::open(file.path(), &options)
     };
     // Nobody can poll through the page cache; directly it depends on the driver of the disk.
@@ -93,12 +93,12 @@ fn completion_polling_is_refused_in_words_where_it_cannot_work() {
         assert!(text.contains("poll_queues") && text.contains("O_DIRECT"), "{text}");
         assert!(text.contains(file.path().to_str().unwrap()), "{text}");
     }
-    UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    UringBackend::open(file.path(), &UringOptions::new()).unwrap();
 }
 
 #[test]
 fn a_device_that_cannot_be_opened_has_a_clear_error() {
-    let open = |path: &str| UringBackend::open(path, &UringOptions::default()).unwrap_err();
+    let open = |path: &str| UringBackend::open(path, &UringOptions::new()).unwrap_err();
     assert_eq!(open("/no/such/path").kind(), ErrorKind::NotFound);
     let error = open("/");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -113,17 +113,17 @@ fn a_device_that_cannot_be_opened_has_a_clear_error() {
 #[test]
 fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
     let file = temp_file(1 << 20).unwrap();
-    let first = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
-    let error = UringBackend::open(file.path(), &UringOptions::default()).unwrap_err();
+    let first = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
+    let error = UringBackend::open(file.path(), &UringOptions::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     drop(first);
-    assert!(UringBackend::open(file.path(), &UringOptions::default()).is_ok());
+    assert!(UringBackend::open(file.path(), &UringOptions::new()).is_ok());
 }
 
 #[test]
 fn the_page_cache_is_bypassed_only_where_that_was_asked_for() {
     let file = temp_file(1 << 20).unwrap();
-    let options = |direct| UringOptions::default().direct(direct);
+    let options = |direct| UringOptions::new().direct(direct);
     for (direct, expected) in [(Direct::Required, true), (Direct::Off, false)] {
         let backend = UringBackend::open(file.path(), &options(direct)).unwrap();
         assert_eq!(backend.is_direct(), expected);

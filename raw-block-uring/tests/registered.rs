@@ -17,7 +17,7 @@ const BLOCK: usize = 4096;
 
 fn open() -> (TempFile, Arc<UringBackend>, Dispatcher) {
     let file = temp_file(16 << 20).unwrap();
-    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let dispatcher = Dispatcher::new(backend.clone()).unwrap();
     (file, backend, dispatcher)
 }

@@ -22,7 +22,7 @@ const LEN: u64 = 16 << 20;
 
 fn open(options: DispatcherOptions) -> (TempFile, Arc<UringBackend>, Dispatcher) {
     let file = temp_file(LEN).unwrap();
-    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let dispatcher = Dispatcher::with_options(backend.clone(), options).unwrap();
     (file, backend, dispatcher)
 }
@@ -153,7 +153,7 @@ fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
     drop(device);
     drop(backend);
     // Free again at once: nothing holds the device in the background.
-    let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut found = AlignedBuf::zeroed(4096).unwrap();
     for offset in apart(64) {
@@ -171,7 +171,7 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
         Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).tell(),
     };
     fs::write(file.path(), vec![9; 1 << 20]).unwrap();
-    let options = UringOptions::default().direct(Direct::Off);
+    let options = UringOptions::new().direct(Direct::Off);
     let backend = UringBackend::open(file.path(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     // The second one is on a queue that has seen the refusal.
@@ -265,12 +265,12 @@ fn a_file_stays_locked_when_ops_of_a_ring_are_leaked() {
 #[test]
 fn the_kernel_can_look_for_submissions_itself() {
     let file = temp_file(LEN).unwrap();
-    let polling = |idle| UringOptions::default().kernel_polling(idle);
+    let polling = |idle| UringOptions::new().kernel_polling(Some(idle));
     let backend = UringBackend::open(file.path(), &polling(Duration::from_millis(20))).unwrap();
     assert!(backend.granted_flags().names().any(|name| name == "SQPOLL"));
     assert!(format!("{backend:?}").contains("SQPOLL"), "{backend:?}");
     drop(backend);
-    let plain = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+    let plain = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
     assert!(plain.granted_flags().names().all(|name| name != "SQPOLL"));
     drop(plain);
 

@@ -20,7 +20,7 @@ fn rings() -> usize {
 #[test]
 fn threads_that_ended_leave_no_rings_open() {
     let file = temp_file(1 << 20).unwrap();
-    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let pool = BufferPool::new(4096, 1).unwrap();
     let _registration = pool.register_with(backend.clone());
     let device = Dispatcher::new(backend).unwrap();

@@ -37,7 +37,7 @@ fn is_pinned_soon(at_most: usize) -> bool {
 #[test]
 fn memory_is_unpinned_when_its_registration_ends() {
     let file = temp_file(16 << 20).unwrap();
-    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::default()).unwrap());
+    let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let device = Dispatcher::new(backend.clone()).unwrap();
     for _ in 0..8 {
         let pool = BufferPool::new(BUFFER, 4).unwrap();

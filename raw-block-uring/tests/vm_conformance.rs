@@ -9,7 +9,7 @@ use raw_block_uring::{UringBackend, UringOptions};
 
 fn namespace(scenario: &str) -> Result<Subject, Skipped> {
     let namespace = NvmeNamespace::find(scenario, 1)?;
-    let options = UringOptions::default().direct(Direct::Required);
+    let options = UringOptions::new().direct(Direct::Required);
     let backend =
         UringBackend::open(namespace.block(), &options).unwrap_or_else(|error| panic!("{error}"));
     Ok(Subject::new(Arc::new(backend)))

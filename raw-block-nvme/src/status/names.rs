@@ -1,9 +1,9 @@
-//! The status values, by the names of the specification.
+//! The status values and their names in the specification.
 
 use super::Advice;
 use Advice::{Command, Device, Medium, Path, Refused, Retry};
 
-/// The name and the meaning of a status, if the specification has it.
+/// The name and the advice of a status, if it is in the specification.
 pub(super) fn find(code_type: u8, code: u8) -> Option<(&'static str, Advice)> {
     let table = match code_type {
         0 => GENERIC,
@@ -17,10 +17,11 @@ pub(super) fn find(code_type: u8, code: u8) -> Option<(&'static str, Advice)> {
     Some((name, advice))
 }
 
-/// A status code, its name, what it means for the caller.
+/// A status code, its name, and the advice for the caller.
 type Row = (u8, &'static str, Advice);
 
-/// NVM Express Base Specification 2.1, "Generic Command Status Values", and those of the NVM Command Set.
+/// NVM Express Base Specification 2.1, "Generic Command Status Values", and those of the NVM
+/// Command Set.
 const GENERIC: &[Row] = &[
     (0x00, "Successful Completion", Command),
     (0x01, "Invalid Command Opcode", Command),
@@ -71,8 +72,8 @@ const GENERIC: &[Row] = &[
     (0x84, "Format In Progress", Device),
 ];
 
-/// "Command Specific Status Values": 00h to 7Fh for any command set, from 80h on those of the NVM Command Set and,
-/// from B8h on, of zoned namespaces.
+/// "Command Specific Status Values": 00h to 7Fh for any command set, from 80h on those of the NVM
+/// Command Set and, from B8h on, of zoned namespaces.
 const COMMAND_SPECIFIC: &[Row] = &[
     (0x00, "Completion Queue Invalid", Command),
     (0x01, "Invalid Queue Identifier", Command),
@@ -145,7 +146,7 @@ const MEDIA: &[Row] = &[
     (0x88, "End-to-End Storage Tag Check Error", Medium),
 ];
 
-/// "Path Related Status Values"; 70h and 71h are also what the host's own driver reports.
+/// "Path Related Status Values"; the driver of the host also reports 70h and 71h.
 const PATH: &[Row] = &[
     (0x00, "Internal Path Error", Path),
     (0x01, "Asymmetric Access Persistent Loss", Device),

@@ -47,9 +47,9 @@ fn commands(reported: Reported, offset: u64, start: u64, len: u64) -> Vec<Vec<(u
         placement_ids: Vec::new(),
     };
     let (kind, from) = (OpKind::Discard, Position::default());
-    let most = translator.longest(kind);
+    let most = translator.max_command(kind);
     let (offset, len) = (start * BLOCK, len * BLOCK);
-    let mut rest = Part { op: 0, offset, len, from, most, halved: false };
+    let mut rest = Part { op: 0, offset, len, from, max_command: most, halved: false };
     let mut commands = Vec::new();
     while rest.len > 0 {
         let (front, behind) = translator.cut(kind, &[], rest, &mut Segments::default());

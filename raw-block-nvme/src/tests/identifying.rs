@@ -103,7 +103,7 @@ fn formats_that_cannot_be_used_are_refused_in_words() {
     };
     refused(&namespace(9, &[(128, &[8])]), ErrorKind::Unsupported, "8 bytes of metadata");
     for exponent in [0, 8, 32, 255] {
-        refused(&namespace(exponent, &[]), ErrorKind::Unsupported, "no size of a block");
+        refused(&namespace(exponent, &[]), ErrorKind::Unsupported, "no valid size of a block");
     }
     refused(&namespace(9, &[(0, &[0, 0])]), ErrorKind::Unsupported, "no blocks");
 }

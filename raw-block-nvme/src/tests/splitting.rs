@@ -1,4 +1,4 @@
-//! Whatever op and limits: the commands cover the op exactly, once, in range, and none is too large.
+//! For any op and limits, the commands cover the op exactly once, in range, and none is too large.
 
 use std::collections::VecDeque;
 
@@ -15,12 +15,12 @@ use crate::translator::Translator;
 /// Blocks of the namespace.
 const BLOCKS: u64 = 560;
 
-/// What is cut, and at what.
+/// An op, the limits at which it is split, and its memory.
 #[derive(Clone, Debug)]
 struct Case {
     kind: OpKind,
     block: u64,
-    /// All in blocks, but the exponent of `transfer`.
+    /// In blocks like all following lengths, except the exponent of `transfer`.
     offset: u64,
     start: u64,
     transfer: u32,
@@ -30,11 +30,10 @@ struct Case {
     boundary: u64,
     pages: u64,
     gap_mask: u64,
-    /// Length in blocks of each segment, and by how many bytes its address is off a page; `None` if it follows the
-    /// one before.
+    /// The length of each segment in blocks, and the offset of its address in a page; `None`: it follows the previous one.
     segments: Vec<(u64, Option<u64>)>,
-    /// Which commands the kernel does not take as they are.
-    refused: Vec<bool>,
+    /// Which commands the kernel rejects.
+    rejected: Vec<bool>,
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -57,8 +56,8 @@ fn cases() -> impl Strategy<Value = Case> {
         1 => (0..8_u64).prop_map(|off| Some(512 * off)),
     ];
     let segments = prop::collection::vec((1..14_u64, off), 1..14);
-    let refused = prop::collection::vec(prop::bool::weighted(0.2), 0..20);
-    (place, limits, segments, refused).prop_map(|(place, limits, segments, refused)| {
+    let rejected = prop::collection::vec(prop::bool::weighted(0.2), 0..20);
+    (place, limits, segments, rejected).prop_map(|(place, limits, segments, rejected)| {
         let (kind, block, offset, start) = place;
         let (transfer, write_zeroes, (range, deallocate), boundary, pages, gap_mask) = limits;
         Case {
@@ -74,7 +73,7 @@ fn cases() -> impl Strategy<Value = Case> {
             pages,
             gap_mask,
             segments,
-            refused,
+            rejected,
         }
     })
 }
@@ -98,7 +97,7 @@ fn lay_out(case: &Case, memory: &mut AlignedBuf) -> Vec<iovec> {
         .collect()
 }
 
-/// The bytes of the segments, one behind the other.
+/// The concatenated bytes of the segments.
 fn gathered(memory: &AlignedBuf, segments: &[iovec]) -> Vec<u8> {
     let base = memory.as_ptr() as usize;
     let parts = segments.iter().map(|segment| {
@@ -108,8 +107,9 @@ fn gathered(memory: &AlignedBuf, segments: &[iovec]) -> Vec<u8> {
     parts.flatten().copied().collect()
 }
 
-fn check(case: &Case) {
-    let Case { kind, block, .. } = *case;
+/// A controller with the limits of the case, and the translator for it.
+fn set_up(case: &Case) -> (FakeController, Translator) {
+    let block = case.block;
     let mut controller = FakeController::new(BLOCKS, block);
     let limits = Limits {
         block,
@@ -136,40 +136,41 @@ fn check(case: &Case) {
         timeout: None,
         placement_ids: Vec::new(),
     };
+    (controller, translator)
+}
 
-    let mut memory = AlignedBuf::zeroed(1 << 20).unwrap();
-    let len = memory.len();
-    memory.copy_from_slice(&pattern(4111, len));
-    let segments = lay_out(case, &mut memory);
-    let sent = gathered(&memory, &segments);
-    let len = sent.len() as u64;
-    let before = controller.image.clone();
-    let first = ((case.offset + case.start) * block) as usize;
-    let range = first..first + sent.len();
-
+/// Executes the commands of an op of `len` bytes on these segments.
+fn execute(
+    case: &Case,
+    controller: &mut FakeController,
+    translator: &Translator,
+    segments: &[iovec],
+    len: u64,
+) {
+    let kind = case.kind;
     let mut waiting = VecDeque::from([Part {
         op: 0,
-        offset: case.start * block,
+        offset: case.start * case.block,
         len,
         from: Position::default(),
-        most: translator.longest(kind),
+        max_command: translator.max_command(kind),
         halved: false,
     }]);
-    let options = WriteOptions::new();
-    let mut refused = case.refused.iter();
+    let mut rejected = case.rejected.iter();
     while let Some(part) = waiting.pop_front() {
         let mut list = Segments::default();
-        let (front, rest) = translator.cut(kind, &segments, part, &mut list);
-        assert!(front.len > 0, "it goes on");
+        let (front, rest) = translator.cut(kind, segments, part, &mut list);
+        assert!(front.len > 0, "no progress");
         if rest.len > 0 {
             waiting.push_front(rest);
         }
-        if refused.next() == Some(&true)
+        if rejected.next() == Some(&true)
             && let Some(halved) = translator.halved(front)
         {
             waiting.push_front(halved);
             continue;
         }
+        let options = WriteOptions::new();
         let command = translator.command(kind, options, front.offset, front.len).unwrap();
         let ranges = translator.ranges(front.offset, front.len);
         let command = match (kind, list.0.as_slice()) {
@@ -180,9 +181,24 @@ fn check(case: &Case) {
             (_, [one]) => command.over(one.iov_base as usize, one.iov_len),
             (_, list) => command.over(list.as_ptr() as usize, list.len()),
         };
-        // SAFETY: the memory is the op's, and nothing else uses it meanwhile.
+        // SAFETY: the memory belongs to the op, and nothing else uses it during the call.
         unsafe { controller.execute(&command.to_entry(), list.0.len() > 1) };
     }
+}
+
+fn check(case: &Case) {
+    let Case { kind, block, .. } = *case;
+    let (mut controller, translator) = set_up(case);
+    let mut memory = AlignedBuf::zeroed(1 << 20).unwrap();
+    let len = memory.len();
+    memory.copy_from_slice(&pattern(4111, len));
+    let segments = lay_out(case, &mut memory);
+    let sent = gathered(&memory, &segments);
+    let before = controller.image.clone();
+    let first = ((case.offset + case.start) * block) as usize;
+    let range = first..first + sent.len();
+
+    execute(case, &mut controller, &translator, &segments, sent.len() as u64);
 
     for (number, &times) in (0_u64..).zip(&controller.covered) {
         let inside = range.contains(&((number * block) as usize));
@@ -194,7 +210,7 @@ fn check(case: &Case) {
         OpKind::WriteZeroes => expected[range].fill(0),
         _ => assert!(kind != OpKind::Read || gathered(&memory, &segments) == expected[range]),
     }
-    assert!(controller.image == expected, "what is on the device");
+    assert!(controller.image == expected, "the contents of the device");
 }
 
 proptest! {
@@ -223,7 +239,7 @@ fn an_op_that_fits_is_one_command() {
         iov_base: buffer.as_ptr().wrapping_add(at).cast_mut().cast(),
         iov_len,
     };
-    // A header in one page, a payload in others that are not behind it, also a short tail.
+    // A header in one page, a payload in pages that do not follow it, and a short tail.
     for segments in [
         vec![segment(0, 128 << 10)],
         vec![segment(16 << 10, 4096), segment(0, 8192), segment(64 << 10, 512)],

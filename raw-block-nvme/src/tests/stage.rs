@@ -12,7 +12,7 @@ use raw_block_core::{Dispatcher, Error, Geometry};
 use raw_block_uring::ring::{Enter, Kernel, RingDevice};
 
 use super::identifying::{controller, namespace};
-use crate::backend::Shared;
+use crate::device::NvmeDevice;
 use crate::identify::Namespace;
 use crate::polling;
 use crate::queue::NvmeQueue;
@@ -52,14 +52,14 @@ impl Kernel for Scripted {
 }
 
 struct Backend {
-    shared: Arc<Shared>,
+    device: Arc<NvmeDevice>,
     rings: Arc<RingDevice>,
     kernel: Scripted,
 }
 
 impl Backend {
-    fn parts(&self) -> (Arc<Shared>, Arc<RingDevice>, Scripted) {
-        (Arc::clone(&self.shared), Arc::clone(&self.rings), self.kernel.clone())
+    fn parts(&self) -> (Arc<NvmeDevice>, Arc<RingDevice>, Scripted) {
+        (Arc::clone(&self.device), Arc::clone(&self.rings), self.kernel.clone())
     }
 }
 
@@ -73,7 +73,7 @@ impl IoBackend for Backend {
     }
 
     fn geometry(&self) -> &Geometry {
-        self.shared.geometry()
+        &self.device.geometry
     }
 
     fn stats(&self) -> &Stats {
@@ -85,13 +85,13 @@ impl IoBackend for Backend {
     }
 
     fn open_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        let (shared, rings, kernel) = self.parts();
-        Ok(Box::new(NvmeQueue::open(shared, rings, depth, kernel)?))
+        let (device, rings, kernel) = self.parts();
+        Ok(Box::new(NvmeQueue::open(device, rings, depth, kernel)?))
     }
 
     fn open_local_queue(&self, depth: usize) -> Result<Box<dyn IoQueue>, Error> {
-        let (shared, rings, kernel) = self.parts();
-        Ok(Box::new(NvmeQueue::open_local(shared, rings, depth, kernel)?))
+        let (device, rings, kernel) = self.parts();
+        Ok(Box::new(NvmeQueue::open_local(device, rings, depth, kernel)?))
     }
 }
 
@@ -126,10 +126,10 @@ impl Stage {
         raw_block_uring::probe()?;
         let null = || File::options().read(true).write(true).open("/dev/null").unwrap();
         let namespace = Namespace::parse(1, &namespace(9, &[])).unwrap();
-        let shared = Shared::without_device(null(), controller(0), namespace)?;
+        let device = NvmeDevice::without_device(null(), controller(0), namespace)?;
         let rings = set_up(RingDevice::new(null(), "/dev/null", None)?)?;
         let kernel = Scripted::default();
-        let backend = Backend { shared: Arc::new(shared), rings: Arc::new(rings), kernel };
+        let backend = Backend { device: Arc::new(device), rings: Arc::new(rings), kernel };
         let backend = Arc::new(backend);
         let dispatcher = Dispatcher::new(Arc::<Backend>::clone(&backend))?;
         Ok(Self { backend, dispatcher })
@@ -137,7 +137,7 @@ impl Stage {
 
     /// Whether its kernel polls for passthrough commands.
     pub(super) fn check_polling(&self) -> Result<(), Error> {
-        polling::check_kernel(&self.backend.rings, &self.backend.shared.translator)
+        polling::check_kernel(&self.backend.rings, &self.backend.device.translator)
     }
 
     pub(super) fn local_queue(&self) -> Box<dyn IoQueue> {

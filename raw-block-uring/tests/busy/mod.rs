@@ -68,7 +68,7 @@ impl Busy {
     pub(crate) fn new() -> Option<Self> {
         let alone = Alone::new();
         let file = temp_file(FILE).map_err(|skipped| skipped.tell()).ok()?;
-        let backend = UringBackend::open(file.path(), &UringOptions::default()).unwrap();
+        let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
         let backend = Arc::new(backend);
         let device = Dispatcher::with_options(backend.clone(), OPTIONS).unwrap();
         Some(Self { device: Some(device), backend: Some(backend), _file: file, _alone: alone })

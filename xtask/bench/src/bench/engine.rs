@@ -51,16 +51,16 @@ impl<'a> Engines<'a> {
             (EngineName::Memory, Some(memory)) => Ok(Arc::clone(memory) as Arc<dyn IoBackend>),
             (EngineName::Memory, None) => anyhow::bail!("it was not asked for"),
             (EngineName::Posix, _) => {
-                Ok(Arc::new(PosixBackend::open(&self.target.path, &PosixOptions::default())?))
+                Ok(Arc::new(PosixBackend::open(&self.target.path, &PosixOptions::new())?))
             }
             (EngineName::Uring, _) => {
-                Ok(Arc::new(UringBackend::open(&self.target.path, &UringOptions::default())?))
+                Ok(Arc::new(UringBackend::open(&self.target.path, &UringOptions::new())?))
             }
             (EngineName::Nvme, _) => {
                 let path = self.target.generic.as_ref();
                 let path =
                     path.context("it takes the character device of a namespace, /dev/ngXnY")?;
-                Ok(Arc::new(NvmeBackend::open(path, &NvmeOptions::default())?))
+                Ok(Arc::new(NvmeBackend::open(path, &NvmeOptions::new())?))
             }
         }
     }
@@ -80,11 +80,11 @@ impl<'a> Engines<'a> {
         let mut about = match name {
             EngineName::Memory | EngineName::Nvme => json!({}),
             EngineName::Posix => {
-                let backend = PosixBackend::open(path, &PosixOptions::default())?;
+                let backend = PosixBackend::open(path, &PosixOptions::new())?;
                 json!({ "threads": backend.threads(), "direct": backend.is_direct() })
             }
             EngineName::Uring => {
-                let backend = UringBackend::open(path, &UringOptions::default())?;
+                let backend = UringBackend::open(path, &UringOptions::new())?;
                 let flags: Vec<_> = backend.granted_flags().names().collect();
                 json!({ "setup_flags": flags, "direct": backend.is_direct() })
             }

@@ -111,7 +111,7 @@ fn is_character_device(path: &Path) -> bool {
 
 /// The block device of the NVMe namespace with this character device.
 fn block_device_of(generic: &Path) -> Result<PathBuf> {
-    let backend = NvmeBackend::open(generic, &NvmeOptions::default())?;
+    let backend = NvmeBackend::open(generic, &NvmeOptions::new())?;
     let path = backend.block_device().context("the namespace has no block device here")?;
     Ok(path.to_owned())
 }

@@ -1,12 +1,13 @@
-//! Commands that rest before they are issued again, in a ring without timers.
+//! Pauses before retries, for a ring without timers.
 
 use std::time::{Duration, Instant};
 
-/// InFlightTable whose commands rest, each until its time. The queue has to look after them.
+/// The slots of commands that pause before they are issued again, and when each pause ends. The
+/// queue has to check them.
 #[derive(Debug, Default)]
-pub(crate) struct Resting(Vec<(Instant, u32)>);
+pub(crate) struct RetryPauses(Vec<(Instant, u32)>);
 
-impl Resting {
+impl RetryPauses {
     pub(crate) fn add(&mut self, slot: u32, pause: Duration) {
         self.0.push((Instant::now() + pause, slot));
     }
@@ -15,18 +16,18 @@ impl Resting {
         self.0.len()
     }
 
-    /// When the first rest ends.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    /// When the first pause ends.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
         self.0.iter().map(|&(end, _)| end).min()
     }
 
-    /// Takes a slot whose rest ends by `now`.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<u32> {
+    /// Removes a slot whose pause ends by `now`.
+    pub(crate) fn take_ended(&mut self, now: Instant) -> Option<u32> {
         let index = self.0.iter().position(|&(end, _)| end <= now)?;
         Some(self.0.swap_remove(index).1)
     }
 
-    /// Takes any slot.
+    /// Removes any slot.
     pub(crate) fn take_any(&mut self) -> Option<u32> {
         self.0.pop().map(|(_, slot)| slot)
     }
