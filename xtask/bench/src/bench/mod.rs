@@ -18,6 +18,7 @@ mod store;
 mod summary;
 mod table;
 mod target;
+mod units;
 
 use std::collections::HashMap;
 use std::fs;
@@ -39,8 +40,8 @@ pub(crate) use options::{ABOUT, Options};
 use plan::Plan;
 use progress::Progress;
 use sample::Sample;
-use table::size;
 use target::Target;
+use units::size;
 
 /// Bounds of the length of a slice.
 const SLICE: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use super::cases::{Case, FioJob, Job, Layer, Operation, Places, Shape, Task};
 use super::options::{EngineName, LayerName, Options};
-use super::table::size;
+use super::units::size;
 use super::{engine, serial, store};
 
 /// The cases, and groups of tasks. The tasks of a group are compared with each other, so they run close
@@ -31,7 +31,7 @@ impl Plan {
             for batch in options.batches() {
                 let (batch, metadata) = (batch as usize, options.metadata as usize);
                 let shape = Shape { value, batch, threads, metadata };
-                check_room(shape, smallest.unwrap_or(span))?;
+                check_capacity(shape, smallest.unwrap_or(span))?;
                 if options.layers.contains(&LayerName::Raw) {
                     plan.add_transfers(shape, engines, options.fio.then_some((alignment, span)));
                 }
@@ -177,7 +177,7 @@ fn key_works(shape: Shape) -> Vec<(Operation, Places)> {
 }
 
 /// The smallest device must hold some batches of every thread.
-fn check_room(shape: Shape, span: u64) -> Result<()> {
+fn check_capacity(shape: Shape, span: u64) -> Result<()> {
     let Shape { value, batch, threads, .. } = shape;
     let wanted = serial::io_bytes(value) * (batch * threads) as u64 * 8;
     if wanted > span {
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn batches_that_the_device_does_not_hold_are_refused_with_advice() {
         let shape = Shape { value: 16 << 20, batch: 64, threads: 4, metadata: 0 };
-        let error = check_room(shape, 256 << 20).unwrap_err().to_string();
+        let error = check_capacity(shape, 256 << 20).unwrap_err().to_string();
         assert!(error.contains("--quick"), "{error}");
     }
 }

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use super::cases::{Layer, Operation, Places};
 use super::options::EngineName;
 use super::report::Row;
-use super::table::{engines, size};
+use super::table::engines;
+use super::units::size;
 
 /// Of one panel, in pixels: its place in the grid, and the area of its curves in it.
 const PANEL: (f64, f64) = (262.0, 212.0);

@@ -1,13 +1,13 @@
 //! The report for people: one table per engine, and one sentence below.
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
-use humansize::{BINARY, format_size};
 use indicatif::HumanCount;
 
 use super::cases::{Layer, Operation, Places};
 use super::fio::Pages;
 use super::options::EngineName;
 use super::report::Row;
+use super::units::size;
 
 const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
 const STYLE: TableStyle =
@@ -97,11 +97,6 @@ fn case_name(row: &Row) -> String {
         }
         Layer::Fio => format!("fio {verb} {}", short(row.io_bytes)),
     }
-}
-
-/// A number of bytes with a binary unit.
-pub(super) fn size(bytes: u64) -> String {
-    format_size(bytes, BINARY)
 }
 
 /// The same in no more characters than it takes.

@@ -14,7 +14,7 @@ use raw_block_nvme::{NvmeBackend, NvmeOptions};
 
 use super::data::SplitMix;
 use super::options::Options;
-use super::table::size;
+use super::units::size;
 
 /// The smallest target that holds a store and a few batches.
 const SMALLEST: u64 = 64 << 20;

@@ -6,9 +6,9 @@ use anyhow::Result;
 use raw_block_store::EvictionPolicy;
 
 use super::keys::{Distribution, Keys};
+use super::numbers::scatter;
 use super::pace::Timed;
 use super::reference::{Lru, Reference, S3Fifo};
-use super::scatter;
 use super::subject::BATCH;
 use super::table::ratio;
 

@@ -6,6 +6,7 @@ use raw_block_store::EvictionPolicy;
 
 use super::history::reference;
 use super::keys::{Distribution, Keys};
+use super::numbers::bytes;
 use super::subject::{BATCH, Client, Counts, capacity_for, make_at, name, options, policy};
 use super::table::{Table, ratio, size};
 
@@ -22,7 +23,7 @@ pub(super) struct Options {
     objects: u64,
 
     /// Bytes of an object
-    #[arg(long, default_value = "64KiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "64KiB", value_parser = bytes)]
     object_size: u64,
 
     /// Requests for each object that the store holds; the first quarter warms the cache

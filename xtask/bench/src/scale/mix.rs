@@ -8,6 +8,7 @@ use raw_block_core::AlignedBuf;
 use raw_block_store::{EvictionPolicy, Put, Store};
 
 use super::device::SparseDevice;
+use super::numbers::bytes;
 use super::payload::payload;
 use super::subject::{Counts, make, options, segment_size};
 use super::table::{Table, percent, ratio, size};
@@ -23,7 +24,7 @@ const SAMPLES: u64 = 200;
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
     /// Size of the device in memory
-    #[arg(long, default_value = "64GiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "64GiB", value_parser = bytes)]
     size: u64,
 
     /// How often the device is filled; the last time is measured

@@ -6,6 +6,7 @@ mod history;
 mod hits;
 mod keys;
 mod mix;
+mod numbers;
 mod pace;
 mod payload;
 mod recovery;
@@ -19,7 +20,6 @@ mod waf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use parse_size::Config;
 
 /// The help of this chore.
 pub(crate) const ABOUT: &str =
@@ -61,23 +61,4 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Case::Recovery(options) => recovery::run(options),
         Case::Waf(options) => waf::run(options),
     }
-}
-
-/// Reads a number of bytes.
-fn bytes(text: &str) -> Result<u64, String> {
-    Config::new().with_binary().parse_size(text).map_err(|error| error.to_string())
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// A number that looks random, the same for the same `number`.
-fn scatter(number: u64) -> u64 {
-    // The finalizer of SplitMix64.
-    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use anyhow::{Result, bail};
 use raw_block_core::AlignedBuf;
 
-use super::scatter;
+use super::numbers::scatter;
 
 /// Bytes of a block of the device, and of the stores on it.
 pub(super) const BLOCK: usize = 4096;

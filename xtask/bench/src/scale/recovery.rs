@@ -12,7 +12,7 @@ use nix::sys::time::TimeValLike;
 use raw_block_store::{EvictionPolicy, Store};
 
 use super::device::SparseDevice;
-use super::median;
+use super::numbers::{bytes, median};
 use super::subject::{BATCH, Client, capacity_for, make, options, segment_size};
 use super::table::{Table, percent, ratio, size};
 
@@ -27,7 +27,7 @@ pub(super) struct Options {
     objects: Vec<u64>,
 
     /// Bytes of an object
-    #[arg(long, default_value = "64KiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "64KiB", value_parser = bytes)]
     object_size: u64,
 
     /// The part of the space that the objects take, in percent

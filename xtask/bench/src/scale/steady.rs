@@ -11,7 +11,7 @@ use raw_block_store::{EvictionPolicy, Store};
 
 use super::history::{Batch, History, Kind};
 use super::keys::Distribution;
-use super::median;
+use super::numbers::{bytes, median};
 use super::pace::{Limit, Pace, Timed, run as run_batches};
 use super::subject::{BATCH, Client, Counts, capacity_for, make_at, name, options, policy};
 use super::table::{Table, percent, ratio, size};
@@ -27,7 +27,7 @@ pub(super) struct Options {
     objects: u64,
 
     /// Bytes of an object
-    #[arg(long, default_value = "64KiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "64KiB", value_parser = bytes)]
     object_size: u64,
 
     /// How full the store is, in percent. Below 100 there are so many keys, which are overwritten; at 100 there are

@@ -10,6 +10,7 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use raw_block_store::EvictionPolicy;
 
+use super::numbers::bytes;
 use super::pace::histogram;
 use super::reference::{Lru, Reference};
 use super::requests::{self, Request};
@@ -23,7 +24,7 @@ pub(super) struct Options {
     trace: PathBuf,
 
     /// Bytes of a block of the trace
-    #[arg(long, default_value = "256KiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "256KiB", value_parser = bytes)]
     block: u64,
 
     /// Sizes of the cache, in percent of the different blocks of the trace

@@ -9,6 +9,7 @@ use raw_block_store::{EvictionPolicy, OpenOptions};
 use super::device::SparseDevice;
 use super::drive::Drive;
 use super::keys::{Distribution, Keys};
+use super::numbers::bytes;
 use super::payload::BLOCK;
 use super::reference::{Lru, Reference};
 use super::subject::{BATCH, Client, Counts, make, segment_size};
@@ -23,11 +24,11 @@ const NEW: u64 = 30;
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
     /// Size of the store
-    #[arg(long, default_value = "4GiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "4GiB", value_parser = bytes)]
     size: u64,
 
     /// Size of an erase block of the drive: a power of two
-    #[arg(long, default_value = "4MiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "4MiB", value_parser = bytes)]
     erase_block: u64,
 
     /// What the drive has beyond its addresses, in percent
@@ -39,7 +40,7 @@ pub(super) struct Options {
     used: u64,
 
     /// Bytes of an object
-    #[arg(long, default_value = "64KiB", value_parser = super::bytes)]
+    #[arg(long, default_value = "64KiB", value_parser = bytes)]
     object_size: u64,
 
     /// How often the store is filled; the second half is measured

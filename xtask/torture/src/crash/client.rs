@@ -1,13 +1,14 @@
 //! A client of a store, perhaps one of several.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 
 use super::faults;
 use super::history::Found;
 use super::model::{Begun, Context};
 use super::objects;
+use super::pinned::Pinned;
 use super::steps::{Step, Steps};
-use super::target::{self, Error, Pin, Put, Store};
+use super::target::{self, Error, Put, Store};
 
 /// A client.
 pub(super) struct Client<'a> {
@@ -20,15 +21,6 @@ pub(super) struct Client<'a> {
     /// Whether it injects faults.
     pub(super) faults: bool,
     pinned: Option<Pinned<'a>>,
-}
-
-/// A pinned object.
-struct Pinned<'a> {
-    pin: Pin<'a>,
-    key: usize,
-    number: u64,
-    /// A moment before it was pinned.
-    since: u64,
 }
 
 /// What the counters of a store say of evictions.
@@ -76,7 +68,9 @@ impl<'a> Client<'a> {
             if self.context.device.is_off() {
                 break;
             }
-            self.check_pin()?;
+            if let Some(pinned) = &self.pinned {
+                pinned.check(self.store, self.name)?;
+            }
             if self.alone && !self.context.device.is_off() {
                 self.context.check_counts(self.store, 0)?;
             }
@@ -325,50 +319,18 @@ impl<'a> Client<'a> {
     fn pin(&mut self) -> Result<()> {
         self.unpin();
         let key = self.keys(1)[0];
-        let since = self.context.model().now();
-        let Some(pin) = self.store.pin(&objects::name(key)) else { return Ok(()) };
-        self.context.model().pins += 1;
-        let mut found = vec![0; pin.payload_len()];
-        let read = pin.read(&mut found, &mut []);
-        let number = read.ok().and_then(|_| self.context.model().identify(key, &found, None));
-        match number {
-            Some(number) => {
-                self.note(|| format!("key {key} #{number} is pinned"));
-                self.pinned = Some(Pinned { pin, key, number, since });
-            }
-            None => self.context.model().pins -= 1,
+        self.pinned = Pinned::new(self.context, self.store, key);
+        if let Some(pinned) = &self.pinned {
+            self.note(|| format!("{pinned} is pinned"));
         }
         Ok(())
     }
 
     fn unpin(&mut self) {
         if let Some(pinned) = self.pinned.take() {
-            let (key, number) = (pinned.key, pinned.number);
+            let object = pinned.to_string();
             drop(pinned);
-            self.context.model().pins -= 1;
-            self.note(|| format!("key {key} #{number} is not pinned any more"));
-        }
-    }
-
-    fn check_pin(&self) -> Result<()> {
-        let Some(Pinned { pin, key, number, since }) = &self.pinned else { return Ok(()) };
-        let mut found = vec![0; pin.payload_len()];
-        match pin.read(&mut found, &mut []) {
-            Ok(_) if found == objects::payload(*number, found.len()) => {}
-            Ok(_) => bail!("the pinned object #{number} changed"),
-            Err(_) if self.context.device.is_off() || self.context.model().misreads => {
-                return Ok(());
-            }
-            Err(error) => bail!("the pinned object #{number} cannot be read: {error}"),
-        }
-        let found = self.context.find(self.store, self.name, &[*key], true)?;
-        let found = found.into_iter().next().context("a get has a result")?;
-        let unchanged = self.context.model().keys[*key].is_unchanged_since(*since);
-        match found {
-            Some(found) if unchanged && found != Found::Whole(Some(*number)) => {
-                bail!("key {key} has {found}, and #{number} is pinned")
-            }
-            _ => Ok(()),
+            self.note(|| format!("{object} is not pinned any more"));
         }
     }
 

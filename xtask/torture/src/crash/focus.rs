@@ -31,7 +31,7 @@ pub(super) enum Focus {
     /// Tables of segments that were never flushed, read by gets that verify little.
     Tables,
     /// Checkpoints that are corrupted while the power is off.
-    Decay,
+    BitRot,
     /// Segments that are filled further after a close, with tables that are written again.
     Refilling,
     /// Objects that are moved while others take checkpoints.
@@ -63,7 +63,7 @@ impl Focus {
         Self::Openings,
         Self::Filling,
         Self::Tables,
-        Self::Decay,
+        Self::BitRot,
         Self::Refilling,
         Self::Moves,
         Self::Misreads,
@@ -83,7 +83,7 @@ impl Focus {
             16 => Self::Openings,
             17 => Self::Filling,
             18 => Self::Tables,
-            19 => Self::Decay,
+            19 => Self::BitRot,
             20 => Self::Refilling,
             21 => Self::Moves,
             22 => Self::Misreads,
@@ -121,7 +121,7 @@ impl Focus {
     pub(super) fn keys(self, random: &mut fastrand::Rng) -> usize {
         match self {
             Self::Races | Self::Misreads => random.usize(1..4),
-            Self::Slow | Self::Headers | Self::Openings | Self::Decay | Self::Retries => {
+            Self::Slow | Self::Headers | Self::Openings | Self::BitRot | Self::Retries => {
                 random.usize(1..8)
             }
             Self::Filling | Self::Refilling => random.usize(60..200),
@@ -136,7 +136,7 @@ impl Focus {
     pub(super) fn sizes(self, random: &mut fastrand::Rng, shape: Shape, largest: usize) -> Sizes {
         match self {
             Self::Filling | Self::Refilling => Sizes::tiny(shape.block_size),
-            Self::Tables | Self::Decay | Self::Opened => Sizes::blocks(shape.block_size, largest),
+            Self::Tables | Self::BitRot | Self::Opened => Sizes::blocks(shape.block_size, largest),
             Self::Retries | Self::Slow if random.u8(..3) == 0 => {
                 Sizes::large(shape.block_size, largest)
             }
@@ -161,7 +161,7 @@ impl Focus {
             Self::Openings => 3,
             Self::Refilling => 8,
             Self::Filling => 80,
-            Self::Decay => 40,
+            Self::BitRot => 40,
             _ if long => 60,
             _ => 14,
         }
@@ -197,7 +197,7 @@ impl Focus {
         match self {
             Self::Openings => random.usize(3..16),
             Self::Refilling => random.usize(2..8),
-            Self::Filling | Self::Tables | Self::Decay => random.usize(2..5),
+            Self::Filling | Self::Tables | Self::BitRot => random.usize(2..5),
             _ => random.usize(1..5),
         }
     }

@@ -1,16 +1,20 @@
 //! `cargo xtask crash`.
 
+mod bit_rot;
 mod client;
-mod decay;
+
 mod faults;
 mod focus;
 mod history;
 mod holds;
+mod incarnations;
 mod last;
 mod model;
 mod mutants;
 mod objects;
+mod openings;
 mod options;
+mod pinned;
 mod run;
 mod scenario;
 mod search;

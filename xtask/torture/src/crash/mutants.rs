@@ -22,7 +22,7 @@ const FOCUS: &[(&str, &[&str])] = &[
     ("Misreads", &["AbsentDeletes"]),
     ("Retries", &["FilledPastFailedSlot"]),
     ("Opened", &["PutAlthoughSegmentHeaderFailed"]),
-    ("Decay", &["LostCheckpoint", "Discarded"]),
+    ("BitRot", &["LostCheckpoint", "Discarded"]),
     ("Moves", &["MovedWhileCopying"]),
     ("Space", &["ReleasedWithLiveObjects", "TornObjectsMoved", "TombstoneSegment"]),
     ("Races", &["LastToCompleteWins"]),

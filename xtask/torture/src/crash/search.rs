@@ -109,12 +109,12 @@ impl Search<'_> {
             *lock(running) = Some((id, Instant::now()));
             let outcome = run::run(self.templates, id, false);
             *lock(running) = None;
-            let cuts = self.cuts.fetch_add(outcome.cuts, Ordering::Relaxed);
+            let cuts = self.cuts.fetch_add(outcome.counts.cuts, Ordering::Relaxed);
             self.bar.set_position(cuts);
             if let Some(violation) = outcome.violation {
                 lock(&self.violations).push((id, violation));
             }
-            (outcome.effects, outcome.recovery_effects)
+            (outcome.counts.effects, outcome.counts.recovery_effects)
         };
         let (effects, _) = run(None, None);
         let cuts = self.places(effects, seed);

@@ -77,7 +77,7 @@ fn times(step: Step, focus: Focus) -> u32 {
         (Focus::Slow, Step::Delete | Step::Flush) => 2,
         (Focus::Slow, Step::Checkpoint) => 6,
         (
-            Focus::Slow | Focus::Readers | Focus::Retries | Focus::Decay,
+            Focus::Slow | Focus::Readers | Focus::Retries | Focus::BitRot,
             Step::Pin | Step::List | Step::Scrub,
         ) => 0,
         (Focus::Readers, Step::Put) => 5,
@@ -95,8 +95,8 @@ fn times(step: Step, focus: Focus) -> u32 {
         (Focus::Opened, Step::Fault | Step::Flush | Step::Put) => 3,
         (Focus::Opened, Step::Checkpoint | Step::Work | Step::Delete) => 0,
         (Focus::Misreads, Step::Get | Step::Delete | Step::Fault | Step::Flush) => 2,
-        (Focus::Decay, Step::Delete) => 2,
-        (Focus::Decay, Step::Checkpoint | Step::Work) => 6,
+        (Focus::BitRot, Step::Delete) => 2,
+        (Focus::BitRot, Step::Checkpoint | Step::Work) => 6,
         _ => 1,
     }
 }

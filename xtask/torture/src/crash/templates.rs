@@ -68,7 +68,7 @@ impl Templates {
     ) -> (&Template, SimulatedDevice) {
         let shapes = match focus {
             Focus::Filling | Focus::Refilling => &SMALL[..2],
-            Focus::Tables | Focus::Readers | Focus::Decay | Focus::Moves => &SMALL[..],
+            Focus::Tables | Focus::Readers | Focus::BitRot | Focus::Moves => &SMALL[..],
             Focus::Retries | Focus::Slow if random.bool() => &[2, 3],
             _ => &[0, 1, 2, 3, 4, 5, 6],
         };

@@ -10,17 +10,23 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use raw_block_store::Store;
 
+use super::devices::{OpenMode, open};
 use super::journal::is_full;
 use super::objects::{Value, name, payload};
-use super::target::{Kind, put_many};
-use super::{Way, open};
+use super::target::{StoreKind, put_many};
 
 /// Threads that change objects, each its own.
 const THREADS: u64 = 3;
 
 /// Uses the store until this process is killed.
-pub(super) fn run(path: &Path, way: Way, kind: Kind, seed: u64, first: u64) -> Result<()> {
-    let store = match open(path, way).and_then(|device| kind.open(device)) {
+pub(super) fn run(
+    path: &Path,
+    mode: OpenMode,
+    kind: StoreKind,
+    seed: u64,
+    first: u64,
+) -> Result<()> {
+    let store = match open(path, mode).and_then(|device| kind.open(device)) {
         Ok(store) => store,
         Err(error) => fail(&error),
     };
@@ -49,7 +55,7 @@ pub(super) fn run(path: &Path, way: Way, kind: Kind, seed: u64, first: u64) -> R
 /// A thread of the child.
 struct Worker<'a> {
     store: &'a Store,
-    kind: Kind,
+    kind: StoreKind,
     random: fastrand::Rng,
     keys: Range<u64>,
     /// What its keys hold, as far as it looked.

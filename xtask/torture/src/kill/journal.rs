@@ -16,11 +16,11 @@ use anyhow::{Context, Result, bail, ensure};
 use raw_block_store::{Error, Store};
 
 use super::objects::Value;
-use super::target::{Kind, check_counts};
+use super::target::{StoreKind, check_counts};
 
 /// What is known of each key. The changes of a key come one after the other, all from one thread.
 pub(super) struct Journal {
-    kind: Kind,
+    kind: StoreKind,
     keys: Vec<Key>,
     /// The keys that changed since the last check.
     changed: BTreeSet<usize>,
@@ -41,7 +41,7 @@ const SAMPLE: usize = 300;
 
 impl Journal {
     /// A new store, whose first keys have an object each: the number of such an object is above that of its key by 1.
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: StoreKind) -> Self {
         let value = |key: u64| (key < kind.filled()).then_some(key + 1);
         let key = |key| Key { acknowledged: value(key), begun: Vec::new() };
         Self {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     fn read(lines: &[&str]) -> Result<Journal> {
-        let mut journal = Journal::new(Kind::Few);
+        let mut journal = Journal::new(StoreKind::Few);
         journal.read(&lines.iter().map(|&line| line.to_owned()).collect::<Vec<_>>())?;
         Ok(journal)
     }

@@ -13,10 +13,10 @@ use raw_block_fixtures::WriteLimit;
 use raw_block_store::{Engine, Store};
 
 use super::child::say;
+use super::devices::{OpenMode, TestDevice, formatted, open, test_devices};
 use super::journal::Journal;
 use super::objects::{name, payload};
-use super::target::{Kind, Object, put_many};
-use super::{Place, Way, formatted, open, places};
+use super::target::{Object, StoreKind, put_many};
 
 /// Bytes a second that the process writes that is killed: its batch would take several seconds.
 const RATE: u32 = 64 << 10;
@@ -25,7 +25,7 @@ const DELAY: Duration = Duration::from_millis(1200);
 /// So long they take at most, after the limit is lifted.
 const LANDING: Duration = Duration::from_millis(300);
 /// The store of the rounds: a lost object is noticed in it for certain.
-const KIND: Kind = Kind::Few;
+const KIND: StoreKind = StoreKind::Few;
 const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Auto];
 
 /// Runs `rounds` rounds with each engine on each kind of device.
@@ -33,24 +33,25 @@ pub(super) fn run(rounds: u64, seed: u64) -> Result<()> {
     let began = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut all_lost = 0;
-    for place in places(KIND)? {
+    for device in test_devices(KIND)? {
         for engine in ENGINES {
-            let way = Way { engine, direct: Direct::Preferred };
+            let mode = OpenMode { engine, direct: Direct::Preferred };
             let (mut lost, mut waited, mut done) = (0, 0, 0);
-            let mut journal = formatted(&place, KIND)?;
+            let mut journal = formatted(&device, KIND)?;
             for number in 0..rounds {
-                match round(&place, way, &mut journal, &mut random) {
+                match round(&device, mode, &mut journal, &mut random) {
                     Ok(opened_late) => waited += u64::from(opened_late),
                     Err(violation) => {
                         lost += 1;
-                        let path = place.path().display();
+                        let path = device.path().display();
                         println!("violation: round {number} on {path}: {violation:#}");
-                        journal = formatted(&place, KIND)?;
+                        journal = formatted(&device, KIND)?;
                     }
                 }
                 done += 1;
             }
-            let device = if matches!(place, Place::File(_)) { "a file" } else { "a loop device" };
+            let device =
+                if matches!(device, TestDevice::File(_)) { "a file" } else { "a loop device" };
             println!(
                 "{engine:?} on {device}: {done} processes were killed; {waited} times the next opening waited for \
                  their writes; {lost} times a flushed object was lost"
@@ -68,16 +69,16 @@ pub(super) fn run(rounds: u64, seed: u64) -> Result<()> {
 /// Kills a process in the middle of a batch, changes the store, lets the writes of the process take effect, and checks
 /// the store after it was opened again. Returns whether the first opening waited for the writes.
 fn round(
-    place: &Place,
-    way: Way,
+    device: &TestDevice,
+    mode: OpenMode,
     journal: &mut Journal,
     random: &mut fastrand::Rng,
 ) -> Result<bool> {
-    let limit = WriteLimit::new(place.path(), RATE).map_err(|skipped| anyhow!("{skipped}"))?;
+    let limit = WriteLimit::new(device.path(), RATE).map_err(|skipped| anyhow!("{skipped}"))?;
     let mut process = Command::new(env::current_exe()?)
         .args(["kill", "--late-child"])
-        .arg(place.path())
-        .args([way.names().0, &journal.next_number().to_string()])
+        .arg(device.path())
+        .args([mode.names().0, &journal.next_number().to_string()])
         .arg(limit.group())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -95,7 +96,7 @@ fn round(
             limit.lift()
         });
         let began = Instant::now();
-        let store = KIND.open(open(place.path(), way)?)?;
+        let store = KIND.open(open(device.path(), mode)?)?;
         let waited = began.elapsed() > DELAY / 2;
         journal.check(&store, random).context("opened for the first time")?;
         change(&store, journal)?;
@@ -107,7 +108,7 @@ fn round(
     });
     process.wait()?;
     let waited = result?;
-    let store = KIND.open(open(place.path(), way)?)?;
+    let store = KIND.open(open(device.path(), mode)?)?;
     journal.check(&store, random).context("opened after the writes took effect")?;
     Ok(waited)
 }
@@ -131,8 +132,8 @@ fn change(store: &Store, journal: &mut Journal) -> Result<()> {
 
 /// The process that is killed.
 pub(super) fn child(path: &Path, engine: &str, first: u64, group: &Path) -> Result<()> {
-    let way = Way::named(engine, "direct").context("no such engine")?;
-    let store = KIND.open(open(path, way)?)?;
+    let mode = OpenMode::named(engine, "direct").context("no such engine")?;
+    let store = KIND.open(open(path, mode)?)?;
     let objects = objects(first);
     WriteLimit::enter(group)?;
     let begun = (0..KIND.keys()).map(|key| format!("begin {key} {}\n", first + key));

@@ -1,15 +1,15 @@
 //! `cargo xtask kill`.
 
 mod child;
+mod devices;
 mod journal;
 mod late;
 mod objects;
 mod target;
 
 use std::env;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,13 +19,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use raw_block_core::Direct;
-use raw_block_core::backend::IoBackend;
-use raw_block_fixtures::{LoopDevice, TempFile, temp_file};
-use raw_block_store::{Engine, open_backend};
 
+use devices::{OpenMode, TestDevice, formatted, keep, open, test_devices};
 use journal::Journal;
-use target::{Kind, put_many};
+use target::StoreKind;
 
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Kills processes that use a store, and holds the store to its promises.
@@ -54,8 +51,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which store.
-    #[arg(long, value_enum, default_value_t = Kind::Few)]
-    store: Kind,
+    #[arg(long, value_enum, default_value_t = StoreKind::Few)]
+    store: StoreKind,
     /// Limits how fast the processes write, so that the kernel still has writes when they are killed; changes the store
     /// before these take effect, and checks it afterwards. So many rounds with each of two engines on each device. It
     /// takes root and version 1 of the blkio controller.
@@ -69,24 +66,11 @@ pub(crate) struct Options {
     child: Vec<String>,
 }
 
-/// How a device is opened.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    engine: Engine,
-    direct: Direct,
-}
-
-/// Where the rounds take place.
-enum Place {
-    File(TempFile),
-    Loop(LoopDevice),
-}
-
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if let [path, engine, direct, seed, first] = &options.child[..] {
-        let way = Way::named(engine, direct).context("no such way to open a device")?;
-        return child::run(Path::new(path), way, options.store, seed.parse()?, first.parse()?);
+        let mode = OpenMode::named(engine, direct).context("no such mode to open a device")?;
+        return child::run(Path::new(path), mode, options.store, seed.parse()?, first.parse()?);
     }
     if let [path, engine, first, group] = &options.late_child[..] {
         return late::child(Path::new(path), engine, first.parse()?, Path::new(group));
@@ -96,25 +80,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let began = Instant::now();
     let kind = options.store;
-    let places = places(kind)?;
+    let devices = test_devices(kind)?;
     let mut journals = Vec::new();
-    for place in &places {
-        journals.push(formatted(place, kind)?);
+    for device in &devices {
+        journals.push(formatted(device, kind)?);
     }
     let mut random = fastrand::Rng::with_seed(options.seed);
     let bar = progress(options.rounds);
     let (mut done, mut in_opening, mut violations) = (0, 0, 0);
     while done < options.rounds && violations < MAX_VIOLATIONS {
-        let at = usize::try_from(done).unwrap_or(0) % places.len();
-        match round(&places[at], kind, &mut journals[at], &mut random) {
+        let at = usize::try_from(done).unwrap_or(0) % devices.len();
+        match round(&devices[at], kind, &mut journals[at], &mut random) {
             Ok(opened) => in_opening += u64::from(!opened),
             Err(violation) => {
-                let kept = keep(&places[at], violations)?;
-                let path = places[at].path().display();
+                let kept = keep(&devices[at], violations)?;
+                let path = devices[at].path().display();
                 let told = format!("round {done} on {path}: {violation:#}; see {kept}");
                 bar.suspend(|| println!("violation: {told}"));
                 violations += 1;
-                journals[at] = formatted(&places[at], kind)?;
+                journals[at] = formatted(&devices[at], kind)?;
             }
         }
         done += 1;
@@ -125,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!(
         "{acknowledged} changes were acknowledged; {in_opening} processes were killed before they had opened the \
          store, on {} devices",
-        places.len()
+        devices.len()
     );
     println!("{done} rounds, {violations} violations, {:.0} s", began.elapsed().as_secs_f64());
     if violations > 0 {
@@ -134,47 +118,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A file and, if there can be one, a loop device.
-fn places(kind: Kind) -> Result<Vec<Place>> {
-    let len = kind.device_len();
-    let mut places = vec![Place::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
-    match LoopDevice::attach(len, 512) {
-        Ok(device) => places.push(Place::Loop(device)),
-        Err(skipped) => skipped.tell(),
-    }
-    Ok(places)
-}
-
-/// A new store, with the objects that it begins with.
-fn formatted(place: &Place, kind: Kind) -> Result<Journal> {
-    let way = Way { engine: Engine::Posix, direct: Direct::Preferred };
-    kind.format(open(place.path(), way)?)?;
-    let store = kind.open(open(place.path(), way)?)?;
-    let keys: Vec<_> = (0..kind.filled()).collect();
-    for keys in keys.chunks(100) {
-        let object =
-            |&key: &u64| (objects::name(key), objects::payload(kind.payload_lens(), key + 1));
-        let batch: Vec<_> = keys.iter().map(object).collect();
-        put_many(&store, &batch).into_iter().collect::<Result<Vec<_>, _>>()?;
-    }
-    store.close()?;
-    Ok(Journal::new(kind))
-}
-
-/// Opens a device; opening waits for the I/O of a process that was killed.
-fn open(path: &Path, way: Way) -> Result<Arc<dyn IoBackend>> {
-    open_backend(path, way.engine, way.direct).context("open the device")
-}
-
 /// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.
 fn round(
-    place: &Place,
-    kind: Kind,
+    device: &TestDevice,
+    kind: StoreKind,
     journal: &mut Journal,
     random: &mut fastrand::Rng,
 ) -> Result<bool> {
-    let way = Way::drawn(random);
-    let mut child = spawn(place.path(), way, kind, random.u64(..), journal.next_number())?;
+    let mode = OpenMode::drawn(random);
+    let mut child = spawn(device.path(), mode, kind, random.u64(..), journal.next_number())?;
     // Some time after it began, or some time after so many lines: in the middle of what comes next.
     let (lines, then) = if random.u8(..4) == 0 {
         (0, Duration::from_micros(random.u64(..30_000)))
@@ -207,23 +159,23 @@ fn round(
     child.wait().context("cannot wait for the child")?;
     let said = listener.join().map_err(|_| anyhow!("the listener panicked"))?;
     if hangs {
-        bail!("a child with {way:?} hangs; it said last: {:?}", said.last());
+        bail!("a child with {mode:?} hangs; it said last: {:?}", said.last());
     }
-    let opened = journal.read(&said).with_context(|| format!("a child with {way:?}"))?;
+    let opened = journal.read(&said).with_context(|| format!("a child with {mode:?}"))?;
 
-    let way = Way::drawn(random);
+    let mode = OpenMode::drawn(random);
     let store = kind
-        .open(open(place.path(), way)?)
-        .with_context(|| format!("it does not open with {way:?}"))?;
-    journal.check(&store, random).with_context(|| format!("opened with {way:?}"))?;
+        .open(open(device.path(), mode)?)
+        .with_context(|| format!("it does not open with {mode:?}"))?;
+    journal.check(&store, random).with_context(|| format!("opened with {mode:?}"))?;
     if random.bool() {
         store.close().context("it does not close")?;
     }
     Ok(opened)
 }
 
-fn spawn(path: &Path, way: Way, kind: Kind, seed: u64, first: u64) -> Result<Child> {
-    let (engine, direct) = way.names();
+fn spawn(path: &Path, mode: OpenMode, kind: StoreKind, seed: u64, first: u64) -> Result<Child> {
+    let (engine, direct) = mode.names();
     Command::new(env::current_exe().context("cannot find this program")?)
         .args(["kill", "--store", kind.name(), "--child"])
         .arg(path)
@@ -234,55 +186,6 @@ fn spawn(path: &Path, way: Way, kind: Kind, seed: u64, first: u64) -> Result<Chi
         .context("cannot start a child")
 }
 
-impl Way {
-    const ALL: [(&'static str, &'static str, Self); 4] = [
-        ("posix", "direct", Self { engine: Engine::Posix, direct: Direct::Preferred }),
-        ("posix", "cached", Self { engine: Engine::Posix, direct: Direct::Off }),
-        // POSIX takes its place where it is refused.
-        ("auto", "direct", Self { engine: Engine::Auto, direct: Direct::Preferred }),
-        ("auto", "cached", Self { engine: Engine::Auto, direct: Direct::Off }),
-    ];
-
-    fn drawn(random: &mut fastrand::Rng) -> Self {
-        Self::ALL[random.usize(..Self::ALL.len())].2
-    }
-
-    fn named(engine: &str, direct: &str) -> Option<Self> {
-        let mut all = Self::ALL.iter();
-        all.find(|way| (way.0, way.1) == (engine, direct)).map(|way| way.2)
-    }
-
-    fn names(self) -> (&'static str, &'static str) {
-        let engine = if self.engine == Engine::Posix { "posix" } else { "auto" };
-        (engine, if self.direct == Direct::Off { "cached" } else { "direct" })
-    }
-}
-
-impl Place {
-    fn path(&self) -> &Path {
-        match self {
-            Self::File(file) => file.path(),
-            Self::Loop(device) => device.path(),
-        }
-    }
-}
-
-/// Copies the image on which a promise was broken to where it stays.
-fn keep(place: &Place, number: usize) -> Result<String> {
-    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
-    let directory = target.unwrap_or_else(beside).join("kill");
-    let path = directory.join(format!("violation-{number}.img"));
-    let copy = || {
-        fs::create_dir_all(&directory)?;
-        // Of a block device too.
-        io::copy(&mut File::open(place.path())?, &mut File::create(&path)?)
-    };
-    copy().with_context(|| format!("cannot keep the image as {}", path.display()))?;
-    Ok(path.display().to_string())
-}
-
 fn progress(rounds: u64) -> ProgressBar {
     let bar = ProgressBar::new(rounds);
     let style = "{bar:40} {pos} of {len} rounds, about {eta} left";
@@ -290,18 +193,4 @@ fn progress(rounds: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_way_is_known_by_its_names() {
-        for (engine, direct, way) in Way::ALL {
-            assert_eq!(way.names(), (engine, direct));
-            assert!(Way::named(engine, direct).is_some());
-        }
-        assert!(Way::named("other", "direct").is_none());
-    }
 }

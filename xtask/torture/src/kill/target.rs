@@ -11,7 +11,7 @@ use super::objects::{self, Value};
 
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kind {
+pub(super) enum StoreKind {
     /// Few objects and no eviction, so that each is put often and none may be missing.
     Few,
     /// 100,000 objects of mixed sizes, of which some are evicted all the time.
@@ -21,7 +21,7 @@ pub(super) enum Kind {
 /// An object of a batch of puts: its name and its payload.
 pub(super) type Object = ([u8; 8], Vec<u8>);
 
-impl Kind {
+impl StoreKind {
     /// Bytes of the device.
     pub(super) fn device_len(self) -> u64 {
         match self {

@@ -7,18 +7,18 @@ use raw_block_core::simulated::SimulatedDevice;
 use super::target::Layout;
 
 /// A block that was corrupted, with what it held.
-pub(super) struct Decayed {
+pub(super) struct BitRot {
     offset: u64,
     bytes: Vec<u8>,
 }
 
-impl fmt::Debug for Decayed {
+impl fmt::Debug for BitRot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the checkpoint at byte {}", self.offset)
     }
 }
 
-impl Decayed {
+impl BitRot {
     /// Corrupts the header of a checkpoint.
     pub(super) fn checkpoint(
         device: &SimulatedDevice,
