@@ -57,6 +57,8 @@ mod dispatch;
 mod error;
 mod geometry;
 mod memory;
+#[doc(hidden)]
+pub mod process;
 mod stats;
 #[doc(hidden)]
 pub mod sync;

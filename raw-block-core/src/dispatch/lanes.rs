@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, ThreadId};
 
 use super::lane::Lane;
+use crate::process;
 
 /// The idle lanes of a pool, and how many it has.
 ///
@@ -16,7 +17,7 @@ pub(super) struct Lanes {
     process: u32,
     state: Mutex<State>,
     /// Signalled when a lane is idle or closed.
-    pub(super) returned: Condvar,
+    returned: Condvar,
 }
 
 #[derive(Default)]
@@ -28,6 +29,8 @@ pub(super) struct State {
     pub(super) ticketed: usize,
     /// Threads that end and are closing their lanes.
     ending: usize,
+    /// Callers that wait for a lane. A signal that no thread waits for would be a system call.
+    waiting: usize,
 }
 
 impl State {
@@ -49,16 +52,24 @@ impl State {
 
 impl Lanes {
     pub(super) fn new() -> Self {
-        Self { process: std::process::id(), state: Mutex::default(), returned: Condvar::new() }
+        Self { process: process::id(), state: Mutex::default(), returned: Condvar::new() }
     }
 
     /// In a forked child the lock may have no owner: do not take it there.
     pub(super) fn are_of_this_process(&self) -> bool {
-        std::process::id() == self.process
+        process::id() == self.process
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a lane is returned or closed, or for no reason at all.
+    pub(super) fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let mut state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.waiting -= 1;
+        state
     }
 
     /// Takes a lane back, or notes that what was lent is broken, or was not even `opened`. Returns the lane
@@ -79,9 +90,9 @@ impl Lanes {
         } else {
             state.open -= 1;
         }
-        if opened {
+        if opened && state.waiting > 0 {
             self.returned.notify_one();
-        } else if state.open == state.ticketed {
+        } else if !opened && state.open == state.ticketed {
             // The callers that wait cannot open a queue either, and need to know only when nothing is left
             // to wait for.
             self.returned.notify_all();

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 
 use super::lane::Lane;
@@ -81,7 +81,7 @@ impl LanePool {
             } else if let Some(error) = failed.take_if(|_| nested) {
                 return Err(error);
             } else {
-                state = self.lanes.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.lanes.wait(state);
                 failed = None;
                 continue;
             };

@@ -22,7 +22,7 @@ use failing::{FailingWrites, Suspect};
 use health::{Concern, HealthMonitor};
 use index::Index;
 use policy::Policy;
-use raw_block_core::{Dispatcher, ErrorClass, ErrorKind, sync};
+use raw_block_core::{Dispatcher, ErrorClass, ErrorKind, process, sync};
 pub(crate) use reading::ReadGuard;
 pub(crate) use slots::NoSpace;
 use space::{Readers, Shape, Space};
@@ -143,13 +143,13 @@ impl StoreState {
             reclaiming: Mutex::new(()),
             space: Mutex::new(WatchedSpace { space, waiting: 0 }),
             changed: Condvar::new(),
-            process: std::process::id(),
+            process: process::id(),
         }
     }
 
     /// Whether this is a forked child of the process that opened the store.
     pub(crate) fn is_inherited(&self) -> bool {
-        std::process::id() != self.process
+        process::id() != self.process
     }
 
     /// Refuses calls in a forked child, before they take a lock that a thread of the parent held
