@@ -1,7 +1,9 @@
 //! Writing what was allocated for puts, and publishing it.
 
+use std::ops::Range;
+
 use raw_block_core::backend::Transfer;
-use raw_block_core::{ErrorClass, WriteAt};
+use raw_block_core::{BatchResult, ErrorClass, WriteAt};
 
 use super::attempts::{Failed, GaveUp, header_error};
 use super::stage::{PutBatch, Stage, Target};
@@ -16,11 +18,27 @@ use crate::unwind::OnPanic;
 const PUT: &str = "put an object";
 
 /// What became of the writes of an allocation.
+#[derive(Default)]
 struct Written {
     /// For each object its entry.
     entries: Vec<Entry>,
-    /// For each object the error of its payload or of its slot's header.
-    errors: Vec<Option<Error>>,
+    errors: Errors,
+}
+
+/// The errors of the payloads of objects or of their slots' headers. Without any it takes no memory.
+#[derive(Default)]
+struct Errors(Vec<Option<Error>>);
+
+impl Errors {
+    /// Notes the error of these objects out of `count`, instead of the one before.
+    fn set(&mut self, objects: Range<usize>, count: usize, error: &Error) {
+        self.0.resize(count, None);
+        self.0[objects].fill(Some(error.clone()));
+    }
+
+    fn of(&self, object: usize) -> Option<&Error> {
+        self.0.get(object)?.as_ref()
+    }
 }
 
 impl StoreState {
@@ -57,10 +75,10 @@ impl StoreState {
             Ok(written) => written,
             Err(error) => {
                 self.headers_not_written(allocation);
-                Written {
-                    entries: vec![Entry::EMPTY; allocation.objects.len()],
-                    errors: vec![Some(error); allocation.objects.len()],
-                }
+                let mut written = Written::default();
+                let objects = allocation.objects.len();
+                written.errors.set(0..objects, objects, &error);
+                written
             }
         };
         self.publish(allocation, written)
@@ -78,62 +96,58 @@ impl StoreState {
     /// # Errors
     /// Nothing was written.
     fn write(&self, stage: &Stage<'_>) -> Result<Written, Error> {
-        let objects = stage.allocation.objects.len();
-        let (mut entries, mut errors) = (vec![Entry::EMPTY; objects], vec![None; objects]);
-        let block_size = self.layout.block_size as usize;
-        let (early, late) = stage.header_blocks();
-        let mut early = self.scratch.take(early * block_size)?;
-        let mut late = self.scratch.take(late * block_size)?;
-        stage.encode_early(&mut early, &mut entries)?;
-        let (writes, targets) = stage.early_writes(&early);
+        let mut written = Written::default();
+        written.entries.resize(stage.allocation.objects.len(), Entry::EMPTY);
+        let (early, late) = stage.memory();
+        let mut memory = self.scratch.take(early)?;
+        stage.encode_early(&mut memory, &mut written.entries)?;
+        let writes = stage.early_writes(&memory);
+        if late == 0 {
+            let results = self.dispatcher.write_buffers(&writes);
+            self.note_written(stage, &writes, stage.early_targets(), results, &mut written.errors);
+            return Ok(written);
+        }
+        let mut headers = self.scratch.take(late)?;
         // The checksums of large payloads are computed while the device writes them.
-        let work = || stage.encode_late(&mut late, &mut entries);
+        let work = || stage.encode_late(&mut headers, &mut written.entries);
         let (results, encoded) = self.dispatcher.write_buffers_while(&writes, work);
-        self.count_written(&writes);
-        for (target, result) in targets.into_iter().zip(results) {
-            self.note_written(stage, target, result, &mut errors);
-        }
+        self.note_written(stage, &writes, stage.early_targets(), results, &mut written.errors);
         if let Err(error) = encoded {
-            errors.fill(Some(error));
-            return Ok(Written { entries, errors });
+            let objects = written.entries.len();
+            written.errors.set(0..objects, objects, &error);
+            return Ok(written);
         }
-        let (writes, targets) = stage.late_writes(&late);
+        let writes = stage.late_writes(&headers);
         let results = self.dispatcher.write_buffers(&writes);
-        self.count_written(&writes);
-        for (target, result) in targets.into_iter().zip(results) {
-            self.note_written(stage, target, result, &mut errors);
-        }
-        Ok(Written { entries, errors })
+        self.note_written(stage, &writes, stage.late_targets(), results, &mut written.errors);
+        Ok(written)
     }
 
-    fn count_written(&self, writes: &[WriteAt<'_>]) {
-        self.counters.written_bytes.add(writes.iter().map(WriteAt::total_len).sum());
-    }
-
-    /// Notes how a transfer ended.
+    /// Notes how transfers ended.
     fn note_written(
         &self,
         stage: &Stage<'_>,
-        target: Target,
-        result: Result<(), raw_block_core::Error>,
-        errors: &mut [Option<Error>],
+        writes: &[WriteAt<'_>],
+        targets: impl Iterator<Item = Target>,
+        results: BatchResult,
+        errors: &mut Errors,
     ) {
-        let (Target::SegmentHeader(at) | Target::SlotHeader(at) | Target::Payload { slot: at, .. }) =
-            target;
-        let slot = &stage.allocation.slots[at];
-        if let (Target::SegmentHeader(_), Some(opened)) = (target, &slot.opened) {
-            self.header_written(opened, result.is_ok());
-        }
-        let Err(error) = result else { return };
-        if error.class() == ErrorClass::Unknown {
-            self.quarantine(slot.segment, slot.generation, &error);
-        }
-        let error = Error::Device { context: PUT, error };
-        match target {
-            Target::Payload { object, .. } => errors[object] = Some(error),
-            Target::SegmentHeader(_) | Target::SlotHeader(_) => {
-                errors[slot.objects.clone()].fill(Some(error));
+        self.counters.written_bytes.add(writes.iter().map(WriteAt::total_len).sum());
+        for (target, result) in targets.zip(results) {
+            let slot = stage.slot(target);
+            if let (Target::SegmentHeader(_), Some(opened)) = (target, &slot.opened) {
+                self.header_written(opened, result.is_ok());
             }
+            let Err(error) = result else { continue };
+            if error.class() == ErrorClass::Unknown {
+                self.quarantine(slot.segment, slot.generation, &error);
+            }
+            let error = Error::Device { context: PUT, error };
+            let objects = match target {
+                Target::Payload { object, .. } => object..object + 1,
+                Target::SegmentHeader(_) | Target::SlotHeader(_) => slot.objects.clone(),
+            };
+            errors.set(objects, stage.allocation.objects.len(), &error);
         }
     }
 
@@ -146,37 +160,45 @@ impl StoreState {
             (Vec::with_capacity(objects), Vec::with_capacity(objects));
         for slot in &allocation.slots {
             if !self.wait_for_header(slot) {
-                let error = || header_error(slot, PUT, self.device_name());
-                errors[slot.objects.clone()].iter_mut().for_each(|of| {
-                    of.get_or_insert_with(error);
-                });
-            }
-            let objects = allocation.objects_of(slot);
-            let (entries, errors) = (&entries[slot.objects.clone()], &errors[slot.objects.clone()]);
-            located.clear();
-            published.clear();
-            for ((object, entry), error) in objects.iter().zip(entries).zip(errors) {
-                if error.is_none() {
-                    let place = Place { segment: slot.segment, number: object.number };
-                    located.push(Located { place, entry: *entry });
+                let error = header_error(slot, PUT, self.device_name());
+                let unwritten = slot.objects.clone().filter(|&of| errors.of(of).is_none());
+                for object in unwritten.collect::<Vec<_>>() {
+                    errors.set(object..object + 1, objects, &error);
                 }
             }
-            let mut early = slot.clone();
-            if Mutant::CompletedCountsAsPublished.is_on() && errors.iter().all(Option::is_none) {
-                let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
-                self.with_space(|space| space.end_early(&mut early, count));
-                // Other threads of a simulation may go first here.
-                self.with_space(|_| ());
+            located.clear();
+            published.clear();
+            for object in slot.objects.clone().filter(|&of| errors.of(of).is_none()) {
+                let number = allocation.objects[object].number;
+                let place = Place { segment: slot.segment, number };
+                located.push(Located { place, entry: entries[object] });
             }
+            let early = (located.len() == slot.objects.len())
+                .then(|| self.end_before_published(slot))
+                .flatten();
             self.index.publish_many(&located, &mut published);
             self.count_puts(&located);
             if !located.is_empty() {
                 self.write_succeeded();
             }
-            self.end_slot(&early, objects, errors, &published);
-            failed.extend(failed_of(slot, objects, errors));
+            let slot = early.as_ref().unwrap_or(slot);
+            self.end_slot(slot, allocation.objects_of(slot), &errors, &published);
+            failed.extend(failed_of(slot, allocation, &errors));
         }
         failed
+    }
+
+    /// Ends a slot whose objects are not published: a mutation. Returns what is left to end.
+    fn end_before_published(&self, slot: &Slot) -> Option<Slot> {
+        if !Mutant::CompletedCountsAsPublished.is_on() {
+            return None;
+        }
+        let mut early = slot.clone();
+        let count = u32::try_from(slot.objects.len()).unwrap_or(u32::MAX);
+        self.with_space(|space| space.end_early(&mut early, count));
+        // Other threads of a simulation may go first here.
+        self.with_space(|_| ());
+        Some(early)
     }
 
     fn count_puts(&self, located: &[Located]) {
@@ -190,29 +212,25 @@ impl StoreState {
         &self,
         slot: &Slot,
         objects: &[Allocated],
-        errors: &[Option<Error>],
+        errors: &Errors,
         published: &[Published],
     ) {
-        let mut shown = published.iter();
-        let mut dropped = Vec::with_capacity(published.len());
-        let mut outcomes = Vec::with_capacity(objects.len());
-        for error in errors {
-            outcomes.push(match (error, error.is_none().then(|| shown.next()).flatten()) {
-                (None, Some(Published::Shown { replaced })) => {
-                    dropped.extend(*replaced);
-                    Outcome::Shown
-                }
-                (None, _) => Outcome::Superseded,
-                (Some(_), _) => Outcome::Failed,
-            });
-        }
+        let dropped: Vec<Located> = published.iter().filter_map(Published::replaced).collect();
+        let mut published = published.iter();
+        let outcomes = slot.objects.clone().map(|object| match errors.of(object) {
+            Some(_) => Outcome::Failed,
+            None => match published.next() {
+                Some(Published::Shown { .. }) => Outcome::Shown,
+                Some(Published::Superseded) | None => Outcome::Superseded,
+            },
+        });
         self.published(slot, objects, outcomes, &dropped);
     }
 }
 
 /// The objects of a slot that failed.
-fn failed_of(slot: &Slot, objects: &[Allocated], errors: &[Option<Error>]) -> Option<Failed> {
-    let error = errors.iter().flatten().next()?.clone();
-    let failed = objects.iter().zip(errors).filter(|(_, error)| error.is_some());
-    Some(Failed::new(slot, failed.map(|(object, _)| object), error))
+fn failed_of(slot: &Slot, allocation: &Allocation, errors: &Errors) -> Option<Failed> {
+    let mut failed = slot.objects.clone().filter(|&object| errors.of(object).is_some()).peekable();
+    let error = errors.of(*failed.peek()?)?.clone();
+    Some(Failed::new(slot, failed.map(|object| &allocation.objects[object]), error))
 }

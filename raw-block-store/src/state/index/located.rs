@@ -39,6 +39,16 @@ pub(crate) enum Published {
     Superseded,
 }
 
+impl Published {
+    /// The object that the index shows no more.
+    pub(crate) fn replaced(&self) -> Option<Located> {
+        match self {
+            Self::Shown { replaced } => *replaced,
+            Self::Superseded => None,
+        }
+    }
+}
+
 /// A copy of an object, to be published in place of the object that was read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Move {
