@@ -73,7 +73,7 @@ impl Fixture {
         Self { device, state: Arc::new(state), waits: false }
     }
 
-    /// Puts an object whose payload has so many bytes, all equal to `fill`.
+    /// Puts an object with a payload of `len` bytes, all equal to `fill`.
     pub(crate) fn put(&self, key: u64, len: usize, fill: u8) -> Result<(), Error> {
         let begun = self.begin_put(key, len, fill)?;
         self.publish(&begun);

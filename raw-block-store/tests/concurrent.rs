@@ -47,7 +47,7 @@ fn payload(key: usize, version: u64) -> Vec<u8> {
 /// The version of a payload, which must be whole and of this key.
 fn version_of(key: usize, found: &[u8]) -> u64 {
     let version = u64::from_le_bytes(found[8..16].try_into().unwrap());
-    assert!(found == payload(key, version), "key {key} has the bytes of no version of its own");
+    assert!(found == payload(key, version), "key {key} has bytes that no version of it has");
     version
 }
 

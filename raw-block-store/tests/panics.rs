@@ -70,7 +70,7 @@ impl Workload {
         panicked
     }
 
-    /// Steps without faults, so many that every segment is reclaimed, and looks at what is there.
+    /// Steps without faults until every segment is reclaimed, then checks what is there.
     fn turn_over(&mut self) {
         let checkpoints = self.store.stats().checkpoints;
         (0..200).for_each(|_| self.step().unwrap());
@@ -88,7 +88,7 @@ impl Workload {
     }
 }
 
-/// Fails when something takes so long that it waits for ever.
+/// Fails if `what` does not end.
 fn in_time(what: impl FnOnce() + Send + 'static) {
     let (ended, has_ended) = mpsc::channel();
     let thread = thread::spawn(move || {

@@ -19,7 +19,7 @@ const KEYS_PER_ROUND: u64 = 8;
 /// Rounds until a key is changed again. The first round has this number, so that every round has one before it
 /// that would have changed the same keys.
 const GROUPS: u64 = 4;
-/// So long that the first segments are opened again after some ninety rounds.
+/// Large enough that the first segments are opened again after some ninety rounds.
 const PAYLOAD_LEN: usize = 96 << 10;
 /// Rounds that may have ended without being acknowledged to the host when the power went.
 const UNHEARD: u64 = 2 * GROUPS;

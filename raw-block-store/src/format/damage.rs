@@ -61,7 +61,7 @@ pub enum Damage {
 #[non_exhaustive]
 pub enum EncodeError {
     /// A part does not fit into its space.
-    #[error("{what} takes {needed} bytes, there is room for {available}")]
+    #[error("{what} needs {needed} bytes, more than the available {available}")]
     TooLarge {
         /// What does not fit.
         what: &'static str,

@@ -28,7 +28,7 @@ impl ScratchPool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let buffer = match kept {
             Some(buffer) if buffer.len() >= len => buffer,
-            _ => AlignedBuf::zeroed(len).context("make room for headers")?,
+            _ => AlignedBuf::zeroed(len).context("allocate memory for headers")?,
         };
         Ok(Scratch { buffer, len, pool: self })
     }

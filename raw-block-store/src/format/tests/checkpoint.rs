@@ -120,7 +120,7 @@ fn the_longest_body_fits_its_container() {
     for layout in [layout(512), layout(4096), long_layout()] {
         let full = layout.segment_blocks;
         let live = vec![u64::MAX; full.div_ceil(64) as usize];
-        // No segment has so many entries and a table besides; the bound does not depend on that.
+        // No segment has that many entries and also a table; the bound does not depend on that.
         let entries = (0..=full).rev().find(|&n| layout.table_block(n) > 7).unwrap();
         let mut live = live[..entries.div_ceil(64) as usize].to_vec();
         if entries % 64 != 0 {

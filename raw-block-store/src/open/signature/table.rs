@@ -33,17 +33,17 @@ impl MagicLocation {
     }
 }
 
-/// So many bytes from the start of the device.
+/// `first` bytes from the start of the device.
 const fn at(first: u64) -> MagicLocation {
     MagicLocation { align: 0, first, step: 0, count: 1 }
 }
 
-/// So many bytes before the end of the device's last sector of 512 bytes.
+/// `first` bytes before the end of the device's last sector of 512 bytes.
 const fn back(first: u64) -> MagicLocation {
     back_of(512, first)
 }
 
-/// So many bytes before the last multiple of `align` on the device.
+/// `first` bytes before the last multiple of `align` on the device.
 const fn back_of(align: u64, first: u64) -> MagicLocation {
     MagicLocation { align, first, step: 0, count: 1 }
 }
@@ -308,5 +308,5 @@ const UFS_MAGICS: &[MagicLocation] =
 
 /// Its third block, of 512 to 4096 bytes.
 const DASD_BLOCKS: &[MagicLocation] = &[at(1024), at(2048), at(4096), at(8192)];
-/// Behind four bytes of a key.
+/// After four bytes of a key.
 const DASD_LABELS: &[MagicLocation] = &[at(1028), at(2052), at(4100), at(8196)];

@@ -18,8 +18,8 @@ use crate::state::index::{Located, Place};
 
 const BLOCK: u32 = 4096;
 
-/// The lengths of an object of so many blocks, its own header included: 1 is one whose payload lies
-/// in the header. So many of them share a header.
+/// The lengths of an object of this number of blocks, including its own header: 1 is one with an
+/// inline payload. `sharing` of them share a header.
 fn demand(blocks: u32, sharing: u32) -> Demand {
     let names = match sharing {
         36 => 63,

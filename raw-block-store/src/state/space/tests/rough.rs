@@ -48,7 +48,7 @@ impl Traits {
         if self.is_one_size { self.big } else { rng.u32(1..=self.big) }
     }
 
-    /// Different keys, so many percent of which are new.
+    /// Different keys; `new` percent of them are new.
     fn batch(&self, rng: &mut fastrand::Rng, keys: &mut u64, new: u32) -> Vec<(u64, u32)> {
         let mut batch: Vec<(u64, u32)> = Vec::new();
         for _ in 0..rng.u32(1..=self.batch) {
