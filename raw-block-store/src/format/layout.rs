@@ -140,10 +140,11 @@ impl Layout {
     }
 
     /// The most sequences that can be allocated after the newest checkpoint that a recovery finds
-    /// and before the next one: one per segment that is opened, and one per entry.
+    /// and before the next one: one per segment that is opened, one per entry, and as many deletes
+    /// without tombstones as there are segments.
     #[must_use]
     pub fn max_sequences(&self) -> u64 {
-        u64::from(self.segment_count) * (u64::from(self.segment_blocks) + 1)
+        u64::from(self.segment_count) * (u64::from(self.segment_blocks) + 2)
     }
 
     /// The largest total length of the records of all segments, in bytes: with a live bit for every

@@ -21,11 +21,11 @@ impl Store {
     /// Each key has its own result, in the order of the batch: whether there was an object with it, also a damaged one. A
     /// deletion takes effect for every get that begins afterwards, and is durable after the next
     /// [`flush`](Self::flush). The deletion of a key without an object is written too, because a put of that key may be
-    /// in flight. What failed may turn out to have happened after a crash.
+    /// in flight. What failed may have happened, or turn out to have after a crash.
     ///
-    /// A full store can delete: a part of its space is reserved for that. Each result is an error of these kinds:
-    /// [`Error::Device`] when the device fails, [`Error::OutOfSpace`] when pins or quarantined segments take the
-    /// reserve, [`Error::OutOfMemory`].
+    /// A full store can delete: a part of its space is reserved for that. Where pins or quarantined segments take the
+    /// reserve, each deletion takes a checkpoint. Each result is an error of these kinds: [`Error::Device`] when the device
+    /// fails, [`Error::OutOfMemory`], and [`Error::OutOfSpace`] when there is no space and such checkpoints keep failing.
     #[must_use = "each deletion may have failed"]
     pub fn delete_many(&self, keys: &[&[u8]]) -> Vec<Result<bool, Error>> {
         let state = &*self.state;
@@ -49,3 +49,6 @@ impl Store {
         state.deletes.delete(&hashes, |hashes| state.write_tombstones(hashes))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,9 +25,16 @@ impl StoreState {
         let per_slot = tombstones_per_slot(self.layout.block_size).max(1);
         let mut results = Vec::with_capacity(keys.len());
         for keys in keys.chunks(per_slot) {
-            let allocated = self.allocate_slot();
-            let written =
-                allocated.and_then(|allocation| self.write_slot(keys, &allocation, &mut results));
+            let written = match self.allocate_slot() {
+                Ok(allocation) => self.write_slot(keys, &allocation, &mut results),
+                Err(full @ Error::OutOfSpace { .. }) => {
+                    match self.with_space(Space::take_sequence_of_delete) {
+                        Some(sequence) => self.delete_by_checkpoint(keys, sequence, &mut results),
+                        None => Err(full),
+                    }
+                }
+                Err(error) => Err(error),
+            };
             if let Err(error) = written {
                 results.extend(keys.iter().map(|_| Err(error.clone())));
             }
@@ -133,9 +140,9 @@ impl StoreState {
         }
     }
 
-    /// Deletes keys without tombstones, because the file system has no space for them: it has space for checkpoints, and
-    /// one that covers the deletion names none of the objects. `sequence` was that of the tombstones, which are in flight
-    /// no more.
+    /// Deletes keys without tombstones, because there is no space for them in the segments, or in the file system: there is
+    /// for checkpoints, and one that covers the deletion names none of the objects. `sequence` is that of the deletion,
+    /// which is not in flight.
     ///
     /// # Errors
     /// No result was appended.

@@ -106,7 +106,7 @@ fn what_follows_from_a_layout_is_as_documented() {
     assert_eq!(layout.usable_blocks(85), 61);
     assert_eq!(layout.largest_payload(), 61 * 4096);
     assert_eq!(layout.names_limit(), 4016);
-    assert_eq!(layout.max_sequences(), u64::from(layout.segment_count) * 65);
+    assert_eq!(layout.max_sequences(), u64::from(layout.segment_count) * 66);
     assert_eq!(layout.block_offset(2, 3), layout.segments_offset + (2 * 64 + 3) * 4096);
     assert_eq!(layout.max_body_len(), u64::from(layout.segment_count) * 40);
     assert_eq!(tombstones_per_slot(4096), 251);

@@ -157,7 +157,8 @@ impl Newest<'_> {
 
 /// A sequence above every one that can have been given out.
 ///
-/// Each segment was opened at most once since the checkpoint, and has at most as many entries as blocks.
+/// Each segment was opened at most once since the checkpoint, and has at most as many entries as blocks. There are no more
+/// deletes without tombstones than segments.
 fn next_sequence(layout: &Layout, checkpoint: &Checkpoint, clean: bool, highest: u64) -> u64 {
     let jump = match () {
         () if clean || Mutant::SequencesGoOnFromHighest.is_on() => 0,

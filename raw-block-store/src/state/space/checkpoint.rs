@@ -175,6 +175,7 @@ impl Space {
     pub(crate) fn commit_checkpoint(&mut self, plan: &CheckpointPlan, number: u64) -> Vec<Place> {
         self.committed = CommittedCheckpoint { number, covered: plan.covered };
         self.committed_choice = plan.choice;
+        self.deletes_without_tombstone = 0;
         self.copying = false;
         let falling = self.opened_per_checkpoint - self.opened_per_checkpoint / 4;
         self.opened_per_checkpoint = self.opened_since_choice.max(falling);

@@ -91,6 +91,8 @@ pub(crate) struct Space {
     /// Deletes that wait for a reclaim, and the slots that they were granted.
     waiting_deletes: VecDeque<(u64, Option<Allocation>)>,
     next_delete: u64,
+    /// Deletes without tombstones since the last checkpoint was committed.
+    deletes_without_tombstone: u32,
     /// Entries that were allocated since the contents of the last checkpoint were chosen.
     entries_since_choice: u64,
     /// Those that were allocated before, since the choice of the last checkpoint that was
@@ -153,6 +155,7 @@ impl Space {
             releasing: 0,
             waiting_deletes: VecDeque::new(),
             next_delete: 0,
+            deletes_without_tombstone: 0,
             entries_since_choice: 0,
             entries_in_choice: 0,
             opened_since_choice: 0,

@@ -17,6 +17,16 @@ impl Space {
         self.take_tombstone(Purpose::Put, 0, out)
     }
 
+    /// The sequence of a delete without a tombstone, whose caller takes a checkpoint. `None` after as
+    /// many as there are segments since the last commit: a recovery expects no more sequences.
+    pub(crate) fn take_sequence_of_delete(&mut self) -> Option<u64> {
+        if self.deletes_without_tombstone >= self.shape.segments {
+            return None;
+        }
+        self.deletes_without_tombstone += 1;
+        Some(self.give_sequence())
+    }
+
     /// Records that a delete waits for space. Reclaims serve waiting deletes first.
     pub(crate) fn ask_for_tombstones(&mut self) -> u64 {
         self.next_delete += 1;

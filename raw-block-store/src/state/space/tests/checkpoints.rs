@@ -306,3 +306,16 @@ fn draining_segments_count_as_about_to_be_free() {
     assert_eq!(free(&mut space), [victim.segment]);
     put(&mut space, &[demand(62, 1)]).unwrap();
 }
+
+#[test]
+fn deletes_without_tombstones_use_as_many_sequences_as_are_expected() {
+    let mut space = space(8, 64, NONE);
+    for _ in 0..2 {
+        let first = space.next_sequence();
+        for sequence in first..first + 8 {
+            assert_eq!(space.take_sequence_of_delete(), Some(sequence));
+        }
+        assert_eq!(space.take_sequence_of_delete(), None);
+        checkpoint(&mut space, CheckpointPurpose::Period);
+    }
+}
