@@ -58,9 +58,9 @@
 mod backend;
 mod options;
 mod queue;
-mod share;
+mod shared_queue;
+mod thread_pool;
 mod transfer;
-mod workers;
 
 pub use backend::PosixBackend;
 pub use options::PosixOptions;

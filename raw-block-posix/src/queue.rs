@@ -1,4 +1,4 @@
-//! A queue over the workers of a backend.
+//! A queue whose ops the threads of the pool execute.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,23 +6,23 @@ use std::time::Instant;
 
 use raw_block_core::backend::{Completion, IoQueue, Op, Stats};
 
-use crate::share::Share;
-use crate::transfer::{Effort, carry_out};
-use crate::workers::Workers;
+use crate::shared_queue::SharedQueue;
+use crate::thread_pool::ThreadPool;
+use crate::transfer::{CallCounts, execute};
 
-/// A queue whose ops are carried out by the workers of the backend, and by its owner while it waits.
+/// A queue. The threads of the pool execute its ops, and so does its owner while it waits.
 #[derive(Debug)]
 pub(crate) struct PosixQueue {
-    workers: Arc<Workers>,
+    pool: Arc<ThreadPool>,
     stats: Arc<Stats>,
-    share: Arc<Share>,
+    queue: Arc<SharedQueue>,
     depth: usize,
     in_flight: usize,
 }
 
 impl PosixQueue {
-    pub(crate) fn new(workers: Arc<Workers>, stats: Arc<Stats>, depth: usize) -> Self {
-        Self { workers, stats, share: Arc::new(Share::new()), depth, in_flight: 0 }
+    pub(crate) fn new(pool: Arc<ThreadPool>, stats: Arc<Stats>, depth: usize) -> Self {
+        Self { pool, stats, queue: Arc::new(SharedQueue::new()), depth, in_flight: 0 }
     }
 }
 
@@ -38,15 +38,16 @@ impl IoQueue for PosixQueue {
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
         let accepted = (self.depth - self.in_flight).min(ops.len());
         if accepted > 0 {
-            self.share.accept(ops.drain(..accepted));
+            self.queue.accept(ops.drain(..accepted));
             self.in_flight += accepted;
         }
     }
 
-    /// Calls the workers. Without any, ops are carried out by the calls that reap them.
+    /// Offers the ops to the threads of the pool. Without any, the calls that reap ops execute
+    /// them.
     fn start(&mut self) {
         if self.in_flight > 0 {
-            self.workers.invite(&self.share, 0);
+            self.pool.offer(&self.queue, 0);
         }
     }
 
@@ -54,42 +55,42 @@ impl IoQueue for PosixQueue {
         if self.in_flight == 0 {
             return;
         }
-        // Who has a deadline may not begin a transfer: it could take until long after.
+        // A caller with a deadline executes no op, because it could take far longer.
         let works = min > 0 && deadline.is_none();
         let own = usize::from(works);
-        let helped = self.in_flight <= own || self.workers.invite(&self.share, own);
-        // Without workers, each call has to make progress itself.
-        let min = if helped { min } else { min.max(1) };
+        let has_threads = self.in_flight <= own || self.pool.offer(&self.queue, own);
+        // Without threads, each call has to make progress itself.
+        let min = if has_threads { min } else { min.max(1) };
         let before = done.len();
         let goal = before + min.min(self.in_flight);
 
-        let mut effort = Effort::default();
-        if works || !helped {
-            while let Some(op) = self.share.take_for_owner(done, goal) {
-                let (completion, took) = carry_out(self.workers.device(), op);
+        let mut counts = CallCounts::default();
+        if works || !has_threads {
+            while let Some(op) = self.queue.take_for_owner(done, goal) {
+                let (completion, of_op) = execute(self.pool.device(), op);
                 done.push(completion);
-                effort.add(took);
+                counts.add(of_op);
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     break;
                 }
             }
         }
-        effort.add(self.share.wait(done, goal, deadline));
+        counts.add(self.queue.wait(done, goal, deadline));
         self.in_flight -= done.len() - before;
-        if effort != Effort::default() {
+        if counts != CallCounts::default() {
             self.stats.update(|stats| {
-                stats.submissions += effort.calls;
-                stats.retries += effort.repeats;
+                stats.submissions += counts.calls;
+                stats.retries += counts.retries;
             });
         }
     }
 }
 
 impl Drop for PosixQueue {
-    /// Carries out what was accepted, begun or not, and throws the results away.
+    /// Executes all accepted ops, and discards the results.
     fn drop(&mut self) {
-        // In a forked child nobody would ever end what was begun.
-        if !self.workers.are_elsewhere() {
+        // A forked child has no threads that would complete the ops that were started.
+        if !self.pool.is_forked_child() {
             self.reap(self.in_flight, None, &mut Vec::new());
         }
     }

@@ -1,4 +1,4 @@
-//! One op, carried out by blocking system calls.
+//! Executes an op by blocking system calls.
 
 use std::io::{self, IoSliceMut};
 use std::thread;
@@ -10,31 +10,33 @@ use nix::sys::uio::{pread, preadv, pwrite, pwritev};
 use raw_block_core::ErrorClass;
 use raw_block_core::backend::{Completion, DeviceFile, Op, OpKind};
 
-/// The most memory segments of one system call. The kernel takes 1024, but a list of them is made on the
-/// stack; the rest of a longer op follows.
+/// The most memory segments of one system call. The kernel takes 1024, but the list is on the
+/// stack. The rest of a longer op takes further calls.
 const MAX_SEGMENTS: usize = 128;
-/// How often an op is issued again after `EAGAIN`, and how long it pauses before each time.
-const AGAIN_LIMIT: u32 = 50;
-const AGAIN_PAUSE: Duration = Duration::from_millis(1);
-/// What carrying out ops took.
+/// How often an op is retried after `EAGAIN`.
+const MAX_EAGAIN: u32 = 50;
+/// The pause before each of these retries.
+const EAGAIN_PAUSE: Duration = Duration::from_millis(1);
+
+/// The number of system calls that ops took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Effort {
-    /// System calls.
+pub(crate) struct CallCounts {
+    /// All system calls.
     pub(crate) calls: u64,
-    /// How many of them issued an op, or what was left of it, again.
-    pub(crate) repeats: u64,
+    /// The calls that retried an op, or continued it.
+    pub(crate) retries: u64,
 }
 
-impl Effort {
+impl CallCounts {
     pub(crate) fn add(&mut self, other: Self) {
         self.calls += other.calls;
-        self.repeats += other.repeats;
+        self.retries += other.retries;
     }
 }
 
-/// Carries out an op from its beginning to its end.
-pub(crate) fn carry_out(device: &DeviceFile, op: Op) -> (Completion, Effort) {
-    // If the size cannot be asked for, the error of the transfer stands.
+/// Executes an op to its end.
+pub(crate) fn execute(device: &DeviceFile, op: Op) -> (Completion, CallCounts) {
+    // If the size is unknown, the error of the transfer is reported.
     let len = || device.current_len().unwrap_or(u64::MAX);
     match op.kind() {
         OpKind::Read => move_all(op, len, |op| read_some(device, op)),
@@ -45,40 +47,41 @@ pub(crate) fn carry_out(device: &DeviceFile, op: Op) -> (Completion, Effort) {
     }
 }
 
-/// Moves every byte of a read or write, with as many calls of `move_some` as it takes. `device_len` asks how
-/// long the device is now.
+/// Moves all bytes of a read or write, with as many calls of `move_some` as needed. `device_len`
+/// returns the current length of the device.
 fn move_all(
     mut op: Op,
     device_len: impl Fn() -> u64,
     mut move_some: impl FnMut(&mut Op) -> nix::Result<usize>,
-) -> (Completion, Effort) {
-    let mut effort = Effort::default();
+) -> (Completion, CallCounts) {
+    let mut counts = CallCounts::default();
     let mut refusals = 0;
     loop {
-        effort.calls += 1;
+        counts.calls += 1;
         match move_some(&mut op) {
-            Ok(0) if op.kind() == OpKind::Read => return (op.fail_at_end(), effort),
-            Ok(0) => return (fail(op, io::ErrorKind::WriteZero.into()), effort),
+            Ok(0) if op.kind() == OpKind::Read => return (op.fail_at_end(), counts),
+            Ok(0) => return (fail(op, io::ErrorKind::WriteZero.into()), counts),
             Ok(moved) => {
                 op.advance(moved as u64);
                 if op.is_empty() {
-                    return (op.complete(), effort);
+                    return (op.complete(), counts);
                 }
             }
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) if refusals < AGAIN_LIMIT => {
+            Err(Errno::EAGAIN) if refusals < MAX_EAGAIN => {
                 refusals += 1;
-                thread::sleep(AGAIN_PAUSE);
+                thread::sleep(EAGAIN_PAUSE);
             }
-            // A direct read stops inside a block at the end of the device, and cannot go on there.
+            // A direct read ends inside a block at the end of the device, and cannot continue
+            // there.
             Err(Errno::EINVAL)
                 if op.kind() == OpKind::Read && op.offset() + op.len() > device_len() =>
             {
-                return (op.fail_at_end(), effort);
+                return (op.fail_at_end(), counts);
             }
-            Err(errno) => return (fail(op, errno.into()), effort),
+            Err(errno) => return (fail(op, errno.into()), counts),
         }
-        effort.repeats += 1;
+        counts.retries += 1;
     }
 }
 
@@ -106,28 +109,28 @@ fn write_some(device: &DeviceFile, op: &Op) -> nix::Result<usize> {
     }
 }
 
-/// Carries out an op that is one system call without memory.
-fn call(op: Op, mut attempt: impl FnMut(&Op) -> io::Result<()>) -> (Completion, Effort) {
-    let mut effort = Effort::default();
+/// Executes an op that is one system call without memory.
+fn call(op: Op, mut attempt: impl FnMut(&Op) -> io::Result<()>) -> (Completion, CallCounts) {
+    let mut counts = CallCounts::default();
     loop {
-        effort.calls += 1;
+        counts.calls += 1;
         match attempt(&op) {
-            Ok(()) => return (op.complete(), effort),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => effort.repeats += 1,
-            Err(error) => return (fail(op, error), effort),
+            Ok(()) => return (op.complete(), counts),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => counts.retries += 1,
+            Err(error) => return (fail(op, error), counts),
         }
     }
 }
 
-/// Gives an op back as failed. The call has returned, so the op has ended; a part of it may have taken effect,
-/// whatever the error is.
+/// Completes an op with an error. The call has returned, so the op has ended; a part of it may have
+/// taken effect, whatever the error is.
 fn fail(op: Op, error: io::Error) -> Completion {
     let error = op.error(error);
     let unknown = error.class() == ErrorClass::Unknown;
     op.fail_with(if unknown { error } else { error.with_class(ErrorClass::Failed) })
 }
 
-/// An offset as the system calls take it.
+/// Converts an offset for the system calls.
 fn signed(bytes: u64) -> nix::Result<off_t> {
     off_t::try_from(bytes).map_err(|_| Errno::EOVERFLOW)
 }

@@ -8,19 +8,19 @@ use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorKind, Geometry, ReadAt,
 
 use super::*;
 
-/// How long the device was when it was opened.
+/// The length of the device when it was opened.
 const LEN: u64 = 1 << 20;
 
-/// The answers of the system.
+/// The results of system calls.
 #[derive(Default)]
 struct Script {
-    /// To one call after the other.
+    /// The results of the transfers, in order.
     answers: VecDeque<nix::Result<usize>>,
-    /// When it is asked how long the device is.
+    /// The current length of the device.
     len: u64,
 }
 
-/// A device whose system calls answer what a test says.
+/// A device whose system calls have scripted results.
 struct Scripted {
     geometry: Geometry,
     stats: Stats,
@@ -77,22 +77,22 @@ impl IoQueue for ScriptedQueue {
     fn reap(&mut self, _min: usize, _deadline: Option<Instant>, done: &mut Vec<Completion>) {
         for op in self.ops.drain(..) {
             let script = || self.script.lock().unwrap();
-            let (completion, effort) = move_all(
+            let (completion, counts) = move_all(
                 op,
                 || script().len,
                 |op| {
-                    assert!(!op.is_empty(), "nothing is left to ask for");
+                    assert!(!op.is_empty(), "a call for an op that has completed");
                     script().answers.pop_front().unwrap()
                 },
             );
-            assert_eq!(effort.calls, effort.repeats + 1, "each call but the first is a repeat");
+            assert_eq!(counts.calls, counts.retries + 1, "each call except the first is a retry");
             done.push(completion);
         }
     }
 }
 
-/// Does a transfer on a device with these answers, all of which must be used, and this length by then. Returns
-/// also how each call reached the memory.
+/// Executes a transfer on a device with these results, all of which must be used, and this current
+/// length. Also returns how each call accessed the memory.
 fn scripted(
     answers: impl IntoIterator<Item = nix::Result<usize>>,
     len: u64,
@@ -109,7 +109,7 @@ fn scripted(
     };
     let result = transfer(&Dispatcher::new(Arc::new(backend)).unwrap());
     let script = std::mem::take(&mut *script.lock().unwrap());
-    assert!(script.answers.is_empty(), "not all answers were asked for");
+    assert!(script.answers.is_empty(), "not all results were used");
     result
 }
 
@@ -136,7 +136,7 @@ fn write(answers: impl IntoIterator<Item = nix::Result<usize>>) -> Result<(), Er
 #[test]
 fn short_transfers_continue_where_they_ended() {
     read([Ok(512), Ok(1024), Ok(2560)]).unwrap();
-    // The page cache also ends inside a block, and takes the rest.
+    // A transfer through the page cache may also end inside a block, and continue there.
     read([Ok(1), Ok(4095)]).unwrap();
 }
 
@@ -146,9 +146,9 @@ fn interrupted_calls_are_repeated() {
 }
 
 #[test]
-fn a_device_without_resources_is_asked_again_for_a_bounded_time() {
+fn a_device_without_resources_is_retried_for_a_bounded_time() {
     read([Err(EAGAIN), Err(EAGAIN), Ok(4096)]).unwrap();
-    let error = read([Err(EAGAIN); AGAIN_LIMIT as usize + 1]).unwrap_err();
+    let error = read([Err(EAGAIN); MAX_EAGAIN as usize + 1]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
 }
 
@@ -160,12 +160,12 @@ fn no_progress_is_the_end_of_the_device() {
 }
 
 #[test]
-fn a_write_without_progress_fails_and_does_not_go_on_forever() {
+fn a_write_without_progress_fails() {
     assert_eq!(write([Ok(512), Ok(0)]).unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[test]
-fn a_read_that_cannot_go_on_inside_a_block_is_at_the_end_of_the_device() {
+fn a_read_that_ends_inside_a_block_is_at_the_end_of_the_device() {
     let shorter = 8192 + 100;
     let error = scripted([Ok(100), Err(EINVAL)], shorter, read_block).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::EndOfDevice);
@@ -173,7 +173,7 @@ fn a_read_that_cannot_go_on_inside_a_block_is_at_the_end_of_the_device() {
 }
 
 #[test]
-fn an_invalid_read_of_a_device_that_is_long_enough_is_no_end() {
+fn an_invalid_read_before_the_end_of_the_device_is_an_error() {
     for answers in [vec![Err(EINVAL)], vec![Ok(100), Err(EINVAL)], vec![Ok(512), Err(EINVAL)]] {
         let error = read(answers).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
@@ -182,12 +182,12 @@ fn an_invalid_read_of_a_device_that_is_long_enough_is_no_end() {
 }
 
 #[test]
-fn only_a_device_that_did_not_answer_leaves_a_write_unknown() {
+fn only_a_device_without_an_answer_leaves_a_write_unknown() {
     for errno in [EIO, EINVAL] {
         assert_eq!(write([Err(errno)]).unwrap_err().class(), ErrorClass::Failed, "{errno}");
     }
-    // A part is written, whatever becomes of the rest.
-    let busy = std::iter::once(Ok(512)).chain([Err(EAGAIN); AGAIN_LIMIT as usize + 1]);
+    // A part is written, whatever happens to the rest.
+    let busy = std::iter::once(Ok(512)).chain([Err(EAGAIN); MAX_EAGAIN as usize + 1]);
     assert_eq!(write(busy).unwrap_err().class(), ErrorClass::Failed);
     for errno in [ETIMEDOUT, ENOLINK] {
         assert_eq!(write([Err(errno)]).unwrap_err().class(), ErrorClass::Unknown, "{errno}");
@@ -196,7 +196,7 @@ fn only_a_device_that_did_not_answer_leaves_a_write_unknown() {
 }
 
 #[test]
-fn an_error_ends_the_transfer_and_says_where() {
+fn an_error_ends_the_transfer_and_has_its_range() {
     let error = read([Ok(512), Err(EIO)]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert_eq!((error.offset(), error.length()), (Some(8704), Some(3584)));

@@ -1,4 +1,4 @@
-//! What a queue and the workers have in common.
+//! The ops of one queue, shared by its owner and the threads of the pool.
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Drain;
@@ -7,42 +7,42 @@ use std::time::Instant;
 
 use raw_block_core::backend::{Completion, Op};
 
-use crate::transfer::Effort;
+use crate::transfer::CallCounts;
 
-/// The ops of one queue, where its owner and the workers get at them.
+/// The ops of one queue. The owner of the queue and the threads of the pool take ops from it.
 #[derive(Debug)]
-pub(crate) struct Share {
-    state: Mutex<State>,
-    /// Notified when as many ops are over as the queue's owner waits for.
+pub(crate) struct SharedQueue {
+    state: Mutex<QueueState>,
+    /// Notified when as many ops have completed as the owner waits for.
     enough: Condvar,
 }
 
 #[derive(Debug)]
-struct State {
-    /// Accepted, but not begun.
+struct QueueState {
+    /// Ops that no thread has started.
     pending: VecDeque<Op>,
-    /// Over, but not yet with the queue's owner.
+    /// Completed ops that the owner has not taken.
     done: Vec<Completion>,
-    /// What the ops took since the owner asked last.
-    effort: Effort,
-    /// How many ops have to be over until the owner is woken.
+    /// The system calls of ops since the owner last took them.
+    counts: CallCounts,
+    /// The number of completed ops at which the owner is woken.
     wanted: usize,
-    /// Whether the workers have this on their list.
-    listed: bool,
+    /// Whether the queue is in the list of the pool.
+    is_listed: bool,
 }
 
-/// The owner of the queue is not waiting.
+/// The value of `wanted` while the owner does not wait.
 const NEVER: usize = usize::MAX;
 
-impl Share {
+impl SharedQueue {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(QueueState {
                 pending: VecDeque::new(),
                 done: Vec::new(),
-                effort: Effort::default(),
+                counts: CallCounts::default(),
                 wanted: NEVER,
-                listed: false,
+                is_listed: false,
             }),
             enough: Condvar::new(),
         }
@@ -52,25 +52,27 @@ impl Share {
         self.state().pending.extend(ops);
     }
 
-    /// Whether there is work for others beyond the next `own` ops, and the workers do not know yet.
-    pub(crate) fn list(&self, own: usize) -> bool {
+    /// Marks the queue as listed if it has ops beyond the next `own` ones. Returns whether the
+    /// caller has to add it to the list.
+    pub(crate) fn mark_listed(&self, own: usize) -> bool {
         let mut state = self.state();
-        state.pending.len() > own && !std::mem::replace(&mut state.listed, true)
+        state.pending.len() > own && !std::mem::replace(&mut state.is_listed, true)
     }
 
-    /// An op for a worker, and whether there are more. Without more, the share is off the list.
+    /// Takes an op for a thread of the pool, and returns whether there are more. Without more, the
+    /// queue counts as not listed.
     pub(crate) fn take_for_worker(&self) -> (Option<Op>, bool) {
         let mut state = self.state();
         let op = state.pending.pop_front();
-        state.listed = !state.pending.is_empty();
-        (op, state.listed)
+        state.is_listed = !state.pending.is_empty();
+        (op, state.is_listed)
     }
 
-    /// Takes in an op that a worker carried out.
-    pub(crate) fn finish(&self, completion: Completion, effort: Effort) {
+    /// Stores the completion of an op that a thread of the pool executed.
+    pub(crate) fn complete(&self, completion: Completion, counts: CallCounts) {
         let mut state = self.state();
         state.done.push(completion);
-        state.effort.add(effort);
+        state.counts.add(counts);
         if state.done.len() >= state.wanted {
             state.wanted = NEVER;
             drop(state);
@@ -78,28 +80,29 @@ impl Share {
         }
     }
 
-    /// Moves what is over to `done`; then an op for the queue's owner, unless `done` has reached `goal`.
+    /// Moves completed ops to `done`. Then takes an op for the owner, unless `done` has reached
+    /// `goal`.
     pub(crate) fn take_for_owner(&self, done: &mut Vec<Completion>, goal: usize) -> Option<Op> {
         let mut state = self.state();
         done.append(&mut state.done);
         if done.len() >= goal { None } else { state.pending.pop_front() }
     }
 
-    /// Moves what is over to `done`, until `done` has reached `goal` or `deadline` has passed. Returns
-    /// what the workers' ops took since it was asked last.
+    /// Moves completed ops to `done` until `done` has reached `goal` or `deadline` has passed.
+    /// Returns the system calls that the pool has made for this queue since the last call.
     pub(crate) fn wait(
         &self,
         done: &mut Vec<Completion>,
         goal: usize,
         deadline: Option<Instant>,
-    ) -> Effort {
+    ) -> CallCounts {
         let mut state = self.state();
         loop {
             done.append(&mut state.done);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if done.len() >= goal || left.is_some_and(|left| left.is_zero()) {
                 state.wanted = NEVER;
-                return std::mem::take(&mut state.effort);
+                return std::mem::take(&mut state.counts);
             }
             state.wanted = goal - done.len();
             state = match left {
@@ -111,7 +114,7 @@ impl Share {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
