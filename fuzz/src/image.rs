@@ -69,7 +69,7 @@ fn change(store: &Store, round: u8) -> Result<(), Error> {
         .iter()
         .map(|(key, payload)| Put::new(key, payload).with_metadata(b"meta"))
         .collect();
-    store.put_many(&puts).into_iter().collect::<Result<(), _>>()?;
+    store.put_many(&puts).all()?;
     store.put(&key(7), &object(key(7)[0], round))?;
     for result in store.delete_many(&[&key(1), &key(6)]) {
         result?;

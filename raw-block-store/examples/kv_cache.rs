@@ -9,9 +9,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use raw_block_core::{AlignedBuf, Direct};
 use raw_block_store::{
-    Engine, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store, open_backend,
+    AlignedBuf, Direct, Engine, EvictionPolicy, FormatOptions, Get, OpenOptions, Put, Store,
+    open_backend,
 };
 
 /// Tokens per chunk, and the bytes that their keys and values take in all layers.
@@ -50,12 +50,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     temporary.as_file().set_len(64 << 20)?;
     let path = std::env::args_os().nth(1).map_or(temporary.path().to_owned(), PathBuf::from);
 
-    let device = open_backend(&path, Engine::Auto, Direct::Preferred)?;
-    println!("{} through {}", path.display(), device.engine());
+    let backend = open_backend(&path, Engine::Auto, Direct::Preferred)?;
+    println!("{} through {}", path.display(), backend.engine());
     let options = FormatOptions::default().force(true);
-    Store::format(device.clone(), &options)?;
+    Store::format(backend.clone(), &options)?;
     let options = OpenOptions::default().eviction(EvictionPolicy::Lru);
-    let store = Store::open_with(device, &options)?;
+    let store = Store::open_with(backend, &options)?;
 
     // A prompt of 32 chunks was computed: chunks that are there already are not written again.
     let prompt: Vec<u32> = (0..32 * 256).collect();
@@ -64,9 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let keys = chunk_keys(&prompt);
     let puts: Vec<_> = keys.iter().map(|key| Put::new(key, &chunk)).collect();
     let started = Instant::now();
-    for result in store.put_many_if_absent(&puts) {
-        result?;
-    }
+    store.put_many_if_absent(&puts).all()?;
     println!("put 32 chunks of 256 KiB in {:.2?}", started.elapsed());
 
     // The same prompt comes again, then one that differs from the 20th chunk on.

@@ -41,8 +41,7 @@ pub enum Engine {
 ///
 /// # Examples
 /// ```no_run
-/// use raw_block_core::Direct;
-/// use raw_block_store::{Engine, Store, open_backend};
+/// use raw_block_store::{Direct, Engine, Store, open_backend};
 ///
 /// let store = Store::open(open_backend("/dev/nvme0n1", Engine::Auto, Direct::Required)?)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -14,6 +14,7 @@
 
 pub mod format;
 
+mod batch_result;
 mod checkpoint;
 mod engine;
 mod error;
@@ -39,6 +40,7 @@ mod stats;
 mod store;
 mod unwind;
 
+pub use batch_result::BatchResult;
 pub use engine::{Engine, open_backend, open_backend_read_only};
 pub use error::Error;
 pub use latency::Latency;
@@ -48,6 +50,10 @@ pub use mutant::{Mutant, simulate};
 pub use ops::{Finding, Get, GetInfo, Object, ObjectInfo, Pin, Put, ScrubReport};
 pub use options::{EvictionPolicy, FormatOptions, OpenOptions, Verification};
 pub use progress::Progress;
+#[doc(no_inline)]
+pub use raw_block_core as core;
+#[doc(no_inline)]
+pub use raw_block_core::{AlignedBuf, BufferPool, Direct, Dispatcher, ErrorKind, Geometry};
 pub use state::health::{Health, HealthState};
 pub use stats::StoreStats;
 pub use store::Store;

@@ -43,20 +43,18 @@ const CLOSE: &str = "close the store";
 /// ```
 /// use std::sync::{Arc, Mutex, PoisonError};
 ///
-/// use raw_block_core::MemoryBackend;
+/// use raw_block_store::core::MemoryBackend;
 /// use raw_block_store::{FormatOptions, Get, Put, Store};
 ///
 /// let device = Arc::new(MemoryBackend::new(16 << 20)?);
 /// Store::format(device.clone(), &FormatOptions::default())?;
 /// let store = Store::open(device)?;
-/// for result in store.put_many(&[Put::new(b"layer 0", &[1; 3000]), Put::new(b"layer 1", b"2")]) {
-///     result?;
-/// }
+/// store.put_many(&[Put::new(b"layer 0", &[1; 3000]), Put::new(b"layer 1", b"2")]).all()?;
 /// store.flush()?;
 ///
 /// let mut payload = [0; 4096];
-/// let found = store.get_many(&mut [Get::new(b"layer 0", &mut payload)]).remove(0)?;
-/// assert_eq!(found.map(|found| found.payload_len), Some(3000));
+/// let found = store.get_many(&mut [Get::new(b"layer 0", &mut payload)]).all()?;
+/// assert_eq!(found[0].map(|info| info.payload_len), Some(3000));
 /// assert!(store.delete(b"layer 1")?);
 /// store.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

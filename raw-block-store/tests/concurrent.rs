@@ -83,7 +83,7 @@ impl World<'_> {
                 }
             }
             let puts: Vec<_> = puts.iter().map(|(key, payload)| Put::new(key, payload)).collect();
-            self.store.put_many(&puts).into_iter().for_each(|result| result.unwrap());
+            self.store.put_many(&puts).all().unwrap();
             let deletions: Vec<_> = deletions.iter().map(|key| &key[..]).collect();
             for result in self.store.delete_many(&deletions) {
                 result.unwrap();

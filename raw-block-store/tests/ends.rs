@@ -40,7 +40,7 @@ fn nothing_is_lost_when_the_device_panics_during_a_batch() {
     }
     // What failed is written again: more puts than the store has space for.
     for _ in 0..100 {
-        store.put_many(&puts).into_iter().for_each(|result| result.unwrap());
+        store.put_many(&puts).all().unwrap();
     }
     store.close().unwrap();
     let store = Store::open(device.backend()).unwrap();

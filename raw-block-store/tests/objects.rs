@@ -61,7 +61,7 @@ fn objects_of_any_size_are_found_as_they_were_put() {
                 .iter()
                 .map(|(key, metadata, payload)| Put::new(key, payload).with_metadata(metadata))
                 .collect();
-            store.put_many(&puts).into_iter().for_each(Result::unwrap);
+            store.put_many(&puts).all().unwrap();
         }
         for (key, metadata, payload) in objects {
             expected.insert(key, (metadata, payload));
@@ -99,7 +99,7 @@ fn a_batch_of_gets_reports_each_key_by_itself() {
 fn a_key_that_comes_twice_in_a_batch_has_its_last_object() {
     let store = open(&formatted(256 << 10), EvictionPolicy::None);
     let puts = [Put::new(b"k", &[1; 9000]), Put::new(b"l", &[2]), Put::new(b"k", &[3; 100])];
-    store.put_many(&puts).into_iter().for_each(Result::unwrap);
+    store.put_many(&puts).all().unwrap();
     assert_eq!(store.get(b"k").unwrap().unwrap().payload(), [3; 100]);
     assert_eq!(store.stats().objects, 2);
 }

@@ -57,7 +57,7 @@ impl Workload {
         let also = (KEYS + self.random.u32(..8)).to_le_bytes();
         let payload = [value; 4000];
         let puts = [Put::new(&key, &payload), Put::new(&also, &payload[..700])];
-        self.store.put_many(&puts).into_iter().collect::<Result<(), _>>()?;
+        self.store.put_many(&puts).all()?;
         self.values[at] = Some(value);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Deleting objects.
 
 use super::tombstones::DELETE;
+use crate::BatchResult;
 use crate::Error;
 use crate::Store;
 use crate::mutant::Mutant;
@@ -26,15 +27,14 @@ impl Store {
     /// A full store can delete: a part of its space is reserved for that. Where pins or quarantined segments take the
     /// reserve, each deletion takes a checkpoint. Each result is an error of these kinds: [`Error::Device`] when the device
     /// fails, [`Error::OutOfMemory`], and [`Error::OutOfSpace`] when there is no space and such checkpoints keep failing.
-    #[must_use = "each deletion may have failed"]
-    pub fn delete_many(&self, keys: &[&[u8]]) -> Vec<Result<bool, Error>> {
+    pub fn delete_many(&self, keys: &[&[u8]]) -> BatchResult<bool> {
         let state = &*self.state;
         let _call = match state.begin_change(DELETE) {
             Ok(call) => call,
-            Err(error) => return vec![Err(error); keys.len()],
+            Err(error) => return vec![Err(error); keys.len()].into(),
         };
         if keys.is_empty() {
-            return Vec::new();
+            return Vec::new().into();
         }
         reclaim::checkpoint_if_due(state);
         let mut hashes: Vec<_> = keys.iter().map(|key| self.hash(key)).collect();
@@ -44,9 +44,9 @@ impl Store {
             if !hashes.is_empty() {
                 results.extend(state.deletes.delete(&hashes, |keys| state.write_tombstones(keys)));
             }
-            return results;
+            return results.into();
         }
-        state.deletes.delete(&hashes, |hashes| state.write_tombstones(hashes))
+        state.deletes.delete(&hashes, |hashes| state.write_tombstones(hashes)).into()
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use raw_block_core::AlignedBuf;
 
 use super::read::{BatchReader, ReadTarget};
+use crate::BatchResult;
 use crate::Error;
 use crate::Store;
 use crate::error::Context;
@@ -133,8 +134,7 @@ impl Store {
     /// [`Error::Damaged`] when the object is there and fails a check twice, [`Error::BufferTooSmall`],
     /// [`Error::Device`]. In a store that evicts, a damaged object is a miss. Unless an object was found, the contents
     /// of its buffers are unspecified.
-    #[must_use = "each object may be missing or damaged"]
-    pub fn get_many(&self, gets: &mut [Get<'_>]) -> Vec<Result<Option<GetInfo>, Error>> {
+    pub fn get_many(&self, gets: &mut [Get<'_>]) -> BatchResult<Option<GetInfo>> {
         let began = Instant::now();
         let mut results = Vec::with_capacity(gets.len());
         for batch in gets.chunks_mut(mutant::limit(MAX_SUBMISSION, 8)) {
@@ -143,7 +143,7 @@ impl Store {
             }
         }
         self.state.counters.get_latency.add_since(began);
-        results
+        results.into()
     }
 
     /// Looks up, reads and verifies a batch; appends a result for each, or none and returns an error.

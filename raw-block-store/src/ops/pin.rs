@@ -19,7 +19,7 @@ use crate::state::pins::PinId;
 /// # Examples
 /// ```
 /// use std::sync::Arc;
-/// use raw_block_core::MemoryBackend;
+/// use raw_block_store::core::MemoryBackend;
 /// use raw_block_store::{FormatOptions, Store};
 ///
 /// let device = Arc::new(MemoryBackend::new(16 << 20)?);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::attempts::ATTEMPTS;
 use super::choose::{Chosen, Duplicates};
 use super::stage::PutBatch;
+use crate::BatchResult;
 use crate::Error;
 use crate::Store;
 use crate::mutant;
@@ -76,7 +77,7 @@ impl Store {
     /// # Errors
     /// Those of [`put_many`](Self::put_many).
     pub fn put(&self, key: &[u8], payload: &[u8]) -> Result<(), Error> {
-        self.put_many(&[Put::new(key, payload)]).into_iter().collect()
+        self.put_many(&[Put::new(key, payload)]).all().map(drop)
     }
 
     /// Puts a batch of objects, which are written next to each other.
@@ -92,8 +93,7 @@ impl Store {
     /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when the
     /// object does not fit, [`Error::OutOfSpace`] when the store is full, [`Error::Device`] when the device
     /// fails.
-    #[must_use = "each object may have failed"]
-    pub fn put_many(&self, puts: &[Put<'_>]) -> Vec<Result<(), Error>> {
+    pub fn put_many(&self, puts: &[Put<'_>]) -> BatchResult<()> {
         let put = self.put_all(puts, Duplicates::LastWins);
         put.into_iter().map(|result| result.map(drop)).collect()
     }
@@ -105,9 +105,8 @@ impl Store {
     /// because the power cut may have torn it.
     ///
     /// For keys that are derived from the content. See [`put_many`](Self::put_many) for the rest.
-    #[must_use = "each object may have failed"]
-    pub fn put_many_if_absent(&self, puts: &[Put<'_>]) -> Vec<Result<bool, Error>> {
-        self.put_all(puts, Duplicates::FirstWins)
+    pub fn put_many_if_absent(&self, puts: &[Put<'_>]) -> BatchResult<bool> {
+        self.put_all(puts, Duplicates::FirstWins).into()
     }
 
     /// Puts a batch. Each result says whether the object was put.

@@ -40,7 +40,7 @@ pub(super) fn put(store: &Store, keys: impl IntoIterator<Item = u32>, len: usize
     let payload = vec![7; len];
     let puts: Vec<_> =
         keys.iter().map(|key| Put::new(key, &payload).with_metadata(&key[..2])).collect();
-    store.put_many(&puts).into_iter().for_each(Result::unwrap);
+    store.put_many(&puts).all().unwrap();
 }
 
 /// Deletes objects that are there.

@@ -233,7 +233,7 @@ impl Putter<'_> {
             let puts =
                 keys.iter().zip(ranges).map(|(key, range)| Put::new(key, &self.memory[range]));
             let puts: Vec<_> = puts.collect();
-            self.store.put_many(&puts).into_iter().collect::<Result<(), _>>()?;
+            self.store.put_many(&puts).all()?;
         }
         Ok(())
     }

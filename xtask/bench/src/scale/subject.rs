@@ -103,7 +103,7 @@ impl<'a> Client<'a> {
             let names: Vec<_> = keys.iter().map(|&number| key(number)).collect();
             let puts = names.iter().zip(&self.payloads).map(|(key, bytes)| Put::new(key, bytes));
             let puts: Vec<_> = puts.collect();
-            self.store.put_many(&puts).into_iter().collect::<Result<(), _>>()?;
+            self.store.put_many(&puts).all()?;
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::ops::{ControlFlow, Range};
 use anyhow::{Result, ensure};
 use raw_block_core::Geometry;
 use raw_block_core::simulated::{SimulatedDevice, SimulatedOptions};
-use raw_block_store::FormatOptions;
 use raw_block_store::format::{Layout as Planned, LayoutRequest};
+use raw_block_store::{BatchResult, FormatOptions};
 pub(super) use raw_block_store::{
     Error, EvictionPolicy, Get, Mutant, OpenOptions, Pin, Put, Store, StoreStats, Verification,
 };
@@ -178,7 +178,7 @@ pub(super) fn live_objects(stats: &StoreStats) -> Result<u64> {
 }
 
 /// Puts those objects of a batch whose keys are absent. Each result says whether the object was put.
-pub(super) fn put_absent(store: &Store, puts: &[Put<'_>]) -> Option<Vec<Result<bool, Error>>> {
+pub(super) fn put_absent(store: &Store, puts: &[Put<'_>]) -> Option<BatchResult<bool>> {
     Some(store.put_many_if_absent(puts))
 }
 

@@ -51,7 +51,7 @@ pub(super) fn formatted(device: &TestDevice, kind: StoreKind) -> Result<Journal>
         let object =
             |&key: &u64| (objects::name(key), objects::payload(kind.payload_lens(), key + 1));
         let batch: Vec<_> = keys.iter().map(object).collect();
-        put_many(&store, &batch).into_iter().collect::<Result<Vec<_>, _>>()?;
+        put_many(&store, &batch).all()?;
     }
     store.close()?;
     Ok(Journal::new(kind))

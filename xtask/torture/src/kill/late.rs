@@ -122,7 +122,7 @@ fn objects(first: u64) -> Vec<Object> {
 /// Puts an object under each key, and makes them durable.
 fn change(store: &Store, journal: &mut Journal) -> Result<()> {
     let first = journal.next_number();
-    put_many(store, &objects(first)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    put_many(store, &objects(first)).all()?;
     store.flush()?;
     for key in 0..KIND.keys() {
         journal.read(&[format!("begin {key} {}", first + key), format!("ack {key}")])?;
@@ -138,7 +138,7 @@ pub(super) fn child(path: &Path, engine: &str, first: u64, group: &Path) -> Resu
     WriteLimit::enter(group)?;
     let begun = (0..KIND.keys()).map(|key| format!("begin {key} {}\n", first + key));
     say(&format!("opened\n{}", begun.collect::<String>()));
-    put_many(&store, &objects).into_iter().collect::<Result<Vec<_>, _>>()?;
+    put_many(&store, &objects).all()?;
     // It was not killed in time. It says nothing, so the objects may be there or not.
     loop {
         thread::park();

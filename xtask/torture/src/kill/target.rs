@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use raw_block_core::backend::IoBackend;
-use raw_block_store::{Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
+use raw_block_store::{BatchResult, Error, EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
 
 use super::objects::{self, Value};
 
@@ -112,7 +112,7 @@ impl StoreKind {
 }
 
 /// Puts a batch of objects.
-pub(super) fn put_many(store: &Store, objects: &[Object]) -> Vec<Result<(), Error>> {
+pub(super) fn put_many(store: &Store, objects: &[Object]) -> BatchResult<()> {
     let puts: Vec<_> = objects.iter().map(|(name, bytes)| Put::new(name, bytes)).collect();
     store.put_many(&puts)
 }
