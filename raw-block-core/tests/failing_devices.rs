@@ -69,7 +69,7 @@ fn expected_kinds(bad: &[u64], count: u64) -> Vec<Option<ErrorKind>> {
 }
 
 #[test]
-fn a_bad_block_fails_its_own_write_and_not_its_merged_neighbours() {
+fn a_bad_block_fails_its_own_write_not_its_merged_neighbours() {
     within_seconds(|| {
         for bad in [&[3][..], &[0], &[31], &[3, 4, 20]] {
             let (device, asked) = bad_transfers(bad);

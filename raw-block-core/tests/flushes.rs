@@ -297,7 +297,7 @@ fn a_panic_in_a_flush_fails_the_callers_that_wait_for_it() {
 }
 
 #[test]
-fn a_flush_from_a_read_does_not_wait_for_one_that_waits_for_its_queue() {
+fn a_flush_in_a_read_does_not_wait_for_one_that_needs_its_queue() {
     within_seconds(|| {
         let (script, backend) = scripted(&[]);
         script.gate.open();

@@ -167,7 +167,7 @@ fn more_threads_than_queues_end_up_with_queues_for_all() {
 }
 
 #[test]
-fn a_ticket_replaces_an_idle_queue_of_one_thread_when_no_more_may_be_open() {
+fn a_ticket_at_the_limit_replaces_an_idle_queue_of_one_thread() {
     let (device, counts) = device(2, usize::MAX);
     let start = || device.batched_write(owned(&[[1; 512]]));
     while_threads_live(
@@ -184,7 +184,7 @@ fn a_ticket_replaces_an_idle_queue_of_one_thread_when_no_more_may_be_open() {
 }
 
 #[test]
-fn a_thread_that_gets_no_further_queue_replaces_an_idle_one_of_another_thread() {
+fn a_thread_at_the_limit_replaces_an_idle_queue_of_another() {
     let (device, counts) = device(8, 2);
     while_threads_live(
         2,

@@ -34,7 +34,7 @@ fn with_one_queue() -> (Dispatcher, Arc<Gate>, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_call_that_gets_no_further_queue_waits_for_one_that_is_there() {
+fn a_call_at_the_limit_waits_for_an_open_queue() {
     within_seconds(|| {
         let (device, gate, asked) = with_one_queue();
         let blocks = blocks(3);

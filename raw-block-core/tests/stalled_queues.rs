@@ -107,7 +107,7 @@ fn a_stalled_queue_holds_up_no_other_thread() {
 }
 
 #[test]
-fn a_thread_that_waits_for_a_ticket_of_a_stalled_queue_holds_up_no_other() {
+fn waiting_for_a_ticket_of_a_stalled_queue_delays_no_other() {
     within_seconds(|| {
         let (device, gate) = with_a_stalled_queue();
         let blocks = blocks(STALLED);

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn transient_statuses_are_retried_unless_the_controller_forbids_it() {
+    fn transient_statuses_are_retried_unless_forbidden() {
         for field in [0x006, 0x021, 0x022, 0x082, 0x303, 0x370] {
             assert!(Status::new(field).is_retryable(), "{field:#x}");
             assert!(!Status::new(field | 0x4000).is_retryable(), "{field:#x} with do-not-retry");

@@ -84,7 +84,7 @@ fn all_commands_of_a_batch_keep_the_ring_full() {
 }
 
 #[test]
-fn header_and_payload_of_different_memory_share_a_command_where_the_pages_allow_it() {
+fn header_and_payload_share_a_command_where_pages_allow_it() {
     let Some(namespace) = namespace("plain-512") else { return };
     let device = Dispatcher::new(open(namespace.generic())).unwrap();
     let (header, payload) = (&buffers(2, 4096)[1], &buffers(4, 64 << 10)[3]);
@@ -227,7 +227,7 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
 }
 
 #[test]
-fn a_device_that_vanishes_fails_what_is_under_way_and_hangs_nothing() {
+fn a_device_that_vanishes_fails_ops_in_flight_and_hangs_none() {
     let Some(namespace) = namespace("vanishing") else { return };
     let name = namespace.block().file_name().unwrap().to_str().unwrap();
     // The controller, also with multipath, where the parent is a subsystem.

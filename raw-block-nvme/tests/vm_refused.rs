@@ -179,7 +179,7 @@ fn permission_on_the_nodes_is_all_that_it_takes() {
 }
 
 #[test]
-fn a_device_opened_for_reading_alone_takes_no_permission_to_write() {
+fn opening_read_only_needs_no_permission_to_write() {
     let Some(namespace) = namespace("plain-512") else { return };
     let allow = |mode| {
         for path in [namespace.block(), namespace.generic()] {

@@ -113,13 +113,13 @@ fn a_file_that_this_user_may_only_read_is_refused() {
 }
 
 #[test]
-fn without_o_direct_a_file_is_refused_or_used_through_the_page_cache() {
+fn without_o_direct_a_file_is_refused_or_uses_the_page_cache() {
     let Some(path) = passed_on() else {
         if !is_root() {
             return skip("only root mounts a file system without O_DIRECT");
         }
         let directory = tempfile::tempdir().unwrap();
-        let test = "without_o_direct_a_file_is_refused_or_used_through_the_page_cache";
+        let test = "without_o_direct_a_file_is_refused_or_uses_the_page_cache";
         let path = directory.path().to_str().unwrap();
         return run_again(test, path, |command| {
             prefixed("unshare", &["--mount", "--propagation", "private", "--"], &command)

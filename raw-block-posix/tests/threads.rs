@@ -95,7 +95,7 @@ fn a_batch_of_one_transfer_starts_no_thread() {
 }
 
 #[test]
-fn threads_are_started_when_there_is_something_for_them_to_do_and_end_with_the_backend() {
+fn threads_start_when_there_is_work_and_end_with_the_backend() {
     let _alone = alone();
     let (_file, device) = open(4);
     assert_eq!(workers(), [], "opening starts none");
@@ -174,10 +174,10 @@ fn with_one_thread_a_deadline_in_the_past_makes_progress_too() {
 }
 
 #[test]
-fn where_the_system_has_no_more_threads_those_that_there_are_do_the_work() {
+fn without_more_threads_the_available_ones_do_the_work() {
     let Some(limit) = passed_on() else {
         for limit in ["1", "2", "4"] {
-            let test = "where_the_system_has_no_more_threads_those_that_there_are_do_the_work";
+            let test = "without_more_threads_the_available_ones_do_the_work";
             // To root, the limit means nothing; and of another user, all threads count. So no other run of this test may
             // be the same user.
             let user = format!("--reuid=3{:08}{limit}", process::id());

@@ -39,7 +39,7 @@ fn read(device: &Dispatcher, places: &[usize]) -> Vec<Option<ErrorKind>> {
 }
 
 #[test]
-fn a_device_that_became_smaller_fails_only_what_is_behind_its_end() {
+fn a_device_that_shrank_fails_only_transfers_past_its_end() {
     for direct in [Direct::Preferred, Direct::Off] {
         for threads in [1, 4] {
             let file = file();

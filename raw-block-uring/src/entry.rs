@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_are_one_piece_only_when_none_is_apart_from_the_one_before() {
+    fn segments_are_one_piece_only_when_all_are_contiguous() {
         let segment = |start, iov_len| libc::iovec {
             iov_base: std::ptr::without_provenance_mut(start),
             iov_len,

@@ -70,7 +70,7 @@ fn a_forgotten_ticket_never_frees_its_memory() {
 }
 
 #[test]
-fn a_ticket_waited_for_on_another_thread_keeps_its_memory_until_then() {
+fn a_ticket_waited_for_elsewhere_keeps_its_memory_until_then() {
     let Some(busy) = Busy::new() else { return };
     let (ticket, addresses) = busy.reads_under_way();
     let waiter = thread::spawn(move || {
@@ -93,7 +93,7 @@ fn a_ticket_outlives_the_thread_that_started_it() {
 }
 
 #[test]
-fn a_panic_while_a_ticket_is_out_frees_its_memory_after_the_kernel() {
+fn a_panic_with_a_ticket_out_frees_memory_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let (_ticket, _) = busy.reads_under_way();
@@ -154,7 +154,7 @@ fn a_panic_inside_a_blocking_read_unwinds_after_the_kernel() {
 }
 
 #[test]
-fn a_panic_while_a_ticket_is_made_frees_its_memory_after_the_kernel() {
+fn a_panic_in_making_a_ticket_frees_memory_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
     let backend = Arc::new(PanicsWhenReaped(busy.backend()));
     let device = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
@@ -220,7 +220,7 @@ fn a_process_may_exit_while_reads_are_under_way() {
 
 /// Shows that the tests above could fail: here memory is freed too early, on purpose.
 #[test]
-fn memory_that_is_freed_before_the_kernel_wrote_to_it_is_noticed() {
+fn memory_freed_before_the_kernel_wrote_to_it_is_noticed() {
     let _alone = Alone::new();
     let (reader, mut writer) = pipe().unwrap();
     let mut ring = IoUring::new(1).unwrap();

@@ -111,7 +111,7 @@ fn a_device_that_cannot_be_opened_has_a_clear_error() {
 }
 
 #[test]
-fn a_file_that_is_open_already_is_refused_and_free_again_afterwards() {
+fn an_open_file_is_refused_and_free_again_afterwards() {
     let file = temp_file(1 << 20).unwrap();
     let first = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
     let error = UringBackend::open(file.path(), &UringOptions::new()).unwrap_err();

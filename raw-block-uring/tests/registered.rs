@@ -61,7 +61,7 @@ fn both_ways(device: &Dispatcher, memory: &mut [u8], byte: u8) -> (u64, u64) {
 }
 
 #[test]
-fn memory_of_the_caller_is_registered_until_the_guard_is_dropped() {
+fn memory_is_registered_until_the_guard_is_dropped() {
     let (_file, backend, device) = open();
     let mut foreign = Foreign::map(64 * BLOCK);
     assert_eq!(both_ways(&device, &mut foreign.bytes()[..BLOCK], 1), (0, 0));
@@ -73,7 +73,7 @@ fn memory_of_the_caller_is_registered_until_the_guard_is_dropped() {
 }
 
 #[test]
-fn an_address_that_was_registered_and_is_mapped_anew_is_plain_memory() {
+fn a_registered_address_that_is_mapped_anew_is_plain_memory() {
     let (_file, backend, device) = open();
     for round in 1..=20 {
         // Mostly at the address of the round before.

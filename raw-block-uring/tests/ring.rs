@@ -54,7 +54,7 @@ fn a_blocking_batch_that_fits_the_ring_is_one_system_call() {
 }
 
 #[test]
-fn a_batch_larger_than_the_ring_never_has_more_in_flight_than_the_ring_holds() {
+fn a_batch_never_has_more_in_flight_than_the_ring_holds() {
     let (_file, _, device) = open(DispatcherOptions::new().queue_depth(8).max_queues(2));
     let buffers: Vec<_> = (0..200_u8)
         .map(|number| {
@@ -122,7 +122,7 @@ fn a_registered_pool_may_go_away_before_the_backend() {
 }
 
 #[test]
-fn a_file_that_became_shorter_ends_in_an_error_and_not_in_a_loop() {
+fn a_file_that_shrank_ends_in_an_error_not_in_a_loop() {
     let (file, _, device) = open(DispatcherOptions::new());
     fs::File::options().write(true).open(file.path()).unwrap().set_len(6144).unwrap();
     let mut buffers = vec![vec![0; 8192]; 3];
@@ -231,7 +231,7 @@ fn a_ticket_completes_while_its_submitter_computes() {
 }
 
 #[test]
-fn the_device_is_free_as_soon_as_it_is_closed_by_another_thread_than_those_that_used_it() {
+fn the_device_is_free_once_another_thread_has_closed_it() {
     let (file, backend, device) = open(DispatcherOptions::new());
     // Both rings are of threads that have ended.
     for _ in 0..2 {

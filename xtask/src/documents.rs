@@ -172,7 +172,7 @@ fn the_protocol_names_every_mutant_and_tests_that_exist() {
 }
 
 #[test]
-fn the_code_in_the_first_readme_is_that_of_a_package_which_tests_it() {
+fn the_code_in_the_first_readme_is_tested_in_a_package() {
     let documents = documents();
     let readme = root().join("README.md");
     let (own, others): (Vec<_>, Vec<_>) = documents.iter().partition(|(path, _)| *path == readme);

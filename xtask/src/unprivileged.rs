@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_opens_files_and_devices_is_run_and_what_only_root_could_reach_is_not() {
+    fn tests_that_open_files_run_and_those_for_root_do_not() {
         for name in
             ["raw-block-store.opening", "raw-block-posix.conformance", "raw-block-uring.ring"]
         {

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_that_are_taken_together_lie_together_from_a_huge_page_on() {
+    fn buffers_taken_together_are_adjacent_from_a_huge_page_on() {
         let pool = BufferPool::new(4096, 32).unwrap();
         drop([pool.take(), pool.take(), pool.take()]);
         let lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();

@@ -82,7 +82,7 @@ fn reports() -> impl Strategy<Value = Reported> {
 
 proptest! {
     #[test]
-    fn a_discard_is_covered_once_by_as_few_commands_as_the_limits_allow(
+    fn a_discard_is_covered_once_by_the_fewest_commands_allowed(
         reported in reports(),
         offset in 0..1_u64 << 40,
         start in 0..1_u64 << 40,

@@ -18,7 +18,7 @@ fn dwords(command: Command) -> [u32; 20] {
 }
 
 #[test]
-fn a_read_has_its_first_block_in_two_dwords_and_its_count_from_0() {
+fn a_read_encodes_its_first_block_and_its_count_from_0() {
     let command = dwords(Command::read(5, 0x0000_0012_89AB_CDEF, 256).over(0x7000_1000, 131_072));
     assert_eq!(command[0], 0x02);
     assert_eq!(command[1], 5);

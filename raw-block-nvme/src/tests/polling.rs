@@ -40,7 +40,7 @@ fn tickets_of_a_polling_queue_wait_for_commands_that_rest() {
 }
 
 #[test]
-fn a_flush_without_a_volatile_cache_completes_in_a_polling_queue() {
+fn a_flush_without_a_cache_completes_in_a_polling_queue() {
     let Some(stage) = Stage::polling() else { return };
     stage.dispatcher.flush().unwrap();
 }

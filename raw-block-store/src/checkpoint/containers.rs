@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn one_container_leaves_and_the_second_is_destroyed_until_it_works() {
+    fn one_container_leaves_and_the_second_is_destroyed_by_retries() {
         let mut containers = fresh();
         let first = containers.begin();
         containers.attempt_failed(first, true);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_may_be_there_keeps_what_it_names_from_being_discarded() {
+    fn a_header_that_may_exist_protects_what_it_names_from_discard() {
         let mut containers = fresh();
         for _ in 0..3 {
             commit(&mut containers);

@@ -48,7 +48,7 @@ fn a_checkpoint_names_exactly_what_is_live() {
 }
 
 #[test]
-fn what_is_in_flight_holds_the_covered_sequence_and_the_prefix_down() {
+fn changes_in_flight_bound_the_covered_sequence_and_the_prefix() {
     let fixture = fixture();
     fixture.put(0, 100, 1).unwrap();
     let flying = fixture.begin_put(1, 100, 1).unwrap();
@@ -192,7 +192,7 @@ fn one_bad_container_does_not_stop_checkpoints() {
 }
 
 #[test]
-fn the_header_of_a_failed_attempt_is_destroyed_before_its_body_is_overwritten() {
+fn a_failed_header_is_destroyed_before_its_body_is_overwritten() {
     let fixture = fixture();
     fixture.put(0, 100, 1).unwrap();
     checkpoint(&fixture);

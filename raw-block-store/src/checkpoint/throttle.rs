@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_is_in_time_while_free_space_lasts_longer_than_it() {
+    fn a_checkpoint_is_in_time_while_free_space_outlasts_it() {
         let half = WriteProgress { written: 50, of: 100 };
         assert!(is_in_time(half, 10, 5));
         assert!(!is_in_time(half, 10, 6));

@@ -347,7 +347,7 @@ fn the_worker_reclaims_before_a_put_has_to_wait() {
 }
 
 #[test]
-fn free_segments_are_discarded_when_every_checkpoint_calls_them_free() {
+fn segments_are_discarded_when_free_in_every_checkpoint() {
     let options = OpenOptions::default().discard(true).background(false);
     let fixture = Fixture::with(16, &options);
     for key in 0..60 {

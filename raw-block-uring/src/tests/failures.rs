@@ -74,7 +74,7 @@ impl Stage {
 }
 
 #[test]
-fn a_system_call_that_fails_in_passing_loses_and_repeats_nothing() {
+fn a_transient_failure_of_a_call_loses_and_repeats_nothing() {
     for errno in [libc::EINTR, libc::EAGAIN, libc::EBUSY, libc::ENOMEM] {
         let stage = Stage::new();
         stage.script(&[OnEnter::Fail(errno); 3], &[]);
@@ -114,7 +114,7 @@ fn an_entry_that_does_not_fit_waits_for_space() {
 }
 
 #[test]
-fn an_entry_that_waits_when_the_ring_breaks_comes_back_as_not_started() {
+fn an_entry_that_waits_when_the_ring_breaks_was_not_started() {
     let stage = Stage::new();
     stage.script(&[OnEnter::Take(3), OnEnter::Fail(libc::EBADF)], &[]);
     stage.script.lock().unwrap().free_entries = [1, 1, 1, 1, 0, 0].into();
@@ -138,7 +138,7 @@ fn want_of_memory_that_does_not_end_fails_the_batch() {
 }
 
 #[test]
-fn a_ring_that_breaks_fails_what_the_kernel_did_not_take_and_nothing_else() {
+fn a_broken_ring_fails_only_what_the_kernel_did_not_take() {
     let stage = Stage::new();
     stage.script(&[OnEnter::Take(3), OnEnter::Fail(libc::EBADF)], &[]);
     let results = stage.write();
@@ -170,7 +170,7 @@ fn a_transfer_without_progress_ends_at_once() {
 }
 
 #[test]
-fn a_transfer_that_fails_in_passing_is_repeated_but_not_for_ever() {
+fn a_transient_failure_of_a_transfer_is_repeated_with_a_limit() {
     for errno in [libc::EINTR, libc::EAGAIN] {
         let stage = Stage::new();
         stage.script(&[], &[OnResult::Replace(-errno); 2 * WRITES]);
@@ -204,7 +204,7 @@ fn zeroes_that_the_ring_cannot_write_are_written_without_it() {
 }
 
 #[test]
-fn a_flush_that_the_ring_cannot_do_is_done_without_it_and_a_failed_one_is_not() {
+fn an_unsupported_flush_uses_a_call_and_a_failed_one_does_not() {
     let stage = Stage::new();
     stage.script(&[], &[OnResult::Replace(-libc::EINVAL)]);
     stage.device.flush().unwrap();

@@ -120,7 +120,7 @@ fn entries(handles: &[Option<u16>], lookup: Lookup) -> Vec<(u8, u8)> {
 }
 
 #[test]
-fn handles_are_write_streams_from_one_on_in_entries_of_all_kinds() {
+fn handles_are_write_streams_from_one_in_all_entries() {
     let handles = [None, Some(0), Some(6), Some(254)];
     let streams = [0, 1, 7, 255];
     for (lookup, one, two) in

@@ -1,8 +1,9 @@
-//! Comments and Markdown end at column 100.
+//! Comments and Markdown end at column 100, and the names of tests are short.
 
 use super::files::{self, Kind};
 
 const COLUMNS: usize = 100;
+const NAME_LEN: usize = 60;
 
 /// The numbers of the lines that are too long, from 1.
 ///
@@ -49,4 +50,29 @@ fn only_prose_is_held_to_the_last_column() {
     assert_eq!(of(Kind::Rust, &format!("// {}\n", "x".repeat(120))), 0);
     assert_eq!(of(Kind::Markdown, &format!("{long}\n\n| {long} |\n```text\n{long}\n```\n")), 1);
     assert_eq!(of(Kind::Script, &format!("# {long}\necho {long}\n")), 1);
+}
+
+/// The names of the tests in a Rust file that are too long.
+fn long_names(text: &str) -> Vec<&str> {
+    let after = text.split("#[test]").skip(1);
+    let names = after.filter_map(|rest| rest.split_once("fn ")?.1.split('(').next());
+    names.filter(|name| name.len() > NAME_LEN).collect()
+}
+
+#[test]
+fn names_of_tests_have_at_most_60_characters() {
+    let mut all = String::new();
+    for (path, _, text) in files::all().iter().filter(|(_, kind, _)| *kind == Kind::Rust) {
+        let path = path.strip_prefix(files::root()).unwrap().display();
+        long_names(text).iter().for_each(|name| all += &format!("{path}: {name}\n"));
+    }
+    assert!(all.is_empty(), "{} names are too long:\n{all}", all.lines().count());
+}
+
+#[test]
+fn a_long_name_of_a_test_is_found() {
+    let long = "a".repeat(61);
+    let text =
+        format!("#[test]\n#[ignore]\nfn {long}() {{}}\nfn {long}_() {{}}\n#[test]\nfn b() {{}}");
+    assert_eq!(long_names(&text), [long]);
 }

@@ -37,7 +37,7 @@ fn a_full_cache_on_a_device_that_refuses_writes_evicts_nothing() {
 }
 
 #[test]
-fn failures_of_several_calls_show_that_the_device_refuses_writes() {
+fn failures_of_several_calls_show_a_device_that_refuses_writes() {
     let (device, store) = store(32, EvictionPolicy::None);
     put(&store, 0..10, 700);
     device.inject(DeviceFault::fail(OpKind::Write, EIO));
@@ -112,7 +112,7 @@ fn bad_block(device: &SimulatedDevice, store: &Store) {
 }
 
 #[test]
-fn a_bad_block_quarantines_its_segment_although_puts_go_one_by_one() {
+fn a_bad_block_quarantines_its_segment_with_single_puts_too() {
     let (device, store) = store(16, EvictionPolicy::None);
     put(&store, 0..10, 700);
     bad_block(&device, &store);

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn quick_covers_small_and_large_values_alone_and_in_batches_on_every_engine() {
+    fn quick_covers_both_sizes_and_batches_on_every_engine() {
         let plan = plan(&["--quick"]);
         for engine in [EngineName::Memory, EngineName::Posix, EngineName::Uring] {
             for value in [4096, 256 << 10] {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn with_fio_every_device_case_has_a_reference_that_has_a_control() {
+    fn with_fio_every_device_case_has_a_reference_with_a_control() {
         let plan = plan(&["--quick", "--fio"]);
         for case in &plan.cases {
             let compared = matches!(case.layer, Layer::Raw | Layer::Store)
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_that_the_device_does_not_hold_are_refused_with_advice() {
+    fn batches_larger_than_the_device_are_refused_with_advice() {
         let shape = Shape { value: 16 << 20, batch: 64, threads: 4, metadata: 0 };
         let error = check_capacity(shape, 256 << 20).unwrap_err().to_string();
         assert!(error.contains("--quick"), "{error}");

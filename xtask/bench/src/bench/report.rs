@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_judged_when_fio_agrees_with_itself_over_enough_rounds() {
+    fn a_ratio_is_judged_when_fio_agrees_with_itself_often_enough() {
         for (control, rounds, judged) in [
             (1.0, 9, true),
             (0.96, 9, true),

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_named_file_or_device_is_overwritten_only_when_that_is_allowed() {
+    fn a_named_file_or_device_is_overwritten_only_if_allowed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("precious");
         fs::write(&path, "data").unwrap();

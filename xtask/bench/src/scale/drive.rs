@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_that_are_reused_one_by_one_cost_three_times_their_bytes() {
+    fn slots_reused_one_by_one_cost_three_times_their_bytes() {
         let (mut drive, before) = used();
         let mut random = fastrand::Rng::with_seed(1);
         for _ in 0..4 * (USED / 4) {

@@ -68,7 +68,7 @@ const TESTS: &[(&str, &str)] = &[
     ("FilledPastFailedSlot", "what_failed_is_written_elsewhere_with_its_old_sequence"),
     ("ReleasedAboveCovered", "a_segment_is_released_when_it_is_dead_covered_and_settled"),
     ("DiscardedBeforeAllCheckpoints", "a_segment_is_discarded_when_every_checkpoint_calls_it_free"),
-    ("OnlyPrefixNamed", "what_is_in_flight_holds_the_covered_sequence_and_the_prefix_down"),
+    ("OnlyPrefixNamed", "changes_in_flight_bound_the_covered_sequence_and_the_prefix"),
     ("CopiesPublishedOneByOne", "copies_of_a_segment_are_published_all_or_none"),
     ("EmptyTargetStaysOpen", "an_empty_target_of_moves_is_sealed_when_space_is_needed"),
     ("VictimNotCovered", "a_victim_is_covered_by_the_committed_checkpoint"),

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_reports_a_fault_or_makes_no_sense_is_a_violation() {
+    fn a_child_with_a_fault_or_a_bad_report_is_a_violation() {
         for line in ["wrong key 3", "begin 12 1", "begin 3", "ack", "other"] {
             assert!(read(&[line]).is_err(), "{line}");
         }

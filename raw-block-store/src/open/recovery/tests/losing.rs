@@ -84,7 +84,7 @@ fn without_a_gap_in_the_numbers_no_slot_is_missing() {
 }
 
 #[test]
-fn an_unreadable_segment_header_hides_nothing_if_its_slots_can_be_read() {
+fn an_unreadable_segment_header_hides_no_readable_slots() {
     let image = image();
     for segment in [0, 1, 2] {
         image.break_block(segment, 0);
@@ -186,7 +186,7 @@ fn a_named_object_that_is_not_found_is_counted() {
 }
 
 #[test]
-fn an_unreadable_header_of_a_settled_segment_is_reported_by_place() {
+fn an_unreadable_header_of_a_settled_segment_is_reported() {
     let mut image = image();
     image.records[0].0.table = 0;
     image.checkpoint(0, 2, 6, 7);

@@ -47,7 +47,7 @@ fn payloads_in_a_shared_slot_have_at_most_4_mib() {
 }
 
 #[test]
-fn small_payloads_lie_in_their_header_and_empty_ones_take_no_block() {
+fn small_payloads_are_inline_and_empty_ones_use_no_block() {
     let mut space = space(8, 64, NONE);
     let (inline, empty) =
         (Demand { names: 10, payload_len: 4016 - 58 }, Demand { names: 10, payload_len: 0 });
@@ -88,7 +88,7 @@ fn slot_and_table_fill_a_segment_to_its_end() {
 }
 
 #[test]
-fn puts_leave_two_segments_and_say_full_when_a_reclaim_finds_nothing() {
+fn puts_leave_two_segments_and_fail_when_reclaim_finds_nothing() {
     let mut space = space(8, 64, NONE);
     let mut objects = 0;
     let shortage = loop {
@@ -183,7 +183,7 @@ fn nothing_is_allocated_far_past_an_incomplete_slot() {
 }
 
 #[test]
-fn a_checkpoint_covers_what_is_below_the_oldest_change_in_flight() {
+fn a_checkpoint_covers_all_below_the_oldest_change_in_flight() {
     let mut space = space(8, 1024, NONE);
     let first = allocate(&mut space, &many(3, demand(2, 36))).unwrap();
     let second = allocate(&mut space, &many(2, demand(2, 36))).unwrap();
@@ -327,7 +327,7 @@ fn a_large_store_keeps_a_segment_open_ahead() {
 }
 
 #[test]
-fn a_change_that_reports_late_is_not_counted_in_a_new_generation() {
+fn a_late_report_is_not_counted_in_a_new_generation() {
     let mut space = space(8, 64, EvictionPolicy::Fifo);
     let old = put(&mut space, &[demand(62, 1)]).unwrap();
     // It has replaced the object in the index, and has not reported that.

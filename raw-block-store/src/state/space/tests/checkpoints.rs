@@ -308,7 +308,7 @@ fn draining_segments_count_as_about_to_be_free() {
 }
 
 #[test]
-fn deletes_without_tombstones_use_as_many_sequences_as_are_expected() {
+fn deletes_without_tombstones_use_the_expected_sequences() {
     let mut space = space(8, 64, NONE);
     for _ in 0..2 {
         let first = space.next_sequence();

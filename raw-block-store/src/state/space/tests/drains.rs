@@ -131,7 +131,7 @@ fn pins_follow_a_move() {
 }
 
 #[test]
-fn a_pinned_object_of_a_released_segment_waits_for_its_pin_or_a_move() {
+fn a_pinned_object_keeps_its_released_segment_until_a_move() {
     let mut space = space(8, 64, EvictionPolicy::Fifo);
     let object = put(&mut space, &[demand(62, 1)]).unwrap()[0];
     checkpoint(&mut space, CheckpointPurpose::Whole);

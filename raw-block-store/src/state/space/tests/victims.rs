@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_crowded_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
+fn a_crowded_store_prefers_dead_then_garbage_then_the_oldest() {
     let mut space = space(64, 64, EvictionPolicy::Lru);
     let segments: Vec<Vec<Located>> = (0..58)
         .map(|_| {
@@ -26,7 +26,7 @@ fn a_crowded_store_prefers_what_is_dead_then_garbage_then_the_oldest() {
 }
 
 #[test]
-fn a_store_that_is_not_crowded_compacts_what_has_a_sixth_of_garbage() {
+fn an_uncrowded_store_compacts_segments_with_a_sixth_of_garbage() {
     let mut space = space(64, 64, EvictionPolicy::Lru);
     for _ in 0..10 {
         let objects = put(&mut space, &[demand(2, 36); 54]).unwrap();
