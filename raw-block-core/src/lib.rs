@@ -37,12 +37,14 @@
 
 pub use buffer::{AlignedBuf, BufferPool, Registration};
 pub use direct::Direct;
-pub use dispatch::{BatchResult, Dispatcher, DispatcherOptions, Finished, Refused, Ticket};
+pub use dispatch::{
+    BatchResult, Dispatcher, DispatcherOptions, Finished, Refused, Ticket, can_batch,
+};
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use geometry::Geometry;
 pub use memory::MemoryBackend;
 pub use stats::StatsSnapshot;
-pub use transfer::{OwnedTransfer, ReadAt, WriteAt, can_batch};
+pub use transfer::{OwnedTransfer, ReadAt, WriteAt};
 pub use write_options::WriteOptions;
 
 pub mod backend;

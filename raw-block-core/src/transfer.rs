@@ -4,7 +4,7 @@
 use std::io::{IoSlice, IoSliceMut};
 
 use crate::backend::OpKind;
-use crate::{AlignedBuf, Geometry, WriteOptions};
+use crate::{AlignedBuf, WriteOptions};
 
 /// A write of the bytes in `N` memory segments, one after the other, to one range of the device.
 ///
@@ -247,39 +247,4 @@ impl<const N: usize> Transfer for ReadAt<'_, N> {
         // SAFETY: `IoSliceMut` is ABI compatible with `iovec` on Unix (std documents it).
         unsafe { std::slice::from_raw_parts(self.segments.as_ptr().cast(), N) }
     }
-}
-
-/// Whether a batch can go to the device exactly as it is described, without a copy: every transfer has
-/// a payload as long as its total length, a range and options that the [`Geometry`] accepts, and segments
-/// whose addresses and lengths satisfy the geometry.
-///
-/// A batch that cannot is still one submission: its offending parts are copied through aligned memory.
-///
-/// # Examples
-/// ```
-/// use raw_block_core::{AlignedBuf, Geometry, WriteAt, can_batch};
-///
-/// let geometry = Geometry::new(1 << 20, 4096)?;
-/// let buffer = AlignedBuf::zeroed(8192)?;
-/// assert!(can_batch(&[WriteAt::new(0, &buffer)], &geometry));
-/// assert!(!can_batch(&[WriteAt::new(0, &buffer[..5000]).padded_to(8192)], &geometry));
-/// assert!(!can_batch(&[WriteAt::new(0, &buffer[512..4608])], &geometry));
-/// # Ok::<(), raw_block_core::Error>(())
-/// ```
-#[must_use]
-pub fn can_batch<T: Transfer>(batch: &[T], geometry: &Geometry) -> bool {
-    batch.iter().all(|transfer| {
-        let (offset, total) = (transfer.offset(), transfer.total_len());
-        transfer.payload_len() == total
-            && geometry.check_range(T::KIND, offset, total).is_ok()
-            && geometry.check_options(transfer.options()).is_ok()
-            && transfer.iovecs().iter().all(|segment| is_direct(segment, geometry))
-    })
-}
-
-/// Whether the device can transfer from or to this segment as it is.
-fn is_direct(segment: &libc::iovec, geometry: &Geometry) -> bool {
-    segment.iov_len == 0
-        || (segment.iov_base as usize).is_multiple_of(geometry.memory_alignment as usize)
-            && segment.iov_len.is_multiple_of(geometry.transfer_alignment as usize)
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-use super::pool::Loan;
+use super::slab::Loan;
 use crate::{Error, ErrorKind};
 
 /// An owned buffer that starts at a multiple of [`AlignedBuf::ALIGNMENT`], so that a device can transfer

@@ -1,14 +1,11 @@
 //! Memory that keeps its pages, for backends to register.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::{Arc, Weak};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-use crate::backend::IoBackend;
-use crate::{Error, ErrorKind};
+use crate::Error;
 
 /// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the memory
 /// of a [`BufferPool`](crate::BufferPool), or the caller's own.
@@ -35,7 +32,12 @@ impl Arena {
         Ok(Self { ranges: vec![(mapping.start, len.get())], _mapping: Some(mapping) })
     }
 
-    /// The addresses: so many bytes from each pointer on.
+    /// The arena over memory of the caller, which it does not own.
+    pub(super) fn borrowed(ranges: &[(NonNull<u8>, usize)]) -> Self {
+        Self { ranges: ranges.to_vec(), _mapping: None }
+    }
+
+    /// The ranges: an address and a number of bytes each.
     #[must_use]
     pub fn ranges(&self) -> &[(NonNull<u8>, usize)] {
         &self.ranges
@@ -109,82 +111,5 @@ impl Drop for Mapping {
         // it holds a reference to the arena.
         let unmapped = unsafe { munmap(self.base.cast(), self.mapped.get()) };
         debug_assert!(unmapped.is_ok());
-    }
-}
-
-/// Memory that is registered with a backend until this is dropped: that of a
-/// [`BufferPool`](crate::BufferPool::register_with), or the caller's own.
-///
-/// The caller's own is memory from another allocator: pinned host memory of a GPU library, a shared segment.
-/// Any slice inside it then serves as a registered buffer.
-///
-/// A registration ends when it is dropped, for transfers that begin later, and with the backend, which it does
-/// not keep open. A queue that has the pages lets go of them when it is used next, or closed; until then
-/// they count as pinned. The queue of a thread is closed at the latest when the thread ends.
-///
-/// # Examples
-/// ```
-/// use std::ptr::NonNull;
-/// use std::sync::Arc;
-/// use raw_block_core::{MemoryBackend, Registration};
-///
-/// let mut memory = vec![0_u8; 1 << 20];
-/// let range = (NonNull::from(&mut memory[..]).cast(), memory.len());
-/// let device = Arc::new(MemoryBackend::new(1 << 20)?);
-/// // SAFETY: the vector is neither dropped nor made to grow before the registration.
-/// let registration = unsafe { Registration::new(device, &[range]) };
-/// assert!(registration.is_err(), "memory has nothing to register");
-/// # Ok::<(), raw_block_core::Error>(())
-/// ```
-#[must_use = "dropping a registration ends it"]
-pub struct Registration {
-    backend: Weak<dyn IoBackend>,
-    arena: Arc<Arena>,
-}
-
-impl Registration {
-    /// Registers ranges of memory, each an address and a number of bytes.
-    ///
-    /// # Errors
-    /// Those of [`IoBackend::register`]; [`ErrorKind::InvalidInput`] when a range is empty. Nothing is
-    /// registered then, and transfers work all the same.
-    ///
-    /// # Safety
-    /// Until the registration is dropped, every range stays mapped to the pages that it has now: it is not
-    /// unmapped, remapped or moved, nor given other pages by `madvise(2)`. Otherwise the device reads and
-    /// writes the old pages, and reports success.
-    #[expect(clippy::needless_pass_by_value, reason = "only a value coerces to `dyn IoBackend`")]
-    pub unsafe fn new(
-        backend: Arc<dyn IoBackend>,
-        ranges: &[(NonNull<u8>, usize)],
-    ) -> Result<Self, Error> {
-        if ranges.is_empty() || ranges.iter().any(|&(_, len)| len == 0) {
-            let rule = "there is no memory in it: name ranges of at least one byte";
-            let error = Error::new(ErrorKind::InvalidInput, "register memory", rule);
-            return Err(error.on(backend.name()));
-        }
-        Self::of(&backend, Arc::new(Arena { ranges: ranges.to_vec(), _mapping: None }))
-    }
-
-    /// Registers an arena.
-    pub(super) fn of(backend: &Arc<dyn IoBackend>, arena: Arc<Arena>) -> Result<Self, Error> {
-        backend.register(Arc::clone(&arena))?;
-        Ok(Self { backend: Arc::downgrade(backend), arena })
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        if let Some(backend) = self.backend.upgrade() {
-            backend.unregister(&self.arena);
-        }
-    }
-}
-
-impl fmt::Debug for Registration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registration")
-            .field("ranges", &self.arena.ranges.len())
-            .finish_non_exhaustive()
     }
 }

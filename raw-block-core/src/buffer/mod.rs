@@ -3,7 +3,10 @@
 mod aligned;
 mod arena;
 mod pool;
+mod registration;
+mod slab;
 
 pub use aligned::AlignedBuf;
-pub use arena::{Arena, Registration};
+pub use arena::Arena;
 pub use pool::BufferPool;
+pub use registration::Registration;

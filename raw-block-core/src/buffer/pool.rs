@@ -1,11 +1,12 @@
 //! The pool that lends equal buffers from an arena.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::{AlignedBuf, Arena, Registration};
+use super::aligned::AlignedBuf;
+use super::arena::Arena;
+use super::registration::Registration;
+use super::slab::Slab;
 use crate::backend::IoBackend;
 use crate::{Error, ErrorKind};
 
@@ -28,28 +29,9 @@ use crate::{Error, ErrorKind};
 /// # Ok::<(), raw_block_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct BufferPool(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    arena: Arc<Arena>,
+pub struct BufferPool {
+    slab: Arc<Slab>,
     buffer_len: usize,
-    stride: usize,
-    count: usize,
-    /// Numbers of the buffers that nobody has, the lowest first: what is taken together lies together.
-    free: Mutex<BinaryHeap<Reverse<usize>>>,
-}
-
-/// The right to one buffer of a pool, until it is dropped.
-pub(super) struct Loan {
-    pool: Arc<Inner>,
-    number: usize,
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(Reverse(self.number));
-    }
 }
 
 impl BufferPool {
@@ -69,45 +51,36 @@ impl BufferPool {
         let stride =
             buffer_len.checked_next_multiple_of(AlignedBuf::ALIGNMENT).ok_or_else(impossible)?;
         let len = stride.checked_mul(count).and_then(NonZeroUsize::new).ok_or_else(impossible)?;
-        Ok(Self(Arc::new(Inner {
-            arena: Arc::new(Arena::map(len)?),
-            buffer_len,
-            stride,
-            count,
-            free: Mutex::new((0..count).map(Reverse).collect()),
-        })))
+        let slab = Arc::new(Slab::new(Arena::map(len)?, stride, count));
+        Ok(Self { slab, buffer_len })
     }
 
-    /// Lends the free buffer with the lowest address, or `None` when all are out. Buffers whose length is a
-    /// multiple of [`AlignedBuf::ALIGNMENT`] lie one behind the other.
+    /// Lends the free buffer with the lowest address, or `None` when all are lent. Buffers whose length is
+    /// a multiple of [`AlignedBuf::ALIGNMENT`] are contiguous.
     #[must_use]
     pub fn take(&self) -> Option<AlignedBuf> {
-        let Reverse(number) = self.free().pop()?;
-        let loan = Loan { pool: Arc::clone(&self.0), number };
-        // SAFETY: `number` is below `count`, so the sum is inside the arena's `stride * count` bytes.
-        let start = unsafe { self.0.arena.start().add(number * self.0.stride) };
-        // SAFETY: a stride is a multiple of the alignment and at least `buffer_len`; anonymous memory
-        // is initialised; the number left the free list, so nobody else has these bytes until the
-        // loan puts it back.
-        Some(unsafe { AlignedBuf::lent(start, self.0.buffer_len, loan) })
+        let (start, loan) = self.slab.take()?;
+        // SAFETY: a slot starts at a multiple of the alignment, because the arena and the stride do, and has at
+        // least `buffer_len` bytes. `Slab::take` states the rest.
+        Some(unsafe { AlignedBuf::lent(start, self.buffer_len, loan) })
     }
 
     /// The length in bytes of every buffer.
     #[must_use]
     pub fn buffer_len(&self) -> usize {
-        self.0.buffer_len
+        self.buffer_len
     }
 
     /// How many buffers the pool has, lent or not.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.count
+        self.slab.count
     }
 
     /// How many buffers can be taken now.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.free().len()
+        self.slab.available()
     }
 
     /// Registers the pool's memory with a backend until the registration is dropped.
@@ -118,11 +91,7 @@ impl BufferPool {
     /// Those of [`IoBackend::register`]; the pool works without it, so a caller may go on.
     #[expect(clippy::needless_pass_by_value, reason = "only a value coerces to `dyn IoBackend`")]
     pub fn register_with(&self, backend: Arc<dyn IoBackend>) -> Result<Registration, Error> {
-        Registration::of(&backend, Arc::clone(&self.0.arena))
-    }
-
-    fn free(&self) -> std::sync::MutexGuard<'_, BinaryHeap<Reverse<usize>>> {
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        Registration::of(&backend, Arc::clone(&self.slab.arena))
     }
 }
 

@@ -8,129 +8,126 @@ use super::batch::Batch;
 use crate::Geometry;
 use crate::backend::{IoBackend, IoQueue};
 
-/// How often memory that a backend has lost track of is looked at again.
+/// How often memory is checked whose ops a backend keeps against its contract.
 const RELEASE_POLL: Duration = Duration::from_millis(1);
 
 /// A queue with the batch that runs on it. The batch keeps its allocations from one use to the next.
 pub(super) struct Lane {
-    /// Gone once it turned out to be broken.
+    /// `None` once it has broken its contract.
     queue: Option<Box<dyn IoQueue>>,
-    /// The only thread that may use the queue, if it is one of a single thread.
+    /// The only thread that may use the queue, if it is local.
     owner: Option<ThreadId>,
     pub(super) batch: Batch,
-    /// The geometry as the dispatcher saw it first: a plan that was made with one cannot be carried out
-    /// with another.
+    /// The geometry when the dispatcher was made: a plan that was made with one geometry cannot be
+    /// executed with another.
     geometry: Geometry,
-    /// Whether the batch points into memory that is borrowed from the caller.
-    borrowing: bool,
 }
 
-/// How long [`Lane::advance`] may take.
+/// What [`Lane::drive`] waits for; the [module](super) compares the modes.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
+pub(super) enum WaitMode {
     /// Until the batch has completed.
-    Unlimited,
-    /// Until the batch has completed, or a part of it that had not before.
+    All,
+    /// Until the batch has completed, or requests of it that had not before.
     Part,
     /// Until the batch has completed or this moment has passed.
     Until(Instant),
-    /// Reap and submit once, without waiting.
-    None,
+    /// Submit and reap once, without waiting.
+    Poll,
 }
 
-impl Patience {
-    fn is_exhausted(self, batch: &Batch) -> bool {
+impl WaitMode {
+    fn is_over(self, batch: &Batch) -> bool {
         match self {
-            Self::Unlimited => false,
+            Self::All => false,
             Self::Part => !batch.finished.is_empty(),
             Self::Until(deadline) => Instant::now() >= deadline,
-            Self::None => true,
+            Self::Poll => true,
         }
     }
 }
 
 impl Lane {
-    /// A lane of this thread, or where `queue` is not local, of all threads.
+    /// A lane for this thread, or for any thread if `queue` is not local.
     pub(super) fn new(queue: Box<dyn IoQueue>, geometry: Geometry) -> Self {
         let owner = queue.is_local().then(|| thread::current().id());
-        let queue = Some(queue);
-        Self { queue, owner, batch: Batch::default(), geometry, borrowing: false }
+        Self { queue: Some(queue), owner, batch: Batch::new(), geometry }
     }
 
-    /// The only thread that may use this lane, if it is one of a single thread.
+    /// The only thread that may use this lane, if its queue is local.
     pub(super) fn owner(&self) -> Option<ThreadId> {
         self.owner
     }
 
-    /// Runs a batch over borrowed memory. When this returns or unwinds, no op is left that could touch
-    /// the memory.
-    ///
-    /// Whenever `patience` ends, and at the end, `each` is called with the number of every transfer that succeeded
-    /// since: no op has its memory any more.
-    pub(super) fn run_borrowed(
-        &mut self,
-        backend: &dyn IoBackend,
-        patience: Patience,
-        mut each: impl FnMut(usize),
-    ) {
-        self.borrowing = true;
-        self.begin(backend);
-        loop {
-            let over = self.advance(backend, patience);
-            self.batch.finished.drain(..).for_each(|index| each(index as usize));
-            if over {
-                break;
-            }
-        }
-        self.borrowing = false;
-    }
-
-    /// Runs a batch over borrowed memory, and calls `work` while the device works on what the queue
-    /// accepted. When this returns or unwinds, no op is left that could touch the memory.
-    pub(super) fn run_borrowed_while<T>(
-        &mut self,
-        backend: &dyn IoBackend,
-        work: impl FnOnce() -> T,
-    ) -> T {
-        self.borrowing = true;
-        self.begin(backend);
-        // If the queue broke, the first reap gives the ops that it failed.
-        self.top_up();
-        let worked = work();
-        self.advance(backend, Patience::Unlimited);
-        self.borrowing = false;
-        worked
-    }
-
     /// Makes the ops of the first wave.
     pub(super) fn begin(&mut self, backend: &dyn IoBackend) {
-        self.batch.arrange();
+        self.batch.requests.sort();
         self.batch.next_wave(&self.geometry, backend.stats());
     }
 
-    /// Lets the batch advance. Returns whether it has completed.
+    /// Makes the ops of the first wave, and starts those that the queue accepts.
     ///
-    /// When it has not, ops are in flight that were started, and the queue is full or no op waits for it. So the
-    /// device has work, and the queue's event descriptor wakes the caller.
-    pub(super) fn advance(&mut self, backend: &dyn IoBackend, patience: Patience) -> bool {
+    /// If the queue breaks, the next reap returns the ops that it failed.
+    pub(super) fn begin_and_start(&mut self, backend: &dyn IoBackend) {
+        self.begin(backend);
+        self.top_up();
+    }
+
+    /// Advances the batch. Returns whether it has completed: then no op is left that could access its
+    /// memory.
+    ///
+    /// When it has not, ops are in flight that were started, and the queue is full or no op waits for it.
+    /// So the device has work, and the queue's event descriptor wakes the caller.
+    pub(super) fn drive(&mut self, backend: &dyn IoBackend, mode: WaitMode) -> bool {
         loop {
-            if !self.batch.is_settled() {
-                self.pump(backend, patience);
+            if !self.batch.wave.is_settled() {
+                self.pump(backend, mode);
             } else if !self.next_wave(backend) {
                 return true;
             }
-            let leaves = !self.batch.is_settled() && patience.is_exhausted(&self.batch);
-            if leaves && self.top_up() {
+            let over = !self.batch.wave.is_settled() && mode.is_over(&self.batch);
+            if over && self.top_up() {
                 return false;
             }
         }
     }
 
+    /// Submits ops to the queue and reaps completions from it, once.
+    fn pump(&mut self, backend: &dyn IoBackend, mode: WaitMode) {
+        let Self { queue: Some(queue), batch, .. } = self else {
+            return self.batch.abandon(backend.engine());
+        };
+        let wave = &mut batch.wave;
+        queue.submit(&mut wave.waiting);
+        wave.note_accepted();
+        let in_flight = queue.in_flight();
+        let min = match mode {
+            WaitMode::Poll => 0,
+            // More ops wait: refill the queue well before it is empty, but not one by one.
+            _ if !wave.waiting.is_empty() => (queue.depth() / 4).max(1),
+            WaitMode::Part => wave.ops_of_a_part().min(in_flight),
+            WaitMode::All | WaitMode::Until(_) => in_flight,
+        };
+        let deadline = match mode {
+            WaitMode::Until(deadline) => Some(deadline),
+            WaitMode::All | WaitMode::Part | WaitMode::Poll => None,
+        };
+        queue.reap(min, deadline, &mut wave.done);
+        batch.settle(&self.geometry, backend.stats());
+        // Nothing is in flight, or the queue counts ops that no longer exist, and yet an op has not completed:
+        // the queue breaks its contract.
+        let lost = in_flight == 0 || queue.in_flight() > 0 && batch.wave.has_only_waiting_ops();
+        if lost && !batch.wave.is_settled() {
+            tracing::error!(engine = backend.engine(), device = backend.name(), "a queue lost ops");
+            self.queue = None;
+        }
+    }
+
     /// Makes the ops of the next wave. Returns `false` when the batch has completed.
     fn next_wave(&mut self, backend: &dyn IoBackend) -> bool {
-        if !self.batch.waiting.is_empty() {
+        if !self.batch.wave.waiting.is_empty() {
             tracing::error!("a queue left ops of another batch among those of this one");
-            self.batch.waiting.clear();
+            self.batch.wave.waiting.clear();
             self.queue = None;
         }
         self.wait_until_released();
@@ -138,59 +135,29 @@ impl Lane {
     }
 
     /// Fills the queue and starts what it accepted. Returns `false` when nothing would wake the caller: the
-    /// queue broke, and the next reap gives the ops that it failed.
+    /// queue broke, and the next reap returns the ops that it failed.
     fn top_up(&mut self) -> bool {
-        // Without a queue there is no event descriptor, and the next call gives up what is left.
-        let Self { queue: Some(queue), batch, .. } = self else { return true };
-        if !batch.waiting.is_empty() {
-            let waiting = batch.waiting.len();
-            queue.submit(&mut batch.waiting);
-            batch.note_accepted();
+        // Without a queue there is no event descriptor, and the next call abandons the ops that are left.
+        let Self { queue: Some(queue), batch: Batch { wave, .. }, .. } = self else { return true };
+        if !wave.waiting.is_empty() {
+            let waiting = wave.waiting.len();
+            queue.submit(&mut wave.waiting);
+            wave.note_accepted();
             queue.start();
-            if queue.depth() == 0 && batch.waiting.len() < waiting {
+            if queue.depth() == 0 && wave.waiting.len() < waiting {
                 return false;
             }
         }
         queue.in_flight() > 0
     }
 
-    /// Hands ops to the queue and takes completions from it, once.
-    fn pump(&mut self, backend: &dyn IoBackend, patience: Patience) {
-        let Self { queue: Some(queue), batch, .. } = self else {
-            return self.batch.give_up(backend.engine());
-        };
-        queue.submit(&mut batch.waiting);
-        batch.note_accepted();
-        let in_flight = queue.in_flight();
-        let min = match patience {
-            Patience::None => 0,
-            // More ops wait: refill the queue well before it runs dry, but not one by one.
-            _ if !batch.waiting.is_empty() => (queue.depth() / 4).max(1),
-            Patience::Part => batch.ops_of_a_part().min(in_flight),
-            _ => in_flight,
-        };
-        let deadline = match patience {
-            Patience::Until(deadline) => Some(deadline),
-            Patience::Unlimited | Patience::Part | Patience::None => None,
-        };
-        queue.reap(min, deadline, &mut batch.done);
-        batch.settle(&self.geometry, backend.stats());
-        // Nothing is under way, or what the queue says is under way is gone, and yet something is
-        // missing: the queue does not keep its contract.
-        let lost = in_flight == 0 || queue.in_flight() > 0 && batch.has_only_waiting_ops();
-        if lost && !batch.is_settled() {
-            tracing::error!(engine = backend.engine(), device = backend.name(), "a queue lost ops");
-            self.queue = None;
-        }
-    }
-
-    /// Returns once no op is left that could touch the memory of the batch.
+    /// Returns once no op is left that could access the memory of the batch.
     ///
     /// With a backend that keeps its contract, that is at once.
     fn wait_until_released(&mut self) {
-        let mut told = false;
-        while !self.batch.is_released() {
-            if !std::mem::replace(&mut told, true) {
+        let mut reported = false;
+        while !self.batch.wave.is_released() {
+            if !std::mem::replace(&mut reported, true) {
                 tracing::error!(
                     "a backend keeps ops that it completed or dropped; waiting for them"
                 );
@@ -199,10 +166,10 @@ impl Lane {
         }
     }
 
-    /// Whether the lane can be lent again.
+    /// Whether the lane can be used again.
     pub(super) fn is_sound(&mut self) -> bool {
         let working = self.queue.as_ref().is_some_and(|queue| queue.depth() > 0);
-        working && self.batch.is_settled() && self.batch.is_released()
+        working && self.batch.wave.is_settled() && self.batch.wave.is_released()
     }
 
     /// See [`IoQueue::event_fd`].
@@ -215,9 +182,9 @@ impl Drop for Lane {
     fn drop(&mut self) {
         // A queue drains when it is dropped.
         self.queue = None;
-        self.batch.waiting.clear();
-        self.batch.done.clear();
-        if self.borrowing {
+        self.batch.wave.waiting.clear();
+        self.batch.wave.done.clear();
+        if self.batch.requests.borrowed {
             self.wait_until_released();
         }
     }

@@ -1,6 +1,5 @@
 //! Which bytes of a transfer move directly, and which through staging memory.
 
-use super::request::Request;
 use crate::Geometry;
 use crate::backend::Segment;
 
@@ -15,34 +14,34 @@ pub(super) enum Piece {
     Padding { at: usize, len: usize },
 }
 
-/// Splits the payload of a request, in `segments` and padded to its total length, into pieces.
+/// Splits the payload in `segments`, padded to `total_len`, into pieces. The payload is not longer.
 ///
-/// Only what offends is staged, unless all of the request is [copied](Request::copied): a segment at an
-/// unaligned address, or the part of a device block that a segment does not fill, together with what
-/// completes that block. `staging` is the first byte of the
-/// staging memory that is free; the first one that is free afterwards is returned. Staged pieces that
-/// follow each other lie one behind the other, from an aligned place to an aligned place.
+/// Stages only what breaks the alignment rules, unless all of it is `copied`: a segment at an unaligned
+/// address, or the part of a device block that a segment does not fill, with the bytes that complete
+/// that block. `staging` is the first free byte of the staging memory; returns the first one that is
+/// free afterwards. Consecutive staged pieces are contiguous in staging memory, from an aligned address
+/// to an aligned address.
 ///
 /// The same arguments give the same pieces: a write copies along them before it starts, a read after it
-/// ended.
+/// has completed.
 pub(super) fn lay_out(
-    segments: &[Segment],
-    request: &Request,
+    segments: impl IntoIterator<Item = Segment>,
+    total_len: u64,
+    copied: bool,
     geometry: &Geometry,
     mut staging: usize,
     mut visit: impl FnMut(Piece),
 ) -> usize {
     let block = geometry.transfer_alignment as usize;
-    // Both are powers of two, or there would be no dispatcher: masks spare each transfer twenty divisions.
-    let (in_block, in_place) = (block - 1, geometry.memory_alignment as usize - 1);
-    let next_place = |at: usize| (at + in_place) & !in_place;
-    // How many bytes of the current block are staged already; at 0 a new piece may be direct.
+    // `Dispatcher::with_options` accepts powers of two only, so masks replace twenty divisions a transfer.
+    let (in_block, in_address) = (block - 1, geometry.memory_alignment as usize - 1);
+    let align = |at: usize| (at + in_address) & !in_address;
+    // The bytes of the current block that are staged; at 0 the next piece may be direct.
     let mut filled = 0;
     let mut moved = 0;
-    for &segment in segments {
-        let mut rest = segment.0;
+    for Segment(mut rest) in segments {
         while rest.iov_len > 0 {
-            let aligned = !request.copied && rest.iov_base as usize & in_place == 0;
+            let aligned = !copied && rest.iov_base as usize & in_address == 0;
             let direct = filled == 0 && aligned && rest.iov_len >= block;
             let len = if direct {
                 rest.iov_len & !in_block
@@ -53,7 +52,7 @@ pub(super) fn lay_out(
             };
             let piece = Segment(libc::iovec { iov_len: len, ..rest });
             if direct {
-                staging = next_place(staging);
+                staging = align(staging);
                 visit(Piece::Direct(piece));
             } else {
                 visit(Piece::Staged { caller: piece, at: staging });
@@ -65,9 +64,9 @@ pub(super) fn lay_out(
             rest.iov_len -= len;
         }
     }
-    if let Ok(len @ 1..) = usize::try_from(request.total_len - moved) {
+    if let Ok(len @ 1..) = usize::try_from(total_len - moved) {
         visit(Piece::Padding { at: staging, len });
         staging += len;
     }
-    next_place(staging)
+    align(staging)
 }

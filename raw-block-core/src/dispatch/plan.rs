@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::batch::{Batch, Run};
-use super::layout::{Piece, lay_out};
+use super::batch::Batch;
+use super::layout::Piece;
+use super::wave::{Run, Wave};
 use crate::backend::{BatchMemory, Segment};
 use crate::backend::{Op, OpKind, Stats};
 use crate::{AlignedBuf, Error, Geometry};
@@ -27,8 +28,9 @@ impl Batch {
         geometry: &Geometry,
         stats: &Stats,
     ) -> Result<(), Error> {
-        let Self { kind, requests, callers, order, runs, waiting, .. } = self;
-        let memory = Arc::get_mut(&mut self.memory)
+        let Self { requests, wave: Wave { runs, waiting, memory: shared, .. }, .. } = self;
+        let kind = requests.kind;
+        let memory = Arc::get_mut(shared)
             .unwrap_or_else(|| unreachable!("lanes and waves start when the ops are gone"));
         if memory.staging.len() < staging {
             memory.staging = AlignedBuf::default();
@@ -40,11 +42,10 @@ impl Batch {
         let longest = if mergeable { LONGEST_MERGE.min(geometry.max_transfer) } else { 0 };
         let (mut merged, mut direct, mut staged) = (0, 0, 0);
         for position in wave {
-            let request = &requests[order[position] as usize];
+            let request = requests.get(requests.order[position]);
             let first = memory.segments.len();
             if kind.transfers() {
-                let segments = &callers[request.segments.clone()];
-                lay_out(segments, request, geometry, request.staging, |piece| {
+                requests.lay_out(request, geometry, request.staging, |piece| {
                     match piece {
                         Piece::Direct(Segment(segment)) => direct += segment.iov_len as u64,
                         Piece::Staged { caller: Segment(caller), .. } => {
@@ -52,7 +53,7 @@ impl Batch {
                         }
                         Piece::Padding { len, .. } => staged += len as u64,
                     }
-                    place(piece, *kind, memory, first);
+                    place(piece, kind, memory, first);
                 });
             }
             let segments = first..memory.segments.len();
@@ -96,12 +97,12 @@ impl Batch {
             );
             let part = NonNull::new(part)
                 .unwrap_or_else(|| unreachable!("a vector's pointer is not null"));
-            let shared = Arc::clone(&self.memory);
+            let shared = Arc::clone(shared);
             // SAFETY: the parts of different runs do not overlap, and `shared` keeps the list in place.
             // Its segments are staging memory, kept by `shared` and laid out without overlap, or the
             // callers' memory, which by the contract of `add` is the batch's until it is released,
             // that is, until every op was dropped.
-            let op = unsafe { Op::new(*kind, index, run.offset, run.len, part, shared) };
+            let op = unsafe { Op::new(kind, index, run.offset, run.len, part, shared) };
             waiting.push_back(op.with_options(run.options));
         }
         Ok(())

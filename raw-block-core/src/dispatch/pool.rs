@@ -39,7 +39,7 @@ enum User {
 }
 
 /// A lane that goes back to its pool when this is dropped.
-pub(super) struct Lent {
+pub(super) struct LaneGuard {
     /// `None` only before it was opened and while being dropped.
     lane: Option<Lane>,
     pub(super) pool: Arc<LanePool>,
@@ -61,7 +61,7 @@ impl LanePool {
     ///
     /// A thread that has a lane already may be what the others wait for, so it does not wait: it opens one
     /// beyond the limit, which is closed when it is given back.
-    pub(super) fn lend(self: &Arc<Self>) -> Result<Lent, Error> {
+    pub(super) fn lend(self: &Arc<Self>) -> Result<LaneGuard, Error> {
         self.check_process()?;
         let this_thread = thread::current().id();
         let mut failed = None;
@@ -71,7 +71,7 @@ impl LanePool {
             let own = state.take(|lane| lane.owner() == Some(this_thread));
             if let Some(lane) = own.or_else(|| state.take_shared()) {
                 drop(state);
-                return Ok(self.lent(lane, false));
+                return Ok(self.guard(lane, false));
             }
             let may_open = state.open < self.max_lanes || nested && state.idle.is_empty();
             let opened = if may_open && failed.is_none() {
@@ -86,7 +86,7 @@ impl LanePool {
                 continue;
             };
             match opened {
-                Ok(lent) => return Ok(lent),
+                Ok(guard) => return Ok(guard),
                 Err(error) => {
                     // No further queue can be had: take one of those that there are, or wait for it, but
                     // not for tickets, which may be this caller's own.
@@ -106,7 +106,7 @@ impl LanePool {
     }
 
     /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last one.
-    pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<Lent, Error> {
+    pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<LaneGuard, Error> {
         self.check_process()?;
         let busy =
             |rule| Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.name()));
@@ -121,7 +121,7 @@ impl LanePool {
         if let Some(lane) = state.take_shared() {
             state.ticketed += 1;
             drop(state);
-            return Ok(self.lent(lane, true));
+            return Ok(self.guard(lane, true));
         }
         if state.open < self.max_lanes {
             return self.open(state, User::Ticket, None);
@@ -140,12 +140,12 @@ impl LanePool {
         mut state: MutexGuard<'_, State>,
         user: User,
         instead_of: Option<Lane>,
-    ) -> Result<Lent, Error> {
+    ) -> Result<LaneGuard, Error> {
         let ticketed = matches!(user, User::Ticket);
         state.open += usize::from(instead_of.is_none());
         state.ticketed += usize::from(ticketed);
         drop(state);
-        let mut lent = self.lent_without_lane(ticketed);
+        let mut guard = self.guard_without_lane(ticketed);
         // First, so that what it holds can be had again.
         drop(instead_of);
         let queue = match user {
@@ -156,20 +156,20 @@ impl LanePool {
             _ => self.backend.open_queue(self.depth),
         };
         let queue = queue.map_err(|error| error.on(self.backend.name()))?;
-        lent.lane = Some(Lane::new(queue, self.geometry));
-        Ok(lent)
+        guard.lane = Some(Lane::new(queue, self.geometry));
+        Ok(guard)
     }
 
-    fn lent_without_lane(self: &Arc<Self>, ticketed: bool) -> Lent {
-        let lent = Lent { lane: None, pool: Arc::clone(self), ticketed };
-        lent.count(1);
-        lent
+    fn guard_without_lane(self: &Arc<Self>, ticketed: bool) -> LaneGuard {
+        let guard = LaneGuard { lane: None, pool: Arc::clone(self), ticketed };
+        guard.count(1);
+        guard
     }
 
-    fn lent(self: &Arc<Self>, lane: Lane, ticketed: bool) -> Lent {
-        let mut lent = self.lent_without_lane(ticketed);
-        lent.lane = Some(lane);
-        lent
+    fn guard(self: &Arc<Self>, lane: Lane, ticketed: bool) -> LaneGuard {
+        let mut guard = self.guard_without_lane(ticketed);
+        guard.lane = Some(lane);
+        guard
     }
 
     /// Whether this is the process that opened the device.
@@ -189,7 +189,7 @@ impl Drop for LanePool {
     }
 }
 
-impl Lent {
+impl LaneGuard {
     fn count(&self, change: i8) {
         if self.ticketed {
             self.pool.backend.stats().update(|stats| {
@@ -201,7 +201,7 @@ impl Lent {
     }
 }
 
-impl Deref for Lent {
+impl Deref for LaneGuard {
     type Target = Lane;
 
     fn deref(&self) -> &Lane {
@@ -209,13 +209,13 @@ impl Deref for Lent {
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for LaneGuard {
     fn deref_mut(&mut self) -> &mut Lane {
         self.lane.as_mut().unwrap_or_else(|| unreachable!("a lane comes first and leaves last"))
     }
 }
 
-impl Drop for Lent {
+impl Drop for LaneGuard {
     fn drop(&mut self) {
         self.count(-1);
         let opened = self.lane.is_some();

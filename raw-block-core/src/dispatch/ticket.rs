@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lane::Patience;
-use super::pool::Lent;
+use super::lane::WaitMode;
+use super::pool::LaneGuard;
 use crate::{AlignedBuf, Error, OwnedTransfer};
 
 /// A batch under way, with its buffers. Any thread may wait for it.
@@ -38,7 +38,7 @@ use crate::{AlignedBuf, Error, OwnedTransfer};
 pub struct Ticket {
     id: u64,
     /// `None` once the results were taken.
-    lent: Option<Lent>,
+    lane: Option<LaneGuard>,
 }
 
 /// One transfer of an owned batch that is over.
@@ -64,8 +64,8 @@ pub struct Refused {
 }
 
 impl Ticket {
-    pub(super) fn new(id: u64, lent: Lent) -> Self {
-        Self { id, lent: Some(lent) }
+    pub(super) fn new(id: u64, lane: LaneGuard) -> Self {
+        Self { id, lane: Some(lane) }
     }
 
     /// A number that no other batch of this dispatcher has.
@@ -78,7 +78,7 @@ impl Ticket {
     /// backend has one.
     #[must_use]
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.lent.as_ref()?.event_fd()
+        self.lane.as_ref()?.event_fd()
     }
 
     /// Waits until the batch is over. The results are in the order of the batch.
@@ -86,7 +86,7 @@ impl Ticket {
     /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) gave them before.
     #[must_use]
     pub fn wait(mut self) -> Vec<Finished> {
-        self.advance(Patience::Unlimited).unwrap_or_default()
+        self.advance(WaitMode::All).unwrap_or_default()
     }
 
     /// Takes the completions that are there and refills the queue, without waiting; the results, if the batch has
@@ -95,32 +95,32 @@ impl Ticket {
     /// When it has not, ops are in flight, and [`event_fd`](Self::event_fd) is readable as soon as one completes.
     #[must_use]
     pub fn try_wait(&mut self) -> Option<Vec<Finished>> {
-        self.advance(Patience::None)
+        self.advance(WaitMode::Poll)
     }
 
     /// Waits until the batch has completed or `deadline` has passed; the results, if it has completed. After the
     /// deadline it does what [`try_wait`](Self::try_wait) does, and no more.
     #[must_use]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Vec<Finished>> {
-        self.advance(Patience::Until(deadline))
+        self.advance(WaitMode::Until(deadline))
     }
 
-    fn advance(&mut self, patience: Patience) -> Option<Vec<Finished>> {
+    fn advance(&mut self, mode: WaitMode) -> Option<Vec<Finished>> {
         // Out of the ticket while it runs: if the backend panics, the lane goes with the panic, and the
         // ticket's own drop finds nothing left to do.
-        let mut lent = self.lent.take()?;
-        if let Err(error) = lent.pool.check_process() {
+        let mut lane = self.lane.take()?;
+        if let Err(error) = lane.pool.check_process() {
             // The parent has the queue; what the child has of it is a copy that nothing fills.
             let lost = || Finished { buffer: AlignedBuf::default(), result: Err(error.clone()) };
-            return Some(std::iter::repeat_with(lost).take(lent.batch.len()).collect());
+            return Some(std::iter::repeat_with(lost).take(lane.batch.requests.len()).collect());
         }
-        let backend = Arc::clone(&lent.pool.backend);
-        if !lent.advance(&*backend, patience) {
-            self.lent = Some(lent);
+        let backend = Arc::clone(&lane.pool.backend);
+        if !lane.drive(&*backend, mode) {
+            self.lane = Some(lane);
             return None;
         }
-        let buffers = lent.batch.take_owned();
-        let results = lent.batch.take_results(&*backend);
+        let buffers = lane.batch.take_owned();
+        let results = lane.batch.take_results(&*backend);
         let finish = |(buffer, result)| Finished { buffer, result };
         Some(buffers.into_iter().zip(results).map(finish).collect())
     }
@@ -128,12 +128,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.advance(Patience::Unlimited);
+        self.advance(WaitMode::All);
     }
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("id", &self.id).field("taken", &self.lent.is_none()).finish()
+        f.debug_struct("Ticket").field("id", &self.id).field("taken", &self.lane.is_none()).finish()
     }
 }

@@ -1,19 +1,12 @@
 //! Writes that take effect after their op has ended: those that a fault made late, and those that a killed
 //! process left in flight.
 
-use super::power::Mood;
-use super::state::{Change, State};
+use super::change::{Change, Leftover};
+use super::fate::Mood;
+use super::state::State;
 
 /// The longest time after a kill at which a write takes effect, as a power of two, counted as in [`State::stirs`].
 const LONGEST_DELAY: u32 = 12;
-
-/// A write, or a part of one, of a process that was killed.
-#[derive(Clone, Debug)]
-pub(super) struct Leftover {
-    change: Change,
-    /// At which stir it takes effect.
-    due: u64,
-}
 
 impl State {
     /// Lets those ops take effect that failed, and whose moment has come.

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Device;
 use super::fault::{self, Hit};
 use super::scheduler;
+use super::shared::Device;
 use super::state::State;
 use crate::backend::{Completion, IoQueue, Op, OpKind};
 

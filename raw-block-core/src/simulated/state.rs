@@ -4,60 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::change::{Change, Leftover, PlannedEnd, Progress, Write};
+use super::fate::CutReport;
 use super::fault::{self, DeviceFault, Effect, Hit};
-use super::image::{Bytes, Image, Version};
-use super::late::Leftover;
-use super::{CutReport, SimulatedOptions};
+use super::image::{Bytes, Image};
+use super::options::SimulatedOptions;
 use crate::Geometry;
 use crate::backend::{Op, OpKind};
-
-/// A write that took effect and is not durable yet.
-#[derive(Clone, Debug)]
-pub(super) struct Write {
-    pub(super) blocks: Vec<(u64, Version)>,
-    /// Whether a power cut cannot take it apart.
-    pub(super) atomic: bool,
-    /// The completion that acknowledged it: none before it was reaped.
-    pub(super) completed: Option<u64>,
-}
-
-/// What an op will do when its moment comes.
-#[derive(Clone, Debug)]
-pub(super) enum Change {
-    Nothing,
-    Store {
-        blocks: Vec<(u64, Bytes)>,
-        atomic: bool,
-    },
-    /// Not a list of blocks before its moment: a range may have more of them than anybody can count.
-    Erase {
-        blocks: Range<u64>,
-        kind: OpKind,
-    },
-    /// Covers what was acknowledged up to this completion.
-    Flush {
-        covers: u64,
-    },
-}
-
-/// How far an op came that was accepted and not reaped yet.
-#[derive(Clone, Debug)]
-pub(super) struct Progress {
-    /// What is still to be done.
-    pub(super) change: Option<Change>,
-    /// The write that it became.
-    write: Option<u64>,
-    /// Set when it is to fail and take effect after that many more effects.
-    late: Option<u64>,
-}
-
-/// How a device comes to a planned end.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum PlannedEnd {
-    PowerCut,
-    Kill,
-    KillLeavingWrites,
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct State {

@@ -1,0 +1,68 @@
+//! Which transfers are valid, and which of them need no copy.
+
+use super::layout::{Piece, lay_out};
+use crate::backend::{OpKind, Segment, Transfer};
+use crate::{Error, ErrorKind, Geometry, WriteOptions};
+
+/// Checks a transfer with a payload of `payload_len` bytes.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] when the payload exceeds the total length, and those of
+/// [`Geometry::check_range`] and, for a write, [`Geometry::check_options`].
+pub(super) fn check_transfer(
+    kind: OpKind,
+    offset: u64,
+    payload_len: u64,
+    total_len: u64,
+    options: WriteOptions,
+    geometry: &Geometry,
+) -> Result<(), Error> {
+    if payload_len > total_len {
+        let rule =
+            format!("the payload of {payload_len} bytes exceeds the total length: increase it");
+        let error = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
+        return Err(error.at(offset, total_len));
+    }
+    geometry.check_range(kind, offset, total_len)?;
+    if kind == OpKind::Write {
+        geometry.check_options(options).map_err(|error| error.at(offset, total_len))?;
+    }
+    Ok(())
+}
+
+/// Returns whether a batch goes to the device exactly as it is described, without a copy: the dispatcher
+/// accepts every transfer and stages none of its bytes.
+///
+/// A batch for which it returns `false` is still one submission: the unaligned parts are copied through
+/// aligned memory.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{AlignedBuf, Geometry, WriteAt, can_batch};
+///
+/// let geometry = Geometry::new(1 << 20, 4096)?;
+/// let buffer = AlignedBuf::zeroed(8192)?;
+/// assert!(can_batch(&[WriteAt::new(0, &buffer)], &geometry));
+/// assert!(!can_batch(&[WriteAt::new(0, &buffer[..5000]).padded_to(8192)], &geometry));
+/// assert!(!can_batch(&[WriteAt::new(0, &buffer[512..4608])], &geometry));
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+#[must_use]
+pub fn can_batch<T: Transfer>(batch: &[T], geometry: &Geometry) -> bool {
+    batch.iter().all(|transfer| {
+        let (offset, payload, total) =
+            (transfer.offset(), transfer.payload_len(), transfer.total_len());
+        check_transfer(T::KIND, offset, payload, total, transfer.options(), geometry).is_ok()
+            && is_direct(transfer, geometry)
+    })
+}
+
+/// Whether all pieces of a valid transfer are direct.
+fn is_direct<T: Transfer>(transfer: &T, geometry: &Geometry) -> bool {
+    let segments = transfer.iovecs().iter().copied().map(Segment);
+    let mut direct = true;
+    lay_out(segments, transfer.total_len(), false, geometry, 0, |piece| {
+        direct &= matches!(piece, Piece::Direct(_));
+    });
+    direct
+}

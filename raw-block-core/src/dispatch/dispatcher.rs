@@ -1,0 +1,182 @@
+//! The dispatcher: its backend, its lanes, and what it accepts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::options::DispatcherOptions;
+use super::pool::{LaneGuard, LanePool};
+use crate::backend::{IoBackend, OpKind};
+use crate::{AlignedBuf, Error, ErrorKind, Geometry, StatsSnapshot};
+
+/// Moves batches between memory and one device.
+///
+/// Each call takes a batch of transfers, checks them against the [`Geometry`], copies what the device
+/// cannot take as it is through aligned memory, merges neighbours, and hands everything to one queue of
+/// the backend in one submission. Every transfer has a result of its own.
+///
+/// A dispatcher is shared between threads by reference; each call uses a queue alone, so threads do not
+/// wait for each other's transfers.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_core::{Dispatcher, MemoryBackend, ReadAt, WriteAt};
+///
+/// let device = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
+/// let writes = [
+///     WriteAt::new(0, b"first").padded_to(512),
+///     WriteAt::new(512, b"second").padded_to(512),
+/// ];
+/// device.write_buffers(&writes).all()?;
+/// device.flush()?;
+///
+/// let mut found = [0; 6];
+/// device.read_buffers(&mut [ReadAt::new(512, &mut found).padded_to(512)]).all()?;
+/// assert_eq!(&found, b"second");
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+pub struct Dispatcher {
+    pub(super) pool: Arc<LanePool>,
+    /// Whether nothing but reads is accepted.
+    read_only: bool,
+    pub(super) last_ticket: AtomicU64,
+}
+
+impl Dispatcher {
+    /// The most transfers that one batch may have.
+    pub const MAX_BATCH: usize = 1 << 24;
+
+    /// A dispatcher over `backend`, with default options. Opens no queue yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`AlignedBuf::ALIGNMENT`], one of its alignments is
+    /// no power of two, or it is larger than [`Geometry::MAX_CAPACITY`].
+    pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        Self::with_options(backend, DispatcherOptions::new())
+    }
+
+    /// A dispatcher over `backend` that accepts nothing but reads, also where the device would take
+    /// writes. Opens no queue yet.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn read_only(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
+        Ok(Self { read_only: true, ..Self::new(backend)? })
+    }
+
+    /// A dispatcher over `backend`. Opens no queue yet.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`ErrorKind::InvalidInput`] when an option is 0.
+    pub fn with_options(
+        backend: Arc<dyn IoBackend>,
+        options: DispatcherOptions,
+    ) -> Result<Self, Error> {
+        let DispatcherOptions { queue_depth, max_queues } = options;
+        let refuse = |kind, rule: String| {
+            Err(Error::new(kind, "create a dispatcher", rule).on(backend.name()))
+        };
+        if queue_depth == 0 || max_queues == 0 {
+            return refuse(
+                ErrorKind::InvalidInput,
+                "queue depth and queues must be at least 1".into(),
+            );
+        }
+        let geometry = *backend.geometry();
+        let alignment = geometry.memory_alignment;
+        if alignment as usize > AlignedBuf::ALIGNMENT || !alignment.is_power_of_two() {
+            return refuse(
+                ErrorKind::Unsupported,
+                format!(
+                    "the device requires memory aligned to {alignment} bytes, which is not a power of \
+                     two up to {}",
+                    AlignedBuf::ALIGNMENT
+                ),
+            );
+        }
+        if geometry.capacity > Geometry::MAX_CAPACITY
+            || !geometry.transfer_alignment.is_power_of_two()
+        {
+            return refuse(
+                ErrorKind::Unsupported,
+                format!("the device says that it is impossible: {geometry:?}"),
+            );
+        }
+        Ok(Self {
+            pool: Arc::new(LanePool::new(backend, geometry, queue_depth, max_queues)),
+            read_only: geometry.read_only,
+            last_ticket: AtomicU64::new(0),
+        })
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn IoBackend> {
+        &self.pool.backend
+    }
+
+    /// What the device can do.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.pool.geometry
+    }
+
+    /// The counters as they are now.
+    #[must_use]
+    pub fn stats(&self) -> StatsSnapshot {
+        self.pool.backend.stats().snapshot()
+    }
+
+    /// Whether ops of this kind are accepted at all.
+    ///
+    /// # Errors
+    /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened for reading
+    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on the backend, or
+    /// [writes were stopped](crate::backend::FlushState::stop_writes).
+    pub fn check_accepted(&self, kind: OpKind) -> Result<(), Error> {
+        let accepted = if kind == OpKind::Read {
+            Ok(())
+        } else if self.read_only {
+            let rule = "it was opened read-only";
+            Err(Error::new(ErrorKind::PermissionDenied, kind.name(), rule))
+        } else {
+            self.pool.backend.flush_state().check(kind)
+        };
+        accepted.map_err(|error| error.on(self.pool.backend.name()))
+    }
+
+    /// Whether a batch may be started at all.
+    pub(super) fn check_batch(&self, kind: OpKind, transfers: usize) -> Result<(), Error> {
+        if transfers > Self::MAX_BATCH {
+            let rule = format!(
+                "a batch of {transfers} transfers exceeds the maximum of {}: split it",
+                Self::MAX_BATCH
+            );
+            let refused = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
+            return Err(refused.on(self.pool.backend.name()));
+        }
+        self.check_accepted(kind)
+    }
+
+    /// Takes a lane for a batch of `transfers`, and empties it.
+    ///
+    /// # Errors
+    /// When no batch may be started.
+    pub(super) fn lane(&self, kind: OpKind, transfers: usize) -> Result<LaneGuard, Error> {
+        self.check_batch(kind, transfers)?;
+        let mut lane = self.pool.lend()?;
+        lane.batch.start(kind, transfers);
+        Ok(lane)
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("engine", &self.pool.backend.engine())
+            .field("device", &self.pool.backend.name())
+            .field("geometry", self.geometry())
+            .finish_non_exhaustive()
+    }
+}
