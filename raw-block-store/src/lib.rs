@@ -18,10 +18,7 @@ mod batch_result;
 mod checkpoint;
 mod engine;
 mod error;
-mod fixed;
-#[cfg(test)]
-mod fixture;
-mod latency;
+mod io;
 #[cfg_attr(
     not(feature = "faults"),
     expect(dead_code, unreachable_pub, reason = "nothing can switch them on")
@@ -30,32 +27,25 @@ mod mutant;
 mod open;
 mod ops;
 mod options;
-mod placement;
-mod progress;
 mod reclaim;
-mod segment_header;
-mod slot_header;
 mod state;
 mod stats;
 mod store;
-mod unwind;
 
 pub use batch_result::BatchResult;
 pub use engine::{Engine, open_backend, open_backend_read_only};
 pub use error::Error;
-pub use latency::Latency;
 #[cfg(feature = "faults")]
 #[doc(hidden)]
 pub use mutant::{Mutant, simulate};
 pub use ops::{Finding, Get, GetInfo, Object, ObjectInfo, Pin, Put, ScrubReport};
 pub use options::{EvictionPolicy, FormatOptions, OpenOptions, Verification};
-pub use progress::Progress;
 #[doc(no_inline)]
 pub use raw_block_core as core;
 #[doc(no_inline)]
 pub use raw_block_core::{AlignedBuf, BufferPool, Direct, Dispatcher, ErrorKind, Geometry};
 pub use state::health::{Health, HealthState};
-pub use stats::StoreStats;
+pub use stats::{Latency, Progress, StoreStats};
 pub use store::Store;
 
 /// The examples of the README are tested like those of the documentation.

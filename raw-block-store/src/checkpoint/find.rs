@@ -2,10 +2,10 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt};
 
-use super::containers::Containers;
 use crate::Error;
 use crate::error::Context;
 use crate::format::{CONTAINERS, CheckpointHeader, Layout, RecordReader, SegmentRecord};
+use crate::state::containers::Containers;
 use crate::state::index::Place;
 
 /// Bytes of a body that are read at once.

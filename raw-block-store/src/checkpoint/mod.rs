@@ -10,19 +10,17 @@
 //! 6. Remove the objects of the released segments from the index, and forget the tombstones that are covered.
 
 mod commit;
-pub(crate) mod containers;
 pub(crate) mod find;
 mod pacer;
 mod records;
 mod tables;
-pub(crate) mod throttle;
 mod write;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
+use crate::state::containers::{Attempt, Containers};
 pub(crate) use commit::{empty_pinned, empty_unpinned};
-use containers::{Attempt, Containers};
 use raw_block_core::backend::OpKind;
 use raw_block_core::sync;
 
@@ -39,7 +37,7 @@ const CONTEXT: &str = "write a checkpoint";
 
 /// Takes a checkpoint. Waits for one in progress first.
 ///
-/// The caller waits for it to be taken quickly, or holds [`Throttle::suspend`](throttle::Throttle::suspend) itself.
+/// The caller waits for it to be taken quickly, or holds [`Throttle::suspend`](crate::state::throttle::Throttle::suspend) itself.
 ///
 /// # Errors
 /// [`Error::Device`]: nothing changed. A later attempt may succeed.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::throttle::{WriteProgress, is_in_time, pause_after};
 use crate::state::StoreState;
 use crate::state::space::CheckpointPlan;
+use crate::state::throttle::{WriteProgress, is_in_time, pause_after};
 
 /// Paces the writing of one checkpoint: between its writes the device is left to calls, as long as no caller waits for
 /// the checkpoint and the free segments last.

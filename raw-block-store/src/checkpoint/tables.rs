@@ -6,12 +6,13 @@ use raw_block_core::{ErrorClass, WriteAt};
 
 use super::pacer::Pacer;
 use super::{CONTEXT, write};
+use crate::Error;
 use crate::error::Context;
 use crate::format::{TableBlock, TableId};
-use crate::placement::Placement;
+use crate::io::Placement;
+use crate::io::fixed;
 use crate::state::StoreState;
 use crate::state::space::{CheckpointPlan, CheckpointPurpose, SegmentPlan};
-use crate::{Error, fixed};
 
 /// Writes the tables of the segments that were full and settled when the contents of the checkpoint were chosen, and
 /// have none. At closing also those of open ones. A table that cannot be written is left out: its segment is scanned.

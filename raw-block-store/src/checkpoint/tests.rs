@@ -2,9 +2,9 @@ use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::DeviceFault;
 
 use super::*;
-use crate::fixture::{BLOCK, Fixture};
 use crate::format::{CheckpointHeader, TableBlock, TableId};
 use crate::options::EvictionPolicy;
+use crate::reclaim::fixture::{BLOCK, Fixture};
 use crate::state::health::HealthState;
 use crate::state::space::SETTLED_ALL;
 

@@ -4,16 +4,17 @@ use std::time::Instant;
 
 use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
-use super::containers::{Attempt, Containers};
 use super::pacer::Pacer;
 use super::{CONTEXT, body_number};
+use crate::Error;
 use crate::error::Context;
 use crate::format::{Body, BodyBlock, CheckpointHeader};
+use crate::io::Placement;
+use crate::io::fixed;
 use crate::mutant::{self, Mutant};
-use crate::placement::Placement;
 use crate::state::StoreState;
+use crate::state::containers::{Attempt, Containers};
 use crate::state::space::CheckpointPlan;
-use crate::{Error, fixed};
 
 /// Bytes that are written at once: what others wait for after it is not long.
 const WRITE_CHUNK_BYTES: usize = 256 << 10;

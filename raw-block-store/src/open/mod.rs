@@ -1,7 +1,6 @@
 //! Making and opening a store: superblocks, and what the store holds.
 
 pub(crate) mod claim;
-pub(crate) mod limited_log;
 pub(crate) mod make;
 pub(crate) mod memory;
 pub(crate) mod recovery;

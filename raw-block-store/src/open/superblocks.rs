@@ -2,13 +2,14 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, ReadAt, WriteAt};
 
+use crate::Error;
 use crate::error::Context;
 use crate::format::Damage;
 use crate::format::{
     SUPERBLOCK_CELL_LEN, SUPERBLOCK_COPIES, Superblock, SuperblockState, superblock_offsets,
 };
+use crate::io::fixed;
 use crate::mutant::Mutant;
-use crate::{Error, fixed};
 
 /// How many copies have to be written for a change of the superblock to count. The others outvote what a failed
 /// write leaves in the last one.

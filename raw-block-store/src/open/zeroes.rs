@@ -2,8 +2,9 @@
 
 use raw_block_core::{AlignedBuf, Dispatcher, WriteAt};
 
+use crate::Error;
 use crate::error::Context;
-use crate::{Error, fixed};
+use crate::io::fixed;
 
 /// Length in bytes of one write.
 const CHUNK_LEN: u64 = 1 << 20;

@@ -13,9 +13,9 @@ use crate::Store;
 use crate::error::Context;
 use crate::format::SlotView;
 use crate::mutant;
-use crate::open::limited_log::{log_count, log_first};
 use crate::state::StoreState;
 use crate::state::index::{KeyHash, Located, Place};
+use crate::stats::limited_log::{log_count, log_first};
 
 const LIST: &str = "list objects";
 /// Bytes of slot headers that are read at once.

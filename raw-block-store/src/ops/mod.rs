@@ -5,7 +5,6 @@ mod choose;
 mod clear;
 mod damage;
 mod delete;
-mod delete_queue;
 mod escaped;
 mod get;
 mod header;
@@ -21,7 +20,6 @@ mod tombstones;
 mod verify;
 mod write;
 
-pub(crate) use delete_queue::DeleteQueue;
 pub use get::{Get, GetInfo, Object};
 pub use list::ObjectInfo;
 pub use pin::Pin;

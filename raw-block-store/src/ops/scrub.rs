@@ -15,8 +15,8 @@ use windows::{Content, Window};
 use super::escaped::Escaped;
 use super::header::slot_header;
 use crate::format::{PayloadHasher, SegmentHeader};
-use crate::open::limited_log::{log_count, log_first};
 use crate::state::index::{Located, Place};
+use crate::stats::limited_log::{log_count, log_first};
 use crate::{Error, Progress, Store};
 
 const SCRUB: &str = "scrub the store";

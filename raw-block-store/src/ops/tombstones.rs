@@ -7,15 +7,15 @@ use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;
 use crate::format::{Entry, KeyHash, SegmentHeader, SlotHeader, tombstones_per_slot};
-use crate::placement::Placement;
+use crate::io::Placement;
+use crate::io::segment_header;
 use crate::reclaim;
-use crate::segment_header;
 use crate::state::index::{Located, Place};
 use crate::state::space::{
     Allocated, Allocation, CheckpointPurpose, Outcome, Shortage, Slot, Space, Stream,
 };
+use crate::state::unwind::OnPanic;
 use crate::state::{NoSpace, StoreState};
-use crate::unwind::OnPanic;
 
 pub(super) const DELETE: &str = "delete an object";
 

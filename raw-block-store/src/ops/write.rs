@@ -13,7 +13,7 @@ use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::{Located, Place, Published};
 use crate::state::space::{Allocated, Allocation, Outcome, Slot};
-use crate::unwind::OnPanic;
+use crate::state::unwind::OnPanic;
 
 const PUT: &str = "put an object";
 

@@ -3,7 +3,7 @@
 use raw_block_core::sync;
 
 use crate::state::StoreState;
-use crate::unwind::OnPanic;
+use crate::state::unwind::OnPanic;
 
 /// Discards one free segment, if the store was opened to do that: one that every checkpoint calls free that is valid or
 /// may be. It is not opened before the discard has completed. Returns whether there may be another one.

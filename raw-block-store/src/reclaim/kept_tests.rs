@@ -1,7 +1,7 @@
 //! What a store that evicts keeps.
 
-use crate::fixture::{Fixture, SEGMENT};
 use crate::options::EvictionPolicy;
+use crate::reclaim::fixture::{Fixture, SEGMENT};
 use crate::state::index::Place;
 
 /// Bytes of a payload that lies in its header: copies of such objects take as many blocks as before.

@@ -3,19 +3,18 @@
 //! One reclaim runs at a time. Callers that need space in the meantime wait for it. When it ends, the deletes that wait
 //! get space first. The background worker runs reclaims before a put has to wait for one.
 
-mod backoff;
 mod clear;
 mod copy;
 mod discard;
 mod due;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod moves;
-pub(crate) mod signal;
 mod victims;
 mod worker;
 
 use std::sync::MutexGuard;
 
-pub(crate) use backoff::CallBackoff;
 pub(crate) use clear::clear;
 pub(crate) use due::checkpoint_if_due;
 use raw_block_core::backend::OpKind;
@@ -30,7 +29,7 @@ use super::state::StoreState;
 use super::state::space::{CheckpointPurpose, Space};
 use crate::Error;
 use crate::error::Context;
-use crate::unwind::OnPanic;
+use crate::state::unwind::OnPanic;
 
 /// How many times a reclaim tries to take its checkpoint. A container that cannot be written is left out by the next
 /// attempt.

@@ -7,8 +7,8 @@ use crate::mutant::Mutant;
 use crate::state::index::{Located, Move, Place};
 use crate::state::policy::Candidate;
 use crate::state::space::{MoveDemand, MovePlan, NoPlan, Outcome};
+use crate::state::unwind::OnPanic;
 use crate::state::{NoSpace, StoreState};
-use crate::unwind::OnPanic;
 
 /// How moves ended for which there was space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

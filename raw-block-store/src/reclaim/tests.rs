@@ -6,8 +6,8 @@ use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::DeviceFault;
 
 use super::*;
-use crate::fixture::{BLOCK, Fixture, SEGMENT};
 use crate::options::{EvictionPolicy, OpenOptions};
+use crate::reclaim::fixture::{BLOCK, Fixture, SEGMENT};
 use crate::state::health::HealthState;
 use crate::state::index::Located;
 

@@ -5,17 +5,17 @@ use std::thread::{self, JoinHandle};
 
 use raw_block_core::backend::OpKind;
 
-use super::backoff::{self, Backoff};
 use super::discard::discard_free;
 use super::run_ahead;
 use crate::Error;
 use crate::checkpoint;
-use crate::segment_header;
+use crate::io::segment_header;
 use crate::state::StoreState;
+use crate::state::backoff::{self, Backoff};
 use crate::state::space::CheckpointPurpose;
-use crate::unwind::OnPanic;
+use crate::state::unwind::OnPanic;
 
-/// The background thread of a store. It sleeps until calls [wake](super::signal::Signal::wake) it, and ends when this is
+/// The background thread of a store. It sleeps until calls [wake](crate::state::signal::Signal::wake) it, and ends when this is
 /// dropped.
 ///
 /// It keeps a segment of each stream open ahead, reclaims space before a put needs it, takes checkpoints, and discards

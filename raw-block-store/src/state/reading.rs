@@ -1,9 +1,9 @@
 //! Readers of segments, and the release of segments that nothing keeps.
 
-use super::StoreState;
 use super::index::Located;
 use super::pins::PinId;
 use super::space::{LookupTime, Space};
+use super::store_state::StoreState;
 
 /// A reader of a segment, which is not freed until this is dropped.
 pub(crate) struct ReadGuard<'a> {

@@ -1,11 +1,11 @@
 //! Slots of the store: their allocation, with memory in the index, and their end.
 
-use super::StoreState;
 use super::health::Concern;
 use super::index::Located;
 use super::space::{
     Allocated, Allocation, Batch, HeaderState, OpenedSegment, Outcome, Shortage, Slot, Space,
 };
+use super::store_state::StoreState;
 use crate::Error;
 use crate::mutant::Mutant;
 

@@ -5,7 +5,7 @@ use raw_block_core::Dispatcher;
 use crate::Error;
 use crate::error::Context;
 use crate::format::Layout;
-use crate::open::limited_log::{log_count, log_first};
+use crate::stats::limited_log::{log_count, log_first};
 
 /// A block that the device cannot read.
 #[derive(Clone, Debug)]

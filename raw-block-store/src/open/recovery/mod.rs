@@ -14,11 +14,11 @@ mod tombstones;
 use raw_block_core::Dispatcher;
 
 use crate::Error;
-use crate::checkpoint::containers::Containers;
 use crate::checkpoint::find::{self, Checkpoint, CheckpointSearch};
 use crate::format::Layout;
 use crate::mutant::Mutant;
 use crate::options::OpenOptions;
+use crate::state::containers::Containers;
 use crate::state::index::{Index, Located, Place};
 use crate::state::space::{CommittedCheckpoint, SegmentImage, Shape, SpaceImage};
 use damages::Damages;

@@ -164,7 +164,7 @@ fn headers_tombstones_superblocks_and_checkpoints_are_verified() {
     assert!(!store.contains(&10_u32.to_le_bytes()));
 }
 
-fn containers(store: &Store) -> crate::checkpoint::containers::Containers {
+fn containers(store: &Store) -> crate::state::containers::Containers {
     *store.state.checkpointing.lock().unwrap()
 }
 

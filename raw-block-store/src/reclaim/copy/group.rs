@@ -6,7 +6,7 @@ use super::source::Fate;
 use super::{Copier, CopyOutcome, ObjectCopy, memory};
 use crate::Error;
 use crate::format::{ObjectView, SlotHeader, SlotView, payload_checksum};
-use crate::slot_header::{self, Named};
+use crate::io::slot_header::{self, Named};
 use crate::state::index::Located;
 use crate::state::space::Slot;
 

@@ -4,7 +4,7 @@ use super::source::Fate;
 use super::{Copier, CopyOutcome, ObjectCopy, group_len, memory};
 use crate::Error;
 use crate::format::{PayloadHasher, SlotHeader};
-use crate::slot_header::{self, Named};
+use crate::io::slot_header::{self, Named};
 use crate::state::space::Slot;
 
 /// How many times a payload is read that fails its check.

@@ -9,10 +9,10 @@ use source::{Fate, Source};
 
 use crate::Error;
 use crate::format::Entry;
+use crate::io::Placement;
+use crate::io::segment_header;
+use crate::io::slot_header::{self, Named};
 use crate::mutant;
-use crate::placement::Placement;
-use crate::segment_header;
-use crate::slot_header::{self, Named};
 use crate::state::StoreState;
 use crate::state::policy::Candidate;
 use crate::state::space::{Allocated, Allocation, Slot, Stream};

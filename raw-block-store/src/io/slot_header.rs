@@ -1,9 +1,9 @@
 //! The headers of slots that were allocated, for puts and for moves.
 
-use super::format::{Entry, KeyHash, PayloadPlace, SlotHeader, SlotObject};
-use super::state::StoreState;
-use super::state::space::{Allocated, Slot};
 use crate::Error;
+use crate::format::{Entry, KeyHash, PayloadPlace, SlotHeader, SlotObject};
+use crate::state::StoreState;
+use crate::state::space::{Allocated, Slot};
 
 /// What the entry of an object says wherever it lies.
 #[derive(Clone, Copy, Debug)]

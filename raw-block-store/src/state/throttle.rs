@@ -11,7 +11,7 @@ const PARTS: u32 = 32;
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a checkpoint pauses after a write that took this long.
-pub(super) fn pause_after(took: Duration) -> Duration {
+pub(crate) fn pause_after(took: Duration) -> Duration {
     took.saturating_mul(PARTS - 1).min(LONGEST_PAUSE)
 }
 
@@ -33,7 +33,7 @@ impl Throttle {
     }
 
     /// Pauses for at most this long.
-    pub(super) fn pause(&self, at_most: Duration) {
+    pub(crate) fn pause(&self, at_most: Duration) {
         let waiting = sync::lock(&self.waiting);
         if *waiting == 0 {
             drop(sync::wait_for(&self.suspended, &self.waiting, waiting, at_most));
@@ -55,14 +55,14 @@ impl Drop for ThrottleSuspension<'_> {
 
 /// How much of a body is written, in blocks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WriteProgress {
-    pub(super) written: u64,
-    pub(super) of: u64,
+pub(crate) struct WriteProgress {
+    pub(crate) written: u64,
+    pub(crate) of: u64,
 }
 
 /// Whether a checkpoint that was `progress` far can take its time: of the `spare` segments that were free
 /// when it began, no larger part is used up than is written of the body.
-pub(super) fn is_in_time(progress: WriteProgress, spare: u64, used: u64) -> bool {
+pub(crate) fn is_in_time(progress: WriteProgress, spare: u64, used: u64) -> bool {
     u128::from(used) * u128::from(progress.of) <= u128::from(spare) * u128::from(progress.written)
 }
 

@@ -11,25 +11,25 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// The waits after failures in a row, each twice as long as the one before.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// Notes a failure, and returns how long to wait.
-    pub(super) fn failed(&mut self) -> Duration {
+    pub(crate) fn failed(&mut self) -> Duration {
         self.failures = self.failures.saturating_add(1);
         wait_after(self.failures)
     }
 
     /// Notes a success, and returns how many failures went before it.
-    pub(super) fn succeeded(&mut self) -> u32 {
+    pub(crate) fn succeeded(&mut self) -> u32 {
         std::mem::take(&mut self.failures)
     }
 }
 
 /// How long to wait after so many failures in a row.
-pub(super) fn wait_after(failures: u32) -> Duration {
+pub(crate) fn wait_after(failures: u32) -> Duration {
     let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
     SHORTEST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST)
 }

@@ -2,7 +2,7 @@
 
 use raw_block_core::{Geometry, WriteOptions};
 
-use super::state::space::Stream;
+use crate::state::space::Stream;
 
 /// What is written together and becomes garbage together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,25 +41,25 @@ impl Signal {
     }
 
     /// Ends the worker when it has done what it is doing.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.lock().ended = true;
         self.present.store(false, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
     /// Whether the worker is to end.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.lock().ended
     }
 
     /// A worker begins. It looks for something to do at once.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         *self.lock() = State { woken: true, ended: false };
         self.present.store(true, Ordering::Relaxed);
     }
 
     /// Waits until woken. Returns `false` when the worker is to end.
-    pub(super) fn wait(&self) -> bool {
+    pub(crate) fn wait(&self) -> bool {
         let sleeps = |state: &mut State| {
             let sleeps = !state.woken && !state.ended;
             self.idle.store(sleeps, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Signal {
     }
 
     /// Waits this long, whether woken or not. Returns `false` when the worker is to end.
-    pub(super) fn pause(&self, time: Duration) -> bool {
+    pub(crate) fn pause(&self, time: Duration) -> bool {
         let end = Instant::now() + time;
         let mut state = self.lock();
         while !state.ended {

@@ -2,13 +2,13 @@
 
 use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
-use super::format::{self, SegmentFields, SegmentHeader};
 use super::placement::Placement;
-use super::state::StoreState;
-use super::state::space::{OpenedSegment, Space};
 use crate::Error;
 use crate::error::Context;
-use crate::unwind::OnPanic;
+use crate::format::{self, SegmentFields, SegmentHeader};
+use crate::state::StoreState;
+use crate::state::space::{OpenedSegment, Space};
+use crate::state::unwind::OnPanic;
 
 /// Writes the header of a segment that was opened, and reports how that ended. Returns whether it is written.
 pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {

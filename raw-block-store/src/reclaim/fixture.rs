@@ -5,19 +5,20 @@ use std::sync::Arc;
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_core::{AlignedBuf, Dispatcher, Geometry, ReadAt, WriteAt};
 
-use super::checkpoint::containers::Containers;
-use super::format::{
+use crate::Error;
+use crate::format::{
     CONTAINERS, CheckpointHeader, Entry, Layout, LayoutRequest, RecordReader, SegmentRecord,
     SlotHeader, SlotObject, SlotPlace, payload_checksum,
 };
-use super::options::{EvictionPolicy, OpenOptions};
-use super::state::index::{Index, KeyHash, Located, Place, Published};
-use super::state::space::{
+use crate::io::segment_header;
+use crate::options::{EvictionPolicy, OpenOptions};
+use crate::reclaim;
+use crate::state::containers::Containers;
+use crate::state::index::{Index, KeyHash, Located, Place, Published};
+use crate::state::space::{
     Allocation, Batch, CommittedCheckpoint, Demand, Outcome, Shape, Shortage, Slot, Space,
 };
-use super::state::{NoSpace, StateParts, StoreState};
-use super::{reclaim, segment_header};
-use crate::Error;
+use crate::state::{NoSpace, StateParts, StoreState};
 
 /// Bytes of a block.
 pub(crate) const BLOCK: usize = 512;

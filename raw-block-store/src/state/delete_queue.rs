@@ -6,7 +6,7 @@ use raw_block_core::{ErrorKind, sync};
 
 use crate::Error;
 use crate::state::index::KeyHash;
-use crate::unwind::OnPanic;
+use crate::state::unwind::OnPanic;
 
 /// Collects the keys of concurrent deletes while a thread writes those that came before: the next thread writes them
 /// all, in as few blocks as they need.
