@@ -52,7 +52,8 @@ pub struct StoreStats {
     pub hits: u64,
     /// Keys that were not there.
     pub misses: u64,
-    /// Objects that were there and failed a check, also when the store was recovered: damaged on the device.
+    /// Objects that were there and failed a check: damaged on the device. A recovery counts those that the checkpoint names
+    /// and that were not found. It cannot know their keys, so some of them may have been replaced or deleted since.
     pub failed_checks: u64,
     /// Keys that were deleted.
     pub deletes: u64,

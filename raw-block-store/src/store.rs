@@ -15,6 +15,7 @@ use super::open::superblocks::{Probe, Superblocks};
 use super::open::{make, memory};
 use super::options::{FormatOptions, OpenOptions};
 use super::reclaim::Worker;
+use super::segment_header;
 use super::state::index::KeyHash;
 use super::state::space::{CheckpointPurpose, Shape, Space};
 use super::state::{StateParts, StoreState};
@@ -158,7 +159,7 @@ impl Store {
         if writes {
             check_numbers(&dispatcher, &superblocks, &recovered)?;
         }
-        let Recovery { index, space, containers, clean, damaged, unreadable_containers } =
+        let Recovery { index, space, containers, clean, damaged, adopted, unreadable_containers } =
             recovered;
         let space = Space::restore(shape, options.eviction, space);
         let options = options.clone();
@@ -173,6 +174,7 @@ impl Store {
         // With fewer than two containers no change is accepted: this finds out whether there are.
         if writes && (is_needed || CONTAINERS - unreadable_containers < 2) {
             checkpoint_after_opening(&state)?;
+            segment_header::write_lost(&state, &adopted);
         }
         tracing::info!(
             device = state.device_name(),

@@ -35,6 +35,19 @@ pub(crate) fn open_ahead(state: &StoreState) -> bool {
     opened.is_some_and(|opened| write(state, &opened))
 }
 
+/// Writes the headers of segments again that a power cut tore, so that they are not taken for damage. A checkpoint names the
+/// generations of these segments, so nothing depends on it.
+pub(crate) fn write_lost(state: &StoreState, segments: &[u32]) {
+    if state.refuses_writes() {
+        return;
+    }
+    for &segment in segments {
+        if let Some(opened) = state.with_space(|space| space.lost_header(segment)) {
+            write(state, &opened);
+        }
+    }
+}
+
 /// What the header of a segment says that was opened.
 pub(crate) fn fields(opened: &OpenedSegment) -> SegmentFields {
     SegmentFields {

@@ -29,10 +29,17 @@ pub struct ScrubReport {
     pub objects: u64,
     /// Bytes of live objects and headers that were read.
     pub bytes: u64,
-    /// What fails its checks or cannot be read.
+    /// What fails its checks or cannot be read: the first [`MAX_FINDINGS`](Self::MAX_FINDINGS).
     pub findings: Vec<Finding>,
+    /// How many findings there were beyond those.
+    pub more_findings: u64,
     /// Whether everything was verified.
     pub complete: bool,
+}
+
+impl ScrubReport {
+    /// The most findings that a report has: a device may have one for each object.
+    pub const MAX_FINDINGS: usize = 1000;
 }
 
 /// Something that fails its checks or cannot be read. Its text has no more than the beginning of the key, with
@@ -107,7 +114,7 @@ impl Store {
             scrub.report.complete = true;
             let _ = progress(Progress { bytes_done: bytes, bytes });
         }
-        log_count(scrub.report.findings.len(), state.device_name(), "the scrub");
+        log_count(scrub.findings(), state.device_name(), "the scrub");
         Ok(scrub.report)
     }
 }
@@ -139,11 +146,20 @@ impl<'a> Scrub<'a> {
 
     /// Adds a finding to the report, and logs it if it is among the first.
     fn note(&mut self, finding: Finding) {
-        log_first(self.report.findings.len(), || {
+        log_first(self.findings(), || {
             let device = self.store.state.device_name();
             tracing::warn!(device, %finding, "the scrub found a damage");
         });
-        self.report.findings.push(finding);
+        if self.report.findings.len() < ScrubReport::MAX_FINDINGS {
+            self.report.findings.push(finding);
+        } else {
+            self.report.more_findings += 1;
+        }
+    }
+
+    fn findings(&self) -> usize {
+        let more = usize::try_from(self.report.more_findings).unwrap_or(usize::MAX);
+        self.report.findings.len().saturating_add(more)
     }
 
     /// Verifies a piece, and reads once more what fails.

@@ -22,7 +22,7 @@ pub(super) struct Damages<'a> {
     /// Whether the opening leaves out blocks that can hide the newest state of an object.
     accept_older: bool,
     logged: usize,
-    /// Objects that the checkpoint names and that are lost.
+    /// Objects that the checkpoint names and that were not found.
     pub(super) objects: u64,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Damages<'a> {
                     device,
                     segment,
                     objects,
-                    "objects that the checkpoint names are lost"
+                    "objects that the checkpoint names are lost, unless they were replaced or deleted since"
                 );
             });
         }

@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     pub(crate) clean: bool,
     /// Objects that are lost.
     pub(crate) damaged: u64,
+    /// Segments without a valid header, of which only slots show that they were opened after the checkpoint.
+    pub(crate) adopted: Vec<u32>,
     /// Containers of checkpoints that cannot be read.
     pub(crate) unreadable_containers: usize,
 }
@@ -102,6 +104,8 @@ pub(crate) fn recover(
     }
     damages.finish();
 
+    let is_adopted = |(_, known): &(u32, &SegmentInfo)| known.is_newer && !known.has_header;
+    let adopted = segments.iter().filter(is_adopted).map(|(segment, _)| segment).collect();
     let next_sequence = next_sequence(layout, &checkpoint, clean, claims.highest);
     let restored = |(segment, known)| restored(segment, known, clean, next_sequence, shape, &index);
     let space = SpaceImage {
@@ -116,6 +120,7 @@ pub(crate) fn recover(
         containers,
         clean,
         damaged: damages.objects,
+        adopted,
         unreadable_containers: unreadable,
     })
 }

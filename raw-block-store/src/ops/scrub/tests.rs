@@ -219,3 +219,33 @@ fn findings_show_no_more_than_the_beginning_of_a_key() {
     assert!(text.contains("(100 bytes)") && !text.contains('\u{1b}'), "{text}");
     assert!(text.len() < 400, "{text}");
 }
+
+#[test]
+fn what_is_found_beyond_the_limit_of_a_report_is_counted() {
+    let (device, store) = store(60, EvictionPolicy::None);
+    let objects = u32::try_from(ScrubReport::MAX_FINDINGS).unwrap() + 30;
+    put(&store, 0..objects, 600);
+    (0..objects).for_each(|key| {
+        let object = locate(&store, key);
+        damage(&device, offset(&store, &object, object.entry.block.get()));
+    });
+    let report = scrub(&store);
+    assert_eq!((report.findings.len(), report.more_findings), (ScrubReport::MAX_FINDINGS, 30));
+}
+
+#[test]
+fn the_header_of_a_segment_that_a_power_cut_tore_is_no_damage() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..100, 700);
+    let segment = locate(&store, 42).place.segment;
+    let header = store.state.layout.segment_offset(segment);
+    drop(store);
+    let device = device.process_kill();
+    damage(&device, header + 40);
+    let store = open(&device, EvictionPolicy::None);
+    assert!(store.contains(&42_u32.to_le_bytes()));
+    assert!(scrub(&store).findings.is_empty(), "{:?}", scrub(&store));
+    drop(store);
+    let store = open(&device.power_on(), EvictionPolicy::None);
+    assert!(scrub(&store).findings.is_empty());
+}

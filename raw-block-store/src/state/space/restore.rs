@@ -1,7 +1,7 @@
 //! Restores the space of a store from what was found on a device.
 
 use super::segment::{Fill, HeaderState, Live, Segment, SegmentState, Stream};
-use super::{CommittedCheckpoint, Demand, Shape, Space};
+use super::{CommittedCheckpoint, Demand, OpenedSegment, Shape, Space};
 use crate::options::EvictionPolicy;
 use crate::state::index::{Located, Place};
 
@@ -63,6 +63,19 @@ impl SegmentImage {
 }
 
 impl Space {
+    /// What the header of a full segment says that a recovery found without one.
+    pub(crate) fn lost_header(&self, number: u32) -> Option<OpenedSegment> {
+        let segment =
+            self.segment(number).filter(|of| of.state == SegmentState::Full && !of.bad)?;
+        let Segment { generation, stream, .. } = *segment;
+        Some(OpenedSegment {
+            segment: number,
+            generation,
+            stream,
+            checkpoint: self.committed.number,
+        })
+    }
+
     /// Restores the space of a store from what was found on a device.
     pub(crate) fn restore(shape: Shape, eviction: EvictionPolicy, found: SpaceImage) -> Self {
         let mut space = Self::new(shape, eviction, found.committed, found.next_sequence);

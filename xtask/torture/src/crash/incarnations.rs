@@ -72,6 +72,7 @@ impl Incarnations {
         let layout = template.layout.clone();
         let shape = layout.shape;
         let eviction = match focus {
+            Focus::Moves if seed.is_multiple_of(4) => EvictionPolicy::S3Fifo,
             Focus::Moves => EvictionPolicy::None,
             _ => target::POLICIES[random.usize(..target::POLICIES.len())],
         };

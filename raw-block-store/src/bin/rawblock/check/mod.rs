@@ -29,6 +29,9 @@ pub(crate) fn run(arguments: &Check) -> Result<Answer> {
         for damage in &damages {
             writeln!(out, "{}", if arguments.json { damage.json() } else { damage.text() })?;
         }
+        if scrubbed.more_findings > 0 && !arguments.json {
+            writeln!(out, "{} not listed", counted(scrubbed.more_findings, "more place"))?;
+        }
         writeln!(out, "{}", conclusion(arguments, damages.len(), &scrubbed, seconds))
     });
     if damages.is_empty() {
@@ -183,13 +186,14 @@ fn scrub(store: &Store) -> Result<ScrubReport> {
 }
 
 /// The last line: how much was verified, and whether it is intact.
-fn conclusion(arguments: &Check, damages: usize, report: &ScrubReport, seconds: f64) -> String {
+fn conclusion(arguments: &Check, listed: usize, report: &ScrubReport, seconds: f64) -> String {
+    let damages = (listed as u64).saturating_add(report.more_findings);
     #[expect(clippy::cast_precision_loss, reason = "a figure has fewer digits than a double")]
     let bytes = report.bytes as f64;
     if arguments.json {
         let healthy = damages == 0;
         let line = json!({
-            "healthy": healthy, "damages": damages, "objects": report.objects, "bytes": report.bytes,
+            "healthy": healthy, "damages": damages, "listed": listed, "objects": report.objects, "bytes": report.bytes,
             "seconds": seconds,
         });
         return line.to_string();
@@ -205,7 +209,7 @@ fn conclusion(arguments: &Check, damages: usize, report: &ScrubReport, seconds: 
         let good = on_stdout(GOOD);
         format!("{good}healthy{good:#} {path}: {verified}")
     } else {
-        let (bad, places) = (on_stdout(BAD), counted(damages as u64, "place"));
+        let (bad, places) = (on_stdout(BAD), counted(damages, "place"));
         format!("{bad}damaged{bad:#} {path}: {places}; {verified}")
     }
 }

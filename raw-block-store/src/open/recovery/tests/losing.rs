@@ -103,6 +103,29 @@ fn slots_show_that_a_segment_was_opened_again() {
 }
 
 #[test]
+fn of_two_lost_generations_the_newest_is_adopted() {
+    let image = image();
+    // The header of generation 7 is lost, and that of generation 10, which did not fill as much.
+    image.slot((2, 7), 1, 0, &[("b", 11, ONE)]);
+    image.slot((2, 10), 3, 0, &[("d", 12, ONE)]);
+    image.slot((2, 7), 5, 2, &[("c", 13, ONE)]);
+    image.break_block(2, 0);
+    let recovered = image.recover().unwrap();
+    assert_eq!(recovered.space.segments[2].generation, 10);
+    assert_eq!(found(&image, false), [Some(8), Some(3), Some(5), Some(12)]);
+}
+
+#[test]
+fn the_header_of_an_adopted_segment_is_to_be_written_again() {
+    let image = image();
+    image.slot((2, 7), 1, 0, &[("d", 11, ONE)]);
+    image.break_block(2, 0);
+    assert_eq!(image.recover().unwrap().adopted, [2]);
+    image.break_block(0, 0);
+    assert_eq!(image.recover().unwrap().adopted, [2], "the checkpoint names the generation of 0");
+}
+
+#[test]
 fn a_damaged_segment_header_is_searched_for_too() {
     let image = image();
     image.open(2, 7, 2);
