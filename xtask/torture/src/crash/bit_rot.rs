@@ -6,7 +6,7 @@ use raw_block_core::simulated::SimulatedDevice;
 
 use super::target::Layout;
 
-/// A block that was corrupted, with what it held.
+/// A corrupted block, with its bytes before.
 pub(super) struct BitRot {
     offset: u64,
     bytes: Vec<u8>,
@@ -33,7 +33,7 @@ impl BitRot {
         Self { offset, bytes }
     }
 
-    /// Makes the block what it was.
+    /// Restores the bytes of the block.
     pub(super) fn restore(self, device: &SimulatedDevice) {
         device.poke(self.offset, &self.bytes);
     }

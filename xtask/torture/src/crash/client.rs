@@ -1,4 +1,4 @@
-//! A client of a store, perhaps one of several.
+//! A client of a store.
 
 use anyhow::{Result, anyhow, bail};
 
@@ -10,7 +10,7 @@ use super::pinned::Pinned;
 use super::steps::{Step, Steps};
 use super::target::{self, Error, Put, Store};
 
-/// A client.
+/// A client, alone or one of several.
 pub(super) struct Client<'a> {
     pub(super) name: char,
     pub(super) random: fastrand::Rng,
@@ -23,7 +23,7 @@ pub(super) struct Client<'a> {
     pinned: Option<Pinned<'a>>,
 }
 
-/// What the counters of a store say of evictions.
+/// Counters of a store about evictions.
 struct Evictions {
     evictions: u64,
     checkpoints: u64,
@@ -35,7 +35,7 @@ impl Evictions {
         Self { evictions: stats.evictions, checkpoints: stats.checkpoints }
     }
 
-    /// Checks that nothing was evicted since without a checkpoint.
+    /// Checks that the store has evicted nothing since without a checkpoint.
     fn check(&self, store: &Store) -> Result<()> {
         let now = Self::of(store);
         if now.evictions > self.evictions && now.checkpoints == self.checkpoints {
@@ -55,7 +55,7 @@ impl<'a> Client<'a> {
         Self { name, random, context, store, alone: false, steps: 1, faults: true, pinned: None }
     }
 
-    /// Does some things at random, until the power is cut.
+    /// Takes random steps until the power is cut.
     pub(super) fn run(mut self) -> Result<()> {
         let steps = Steps::draw(self.context.focus, self.faults, &mut self.random);
         for _ in 0..self.steps {
@@ -111,7 +111,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Some keys; in some batches the same key twice.
+    /// Draws keys. Some batches have the same key twice.
     fn keys(&mut self, most: usize) -> Vec<usize> {
         let all = self.context.model().keys.len();
         let most = if self.random.u8(..8) == 0 { 4 * most } else { most };
@@ -148,7 +148,8 @@ impl<'a> Client<'a> {
         for (begun, result) in batch.iter().zip(results) {
             let Begun { key, at, .. } = *begun;
             if let Ok(put) = result {
-                // The change itself has not completed: it explains that another one of the batch is there.
+                // The change has not completed: so another put of the same batch may explain that
+                // the key is present.
                 let mut model = self.context.model();
                 let checked = match model.misreads {
                     true => Ok(()),
@@ -195,7 +196,8 @@ impl<'a> Client<'a> {
 
     fn delete(&mut self) -> Result<()> {
         let keys = self.keys(3);
-        // Often enough for several blocks of tombstones, now and then; one that is written is enough.
+        // Sometimes enough deletes for several blocks of tombstones. The key is deleted if one of
+        // them succeeds.
         let repeats = if self.random.u8(..6) == 0 { self.random.usize(2..20) } else { 1 };
         let began = self.context.model().begin_deletes(&keys);
         let names: Vec<_> = keys.iter().map(|&key| objects::name(key)).collect();
@@ -215,7 +217,8 @@ impl<'a> Client<'a> {
             }
             match error {
                 Some(error) if target::is_full(error) => {
-                    // Segments in quarantine, also since an earlier opening, may take the reserve.
+                    // Quarantined segments, also those of an earlier incarnation, may take the
+                    // reserve.
                     if self.store.stats().bad_segments == 0 {
                         bail!("delete key {key}: {error}");
                     }
@@ -256,7 +259,7 @@ impl<'a> Client<'a> {
                 let expected = matches!(found, Found::Whole(Some(_)));
                 let misreads = self.context.model().misreads;
                 if present != expected && found != Found::Damaged && !misreads {
-                    bail!("key {key}: found {found}, and contains says {present}");
+                    bail!("key {key}: found {found}, but contains returns {present}");
                 }
             }
         }
@@ -273,7 +276,7 @@ impl<'a> Client<'a> {
         self.expect(result.err().as_ref(), "flush")
     }
 
-    /// Lists the store. Every key that nothing changes is listed or not as it is there or not.
+    /// Lists the store. A key that no client changes is listed if and only if it is present.
     fn list(&mut self) -> Result<()> {
         let began = self.context.model().now();
         let listed = match target::list(self.store) {
@@ -301,7 +304,8 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Scrubs the store. Unless reads fail, nothing is damaged: what a power cut tore is gone since it was looked up.
+    /// Scrubs the store. It is sound unless reads fail: the gets after the opening have removed
+    /// torn objects.
     fn scrub(&self) -> Result<()> {
         let Some(scrubbed) = target::scrub(self.store) else { return Ok(()) };
         let findings = scrubbed.as_ref().map_or(0, Vec::len);
@@ -328,15 +332,15 @@ impl<'a> Client<'a> {
         if let Some(pinned) = self.pinned.take() {
             let object = pinned.to_string();
             drop(pinned);
-            self.note(|| format!("{object} is not pinned any more"));
+            self.note(|| format!("{object} is unpinned"));
         }
     }
 
-    /// Fails for an error that nothing explains.
+    /// Fails for an error that no fault explains.
     fn expect(&self, error: Option<&Error>, what: &str) -> Result<()> {
         match error {
             Some(error) if self.context.must_succeed() => {
-                Err(anyhow!("{what} failed, and nothing went wrong: {error}"))
+                Err(anyhow!("{what} failed without a fault: {error}"))
             }
             _ => Ok(()),
         }
@@ -347,8 +351,7 @@ impl<'a> Client<'a> {
     }
 }
 
-/// Whether a change that failed may still take effect, whole or in part: a transfer that failed may have been carried out
-/// in part.
+/// Whether a failed change may still take effect: a failed transfer may have been executed in part.
 fn is_unknown(error: Option<&Error>) -> bool {
     matches!(error, Some(Error::Device { .. }))
 }

@@ -1,4 +1,4 @@
-//! Faults of the device that a scenario injects.
+//! Device faults that a scenario injects.
 
 use std::ops::Range;
 
@@ -12,8 +12,8 @@ use super::target::Layout;
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
 
-/// Injects a fault: a write or a flush that fails, with or without effect, a write that fails and takes effect
-/// later, or, in some incarnations, a read that finds something else.
+/// Injects faults: a write or a flush that fails with or without effect, a failed write that takes
+/// effect later, or, in some incarnations, a read that returns other bytes.
 pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
     let faults = match context.focus {
         Focus::Opened => segment_headers(context.layout, random),
@@ -27,7 +27,7 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
         Focus::Tables => late_tables(context.layout, random),
         _ => return inject_one(context, client, random),
     };
-    context.note(client, || format!("from here this will go wrong: {faults:?}"));
+    context.note(client, || format!("injected from here: {faults:?}"));
     context.trouble();
     faults.into_iter().for_each(|fault| context.device.inject(fault));
 }
@@ -41,7 +41,7 @@ fn failing(random: &mut fastrand::Rng) -> DeviceFault {
     }
 }
 
-/// Writes to segments that fail one after the other.
+/// Consecutive writes to segments that fail.
 fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let lands = !random.bool();
     let first = random.u64(1..6);
@@ -51,14 +51,15 @@ fn burst(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     (first..first + random.u64(1..7)).map(|nth| fault.clone().nth(nth)).collect()
 }
 
-/// Of each segment the next write of its header fails.
+/// In each segment, the next write of its header fails.
 fn segment_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let fault = failing(random).nth(1);
     let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, 0..1));
     (0..layout.shape.segments).map(of).collect()
 }
 
-/// The header of a checkpoint fails, perhaps its destruction too, and perhaps the body of another checkpoint.
+/// The header of a checkpoint fails, perhaps its destruction too, and perhaps the body of another
+/// checkpoint.
 fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let container = random.usize(..3);
     let header = layout.blocks_of_container(container, true);
@@ -79,7 +80,7 @@ fn checkpoint_headers(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Device
     faults
 }
 
-/// Tables that are written late.
+/// Tables whose writes take effect late.
 fn late_tables(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
     let blocks = layout.shape.segment_blocks;
     let fault = DeviceFault::late_write(random.u64(5..60)).nth(1);
@@ -110,14 +111,14 @@ fn inject_one(context: &Context<'_>, client: char, random: &mut fastrand::Rng) {
     } else {
         fault
     };
-    context.note(client, || format!("{what} number {nth} from here will go wrong: {fault:?}"));
+    context.note(client, || format!("{what} number {nth} from here is injected: {fault:?}"));
     context.trouble();
-    // Some reads go wrong again and again.
+    // Some reads fail permanently.
     let always = what == "read" && random.bool();
     context.device.inject(if always { fault } else { fault.nth(nth) });
 }
 
-/// Reads of some blocks that go wrong.
+/// Reads of some blocks that fail or return other bytes.
 fn misread(layout: &Layout, random: &mut fastrand::Rng) -> DeviceFault {
     let [place, other] = [(); 2].map(|()| blocks(layout, &layout.segments, 8, random));
     let fault = match random.u8(..6) {
@@ -130,7 +131,7 @@ fn misread(layout: &Layout, random: &mut fastrand::Rng) -> DeviceFault {
     fault.within(place)
 }
 
-/// Blocks on which writes always fail, in bytes.
+/// Draws byte ranges in which all writes fail.
 pub(super) fn bad_ranges(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Range<u64>> {
     let mut ranges = Vec::new();
     for _ in 0..random.usize(1..3) {
@@ -140,7 +141,7 @@ pub(super) fn bad_ranges(layout: &Layout, random: &mut fastrand::Rng) -> Vec<Ran
     ranges
 }
 
-/// Some blocks of a range, in bytes.
+/// Draws a byte range of at most `most` blocks.
 fn blocks(layout: &Layout, area: &Range<u64>, most: u64, random: &mut fastrand::Rng) -> Range<u64> {
     let block = u64::from(layout.shape.block_size);
     let first = random.u64(..(area.end - area.start) / block);
@@ -148,7 +149,7 @@ fn blocks(layout: &Layout, area: &Range<u64>, most: u64, random: &mut fastrand::
     start..(start + random.u64(1..=most) * block).min(area.end)
 }
 
-/// Injects what fails always.
+/// Injects the permanent write faults.
 pub(super) fn inject_bad_ranges(context: &Context<'_>) {
     for range in context.bad {
         context.trouble();

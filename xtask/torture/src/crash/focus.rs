@@ -1,48 +1,48 @@
-//! What a scenario tries most.
+//! The focus of a scenario: the operations and faults that it has most.
 
 use anyhow::{Context as _, Result};
 
 use super::objects::Sizes;
 use super::target::Shape;
 
-/// What a scenario tries most.
+/// The operations and faults that a scenario has most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Focus {
-    /// Everything.
+    /// No focus: everything.
     All,
-    /// Checkpoints that fail.
+    /// Failing checkpoints.
     Checkpoints,
-    /// Changes of one or two keys by several clients at once.
+    /// Concurrent changes of one or two keys by several clients.
     Races,
-    /// A store that is full.
+    /// A full store.
     Space,
-    /// Writes that take long, while others complete.
+    /// Slow writes, while others complete.
     Slow,
-    /// Reads that take long, while segments are reclaimed.
+    /// Slow reads, while segments are reclaimed.
     Readers,
-    /// Writes of slots that fail, alone and several in a row.
+    /// Failing writes of slots, single and consecutive.
     Retries,
-    /// Writes of the headers of checkpoints that fail, with and without effect.
+    /// Failing writes of checkpoint headers, with and without effect.
     Headers,
-    /// Openings that are interrupted, again and again.
+    /// Interrupted openings, several in sequence.
     Openings,
     /// Many small objects between two checkpoints.
     Filling,
-    /// Tables of segments that were never flushed, read by gets that verify little.
+    /// Unflushed tables of segments, read by gets with little verification.
     Tables,
     /// Checkpoints that are corrupted while the power is off.
     BitRot,
-    /// Segments that are filled further after a close, with tables that are written again.
+    /// Segments that are filled further after a close, with rewritten tables.
     Refilling,
-    /// Objects that are moved while others take checkpoints.
+    /// Moves of objects, concurrent with checkpoints.
     Moves,
-    /// Reads that find something else than was written.
+    /// Reads that return other bytes than were written.
     Misreads,
-    /// Headers of segments that fail, and batches of several slots.
+    /// Failing segment headers, and batches of several slots.
     Opened,
 }
 
-/// Which template a scenario begins from.
+/// The template from which a scenario begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fill {
     Half,
@@ -91,13 +91,13 @@ impl Focus {
         }
     }
 
-    /// The focus with this name.
+    /// Finds the focus with this name.
     pub(super) fn of_name(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|focus| format!("{focus:?}") == name);
         found.with_context(|| format!("there is no focus {name:?}: there are {:?}", Self::ALL))
     }
 
-    /// The focus of the scenario with this seed.
+    /// Returns the focus of the scenario with this seed.
     pub(super) fn of_seed(seed: u64) -> Self {
         Self::draw(&mut fastrand::Rng::with_seed(seed))
     }
@@ -117,7 +117,7 @@ impl Focus {
         from[random.usize(..from.len())]
     }
 
-    /// How many keys a scenario has that begins with an empty store.
+    /// Draws the number of keys of a scenario that begins with an empty store.
     pub(super) fn keys(self, random: &mut fastrand::Rng) -> usize {
         match self {
             Self::Races | Self::Misreads => random.usize(1..4),
@@ -144,7 +144,7 @@ impl Focus {
         }
     }
 
-    /// How many clients use the store at once.
+    /// Draws the number of concurrent clients.
     pub(super) fn clients(self, random: &mut fastrand::Rng) -> usize {
         match self {
             Self::Filling => 2,
@@ -155,7 +155,7 @@ impl Focus {
         }
     }
 
-    /// How many steps a client does, at most.
+    /// The maximum number of steps of a client.
     pub(super) fn steps(self, long: bool) -> usize {
         match self {
             Self::Openings => 3,
@@ -167,7 +167,7 @@ impl Focus {
         }
     }
 
-    /// How many steps one of them does.
+    /// Draws the number of steps of one client.
     pub(super) fn steps_of(self, most: usize, random: &mut fastrand::Rng) -> usize {
         match self {
             Self::Openings if random.u8(..4) > 0 => 0,
@@ -176,12 +176,12 @@ impl Focus {
         }
     }
 
-    /// Whether transfers may take so long that segments cannot be reclaimed.
+    /// Whether transfers may take so much time that segments cannot be reclaimed.
     pub(super) fn holds(self) -> bool {
         matches!(self, Self::Slow | Self::Readers | Self::Filling)
     }
 
-    /// Whether clients inject faults.
+    /// Draws whether clients inject faults.
     pub(super) fn faults(self, random: &mut fastrand::Rng) -> bool {
         match self {
             Self::Checkpoints => random.u8(..4) > 0,
@@ -192,7 +192,7 @@ impl Focus {
         }
     }
 
-    /// How many incarnations of the store there are before the last one.
+    /// Draws the number of incarnations before the last one.
     pub(super) fn incarnations(self, random: &mut fastrand::Rng) -> usize {
         match self {
             Self::Openings => random.usize(3..16),
@@ -202,10 +202,10 @@ impl Focus {
         }
     }
 
-    /// After how many writes and flushes an incarnation is cut short, at most.
+    /// Draws the maximum number of writes and flushes before an incarnation is interrupted.
     pub(super) fn cut_within(self, random: &mut fastrand::Rng, long: bool) -> u64 {
         match self {
-            // Marking the superblock takes six; then follows a checkpoint.
+            // Marking the superblock takes six; a checkpoint follows.
             Self::Openings => [9, 9, 30, 30][random.usize(..4)],
             Self::Filling => 300,
             _ if long => 300,
@@ -213,9 +213,9 @@ impl Focus {
         }
     }
 
-    /// After how many of them it is cut short.
+    /// Draws the number of writes and flushes before it is interrupted.
     pub(super) fn cut(self, most: u64, random: &mut fastrand::Rng) -> u64 {
-        // An opening flushes, and then writes and flushes one copy of the superblock after the other.
+        // An opening flushes, and then writes and flushes each copy of the superblock in turn.
         const COPIES: [u64; 4] = [1, 2, 4, 6];
         match self {
             Self::Openings if random.bool() => COPIES[random.usize(..COPIES.len())],
@@ -223,27 +223,27 @@ impl Focus {
         }
     }
 
-    /// Whether the store is filled in the end.
+    /// Draws whether the last incarnation fills the store.
     pub(super) fn fills(self, random: &mut fastrand::Rng) -> bool {
         self == Self::Space || random.u8(..4) == 0
     }
 
-    /// Whether the process is killed in half of the cases in which something ends early.
+    /// Whether half of the interruptions kill the process.
     pub(super) fn is_killed_often(self) -> bool {
         matches!(self, Self::Openings | Self::Filling)
     }
 
-    /// Whether an incarnation may be cut short at that moment, in one of two cases.
+    /// Whether an incarnation is interrupted more often.
     pub(super) fn is_cut_often(self) -> bool {
         self == Self::Openings
     }
 
-    /// Whether what an opening found is read by gets that verify little.
+    /// Draws whether gets after an opening verify little.
     pub(super) fn verifies_little(self, random: &mut fastrand::Rng) -> bool {
         self == Self::Tables || random.u8(..4) == 0
     }
 
-    /// Whether reads may find something else than was written.
+    /// Draws whether reads may return other bytes than were written.
     pub(super) fn misreads(self, random: &mut fastrand::Rng) -> bool {
         matches!(self, Self::All | Self::Checkpoints | Self::Races | Self::Space)
             && random.u8(..5) == 0

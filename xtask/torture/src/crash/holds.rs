@@ -1,4 +1,4 @@
-//! Transfers that stay in flight while the clients of a store go on.
+//! Transfers that stay in flight while the clients of a store continue.
 
 use std::sync::Mutex;
 
@@ -10,11 +10,11 @@ use super::faults;
 use super::focus::Focus;
 use super::model::Context;
 
-/// Transfers that are held, and for how long.
+/// Held transfers, and when they are released.
 pub(super) struct Holds {
-    /// How many times another thread may go first before the transfers go on.
+    /// How often this thread yields before it releases the transfers.
     turns: u32,
-    /// Whether the power is cut then, or the process killed, instead.
+    /// How the device ends instead of a release.
     ends: Option<Ending>,
 }
 
@@ -26,7 +26,7 @@ pub(super) enum Ending {
 }
 
 impl Holds {
-    /// Makes some of the next transfers stay in flight, if the focus of a scenario asks for that.
+    /// Holds some of the next transfers, if the focus of the scenario has slow transfers.
     pub(super) fn inject(
         context: &Context<'_>,
         ends: Ending,
@@ -49,7 +49,7 @@ impl Holds {
         }
         for _ in 0..random.usize(1..3) {
             let nth = random.u64(1..12);
-            context.note(' ', || format!("{what} number {nth} from here takes long"));
+            context.note(' ', || format!("{what} number {nth} from here is held"));
             context
                 .device
                 .inject(DeviceFault::hold(kind).within(context.layout.segments.clone()).nth(nth));
@@ -57,7 +57,8 @@ impl Holds {
         Some(Self { turns, ends })
     }
 
-    /// Lets the transfers go on after a while. It waits for nothing but its turn: clients may wait for a transfer.
+    /// Releases the transfers after some turns. It only yields and never waits: clients may wait
+    /// for a held transfer.
     pub(super) fn release(self, context: &Context<'_>) {
         let turn = Mutex::new(());
         for _ in 0..self.turns {
@@ -71,15 +72,15 @@ impl Holds {
             Some(Ending::Kill) => drop(context.device.process_kill()),
             None => {}
         }
-        context.note(' ', || "what took long goes on".into());
+        context.note(' ', || "the held transfers are released".into());
         context.device.clear_faults();
         faults::inject_bad_ranges(context);
     }
 }
 
-/// Makes the headers of all segments from this one on stay in flight.
+/// Holds the header writes of all segments from `first`.
 fn hold_headers(context: &Context<'_>, first: u32) {
-    context.note(' ', || format!("the headers of segments from {first} on take long"));
+    context.note(' ', || format!("the headers of segments from {first} are held"));
     for segment in first..context.layout.shape.segments {
         let header = context.layout.blocks_of_segment(segment, 0..1);
         context.device.inject(DeviceFault::hold(OpKind::Write).within(header));

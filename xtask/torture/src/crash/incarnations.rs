@@ -41,11 +41,11 @@ pub(super) struct Incarnations {
     sizes: Sizes,
     bad: Vec<Range<u64>>,
     troubled: AtomicBool,
-    /// Whether clients do many steps.
+    /// Whether clients take many steps.
     long: bool,
-    /// Whether the process is killed where a cut is planned.
+    /// Whether a planned cut kills the process instead.
     kills: bool,
-    /// After how many writes and flushes the last incarnation was cut short.
+    /// The number of writes and flushes after which the last incarnation was interrupted.
     interrupted: Option<u64>,
     /// Whether the next process begins before the writes of a killed one have completed.
     leaves_writes: bool,
@@ -54,7 +54,7 @@ pub(super) struct Incarnations {
     counts: Counts,
 }
 
-/// How an incarnation is to end, unless the power is cut before.
+/// How an incarnation is to end, unless it is interrupted before.
 #[derive(Clone, Copy, Debug)]
 enum PlannedEnd {
     Cut,
@@ -108,7 +108,7 @@ impl Incarnations {
         this
     }
 
-    /// Returns the counts, and the trace.
+    /// Returns the counts and the trace.
     pub(super) fn into_parts(self) -> (Counts, String) {
         let trace = self.model().take_trace();
         (self.counts, trace)
@@ -122,7 +122,8 @@ impl Incarnations {
             let most = self.focus.cut_within(&mut self.random, self.long);
             let is_cut = self.random.bool() || self.focus.is_cut_often() && self.random.bool();
             let chance = is_cut.then(|| self.focus.cut(most, &mut self.random));
-            // What interrupts an opening may come again, or one copy of the superblock earlier.
+            // The interruption of an opening may repeat, or come one copy of the superblock
+            // earlier.
             let (repeats, back) = match self.random.u8(..6) {
                 0 | 1 if self.focus == Focus::Openings => (true, 0),
                 2 | 3 if self.focus == Focus::Openings => (true, 2),
@@ -135,7 +136,7 @@ impl Incarnations {
                 1 => id.again.or(chance),
                 _ => chance,
             };
-            // Of the planned cuts some kill the process alone.
+            // Some of the planned cuts kill the process and leave the power on.
             let kills = self.random.u8(..5) == 0
                 || self.focus.is_killed_often() && self.random.u8(..3) == 0;
             self.kills = if repeats { self.kills } else { kills };
@@ -161,7 +162,7 @@ impl Incarnations {
         self.last_incarnation()
     }
 
-    /// One incarnation of the store. Ends early when the power is cut.
+    /// Runs one incarnation of the store. Returns early when it is interrupted.
     fn run_one(&mut self, end: PlannedEnd, incarnation: usize) -> Result<()> {
         self.troubled.store(false, Ordering::SeqCst);
         let misreads = self.focus.misreads(&mut self.random);
@@ -180,12 +181,12 @@ impl Incarnations {
         if incarnation == 1 {
             self.counts.recovery_effects = self.device.ops_so_far();
         }
-        // Without it the device is off, and what the store has now is not known to the model.
+        // `None`: the device is off, and the model does not know the state of the store.
         let Some(found) = self.check_all(&store)? else { return Ok(()) };
         if let Some(looked) = looked
             && looked != found
         {
-            bail!("opened read-only it had {looked:?}, and not {found:?}");
+            bail!("opened read-only it had {looked:?}, then {found:?}");
         }
         self.model().misreads = misreads;
         self.use_store(&store)?;
@@ -216,14 +217,14 @@ impl Incarnations {
                 self.ended = End::Close;
             }
             Err(error) if self.context().must_succeed() => {
-                bail!("the store does not close, and nothing went wrong: {error}");
+                bail!("close failed without a fault: {error}");
             }
             Err(_) => {}
         }
         Ok(())
     }
 
-    /// Lets one or several clients use the store.
+    /// Runs one or several clients.
     fn use_store(&mut self, store: &Store) -> Result<()> {
         let clients = self.focus.clients(&mut self.random);
         let faults = self.model().misreads || self.focus.faults(&mut self.random);
@@ -264,7 +265,7 @@ impl Incarnations {
         }
     }
 
-    /// Ends an incarnation, and begins the next with what is left.
+    /// Ends an incarnation, and makes the device of the next one from what it left.
     fn next_incarnation(&mut self, end: PlannedEnd) {
         let end = match self.device.is_off() {
             true if self.kills => PlannedEnd::Kill,
@@ -291,19 +292,19 @@ impl Incarnations {
         };
     }
 
-    /// An incarnation without faults: everything that is left must work.
+    /// Runs an incarnation without faults, in which everything must succeed.
     fn last_incarnation(&mut self) -> Result<()> {
-        const FAILS: &str = "nothing fails any more";
+        const FAILS: &str = "the device has no faults any more";
         self.troubled.store(false, Ordering::SeqCst);
         let looked = self.look()?;
         let store = self.open(Verification::Full)?.context(FAILS)?;
         self.check_all(&store)?;
         let before = self.find_all(&store)?;
         if before != looked {
-            bail!("opened read-only it had {looked:?}, and not {before:?}");
+            bail!("opened read-only it had {looked:?}, then {before:?}");
         }
         drop(store);
-        // What was recovered is recovered again.
+        // The second recovery must find the result of the first.
         let store = self.open(Verification::Full)?.context(FAILS)?;
         if self.find_all(&store)? != before {
             bail!("two recoveries find different objects");

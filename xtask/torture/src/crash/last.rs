@@ -1,4 +1,4 @@
-//! The end of a scenario: nothing may be stuck in what is left of a store.
+//! The end of a scenario: the store must still be able to delete, put, and reclaim.
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -6,7 +6,7 @@ use super::model::Context;
 use super::objects::{self, Lengths};
 use super::target::{self, Get, Put, Store};
 
-/// An object that is there at the end.
+/// An object that the store has at the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
     key: usize,
@@ -14,14 +14,14 @@ pub(super) struct Left {
     lengths: Lengths,
 }
 
-const FAILS: &str = "nothing fails any more";
+const FAILS: &str = "the device has no faults any more";
 /// The first of the keys that only the end uses.
 const FIRST_KEY: usize = 1 << 20;
 /// The first of the numbers that only the end uses.
 const FIRST_NUMBER: u64 = 1 << 40;
 
-/// Deletes and puts every key; before that, if `fill`, puts until the store is full, and deletes again. Returns
-/// what is there then.
+/// Deletes and puts every key. If `fill`, first puts until the store is full, and deletes again.
+/// Returns the objects that the store then has.
 pub(super) fn use_up(
     context: &Context<'_>,
     store: &Store,
@@ -33,7 +33,7 @@ pub(super) fn use_up(
         last.fill()?;
     }
     if store.stats().bad_segments > 0 {
-        // They may take the reserve, without which nothing works.
+        // They may take the reserve, without which no change succeeds.
         return Ok(last.left);
     }
     let keys = context.model().keys.len();
@@ -53,7 +53,7 @@ pub(super) fn use_up(
     Ok(last.left)
 }
 
-/// Checks that everything is there that was left.
+/// Checks that the store still has these objects.
 pub(super) fn check(context: &Context<'_>, store: &Store, left: &[Left]) -> Result<()> {
     for left in left {
         let name = objects::name(left.key);
@@ -65,7 +65,7 @@ pub(super) fn check(context: &Context<'_>, store: &Store, left: &[Left]) -> Resu
             Some(_)
                 if payload == objects::payload(left.number, left.lengths.payload)
                     && metadata == objects::metadata(left.number, left.lengths.metadata) => {}
-            found => bail!("key {} is not there after a close: {found:?}", left.key),
+            found => bail!("key {} has another value after a close: {found:?}", left.key),
         }
     }
     Ok(())
@@ -80,7 +80,7 @@ struct Last<'a> {
 }
 
 impl Last<'_> {
-    /// Fills the store, deletes half of what it has, and puts as much again.
+    /// Fills the store, deletes half of its objects, and puts as much again.
     fn fill(&mut self) -> Result<()> {
         let shape = self.context.layout.shape;
         let blocks = u64::from(shape.segments * shape.segment_blocks);
@@ -88,7 +88,7 @@ impl Last<'_> {
         let limit = if evicts { blocks / 2 } else { 4 * blocks };
         let (_, full) = self.put_blocks(limit)?;
         if !full && !evicts {
-            bail!("a store of {blocks} blocks took {limit}");
+            bail!("a store of {blocks} blocks accepted {limit}");
         }
         let (mut deleted, mut largest) = (0, 0);
         self.random.shuffle(&mut self.left);
@@ -111,8 +111,8 @@ impl Last<'_> {
         Ok(())
     }
 
-    /// Puts new objects until they have so many blocks. Returns how many they have, and whether the store is
-    /// full.
+    /// Puts new objects until they have `limit` blocks. Returns how many they have, and whether the
+    /// store is full.
     fn put_blocks(&mut self, limit: u64) -> Result<(u64, bool)> {
         let mut put = 0;
         while put < limit {
@@ -126,7 +126,7 @@ impl Last<'_> {
         Ok((put, false))
     }
 
-    /// Overwrites a few keys of a store with nothing else in it again and again.
+    /// Overwrites three keys of an otherwise empty store many times.
     fn churn(&mut self) -> Result<()> {
         for turn in 0..30 {
             let lengths = self.context.sizes.lengths(self.random);
@@ -142,7 +142,7 @@ impl Last<'_> {
         Ok(())
     }
 
-    /// Puts an object; `false` if the store is full.
+    /// Puts an object. Returns `false` if the store is full.
     fn put(&mut self, key: usize, lengths: Lengths) -> Result<bool> {
         let number = FIRST_NUMBER + self.next;
         self.next += 1;

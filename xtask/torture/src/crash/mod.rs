@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let (cuts, violations) = (found.cuts, found.violations.len());
     println!("{cuts} cuts, {violations} violations, {:.0} s", began.elapsed().as_secs_f64());
     if violations > 0 {
-        bail!("the store broke a promise");
+        bail!("the store broke a guarantee");
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ fn replay(templates: &Templates, id: ScenarioId) -> Result<()> {
     print!("{trace}");
     match violation {
         Some(violation) => bail!("{violation}"),
-        None => println!("no promise was broken"),
+        None => println!("no guarantee was broken"),
     }
     Ok(())
 }

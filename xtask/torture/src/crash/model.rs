@@ -1,4 +1,4 @@
-//! What is known of a store while a scenario runs.
+//! The model of a store while a scenario runs.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -16,19 +16,19 @@ use super::target::{self, Error, Get, Layout, Load, Store};
 /// The model of one store.
 pub(super) struct Model {
     pub(super) keys: Vec<History>,
-    /// Lengths of each object that was ever put, by its number.
+    /// Lengths of every object that was ever put, by its number.
     objects: Vec<Lengths>,
     /// Numbers of the objects that were put under each key.
     numbers: Vec<Vec<u64>>,
-    /// Counts up whenever something begins or completes.
+    /// Advances whenever an operation begins or completes.
     clock: u64,
-    /// Whether reads of the store may fail or find something else than was written.
+    /// Whether reads of the store may fail or return other bytes than were written.
     pub(super) misreads: bool,
-    /// When each get in flight began.
+    /// The beginning of each get in flight.
     gets: Vec<u64>,
-    /// How many pins there are.
+    /// Number of pins.
     pub(super) pins: usize,
-    /// What happened, step by step, if asked for.
+    /// The steps, if the caller has asked for them.
     trace: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Begun {
 }
 
 impl Model {
-    /// A store that has these objects, one under each of the first keys.
+    /// Creates the model of a store with these objects, one under each of the first keys.
     pub(super) fn new(keys: usize, objects: &[Option<Lengths>], evicts: bool, trace: bool) -> Self {
         let tears = target::EVICTED_MAY_BE_TORN;
         let mut model = Self {
@@ -118,7 +118,7 @@ impl Model {
                 .any(|other| self.lengths(other).payload == len && prefix(other).eq(prefix(next)))
     }
 
-    /// Begins the delete of some keys. Returns when each began.
+    /// Begins the deletes of some keys. Returns when each began.
     pub(super) fn begin_deletes(&mut self, keys: &[usize]) -> Vec<u64> {
         let batch_began = self.now();
         let begin = |&key: &usize| {
@@ -135,7 +135,7 @@ impl Model {
         self.keys[key].end(at, now, acknowledged);
     }
 
-    /// Everything acknowledged until `began` is durable.
+    /// A flush that began at `began` has succeeded: earlier acknowledged changes are durable.
     pub(super) fn flushed(&mut self, began: u64) {
         let changes = self.keys.iter().filter_map(History::oldest_in_flight);
         let oldest = changes.chain(self.gets.iter().copied()).min().unwrap_or(u64::MAX);
@@ -154,7 +154,7 @@ impl Model {
         self.gets.retain(|&get| get != began);
     }
 
-    /// The number of the object of this key that has these bytes.
+    /// Returns the number of the object of this key with these bytes.
     pub(super) fn identify(
         &self,
         key: usize,
@@ -171,12 +171,12 @@ impl Model {
             let number = u64::from_le_bytes(*prefix);
             return (self.numbers[key].contains(&number) && is_it(number)).then_some(number);
         }
-        // Of short ones those that may be found come first: they differ from each other.
+        // Objects that may be found come first: their short payloads differ from each other.
         let possible = self.keys[key].numbers().find(|&number| is_it(number));
         possible.or_else(|| self.numbers[key].iter().copied().rev().find(|&number| is_it(number)))
     }
 
-    /// The most that may be live, with what is being put.
+    /// Returns the maximum load of live objects and puts in flight.
     pub(super) fn load(&self, block: u32) -> Load {
         let mut load = Load { objects: 0, blocks: 0, largest: 0, pins: self.pins };
         for key in &self.keys {
@@ -201,15 +201,15 @@ impl Model {
     }
 }
 
-/// Where clients work: one incarnation of a store.
+/// One incarnation of a store, as its clients see it.
 pub(super) struct Context<'a> {
     pub(super) device: &'a SimulatedDevice,
     pub(super) layout: &'a Layout,
     pub(super) model: &'a Mutex<Model>,
     pub(super) sizes: &'a Sizes,
-    /// Whether the device does not do all that it is asked for.
+    /// Whether the device has failed or will fail a command.
     pub(super) troubled: &'a AtomicBool,
-    /// Blocks that writes fail on, in bytes.
+    /// Byte ranges in which writes fail.
     pub(super) bad: &'a [Range<u64>],
     /// Whether the store evicts.
     pub(super) evicts: bool,
@@ -229,7 +229,7 @@ impl Context<'_> {
         self.troubled.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a store may be full that holds this much.
+    /// Whether a store with this load may be full.
     pub(super) fn may_be_full(&self, load: Load) -> bool {
         if self.focus.holds() {
             return true;
@@ -242,7 +242,7 @@ impl Context<'_> {
         !self.troubled.load(Ordering::SeqCst) && !self.device.is_off()
     }
 
-    /// What the store has under each of these keys; `None` for those that the device does not answer for.
+    /// Gets these keys. Returns `None` for those that the device cannot read.
     pub(super) fn find(
         &self,
         store: &Store,
@@ -281,7 +281,7 @@ impl Context<'_> {
             keys.iter().zip(results).zip(memory.chunks_exact(largest + limit))
         {
             let found = match result {
-                // A store that evicts takes what it misread for missing.
+                // A store with eviction treats an object that it cannot read as missing.
                 Ok(None) if self.evicts && model.misreads => None,
                 Ok(None) => Some(Found::Whole(None)),
                 Ok(Some(found)) => {
@@ -303,13 +303,13 @@ impl Context<'_> {
         Ok(all)
     }
 
-    /// Checks that the counters agree with the index, while nothing is in flight.
+    /// Checks that the counters agree with the index. No change may be in flight.
     pub(super) fn check_counts(&self, store: &Store, more: u64) -> Result<()> {
         let stats = store.stats();
         let live = target::live_objects(&stats)?;
         let keys = self.model().keys.len();
         let found = (0..keys).filter(|&key| store.contains(&objects::name(key))).count() as u64;
-        // A damaged object is counted, and not found.
+        // A damaged object is counted, but not found.
         if !(found + more..=found + more + stats.failed_checks).contains(&live) {
             return Err(anyhow!("{live} objects are counted, {} are found", found + more));
         }

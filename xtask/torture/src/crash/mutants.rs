@@ -11,10 +11,12 @@ use super::search::Budget;
 use super::target::{self, Mutant};
 use super::templates::Templates;
 
-/// Not a mutant of the store: the lock on the device is released before the writes of a killed process have completed.
+/// Not a mutant of the store: the lock on the device is released before the writes of a killed
+/// process have completed.
 const LOCK_RELEASED_EARLY: &str = "LockReleasedEarly";
 
-/// The focus of the scenarios that show a mutant soonest; any, if it is not here.
+/// The focus of the scenarios that notice a mutant soonest. A mutant that is not listed has no
+/// focus.
 const FOCUS: &[(&str, &[&str])] = &[
     ("Openings", &["ChecksumsUnchecked", "OpenedWithoutFlush", "NotMarkedOpen", "Superblock"]),
     ("Filling", &["SequencesGoOn", "NoCheckpointAfterRecovery"]),
@@ -54,7 +56,7 @@ const FOCUS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Mutants that take too many scenarios, and tests of the store that fail with them.
+/// Mutants that need too many scenarios, and tests of the store that fail with them.
 const TESTS: &[(&str, &str)] = &[
     ("OpenedWithoutFlush", "an_opening_that_cannot_flush_writes_nothing"),
     ("MovesShareNoSlots", "copies_share_slots_and_keep_their_sequences"),
@@ -81,10 +83,11 @@ const TESTS: &[(&str, &str)] = &[
     ("ChecksumsUnchecked", "every_flipped_bit_of_a_superblock_is_found"),
 ];
 
-/// The most places at which the power is cut of one scenario.
+/// The maximum number of cuts of one scenario.
 const MAX_PLACES: u64 = 8;
 
-/// Runs scenarios with each mutant whose name contains `only`, and wants a violation for each. Prints a table.
+/// Runs scenarios with each mutant whose name contains `only`, and requires a violation of each.
+/// Prints a table.
 pub(super) fn run(budget: Budget, only: &str) -> Result<()> {
     let names = target::mutants().iter().map(|mutant| format!("{mutant:?}"));
     let names = names.chain([LOCK_RELEASED_EARLY.to_owned()]);
@@ -127,20 +130,21 @@ pub(super) fn run(budget: Budget, only: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs scenarios with one mutant until the first violation, in a process that may hang or end. Returns what it printed.
+/// Runs scenarios with one mutant until the first violation, in a process, because it may hang or
+/// abort. Returns its output.
 fn run_one(budget: Budget, name: &str) -> Result<String> {
     let focus = FOCUS.iter().find(|(_, names)| names.iter().any(|part| name.starts_with(part)));
     let focus = budget
         .focus
         .map(|focus| format!("{focus:?}"))
         .or_else(|| focus.map(|(focus, _)| (*focus).to_owned()));
-    let output = Command::new(env::current_exe().context("cannot find this program")?)
+    let output = Command::new(env::current_exe().context("cannot find the path of this program")?)
         .args(["crash", "--with", name, "--violations", "1"])
         .args(["--cuts", &budget.cuts.to_string()])
         .args(["--seed", &budget.seed.to_string()])
         .args(["--threads", &budget.threads.to_string()])
         .args(focus.iter().flat_map(|focus| ["--focus", focus]))
-        // Different scenarios find more than different cuts.
+        // More scenarios notice more than more cuts of one.
         .args(["--places", &budget.places.min(MAX_PLACES).to_string()])
         .output()
         .context("cannot start a process for a mutant")?;
@@ -154,7 +158,7 @@ fn run_one(budget: Budget, name: &str) -> Result<String> {
 /// Whether a test of the store fails with a mutant.
 ///
 /// # Errors
-/// The test fails without it, or cannot be run.
+/// When the test fails without the mutant, or cannot be run.
 fn fails(mutant: &str, test: &str) -> Result<bool> {
     let run = |mutant: &str| {
         Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()))
@@ -167,12 +171,12 @@ fn fails(mutant: &str, test: &str) -> Result<bool> {
     let passed = run("")?;
     let said = String::from_utf8_lossy(&passed.stdout);
     if !passed.status.success() || !said.contains(" 1 passed") {
-        bail!("the test {test} does not pass without a mutant: {said}");
+        bail!("the test {test} fails without a mutant: {said}");
     }
     Ok(!run(mutant)?.status.success())
 }
 
-/// Switches the mutant of this name on.
+/// Switches on the mutant with this name.
 pub(super) fn switch_on(templates: &Templates, name: &str) -> Result<()> {
     if name == LOCK_RELEASED_EARLY {
         templates.leave_writes.store(true, Ordering::SeqCst);

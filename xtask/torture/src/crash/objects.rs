@@ -7,7 +7,7 @@ pub(super) struct Lengths {
     pub(super) metadata: usize,
 }
 
-/// Which lengths a scenario draws most.
+/// The distribution of the lengths in a scenario.
 #[derive(Clone, Copy, Debug)]
 enum Mix {
     Empty,
@@ -19,7 +19,7 @@ enum Mix {
     All,
 }
 
-/// From which lengths a scenario draws.
+/// The lengths in a scenario.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
     block: usize,
@@ -38,7 +38,7 @@ impl Sizes {
         Self { block: block as usize, largest: block as usize, mix: Mix::Empty }
     }
 
-    /// Objects of half of a segment and more.
+    /// Objects of half a segment and more.
     pub(super) fn large(block: u32, largest: usize) -> Self {
         Self { block: block as usize, largest, mix: Mix::Large }
     }

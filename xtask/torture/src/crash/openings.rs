@@ -1,4 +1,5 @@
-//! How an incarnation begins: a store is opened, perhaps after bit rot, and every key is checked.
+//! The beginning of an incarnation: a store is opened, perhaps after bit rot, and every key is
+//! checked.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use super::model::lock;
 use super::target::{self, Store, Verification};
 
 impl Incarnations {
-    /// Corrupts a checkpoint, if the focus is on that. Not after a kill: then blocks may not be durable yet.
+    /// Corrupts a checkpoint, if that is the focus. Not after a kill: then its blocks may not be
+    /// durable.
     pub(super) fn corrupt_checkpoint(&mut self) -> Option<BitRot> {
         let is_corrupted =
             self.focus == Focus::BitRot && self.ended != End::Kill && self.random.bool();
@@ -25,7 +27,8 @@ impl Incarnations {
         Some(bit_rot)
     }
 
-    /// Opens a store whose checkpoint may be corrupted: it opens with all that it has to have, or not at all.
+    /// Opens a store whose checkpoint may be corrupted. It opens with all durable objects, or
+    /// fails.
     pub(super) fn open_after_bit_rot(
         &mut self,
         verification: Verification,
@@ -41,17 +44,17 @@ impl Incarnations {
                 self.open(verification)
             }
             Err(_) if !self.context().must_succeed() => {
-                // Before it wrote anything, nothing depends on what was lost. It begins with a flush.
+                // The store is unchanged until its first write, which follows a flush.
                 if self.device.ops_so_far() <= 1 {
                     bit_rot.restore(&self.device);
                 }
                 Ok(None)
             }
-            Err(error) => Err(anyhow!("the store does not open: {error}")),
+            Err(error) => Err(anyhow!("opening failed without a fault: {error}")),
         }
     }
 
-    /// Opens the store; `None` when the power was cut, or a fault kept it from opening.
+    /// Opens the store. Returns `None` when the power was cut, or a fault explains the error.
     pub(super) fn open(&mut self, verification: Verification) -> Result<Option<Store>> {
         let backend: Arc<dyn IoBackend> = self.device.backend();
         let options = target::open_options(self.eviction, verification, &mut self.random);
@@ -61,7 +64,7 @@ impl Incarnations {
                 Ok(Some(store))
             }
             Err(error) if self.context().must_succeed() => {
-                Err(anyhow!("the store does not open: {error}"))
+                Err(anyhow!("opening failed without a fault: {error}"))
             }
             Err(error) => {
                 self.note(|| format!("the store was not opened: {error}"));
@@ -70,13 +73,13 @@ impl Incarnations {
         }
     }
 
-    /// What a store that is opened read-only has. Changes nothing.
+    /// Returns the values of a store that is opened read-only, which changes nothing.
     pub(super) fn look(&mut self) -> Result<Option<Vec<Found>>> {
         let before = self.device.ops_so_far();
         let options = target::open_options(self.eviction, Verification::Full, &mut self.random);
         let store = match Store::open_read_only(self.device.backend(), &options) {
             Err(_) if self.device.is_off() => return Ok(None),
-            opened => opened.context("the store does not open read-only")?,
+            opened => opened.context("cannot open the store read-only")?,
         };
         let found = self.find_all(&store)?;
         if self.device.ops_so_far() > before {
@@ -85,7 +88,7 @@ impl Incarnations {
         Ok(found)
     }
 
-    /// What the store has under each key; `None` when the device does not answer any more.
+    /// Returns the value of each key, or `None` when the device is off.
     pub(super) fn find_all(&self, store: &Store) -> Result<Option<Vec<Found>>> {
         let keys: Vec<_> = (0..self.model().keys.len()).collect();
         let found = self.context().find(store, ' ', &keys, true)?;
@@ -96,16 +99,17 @@ impl Incarnations {
     pub(super) fn check_all(&mut self, store: &Store) -> Result<Option<Vec<Found>>> {
         let began = self.model().now();
         let Some(found) = self.find_all(store)? else { return Ok(None) };
-        // From now on, an incarnation that is not closed is one that was killed.
+        // From now on, an incarnation without a close is one that was killed.
         let ended = std::mem::replace(&mut self.ended, End::Kill);
         let mut model = lock(&self.model);
-        // Every torn slot is one that was being filled.
+        // Every torn slot belongs to a put that was not flushed.
         let mut tearable: usize = model.keys.iter().map(History::tearable).sum();
         for (key, &value) in found.iter().enumerate() {
             let history = &mut model.keys[key];
             if value == Found::Damaged && !history.was_damaged() {
                 let rest = tearable.checked_sub(1);
-                tearable = rest.context("more objects are damaged than puts were not flushed")?;
+                tearable =
+                    rest.context("more objects are damaged than there were unflushed puts")?;
             }
             let checked = history.check_opening(value, ended, began);
             checked.map_err(|wrong| anyhow!("key {key}: {wrong}"))?;

@@ -11,7 +11,7 @@ use super::target::{Pin, Store};
 
 /// A pinned object.
 pub(super) struct Pinned<'a> {
-    // Dropped before it is not counted any more: until then it may be why the store is full.
+    // Dropped before `counted`: a pin that is not counted must not be why the store is full.
     pin: Pin<'a>,
     counted: Counted<'a>,
     key: usize,
@@ -37,8 +37,8 @@ impl<'a> Pinned<'a> {
         Ok(bytes)
     }
 
-    /// Checks that the object has not changed, and that a get finds it if nothing has changed the
-    /// key since.
+    /// Checks that the object has not changed, and that a get finds it unless the key was changed
+    /// since.
     pub(super) fn check(&self, store: &Store, client: char) -> Result<()> {
         let Self { counted: Counted(context), key, number, since, .. } = *self;
         match self.read() {

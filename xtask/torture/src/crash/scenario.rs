@@ -1,12 +1,12 @@
-//! The names of scenarios.
+//! Scenario ids.
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
-/// Which scenario: its seed, after how many writes and flushes the power is cut for the first time, and after
-/// how many of the next incarnation it is cut again.
+/// Identifies a scenario: its seed, the number of writes and flushes before the first power cut,
+/// and the number in the next incarnation before the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ScenarioId {
     pub(super) seed: u64,
@@ -25,7 +25,8 @@ impl FromStr for ScenarioId {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || format!("{text:?} is no scenario: expected SEED, SEED:CUT or SEED:CUT:CUT");
+        let wrong =
+            || format!("{text:?} is not a scenario: expected SEED, SEED:CUT or SEED:CUT:CUT");
         let numbers: Result<Vec<u64>, _> = text.split(':').map(str::parse).collect();
         match numbers.with_context(wrong)?[..] {
             [seed] => Ok(Self { seed, cut: None, again: None }),

@@ -20,14 +20,14 @@ pub(super) struct Budget {
     /// Seed of the first scenario.
     pub(super) seed: u64,
     pub(super) threads: u32,
-    /// The most places at which the first incarnation of one scenario is cut, and the second.
+    /// The maximum number of cuts of the first incarnation of a scenario, and of the second.
     pub(super) places: u64,
     pub(super) violations: usize,
     /// Only scenarios with this focus.
     pub(super) focus: Option<Focus>,
 }
 
-/// What a search found.
+/// The result of a search.
 pub(super) struct Report {
     pub(super) cuts: u64,
     pub(super) violations: Vec<(ScenarioId, String)>,
@@ -42,12 +42,13 @@ struct Search<'a> {
     cuts: AtomicU64,
     next_seed: AtomicU64,
     violations: Mutex<Vec<(ScenarioId, String)>>,
-    /// What each thread runs, and since when.
+    /// The scenario of each thread, and when it began.
     running: Vec<Mutex<Option<(ScenarioId, Instant)>>>,
     bar: ProgressBar,
 }
 
-/// Runs scenarios, each with the first cut at every place in turn and one recovery with the second.
+/// Runs scenarios: each with the first cut at every place in turn, and one recovery with the
+/// second.
 pub(super) fn search(templates: &Templates, budget: Budget, shown: bool) -> Report {
     let search = Search {
         templates,
@@ -118,7 +119,7 @@ impl Search<'_> {
         };
         let (effects, _) = run(None, None);
         let cuts = self.places(effects, seed);
-        // After one of the cuts the recovery is cut everywhere too.
+        // After one of the cuts, the recovery is cut at every place too.
         let twice = usize::try_from(seed).unwrap_or(0) % cuts.len().max(1);
         for (index, cut) in cuts.into_iter().enumerate() {
             let (_, recovery) = run(Some(cut), None);
@@ -132,7 +133,7 @@ impl Search<'_> {
         }
     }
 
-    /// Where the power is cut: everywhere, or, of many places, at some.
+    /// The places of the power cuts: all, or a sample of many.
     fn places(&self, effects: u64, seed: u64) -> Vec<u64> {
         let mut places: Vec<_> = (1..=effects).collect();
         if effects > self.budget.places {
@@ -143,13 +144,13 @@ impl Search<'_> {
         places
     }
 
-    /// Ends this process if a scenario hangs: nothing else ends it.
+    /// Ends this process if a scenario hangs, because nothing else can end it.
     fn check_patience(&self, running: &Mutex<Option<(ScenarioId, Instant)>>) {
         if let Some((id, began)) = *lock(running)
             && began.elapsed() > PATIENCE
         {
-            println!("violation: it hangs\n  again: cargo xtask crash --replay {id}");
-            println!("{} cuts, and it hangs", self.cuts.load(Ordering::Relaxed));
+            println!("violation: the scenario hangs\n  again: cargo xtask crash --replay {id}");
+            println!("{} cuts, and a scenario hangs", self.cuts.load(Ordering::Relaxed));
             process::exit(1);
         }
     }

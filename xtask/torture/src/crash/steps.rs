@@ -1,8 +1,8 @@
-//! What clients do, and how often.
+//! The steps of clients, and how often they are taken.
 
 use super::focus::Focus;
 
-/// What a client does.
+/// A step of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Put,
@@ -17,7 +17,7 @@ pub(super) enum Step {
     Scrub,
     Fault,
     Clear,
-    /// What the background thread would do.
+    /// A step of the background thread.
     Work,
 }
 
@@ -66,7 +66,7 @@ impl Steps {
     }
 }
 
-/// How many times as often a step is taken.
+/// The factor of a step's weight.
 fn times(step: Step, focus: Focus) -> u32 {
     match (focus, step) {
         (Focus::Checkpoints | Focus::Headers, Step::Checkpoint | Step::Fault) => 6,

@@ -1,4 +1,4 @@
-//! The store that is tested, and the few places where its interface is its own.
+//! The store under test, and the few places that depend on its interface.
 
 use std::ops::{ControlFlow, Range};
 
@@ -20,7 +20,7 @@ pub(super) const POLICIES: [EvictionPolicy; 6] = [
     EvictionPolicy::Fifo,
 ];
 
-/// Whether a power cut can tear an object that was evicted, so that it is back as damaged.
+/// Whether a power cut can tear an evicted object, so that it reappears as damaged.
 pub(super) const EVICTED_MAY_BE_TORN: bool = false;
 
 /// The shape of a store.
@@ -31,17 +31,17 @@ pub(super) struct Shape {
     pub(super) segments: u32,
 }
 
-/// What the suite needs to know of a store's layout.
+/// The layout of a store, as far as the suite needs it.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) shape: Shape,
     /// The largest payload that fits, in bytes.
     pub(super) largest_payload: usize,
-    /// Where segments lie, in bytes.
+    /// Byte range of the segments.
     pub(super) segments: Range<u64>,
-    /// Where checkpoints lie, in bytes.
+    /// Byte range of the checkpoints.
     pub(super) containers: Range<u64>,
-    /// Where each container of a checkpoint begins.
+    /// Byte offset of each checkpoint container.
     pub(super) container_offset: [u64; 3],
 }
 
@@ -51,7 +51,7 @@ pub(super) fn set_up() {
 }
 
 impl Shape {
-    /// A device of `spare` bytes more than this store needs, with the store.
+    /// Formats a store on a device that has `spare` bytes more than the store needs.
     pub(super) fn format(
         self,
         logical_block: u32,
@@ -91,12 +91,15 @@ impl Shape {
             containers: containers..containers + 3 * plan.container_len,
             container_offset,
         };
-        ensure!(plan.segment_count == self.segments, "a store of {self:?} has other segments");
+        ensure!(
+            plan.segment_count == self.segments,
+            "a store of {self:?} has another number of segments"
+        );
         Ok((device, layout))
     }
 }
 
-/// How a store is opened in one incarnation.
+/// Draws how a store is opened in one incarnation.
 pub(super) fn open_options(
     eviction: EvictionPolicy,
     verification: Verification,
@@ -106,15 +109,15 @@ pub(super) fn open_options(
         .eviction(eviction)
         .kept_percent([50, 0, 25, OpenOptions::MAX_KEPT_PERCENT][random.usize(..4)])
         .verification(verification)
-        // A background thread would do something else every time.
+        // A background thread would not be deterministic.
         .background(false)
         .discard(random.u8(..4) == 0)
 }
 
-/// How much a store may hold when it reports that it is full.
+/// The load of a store that reports that it is full.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// Objects that may be live, and those that are being put.
+    /// Objects that may be live, and puts in flight.
     pub(super) objects: usize,
     /// Blocks of payload that these have.
     pub(super) blocks: usize,
@@ -124,7 +127,7 @@ pub(super) struct Load {
 }
 
 impl Layout {
-    /// Where some blocks of a segment lie, in bytes.
+    /// Byte range of some blocks of a segment.
     pub(super) fn blocks_of_segment(&self, segment: u32, blocks: Range<u32>) -> Range<u64> {
         let Shape { block_size, segment_blocks, .. } = self.shape;
         let at = |block: u32| {
@@ -134,7 +137,7 @@ impl Layout {
         at(blocks.start)..at(blocks.end)
     }
 
-    /// Where the header of a checkpoint lies, or its body, in bytes.
+    /// Byte range of the header or the body of a checkpoint.
     pub(super) fn blocks_of_container(&self, container: usize, header: bool) -> Range<u64> {
         let start = self.container_offset[container];
         let body = start + u64::from(self.shape.block_size);
@@ -144,9 +147,9 @@ impl Layout {
         body..self.container_offset.get(container + 1).copied().unwrap_or(self.containers.end)
     }
 
-    /// Whether a store without eviction may be full: if what is live may take more than the segments hold that are not
-    /// reserved, open for other streams or pinned. Of each segment as much as the largest object may be unused, and a
-    /// 16th not worth a move.
+    /// Whether a store without eviction may be full: whether the live objects may take more than
+    /// the segments hold that are not reserved, open for other streams or pinned. In each segment
+    /// as much as the largest object may be unused, and a 16th is not worth a move.
     pub(super) fn may_be_full(&self, load: Load) -> bool {
         let Shape { segment_blocks, segments, .. } = self.shape;
         let [segment_blocks, segments] = [segment_blocks, segments].map(|count| count as usize);
@@ -158,41 +161,41 @@ impl Layout {
     }
 }
 
-/// How many of so many deleted blocks can be put again at least.
+/// How many of `deleted` blocks can be put again, at least.
 pub(super) fn reusable(deleted: u64, layout: &Layout, stats: &StoreStats) -> u64 {
     let blocks = u64::from(layout.shape.segments * layout.shape.segment_blocks);
-    // A little may lie where nothing fits.
+    // Some of the space may be where no object fits.
     if stats.bad_segments > 0 || deleted < blocks / 8 { 0 } else { deleted.min(blocks / 4) / 2 }
 }
 
-/// Checks that the counters agree with each other, while nothing is in flight. Returns the number of live
-/// objects.
+/// Checks that the counters agree with each other, while nothing is in flight. Returns the number
+/// of live objects.
 pub(super) fn live_objects(stats: &StoreStats) -> Result<u64> {
     let by_state =
         stats.free_segments + stats.open_segments + stats.full_segments + stats.draining_segments;
     ensure!(
         (by_state..=by_state + stats.bad_segments).contains(&stats.segments),
-        "free, open, full, draining and bad segments are not all: {stats:?}"
+        "free, open, full, draining and bad segments do not add up: {stats:?}"
     );
     Ok(stats.objects)
 }
 
-/// Puts those objects of a batch whose keys are absent. Each result says whether the object was put.
+/// Puts the objects of a batch whose keys are absent. Each result is whether the object was put.
 pub(super) fn put_absent(store: &Store, puts: &[Put<'_>]) -> Option<BatchResult<bool>> {
     Some(store.put_many_if_absent(puts))
 }
 
-/// Does a step of what the background thread does.
+/// Executes one step of the background thread.
 pub(super) fn work(store: &Store) -> Result<bool, Error> {
     store.work()
 }
 
-/// Deletes everything; `None` if the store cannot do that.
+/// Deletes all objects. Returns `None` if the store cannot do that.
 pub(super) fn clear(store: &Store) -> Option<Result<(), Error>> {
     Some(store.clear())
 }
 
-/// The keys of all objects; `None` if the store cannot list them.
+/// Returns the keys of all objects, or `None` if the store cannot list them.
 pub(super) fn list(store: &Store) -> Option<Result<Vec<Vec<u8>>, Error>> {
     let mut keys = Vec::new();
     let listed = store.list(|object| {
@@ -202,13 +205,13 @@ pub(super) fn list(store: &Store) -> Option<Result<Vec<Vec<u8>>, Error>> {
     Some(listed.map(|()| keys))
 }
 
-/// Verifies everything. Returns what is damaged or cannot be read, as text; `None` if the store cannot do that.
+/// Verifies all objects. Returns the findings as text, or `None` if the store cannot do that.
 pub(super) fn scrub(store: &Store) -> Option<Result<Vec<String>, Error>> {
     let scrubbed = store.scrub(|_| ControlFlow::Continue(()));
     Some(scrubbed.map(|report| report.findings.iter().map(ToString::to_string).collect()))
 }
 
-/// Whether an opening was refused because a checkpoint is lost.
+/// Whether an opening failed because a checkpoint is lost.
 pub(super) fn is_loss(error: &Error) -> bool {
     matches!(error, Error::CheckpointLost { .. } | Error::Damaged { .. })
 }

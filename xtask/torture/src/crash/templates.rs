@@ -1,4 +1,4 @@
-//! Devices with stores, from which scenarios begin.
+//! Device templates with stores, from which scenarios begin.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,8 +9,8 @@ use super::focus::{Fill, Focus};
 use super::objects::{self, Lengths, Sizes};
 use super::target::{self, EvictionPolicy, Layout, Put, Shape, Store, Verification};
 
-/// Shapes of the stores, and logical blocks of their devices. Small ones are soon full; the last one has
-/// several blocks in each structure.
+/// Shapes of the stores, and logical blocks of their devices. Small ones fill up soon; the last one
+/// has several blocks in each structure.
 const SHAPES: [(u32, u32, u32, u32); 7] = [
     // block, segment's blocks, segments, logical block
     (512, 16, 8, 512),
@@ -22,10 +22,10 @@ const SHAPES: [(u32, u32, u32, u32); 7] = [
     (512, 16, 20, 512),
 ];
 
-/// Those with the smallest segments.
+/// The shapes with the smallest segments.
 const SMALL: [usize; 3] = [0, 1, 6];
 
-/// A closed store, and what it contains.
+/// A closed store, and its objects.
 pub(super) struct Template {
     device: SimulatedDevice,
     pub(super) layout: Layout,
@@ -36,8 +36,8 @@ pub(super) struct Template {
 /// One template of each kind.
 pub(super) struct Templates {
     all: Vec<Template>,
-    /// Whether a process that is killed leaves writes in flight while the next one uses the device, as without a
-    /// lock that is held until the last of them has completed.
+    /// Whether a killed process leaves writes in flight while the next one uses the device, as
+    /// without a lock that is held until they have completed.
     pub(super) leave_writes: AtomicBool,
 }
 
@@ -46,7 +46,7 @@ impl Templates {
         let mut templates = Vec::new();
         for (block_size, segment_blocks, segments, logical_block) in SHAPES {
             let shape = Shape { block_size, segment_blocks, segments };
-            // The last superblock need not end where the device ends.
+            // The last superblock need not end at the end of the device.
             let spare = u64::from(segments % 4 * logical_block);
             let (device, layout) = shape.format(logical_block, spare)?;
             // The counters begin at zero.
@@ -60,7 +60,7 @@ impl Templates {
         Ok(Self { all: templates, leave_writes: AtomicBool::new(false) })
     }
 
-    /// A template, and its device for one scenario.
+    /// Draws a template, and makes its device for one scenario.
     pub(super) fn draw(
         &self,
         focus: Focus,
@@ -84,7 +84,8 @@ impl Templates {
 }
 
 impl Template {
-    /// A copy with objects: until the store is full, or half of that, a part of them replaced and deleted.
+    /// Returns a copy with objects: until the store is full or half full, with some of them
+    /// replaced and deleted.
     fn filled(&self, seed: u64, full: bool) -> Result<Self> {
         let mut random = fastrand::Rng::with_seed(seed);
         let device = self.device.fork(seed);
@@ -111,7 +112,7 @@ impl Template {
     }
 }
 
-/// Puts an object of a template, whose number is its key. `None` if the store is full.
+/// Puts an object of a template, whose number is its key. Returns `None` if the store is full.
 fn put(store: &Store, key: usize, lengths: Lengths) -> Result<Option<Lengths>> {
     let name = objects::name(key);
     let payload = objects::payload(key as u64, lengths.payload);

@@ -1,4 +1,4 @@
-//! The process that is killed.
+//! The child process that is killed.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::journal::is_full;
 use super::objects::{Value, name, payload};
 use super::target::{StoreKind, put_many};
 
-/// Threads that change objects, each its own.
+/// Threads that change objects. Each has its own keys.
 const THREADS: u64 = 3;
 
 /// Uses the store until this process is killed.
@@ -58,7 +58,7 @@ struct Worker<'a> {
     kind: StoreKind,
     random: fastrand::Rng,
     keys: Range<u64>,
-    /// What its keys hold, as far as it looked.
+    /// The values of its keys, as far as this incarnation knows them.
     now: BTreeMap<u64, Value>,
     next_number: u64,
 }
@@ -88,7 +88,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Different keys, in any order.
+    /// Distinct keys, in random order.
     fn some_keys(&mut self) -> Vec<u64> {
         let mut keys: Vec<_> = (0..self.random.usize(1..=self.kind.batch()))
             .map(|_| self.random.u64(self.keys.clone()))
@@ -141,13 +141,13 @@ impl Worker<'_> {
     }
 }
 
-/// Writes to the pipe by one system call: what is in it stays there when this process is killed, and short lines
-/// of several threads do not mix.
+/// Writes to the pipe with one system call. The pipe keeps the bytes when this process is killed,
+/// and short lines of several threads do not mix.
 pub(super) fn say(lines: &str) {
     if lines.is_empty() || io::stdout().lock().write_all(lines.as_bytes()).is_ok() {
         return;
     }
-    // Nobody listens any more.
+    // The parent does not read any more.
     process::exit(1);
 }
 

@@ -16,20 +16,20 @@ use super::journal::Journal;
 use super::objects;
 use super::target::{StoreKind, put_many};
 
-/// How a device is opened.
+/// The engine with which a device is opened, and whether it bypasses the page cache.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenMode {
     pub(super) engine: Engine,
     pub(super) direct: Direct,
 }
 
-/// Where the rounds take device.
+/// A device on which processes are killed.
 pub(super) enum TestDevice {
     File(TempFile),
     Loop(LoopDevice),
 }
 
-/// A file and, if there can be one, a loop device.
+/// Returns a file and, if this system has one, a loop device.
 pub(super) fn test_devices(kind: StoreKind) -> Result<Vec<TestDevice>> {
     let len = kind.device_len();
     let mut devices =
@@ -41,7 +41,7 @@ pub(super) fn test_devices(kind: StoreKind) -> Result<Vec<TestDevice>> {
     Ok(devices)
 }
 
-/// A new store, with the objects that it begins with.
+/// Formats a store, and puts its initial objects.
 pub(super) fn formatted(device: &TestDevice, kind: StoreKind) -> Result<Journal> {
     let mode = OpenMode { engine: Engine::Posix, direct: Direct::Preferred };
     kind.format(open(device.path(), mode)?)?;
@@ -57,7 +57,7 @@ pub(super) fn formatted(device: &TestDevice, kind: StoreKind) -> Result<Journal>
     Ok(Journal::new(kind))
 }
 
-/// Opens a device; opening waits for the I/O of a process that was killed.
+/// Opens a device. This blocks until the I/O of a killed process has completed.
 pub(super) fn open(path: &Path, mode: OpenMode) -> Result<Arc<dyn IoBackend>> {
     open_backend(path, mode.engine, mode.direct).context("open the device")
 }
@@ -66,7 +66,7 @@ impl OpenMode {
     const ALL: [(&'static str, &'static str, Self); 4] = [
         ("posix", "direct", Self { engine: Engine::Posix, direct: Direct::Preferred }),
         ("posix", "cached", Self { engine: Engine::Posix, direct: Direct::Off }),
-        // POSIX takes its device where it is refused.
+        // Posix replaces io_uring where that is not permitted.
         ("auto", "direct", Self { engine: Engine::Auto, direct: Direct::Preferred }),
         ("auto", "cached", Self { engine: Engine::Auto, direct: Direct::Off }),
     ];
@@ -95,7 +95,7 @@ impl TestDevice {
     }
 }
 
-/// Copies the image on which a promise was broken to where it stays.
+/// Copies the image of a violation to a file that stays, and returns its path.
 pub(super) fn keep(device: &TestDevice, number: usize) -> Result<String> {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
@@ -104,7 +104,7 @@ pub(super) fn keep(device: &TestDevice, number: usize) -> Result<String> {
     let path = directory.join(format!("violation-{number}.img"));
     let copy = || {
         fs::create_dir_all(&directory)?;
-        // Of a block device too.
+        // `fs::copy` refuses a block device.
         io::copy(&mut File::open(device.path())?, &mut File::create(&path)?)
     };
     copy().with_context(|| format!("cannot keep the image as {}", path.display()))?;

@@ -1,13 +1,13 @@
-//! What a child says it does, and what a store may therefore hold.
+//! The lines that a child reports, and the values that a store may therefore have.
 //!
-//! Lines, each written by one call before the change begins or after it was acknowledged:
+//! The child writes each line with one call, before a change begins or after it was acknowledged:
 //!
 //! ```text
 //! opened              the store is open
 //! begin KEY NUMBER    an object is put under a key
 //! begin KEY -         a key is deleted
 //! ack KEY             the last change of the key that began was acknowledged
-//! wrong TEXT          something happened that must not
+//! wrong TEXT          the child reports a fault
 //! ```
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use raw_block_store::{Error, Store};
 use super::objects::Value;
 use super::target::{StoreKind, check_counts};
 
-/// What is known of each key. The changes of a key come one after the other, all from one thread.
+/// What is known of each key. One thread changes a key, so its changes are sequential.
 pub(super) struct Journal {
     kind: StoreKind,
     keys: Vec<Key>,
@@ -30,17 +30,18 @@ pub(super) struct Journal {
 
 #[derive(Clone, Default)]
 struct Key {
-    /// What was acknowledged last.
+    /// The last acknowledged value.
     acknowledged: Value,
-    /// What began since, the last one last.
+    /// The changes that began since, in their order.
     begun: Vec<Value>,
 }
 
-/// How many of the keys that did not change a check reads.
+/// How many of the unchanged keys a check reads.
 const SAMPLE: usize = 300;
 
 impl Journal {
-    /// A new store, whose first keys have an object each: the number of such an object is above that of its key by 1.
+    /// Creates the journal of a new store. The number of an initial object is that of its key plus
+    /// 1.
     pub(super) fn new(kind: StoreKind) -> Self {
         let value = |key: u64| (key < kind.filled()).then_some(key + 1);
         let key = |key| Key { acknowledged: value(key), begun: Vec::new() };
@@ -53,21 +54,21 @@ impl Journal {
         }
     }
 
-    /// Above the number of every object that was put.
+    /// Returns a number above that of every object so far.
     pub(super) fn next_number(&self) -> u64 {
         self.next_number
     }
 
-    /// How many changes were acknowledged.
+    /// Returns how many changes were acknowledged.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Takes what a child said. Returns whether it had opened the store.
+    /// Reads the lines of a child. Returns whether the child had opened the store.
     pub(super) fn read(&mut self, lines: &[String]) -> Result<bool> {
         let mut opened = false;
         for line in lines {
-            self.take(line, &mut opened).with_context(|| format!("it said: {line}"))?;
+            self.take(line, &mut opened).with_context(|| format!("the child reported: {line}"))?;
         }
         Ok(opened)
     }
@@ -78,7 +79,7 @@ impl Journal {
             Some("opened") => *opened = true,
             Some("begin") => {
                 let key = self.key(words.next())?;
-                let value = match words.next().context("what began?")? {
+                let value = match words.next().context("the value is missing")? {
                     "-" => None,
                     number => Some(number.parse()?),
                 };
@@ -89,24 +90,25 @@ impl Journal {
             Some("ack") => {
                 let key = self.key(words.next())?;
                 let Key { acknowledged, begun } = &mut self.keys[key];
-                *acknowledged = begun.pop().context("nothing had begun")?;
+                *acknowledged = begun.pop().context("no change had begun")?;
                 begun.clear();
                 self.acknowledged += 1;
             }
-            _ => bail!("something happened that must not"),
+            _ => bail!("the child reports a fault"),
         }
         Ok(())
     }
 
     fn key(&self, word: Option<&str>) -> Result<usize> {
-        let key = word.context("which key?")?.parse()?;
+        let key = word.context("the key is missing")?.parse()?;
         if key >= self.keys.len() {
             bail!("there is no such key");
         }
         Ok(key)
     }
 
-    /// Checks what a store holds after its process was killed: the keys that changed, and some others.
+    /// Checks the values of a store after a kill: of the changed keys, and of a sample of the
+    /// others.
     pub(super) fn check(&mut self, store: &Store, random: &mut fastrand::Rng) -> Result<()> {
         let mut keys = std::mem::take(&mut self.changed);
         keys.extend((0..SAMPLE).map(|_| random.usize(..self.keys.len())));
@@ -114,8 +116,8 @@ impl Journal {
             let key = index as u64;
             let Key { acknowledged, begun } = &mut self.keys[index];
             let found = self.kind.find(store, key).with_context(|| format!("key {key}"))?;
-            // What was written is in the device, or in the page cache above it: nothing that was acknowledged
-            // can be lost, flushed or not.
+            // The device or the page cache has all bytes of an acknowledged change, so a kill
+            // cannot lose it, whether it was flushed or not.
             let evicted = self.kind.evicts() && found.is_none();
             ensure!(
                 evicted || found == *acknowledged || begun.contains(&found),
@@ -128,7 +130,7 @@ impl Journal {
     }
 }
 
-/// A store that is full is no fault of the store.
+/// A full store is not a fault of the store.
 pub(super) fn is_full(error: &Error) -> bool {
     matches!(error, Error::OutOfSpace { .. })
 }
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_counts_as_soon_as_it_was_acknowledged() {
+    fn a_change_counts_once_it_is_acknowledged() {
         let journal = read(&["opened", "begin 3 7", "ack 3", "begin 3 -"]).unwrap();
         assert_eq!((journal.next_number(), journal.acknowledged()), (8, 1));
         assert_eq!(

@@ -18,17 +18,17 @@ use super::journal::Journal;
 use super::objects::{name, payload};
 use super::target::{Object, StoreKind, put_many};
 
-/// Bytes a second that the process writes that is killed: its batch would take several seconds.
+/// The write rate of the process in bytes a second: its batch would take several seconds.
 const RATE: u32 = 64 << 10;
-/// After so long the rest of its writes take effect at once.
+/// The delay after which the rest of its writes take effect at once.
 const DELAY: Duration = Duration::from_millis(1200);
-/// So long they take at most, after the limit is lifted.
+/// The time in which they take effect after the limit is removed.
 const LANDING: Duration = Duration::from_millis(300);
-/// The store of the rounds: a lost object is noticed in it for certain.
+/// The store of these rounds: it cannot evict, so a missing object is a violation.
 const KIND: StoreKind = StoreKind::Few;
 const ENGINES: [Engine; 2] = [Engine::Posix, Engine::Auto];
 
-/// Runs `rounds` rounds with each engine on each kind of device.
+/// Runs `rounds` rounds with each engine on each device.
 pub(super) fn run(rounds: u64, seed: u64) -> Result<()> {
     let began = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
@@ -53,21 +53,22 @@ pub(super) fn run(rounds: u64, seed: u64) -> Result<()> {
             let device =
                 if matches!(device, TestDevice::File(_)) { "a file" } else { "a loop device" };
             println!(
-                "{engine:?} on {device}: {done} processes were killed; {waited} times the next opening waited for \
-                 their writes; {lost} times a flushed object was lost"
+                "{engine:?} on {device}: {done} processes were killed; the next opening waited for their writes \
+                 {waited} times; a flushed object was lost {lost} times"
             );
             all_lost += lost;
         }
     }
     println!("{:.0} s", began.elapsed().as_secs_f64());
     if all_lost > 0 {
-        bail!("the store broke a promise");
+        bail!("the store broke a guarantee");
     }
     Ok(())
 }
 
-/// Kills a process in the middle of a batch, changes the store, lets the writes of the process take effect, and checks
-/// the store after it was opened again. Returns whether the first opening waited for the writes.
+/// Kills a process within a batch and changes the store. Lets the writes of the process take
+/// effect, opens the store again, and checks it. Returns whether the first opening blocked until
+/// the writes had completed.
 fn round(
     device: &TestDevice,
     mode: OpenMode,
@@ -82,9 +83,9 @@ fn round(
         .arg(limit.group())
         .stdout(Stdio::piped())
         .spawn()?;
-    let output = BufReader::new(process.stdout.take().context("it has a pipe")?);
+    let output = BufReader::new(process.stdout.take().context("the child has a pipe")?);
     let keys = usize::try_from(KIND.keys())?;
-    // It says that it opened the store, and what it puts.
+    // The child reports that it has opened the store, and the puts that it begins.
     let said: Vec<_> = output.lines().map_while(Result::ok).take(1 + keys).collect();
     thread::sleep(Duration::from_micros(random.u64(..40_000)));
     process.kill()?;
@@ -98,28 +99,28 @@ fn round(
         let began = Instant::now();
         let store = KIND.open(open(device.path(), mode)?)?;
         let waited = began.elapsed() > DELAY / 2;
-        journal.check(&store, random).context("opened for the first time")?;
+        journal.check(&store, random).context("at the first opening")?;
         change(&store, journal)?;
-        lifted.join().map_err(|_| anyhow!("lifting the limit panicked"))??;
+        lifted.join().map_err(|_| anyhow!("the thread that removes the limit panicked"))??;
         thread::sleep(LANDING);
-        // Without an orderly end: the next opening recovers it.
+        // Without a close: the next opening recovers the store.
         drop(store);
         Ok(waited)
     });
     process.wait()?;
     let waited = result?;
     let store = KIND.open(open(device.path(), mode)?)?;
-    journal.check(&store, random).context("opened after the writes took effect")?;
+    journal.check(&store, random).context("at the opening after the writes took effect")?;
     Ok(waited)
 }
 
-/// An object for each key, with numbers from `first` on.
+/// Returns an object for each key, with numbers from `first`.
 fn objects(first: u64) -> Vec<Object> {
     let object = |key| (name(key), payload(KIND.payload_lens(), first + key));
     (0..KIND.keys()).map(object).collect()
 }
 
-/// Puts an object under each key, and makes them durable.
+/// Puts an object under each key, and flushes.
 fn change(store: &Store, journal: &mut Journal) -> Result<()> {
     let first = journal.next_number();
     put_many(store, &objects(first)).all()?;
@@ -130,7 +131,7 @@ fn change(store: &Store, journal: &mut Journal) -> Result<()> {
     Ok(())
 }
 
-/// The process that is killed.
+/// The child process that is killed.
 pub(super) fn child(path: &Path, engine: &str, first: u64, group: &Path) -> Result<()> {
     let mode = OpenMode::named(engine, "direct").context("no such engine")?;
     let store = KIND.open(open(path, mode)?)?;
@@ -139,7 +140,7 @@ pub(super) fn child(path: &Path, engine: &str, first: u64, group: &Path) -> Resu
     let begun = (0..KIND.keys()).map(|key| format!("begin {key} {}\n", first + key));
     say(&format!("opened\n{}", begun.collect::<String>()));
     put_many(&store, &objects).all()?;
-    // It was not killed in time. It says nothing, so the objects may be there or not.
+    // It was not killed in time. It reports no acknowledgement, so the objects may exist or not.
     loop {
         thread::park();
     }

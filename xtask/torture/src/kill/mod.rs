@@ -24,38 +24,38 @@ use devices::{OpenMode, TestDevice, formatted, keep, open, test_devices};
 use journal::Journal;
 use target::StoreKind;
 
-/// The help of this chore.
-pub(crate) const ABOUT: &str = "Kills processes that use a store, and holds the store to its promises.
+/// The help text of this chore.
+pub(crate) const ABOUT: &str = "Kills processes that use a store, and checks the guarantees of the store.
 
-In every round a child opens the store, puts, overwrites, deletes, reads, flushes and takes checkpoints from \
-several threads, and says through a pipe what it begins and what was acknowledged. It is killed with SIGKILL at \
-a random moment, also while it opens the store; then the store is opened here, with an engine drawn at random. \
-Nothing that was acknowledged may be missing: what a process has written outlives it. What had begun may have \
-happened, whole, or not.
+In each round a child opens the store, puts, overwrites, deletes, reads, flushes and takes checkpoints in several \
+threads. It reports through a pipe what it begins and what was acknowledged. It is killed with SIGKILL at a random \
+moment, also while it opens the store. Then this process opens the store, with a random engine. Every acknowledged \
+change must be present: the writes of a process outlive it. A change that had begun may be present, whole, or absent.
 
-It runs on a file below target/ and, as root, on a loop device in turn. The last line tells rounds and \
-violations. The image on which a promise was broken is kept.";
+The rounds alternate between a file below target/ and, as root, a loop device. The last line reports the number of \
+rounds and violations. The image of each violation is kept.";
 
-/// So many violations are enough to look at.
+/// The run ends after this many violations.
 const MAX_VIOLATIONS: usize = 5;
-/// A child that says nothing for so long hangs.
+/// A child that reports nothing for this long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// How many processes are killed.
+    /// Number of processes to kill.
     #[arg(long, default_value_t = 100)]
     rounds: u64,
-    /// Draws what the children do, and when they are killed. The scheduler has its say too, so the same seed does
-    /// not give the same run.
+    /// Seed for the operations of the children and the moments of the kills. The scheduler adds its
+    /// own randomness, so a seed does not reproduce a run.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Which store.
+    /// Kind of store.
     #[arg(long, value_enum, default_value_t = StoreKind::Few)]
     store: StoreKind,
-    /// Limits how fast the processes write, so that the kernel still has writes when they are killed; changes the store
-    /// before these take effect, and checks it afterwards. So many rounds with each of two engines on each device. It
-    /// takes root and version 1 of the blkio controller.
+    /// Limits the write rate of the processes, so that the kernel still has their writes when they
+    /// are killed. Changes the store before these writes take effect, and checks it afterwards.
+    /// Runs this many rounds with each of two engines on each device. Requires root and version 1
+    /// of the blkio controller.
     #[arg(long, conflicts_with = "store")]
     late_writes: bool,
     /// Runs as the child that is killed in such a round.
@@ -69,7 +69,8 @@ pub(crate) struct Options {
 /// Runs the chore.
 pub(crate) fn run(options: &Options) -> Result<()> {
     if let [path, engine, direct, seed, first] = &options.child[..] {
-        let mode = OpenMode::named(engine, direct).context("no such mode to open a device")?;
+        let mode =
+            OpenMode::named(engine, direct).context("there is no such engine or open mode")?;
         return child::run(Path::new(path), mode, options.store, seed.parse()?, first.parse()?);
     }
     if let [path, engine, first, group] = &options.late_child[..] {
@@ -95,8 +96,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Err(violation) => {
                 let kept = keep(&devices[at], violations)?;
                 let path = devices[at].path().display();
-                let told = format!("round {done} on {path}: {violation:#}; see {kept}");
-                bar.suspend(|| println!("violation: {told}"));
+                let report = format!("round {done} on {path}: {violation:#}; see {kept}");
+                bar.suspend(|| println!("violation: {report}"));
                 violations += 1;
                 journals[at] = formatted(&devices[at], kind)?;
             }
@@ -107,18 +108,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     bar.finish_and_clear();
     let acknowledged: u64 = journals.iter().map(Journal::acknowledged).sum();
     println!(
-        "{acknowledged} changes were acknowledged; {in_opening} processes were killed before they had opened the \
-         store, on {} devices",
+        "{acknowledged} changes were acknowledged, on {} devices; {in_opening} processes were killed before they \
+         had opened the store",
         devices.len()
     );
     println!("{done} rounds, {violations} violations, {:.0} s", began.elapsed().as_secs_f64());
     if violations > 0 {
-        bail!("the store broke a promise");
+        bail!("the store broke a guarantee");
     }
     Ok(())
 }
 
-/// Lets a child work, kills it, and looks at what it left. Returns whether the child had opened the store.
+/// Starts a child, kills it, and checks the store. Returns whether the child had opened the store.
 fn round(
     device: &TestDevice,
     kind: StoreKind,
@@ -127,20 +128,21 @@ fn round(
 ) -> Result<bool> {
     let mode = OpenMode::drawn(random);
     let mut child = spawn(device.path(), mode, kind, random.u64(..), journal.next_number())?;
-    // Some time after it began, or some time after so many lines: in the middle of what comes next.
+    // The kill follows a delay after the start, or after a number of lines: so it interrupts what
+    // comes next.
     let (lines, then) = if random.u8(..4) == 0 {
         (0, Duration::from_micros(random.u64(..30_000)))
     } else {
         (random.u64(1..120), Duration::from_micros(random.u64(..2_000)))
     };
-    let output = child.stdout.take().context("it has a pipe")?;
+    let output = child.stdout.take().context("the child has a pipe")?;
     let heard = Arc::new(AtomicU64::new(0));
     let listener = {
         let heard = Arc::clone(&heard);
         thread::spawn(move || {
             let mut lines = Vec::new();
-            // Everything that it wrote before it was killed comes out of the pipe. A line that is cut off was
-            // not written.
+            // The pipe has everything that the child wrote before the kill. A line without an end
+            // was not written.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 lines.push(line);
                 heard.fetch_add(1, Ordering::Relaxed);
@@ -159,24 +161,24 @@ fn round(
     child.wait().context("cannot wait for the child")?;
     let said = listener.join().map_err(|_| anyhow!("the listener panicked"))?;
     if hangs {
-        bail!("a child with {mode:?} hangs; it said last: {:?}", said.last());
+        bail!("a child with {mode:?} hangs; its last line: {:?}", said.last());
     }
     let opened = journal.read(&said).with_context(|| format!("a child with {mode:?}"))?;
 
     let mode = OpenMode::drawn(random);
     let store = kind
         .open(open(device.path(), mode)?)
-        .with_context(|| format!("it does not open with {mode:?}"))?;
+        .with_context(|| format!("cannot open the store with {mode:?}"))?;
     journal.check(&store, random).with_context(|| format!("opened with {mode:?}"))?;
     if random.bool() {
-        store.close().context("it does not close")?;
+        store.close().context("cannot close the store")?;
     }
     Ok(opened)
 }
 
 fn spawn(path: &Path, mode: OpenMode, kind: StoreKind, seed: u64, first: u64) -> Result<Child> {
     let (engine, direct) = mode.names();
-    Command::new(env::current_exe().context("cannot find this program")?)
+    Command::new(env::current_exe().context("cannot find the path of this program")?)
         .args(["kill", "--store", kind.name(), "--child"])
         .arg(path)
         .args([engine, direct, &seed.to_string(), &first.to_string()])

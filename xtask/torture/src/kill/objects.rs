@@ -1,9 +1,9 @@
-//! The objects that are put, which follow from a number.
+//! Objects whose bytes follow from a number.
 
-/// What is under a key: the number of an object, from which its bytes follow, or nothing.
+/// The value of a key: the number of its object, or no object.
 pub(super) type Value = Option<u64>;
 
-/// The bytes of an object, with one of these lengths.
+/// Returns the bytes of object `number`. Its length is one of `lens`.
 pub(super) fn payload(lens: &[usize], number: u64) -> Vec<u8> {
     let len = lens[usize::try_from(number).unwrap_or(0) % lens.len()];
     let mut random = fastrand::Rng::with_seed(number);
@@ -13,7 +13,7 @@ pub(super) fn payload(lens: &[usize], number: u64) -> Vec<u8> {
     payload
 }
 
-/// The number of an object with these bytes, if they are those of any.
+/// Returns the number of the object with these bytes, or `None` if no object has them.
 pub(super) fn number(lens: &[usize], found: &[u8]) -> Value {
     let number = u64::from_le_bytes(found.get(..8)?.try_into().ok()?);
     (payload(lens, number) == found).then_some(number)

@@ -12,17 +12,17 @@ use super::objects::{self, Value};
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum StoreKind {
-    /// Few objects and no eviction, so that each is put often and none may be missing.
+    /// 12 keys without eviction: each key changes often, and no object may be missing.
     Few,
-    /// 100,000 objects of mixed sizes, of which some are evicted all the time.
+    /// 150,000 objects of mixed sizes, with eviction.
     Many,
 }
 
-/// An object of a batch of puts: its name and its payload.
+/// The name and the payload of an object.
 pub(super) type Object = ([u8; 8], Vec<u8>);
 
 impl StoreKind {
-    /// Bytes of the device.
+    /// Length of the device in bytes.
     pub(super) fn device_len(self) -> u64 {
         match self {
             Self::Few => 24 << 20,
@@ -30,7 +30,7 @@ impl StoreKind {
         }
     }
 
-    /// How many keys there are.
+    /// Number of keys.
     pub(super) fn keys(self) -> u64 {
         match self {
             Self::Few => 12,
@@ -38,7 +38,7 @@ impl StoreKind {
         }
     }
 
-    /// How many of them have an object at the beginning.
+    /// Number of keys that have an object initially.
     pub(super) fn filled(self) -> u64 {
         match self {
             Self::Few => 0,
@@ -54,7 +54,7 @@ impl StoreKind {
         }
     }
 
-    /// The most keys of one batch.
+    /// The maximum number of keys of a batch.
     pub(super) fn batch(self) -> usize {
         match self {
             Self::Few => 4,
@@ -65,7 +65,7 @@ impl StoreKind {
     /// Lengths of payloads, in bytes.
     pub(super) fn payload_lens(self) -> &'static [usize] {
         match self {
-            // In a header block, of odd lengths, and too long for one command.
+            // Inline, of odd length, and longer than one command.
             Self::Few => &[20, 3000, 17_000, 128 << 10],
             Self::Many => const { &mix() },
         }
@@ -78,7 +78,7 @@ impl StoreKind {
         }
     }
 
-    /// Makes a store.
+    /// Formats a store.
     pub(super) fn format(self, backend: Arc<dyn IoBackend>) -> Result<()> {
         let options = FormatOptions::default().segment_size(1 << 20).block_size(512).force(true);
         Ok(Store::format(backend, &options)?)
@@ -94,17 +94,17 @@ impl StoreKind {
         Store::open_with(backend, &options).context("open the store")
     }
 
-    /// What a store has under a key: the number of an object, or nothing.
+    /// Returns the value that a store has for a key.
     ///
     /// # Errors
-    /// When it has the bytes of no object.
+    /// When no object has these bytes.
     pub(super) fn find(self, store: &Store, key: u64) -> Result<Value> {
         match store.get(&objects::name(key)) {
             Ok(None) => Ok(None),
             Ok(Some(object)) => objects::number(self.payload_lens(), object.payload())
                 .map(Some)
-                .context("it has the bytes of no object"),
-            // A put that was cut off, of a key that had no object: there is none to fall back to.
+                .context("no object has these bytes"),
+            // An interrupted put of a key that had no object: there is no older object to return.
             Err(Error::Damaged { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -122,11 +122,11 @@ pub(super) fn check_counts(store: &Store) -> Result<()> {
     let stats = store.stats();
     let all =
         stats.free_segments + stats.open_segments + stats.full_segments + stats.draining_segments;
-    ensure!(all == stats.segments, "segments are missing: {stats:?}");
+    ensure!(all == stats.segments, "the counts of segments do not add up: {stats:?}");
     Ok(())
 }
 
-/// Lengths of the payloads of mixed sizes: most of them small, a few of many blocks.
+/// Lengths of payloads of mixed sizes: most are small, a few have many blocks.
 const fn mix() -> [usize; 500] {
     let mut lens = [0; 500];
     let mut at = 0;

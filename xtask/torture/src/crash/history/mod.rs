@@ -1,11 +1,11 @@
-//! What a store may answer for one key.
+//! The values that a store may return for one key.
 
 use std::fmt;
 
-/// The contents of an object: a number, from which its bytes follow. `None` is no object.
+/// The value of a key: the number of an object, from which its bytes follow, or no object.
 pub(super) type Value = Option<u64>;
 
-/// What a get found.
+/// The result of a get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// An object with these contents, or none.
@@ -17,11 +17,11 @@ pub(super) enum Found {
 /// How an incarnation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// It was closed.
+    /// The store was closed.
     Close,
-    /// The process ended without a close. Everything that it had done is there.
+    /// The process ended without a close. All its completed writes have taken effect.
     Kill,
-    /// What was not flushed may be lost or torn.
+    /// Unflushed writes may be lost or torn.
     PowerCut,
 }
 
@@ -34,25 +34,25 @@ struct Change {
     acknowledged: bool,
     /// Whether it failed and may still take effect.
     outcome_unknown: bool,
-    /// Whether a flush that began after it was acknowledged succeeded.
+    /// Whether a flush that began after its acknowledgement succeeded.
     durable: bool,
-    /// When those changes began that were concurrent with this one and are later in the store's order.
+    /// The beginnings of concurrent changes that are later in the order of the store.
     later: Vec<u64>,
 }
 
-/// The changes of one key since a state that is durable for certain.
+/// The changes of one key since a durable state.
 ///
-/// Several changes of a key may be in flight at once; then the store decides their order.
+/// Several changes of a key may be in flight at once. Then the store decides their order.
 #[derive(Clone, Debug)]
 pub(super) struct History {
     changes: Vec<Change>,
     /// Whether the object may be missing at any time.
     evicts: bool,
-    /// Whether a power cut may have torn an object that was evicted.
+    /// Whether a power cut may have torn an evicted object.
     tears_evicted: bool,
-    /// Whether the first of the changes is an object that a power cut tore.
+    /// Whether the first change is an object that a power cut tore.
     torn: bool,
-    /// Changes that began by then may show as damaged, because reads failed.
+    /// Changes that began before this moment may be found damaged, because reads failed.
     doubted: Option<u64>,
 }
 
@@ -62,8 +62,7 @@ impl History {
         Self { changes, evicts, tears_evicted, torn: false, doubted: None }
     }
 
-    /// A change begins. It wins over those of the same batch, which are those that began at `batch_began` or
-    /// later.
+    /// Begins a change. It replaces those of the same batch, which began at `batch_began` or later.
     pub(super) fn begin(&mut self, value: Value, now: u64, batch_began: u64) {
         for change in self.changes.iter_mut().filter(|change| change.begun >= batch_began) {
             change.later.push(now);
@@ -83,14 +82,15 @@ impl History {
         }
     }
 
-    /// The change that began at `begun` failed, and may take effect until the device is opened again.
+    /// The change that began at `begun` failed, and may take effect until the device is opened
+    /// again.
     pub(super) fn outcome_is_unknown(&mut self, begun: u64) {
         if let Some(change) = self.change(begun) {
             change.outcome_unknown = true;
         }
     }
 
-    /// The change that began at `begun` did not take place, and never will.
+    /// The change that began at `begun` did not and will not take effect.
     pub(super) fn cancel(&mut self, begun: u64) {
         self.changes.retain(|change| change.begun != begun);
     }
@@ -99,7 +99,7 @@ impl History {
         self.changes.iter_mut().find(|change| change.begun == begun)
     }
 
-    /// Whether nothing changed this key since a moment, and nothing is in flight.
+    /// Whether the key has not changed since a moment, and no change is in flight.
     pub(super) fn is_unchanged_since(&self, moment: u64) -> bool {
         self.changes.iter().all(|change| change.completed.is_some_and(|then| then < moment))
     }
@@ -115,7 +115,7 @@ impl History {
         }
     }
 
-    /// Forgets what will never be found again.
+    /// Removes changes that no get or opening can find any more.
     fn forget_replaced(&mut self, oldest: u64) {
         let replaces = |by: &Change| by.durable && by.completed.is_some_and(|then| then < oldest);
         let kept: Vec<_> =
@@ -128,13 +128,13 @@ impl History {
         });
     }
 
-    /// When the first of the changes in flight began.
+    /// The beginning of the first change in flight.
     pub(super) fn oldest_in_flight(&self) -> Option<u64> {
         let in_flight = self.changes.iter().filter(|change| change.completed.is_none());
         in_flight.map(|change| change.begun).min()
     }
 
-    /// Reads have failed or found something else than was written: what they concerned may show as damaged.
+    /// Reads have failed or returned other bytes: the objects may be found damaged.
     pub(super) fn doubt(&mut self, now: u64) {
         self.doubted = Some(now);
     }
@@ -150,13 +150,13 @@ impl History {
         self.changes.iter().filter(live).filter_map(|change| change.value)
     }
 
-    /// Checks what was found by a get that began at `began`. It is later than everything that had succeeded
-    /// then.
+    /// Checks the result of a get that began at `began`. A get sees every change that had succeeded
+    /// before.
     pub(super) fn check_get(&mut self, found: Found, began: u64) -> Result<(), String> {
         let may_show = |change: &Change| self.may_show(change, began);
         let torn = self.torn && self.changes.first().is_some_and(may_show);
         self.check(found, may_show, torn, "")?;
-        // One delete of a key looks like another.
+        // Two deletes of a key cannot be distinguished.
         let Found::Whole(Some(number)) = found else { return Ok(()) };
         let change = self.changes.iter().find(|change| change.value == Some(number));
         if let Some(shown) = change.map(|change| change.begun) {
@@ -180,7 +180,7 @@ impl History {
         {
             return Ok(());
         }
-        Err(format!("found {}, which it was not", if present { "present" } else { "absent" }))
+        Err(format!("found {}, which it cannot be", if present { "present" } else { "absent" }))
     }
 
     fn may_show(&self, change: &Change, began: u64) -> bool {
@@ -189,17 +189,17 @@ impl History {
             && !self.is_replaced(change, |by| by.acknowledged && before(by))
     }
 
-    /// How many objects of this key a power cut can tear, because they were never flushed.
+    /// Number of objects of this key that a power cut can tear, because they were never flushed.
     pub(super) fn tearable(&self) -> usize {
         self.changes.iter().filter(|change| change.value.is_some() && !change.durable).count()
     }
 
-    /// Whether damage of this key is explained by what happened to it alone.
+    /// Whether the history of this key alone explains a damaged object.
     pub(super) fn was_damaged(&self) -> bool {
         self.torn || self.doubted.is_some()
     }
 
-    /// Checks what an opening found. From then on that is the durable state.
+    /// Checks the value after an opening. From then on it is the durable state.
     pub(super) fn check_opening(&mut self, found: Found, end: End, now: u64) -> Result<(), String> {
         let is_safe = |change: &Change| match end {
             End::PowerCut => change.durable,
@@ -235,7 +235,7 @@ impl History {
         Ok(())
     }
 
-    /// Whether a change that is one of `by` is later than this one for certain.
+    /// Whether a change of `by` is certainly later than this one.
     fn is_replaced(&self, change: &Change, by: impl Fn(&Change) -> bool) -> bool {
         let is_later = |other: &Change| {
             change.completed.is_some_and(|then| then < other.begun)
@@ -255,7 +255,7 @@ impl History {
         let doubted = self.doubted.is_some_and(|then| {
             possible().any(|change| change.value.is_some() && change.begun <= then)
         });
-        // A torn object is found in place of none: where there is an older one, that is found.
+        // A torn object is found in place of no object: an older object would be found instead.
         let fits = match found {
             Found::Whole(None) => doubted || self.evicts || possible().any(|c| c.value.is_none()),
             Found::Whole(value) => possible().any(|change| change.value == value),
