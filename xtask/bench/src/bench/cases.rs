@@ -1,4 +1,4 @@
-//! What can be run: layers, operations, and batches of a certain shape.
+//! The cases: layers, operations, and shapes of batches.
 
 use serde::Serialize;
 
@@ -33,13 +33,13 @@ impl Operation {
     }
 }
 
-/// How the keys of a batch lie on the device.
+/// The offsets of the keys of a batch on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Places {
-    /// Anywhere.
+    /// Random.
     Apart,
-    /// One behind the other; the batch lies anywhere.
+    /// Consecutive, from a random offset.
     Neighbouring,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Shape {
     pub(super) metadata: usize,
 }
 
-/// What has one row in the report.
+/// A case, which has one row in the report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case {
     pub(super) layer: Layer,
@@ -64,12 +64,12 @@ pub(super) struct Case {
     pub(super) shape: Shape,
     /// The case of fio that does the same work.
     pub(super) fio: Option<usize>,
-    /// For a case of fio: the second run of it. That one has no row.
+    /// For a case of fio: its second run, the control, which has no row.
     pub(super) control: Option<usize>,
     pub(super) is_control: bool,
 }
 
-/// What runs in one go, because it shares an open engine; it measures `cases`, in their order.
+/// Cases that run together because they share an open engine. Measures `cases`, in their order.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub(super) job: Job,
@@ -83,7 +83,7 @@ pub(super) enum Job {
     Raw(EngineName),
     /// Puts, then gets.
     Serial(EngineName),
-    /// Puts, then gets of neighbours, then (with batches above 1) gets of keys that lie apart.
+    /// Puts, then gets of neighbours, then (with batches above 1) gets of scattered keys.
     Store {
         engine: EngineName,
         put_bytes: u64,
@@ -91,14 +91,14 @@ pub(super) enum Job {
     Fio(FioJob),
 }
 
-/// What fio shall do, apart from the shape of its batches.
+/// A job of fio, apart from the shape of its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FioJob {
     pub(super) writes: bool,
     /// Bytes of one transfer.
     pub(super) io_bytes: u64,
-    /// How many transfers lie one behind the other.
+    /// Number of consecutive transfers.
     pub(super) run: usize,
-    /// Bytes at the front of the device over which the transfers are spread.
+    /// Bytes at the front of the device in which the transfers are.
     pub(super) span: u64,
 }

@@ -1,9 +1,9 @@
-//! Random bytes and random places, the same in every run.
+//! Random bytes and random offsets, the same in every run.
 
 use std::sync::Arc;
 
-/// The generator `SplitMix64`: small, fast, and good enough to be neither compressed nor predicted by a
-/// device.
+/// The generator `SplitMix64`: small, fast, and its output is neither compressible nor predictable
+/// for a device.
 #[derive(Clone, Debug)]
 pub(super) struct SplitMix(pub(super) u64);
 
@@ -40,8 +40,8 @@ pub(super) fn permutation(count: u32) -> Arc<[u32]> {
     order.into()
 }
 
-/// Walks over one thread's part of a permutation, round and round: any stretch that is no longer than
-/// the part has every place once.
+/// Walks through one thread's part of a permutation in a cycle: a stretch that is no longer than
+/// the part has each item at most once.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     order: Arc<[u32]>,
@@ -51,7 +51,7 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// The part of thread `thread` of `threads`, begun somewhere else in each round.
+    /// The part of thread `thread` of `threads`. Each round starts at another item.
     pub(super) fn new(order: &Arc<[u32]>, thread: usize, threads: usize, round: usize) -> Self {
         let len = order.len() / threads;
         let start = SplitMix(round as u64).below(len as u64);

@@ -1,4 +1,4 @@
-//! Opening the engines.
+//! Opens the engines.
 
 use std::sync::Arc;
 
@@ -14,19 +14,19 @@ use super::data::SplitMix;
 use super::options::EngineName;
 use super::target::Target;
 
-/// Bytes of the memory device, at most.
+/// The maximum size of the memory device, in bytes.
 const MEMORY: u64 = 512 << 20;
 
-/// Opens engines on the target. Only one of them holds it at a time.
+/// Opens engines on the target. Only one of them has it open at a time.
 pub(super) struct Engines<'a> {
     target: &'a Target,
-    /// Stays for the whole run, so that its pages are there.
+    /// Kept for the whole run, so that its pages stay resident.
     memory: Option<Arc<MemoryBackend>>,
 }
 
 impl<'a> Engines<'a> {
-    /// Tries each of `names`; those that cannot be opened here are left out of the answer, and `say` is
-    /// told why.
+    /// Tries each of `names`. Returns those that can be opened here, and passes the reason for each
+    /// other one to `say`.
     pub(super) fn new(
         target: &'a Target,
         names: &[EngineName],
@@ -40,7 +40,7 @@ impl<'a> Engines<'a> {
         for &name in names {
             match engines.open(name).and_then(|backend| Ok(backend.open_queue(1).map(drop)?)) {
                 Ok(()) => usable.push(name),
-                Err(error) => say(&format!("the engine {} is left out: {error:#}", name.name())),
+                Err(error) => say(&format!("the engine {} is skipped: {error:#}", name.name())),
             }
         }
         Ok((engines, usable))
@@ -49,7 +49,7 @@ impl<'a> Engines<'a> {
     pub(super) fn open(&self, name: EngineName) -> Result<Arc<dyn IoBackend>> {
         match (name, &self.memory) {
             (EngineName::Memory, Some(memory)) => Ok(Arc::clone(memory) as Arc<dyn IoBackend>),
-            (EngineName::Memory, None) => anyhow::bail!("it was not asked for"),
+            (EngineName::Memory, None) => anyhow::bail!("the engine memory is not selected"),
             (EngineName::Posix, _) => {
                 Ok(Arc::new(PosixBackend::open(&self.target.path, &PosixOptions::new())?))
             }
@@ -58,17 +58,18 @@ impl<'a> Engines<'a> {
             }
             (EngineName::Nvme, _) => {
                 let path = self.target.generic.as_ref();
-                let path =
-                    path.context("it takes the character device of a namespace, /dev/ngXnY")?;
+                let path = path.context(
+                    "the engine nvme requires the character device of a namespace, /dev/ngXnY",
+                )?;
                 Ok(Arc::new(NvmeBackend::open(path, &NvmeOptions::new())?))
             }
         }
     }
 
-    /// What is special about each engine here.
+    /// Describes each engine as it is on this machine.
     pub(super) fn describe(&self, names: &[EngineName]) -> Map<String, Value> {
         let describe = |&name: &EngineName| {
-            // What cannot be opened any more has nothing special.
+            // An engine that cannot be opened any more is described by its error.
             let about = self.about(name).unwrap_or_else(|error| json!(format!("{error:#}")));
             (name.name().to_owned(), about)
         };
@@ -100,13 +101,13 @@ impl<'a> Engines<'a> {
         Ok(about)
     }
 
-    /// How much of the engine's device is used, in bytes.
+    /// The number of bytes that are used of the engine's device.
     pub(super) fn span(&self, name: EngineName) -> u64 {
         span(name, self.target.span)
     }
 }
 
-/// How much of an engine's device is used, in bytes, if it is `span` of the target.
+/// The number of bytes that are used of an engine's device, if `span` of the target is used.
 pub(super) fn span(name: EngineName, span: u64) -> u64 {
     match name {
         EngineName::Memory => span.min(MEMORY),

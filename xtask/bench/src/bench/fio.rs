@@ -1,4 +1,4 @@
-//! fio, doing the same transfers.
+//! Runs fio with the same transfers.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,20 +10,20 @@ use serde::Deserialize;
 use super::cases::{FioJob, Shape};
 use super::sample::Sample;
 
-/// The version of fio.
+/// Returns the version of fio.
 pub(super) fn version() -> Result<String> {
     let output = Command::new("fio")
         .arg("--version")
         .output()
-        .context("fio cannot be run: install it (packages are called `fio`), or leave --fio out")?;
+        .context("cannot run fio: install the package `fio`, or omit --fio")?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The pages that fio transfers from and to.
+/// The pages of fio's buffers.
 ///
-/// The engines take huge pages where the system grants them. fio takes none but those that are set aside,
-/// and with the ordinary ones the device gets a piece of memory for every 4 KiB, which costs more than all
-/// else.
+/// The engines use huge pages where the system grants them. fio uses only reserved huge pages. With
+/// ordinary pages, the device gets one segment for every 4 KiB, which costs more than the rest of
+/// the transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pages {
     Ordinary,
@@ -31,7 +31,7 @@ pub(super) enum Pages {
 }
 
 impl Pages {
-    /// Huge ones, if so many are set aside that every job can have them.
+    /// Huge, if enough are reserved for every job.
     pub(super) fn for_jobs(jobs: impl Iterator<Item = (FioJob, Shape)>) -> Self {
         let wanted = jobs.map(|(job, shape)| huge_pages(job, shape)).max().unwrap_or(0);
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -50,7 +50,8 @@ impl Pages {
     }
 }
 
-/// How many huge pages of 2 MiB hold the buffers of all threads. fio takes a little more than the buffers.
+/// How many huge pages of 2 MiB hold the buffers of all threads. fio needs a little more than the
+/// buffers.
 fn huge_pages(job: FioJob, shape: Shape) -> u64 {
     let buffers = job.io_bytes * shape.batch as u64;
     ((buffers >> 21) + 1) * shape.threads as u64
@@ -82,7 +83,7 @@ fn arguments(path: &Path, job: FioJob, shape: Shape, pages: Pages, slice: Durati
     let mode = if job.writes { "randwrite" } else { "randread" };
     let mode = if job.run > 1 { format!("{mode}:{}", job.run) } else { mode.to_owned() };
     let depth = shape.batch;
-    // fio takes a colon as the end of a file's name.
+    // In fio, a colon ends the name of a file.
     let path = path.display().to_string().replace(':', "\\:");
     let mut arguments: Vec<String> = [
         "--name=bench",
@@ -142,17 +143,15 @@ struct Direction {
     total_ios: u64,
 }
 
-/// Reads fio's report. It may be preceded by remarks.
+/// Parses fio's report. Warnings may precede it.
 fn sample(text: &str, io_bytes: u64) -> Result<Sample> {
     let json = text.find('{').map(|start| &text[start..]).unwrap_or_default();
     let output: Output =
-        serde_json::from_str(json).with_context(|| format!("fio gave no report: {text}"))?;
-    let [job] = &output.jobs[..] else {
-        bail!("fio reports {} jobs in place of one", output.jobs.len())
-    };
+        serde_json::from_str(json).with_context(|| format!("fio has printed no report: {text}"))?;
+    let [job] = &output.jobs[..] else { bail!("fio reports {} jobs, not one", output.jobs.len()) };
     let ios = job.read.total_ios + job.write.total_ios;
     if job.error != 0 || ios == 0 {
-        bail!("fio moved nothing (its error number is {})", job.error);
+        bail!("fio transferred nothing (its error number is {})", job.error);
     }
     let cpu_us = (job.usr_cpu + job.sys_cpu) / 100.0 * job.job_runtime * 1e3;
     Ok(Sample {
@@ -171,14 +170,14 @@ fn as_f64(n: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// What fio 3.33 prints, shortened to what surrounds the fields that are read.
+    /// The output of fio 3.33, shortened to the context of the fields that are read.
     const REPORT: &str = include_str!("fio_report.json");
 
     #[test]
     fn a_report_of_fio_gives_rate_and_cpu() {
         let sample = sample(REPORT, 4096).unwrap();
         assert!((sample.keys_per_s - 12_346.534_653).abs() < 1e-6);
-        // 42.786070 per cent of 201 ms over 2494 transfers.
+        // 42.786070 per cent of 201 ms, in 2494 transfers.
         assert!((sample.cpu_us_per_key - 34.482_759).abs() < 1e-6, "{}", sample.cpu_us_per_key);
         assert_eq!(sample.latency_us, None);
     }

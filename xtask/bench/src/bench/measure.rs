@@ -1,4 +1,4 @@
-//! Runs the batches of one case for one slice of time, on as many threads as asked for.
+//! Runs the batches of one case for one slice of time, on a number of threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,42 +11,42 @@ use raw_block_core::backend::IoBackend;
 
 use super::sample::{Part, Readings, Sample, cpu_us};
 
-/// What runs before anything is measured: this part of a slice, and no longer than this.
+/// The warm-up: this part of a slice, at most this duration.
 const WARM_UP: (u32, Duration) = (8, Duration::from_millis(20));
 
-/// When something is measured.
+/// The times of a slice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
-    /// How long the device is left alone before. fio leaves it alone while it starts, and a device whose rate
-    /// is limited from outside is faster afterwards.
+    /// The idle time before it. fio leaves the device idle while it starts, and a rate-limited
+    /// device is faster afterwards.
     pub(super) rest: Duration,
-    /// How long it is measured.
+    /// The measured time.
     pub(super) time: Duration,
 }
 
-/// What one thread does.
+/// The work of one thread.
 pub(super) trait Work: Send {
-    /// Runs one batch. `false` when there is nothing left to do; then nothing was done.
+    /// Runs one batch. Returns `false`, without a batch, when there is no work left.
     fn batch(&mut self) -> Result<bool>;
 
-    /// How many batches may run, at most, before anything is measured.
+    /// The maximum number of batches of the warm-up.
     fn warm_up(&self) -> u64 {
         u64::MAX
     }
 
-    /// How many batches may run until [`check`](Self::check) must be called.
+    /// The number of batches after which [`check`](Self::check) must be called.
     fn stretch(&self) -> u64 {
         u64::MAX
     }
 
-    /// Checks what the batches since the last call did. It is not measured.
+    /// Checks the batches since the last call. The time is not measured.
     fn check(&mut self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Runs `works`, each on a thread of its own, until each has been measured for the time of `slice` or one of
-/// them has nothing left to do.
+/// Runs each of `works` on its own thread, until each has been measured for the time of `slice` or
+/// one of them has no work left.
 pub(super) fn measure<W: Work>(
     works: &mut [W],
     keys_per_batch: u64,
@@ -77,11 +77,11 @@ pub(super) fn measure<W: Work>(
     Sample::new(&parts, keys_per_batch, &readings)
 }
 
-/// What is measured of all threads together.
+/// The measurement that all threads share.
 struct Meter<'a> {
     backend: &'a dyn IoBackend,
     barrier: Barrier,
-    /// Set, between two barriers, by a thread that wants no more.
+    /// Set by a thread between two barriers, to end the slice.
     over: AtomicBool,
     readings: Mutex<Readings>,
 }
@@ -97,7 +97,7 @@ impl Meter<'_> {
         });
     }
 
-    /// Ends a stretch, when all threads have ended it. Returns whether the slice is over.
+    /// Ends a stretch, when all threads have ended it. Returns whether the slice has ended.
     fn end(&self) -> bool {
         self.once(|readings| {
             readings.cpu_us += cpu_us();
@@ -120,7 +120,7 @@ fn run(work: &mut impl Work, meter: &Meter<'_>, slice: Duration) -> Result<Part>
     let mut error = warm_up(work, slice).err();
     let mut part = Part::new()?;
     loop {
-        // A thread that failed keeps its place at the barriers, or the others would wait for ever.
+        // A thread that has failed still waits at the barriers, or the others would wait forever.
         meter.start();
         let more = error.is_none()
             && stretch(work, slice, u64::MAX, &mut part).unwrap_or_else(|failed| {
@@ -151,8 +151,8 @@ fn warm_up(work: &mut impl Work, slice: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Runs at most `limit` batches, until they must be checked, `part` has its time, or nothing is left to
-/// do (`false`).
+/// Runs batches, at most `limit`, until they must be checked, the time of `part` has passed, or
+/// there is no work left (`false`).
 fn stretch(work: &mut impl Work, slice: Duration, limit: u64, part: &mut Part) -> Result<bool> {
     let mut last = Instant::now();
     for _ in 0..work.stretch().min(limit) {

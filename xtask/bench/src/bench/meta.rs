@@ -1,4 +1,4 @@
-//! What must be known about a run to make sense of its figures.
+//! The environment of a run, without which its figures mean nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -19,16 +19,16 @@ pub(super) struct Meta {
     date: String,
     version: &'static str,
     fio_version: Option<String>,
-    /// The pages that fio transfers from and to.
+    /// The pages of fio's buffers.
     fio_pages: Option<&'static str>,
-    /// Whether plain programs get huge pages; the engines ask for them, fio does not.
+    /// Whether programs get huge pages without a request. The engines request them, fio does not.
     transparent_huge_pages: Option<String>,
     kernel: Option<String>,
     cpu_model: Option<String>,
     cpus: usize,
     device: Device,
     options: Value,
-    /// What is special about each engine here.
+    /// Properties of each engine on this machine.
     engines: Map<String, Value>,
 }
 
@@ -38,7 +38,7 @@ struct Device {
     /// The character device of the same NVMe namespace, for passthrough.
     generic: Option<String>,
     block_device: bool,
-    /// The block device itself, or the one that the file lies on.
+    /// The block device itself, or the one of the file.
     model: Option<String>,
     scheduler: Option<String>,
     logical_block: u32,
@@ -96,7 +96,7 @@ impl Meta {
         }
     }
 
-    /// What the run ran on, in two lines.
+    /// Describes the environment in two lines.
     pub(super) fn environment(&self) -> Vec<String> {
         let Self { device, options, .. } = self;
         let path = Path::new(&device.path);
@@ -133,7 +133,7 @@ impl Meta {
     }
 }
 
-/// A file of the disk in sysfs; a partition has those of its disk.
+/// Reads a file of the disk in sysfs. A partition has those of its disk.
 fn of_disk(target: &Target, name: &str) -> Option<String> {
     let metadata = fs::metadata(&target.path).ok()?;
     let device = if target.is_block_device { metadata.rdev() } else { metadata.dev() };
@@ -145,7 +145,7 @@ fn text_of(path: impl AsRef<Path>) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-/// The kernel lists all schedulers and puts the one in use into brackets.
+/// The kernel lists all schedulers, with the one in use in brackets.
 fn chosen(schedulers: &str) -> String {
     let of_brackets = schedulers.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     of_brackets.map_or(schedulers, |(chosen, _)| chosen).to_owned()

@@ -45,9 +45,9 @@ use units::size;
 
 /// Bounds of the length of a slice.
 const SLICE: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(250)];
-/// How long the device is left alone before each slice that is compared with fio.
+/// The idle time of the device before each slice that is compared with fio.
 const REST: Duration = Duration::from_millis(300);
-/// The part of the time, in per cent, that is spent measuring; the rest opens engines and fills stores.
+/// The measured part of the time, in per cent. The rest opens engines and fills stores.
 const MEASURING: u32 = 65;
 
 /// Runs the benchmark and prints its report.
@@ -55,19 +55,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let say = |text: &str| eprintln!("{text}");
     let fio_version = options.fio.then(fio::version).transpose()?;
     for path in options.json.iter().chain(&options.plot) {
-        // Rather now than after all rounds.
+        // An error is better now than after all rounds.
         fs::write(path, "").with_context(|| format!("cannot write {}", path.display()))?;
     }
     let target = Target::prepare(options, say)?;
     if !target.direct {
-        say("its file system has no O_DIRECT: the page cache is measured");
+        say("the file system has no O_DIRECT: this measures the page cache");
     }
     let (engines, usable) = Engines::new(&target, &options.engines(target.generic.is_some()), say)?;
     if usable.is_empty() {
-        bail!("none of the engines can be opened");
+        bail!("cannot open any of the engines");
     }
     if options.fio && usable == [EngineName::Memory] {
-        bail!("fio needs a device to be compared on: add --engines posix or uring");
+        bail!("fio requires a device: add --engines posix or uring");
     }
     let alignment = u64::from(target.geometry.transfer_alignment);
     let plan = Plan::new(options, &usable, alignment, target.span)?;
@@ -106,14 +106,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// How long one case is measured in one round.
+/// The length of a slice: one case in one round.
 fn slice(options: &Options, plan: &Plan) -> Duration {
     let slices = u32::try_from(plan.cases.len() * options.rounds()).unwrap_or(u32::MAX);
     let fitting = options.budget().map(|time| time * MEASURING / 100 / slices);
     fitting.unwrap_or(SLICE[1]).clamp(SLICE[0], SLICE[1])
 }
 
-/// Runs all rounds; gives the samples of each case.
+/// Runs all rounds. Returns the samples of each case.
 fn measure_all(run: &mut Run<'_>, options: &Options, plan: &Plan) -> Result<Vec<Vec<Sample>>> {
     let rounds = options.rounds();
     let tasks = plan.groups.iter().map(Vec::len).sum();
@@ -123,7 +123,7 @@ fn measure_all(run: &mut Run<'_>, options: &Options, plan: &Plan) -> Result<Vec<
         let next = progress.elapsed() + progress.elapsed() / u32::try_from(round.max(1))?;
         if options.rounds.is_none() && options.budget().is_some_and(|time| next > time * 4 / 3) {
             progress.say(&format!(
-                "out of time after {round} of {rounds} rounds; --rounds runs them all"
+                "the time is up after {round} of {rounds} rounds; --rounds runs all"
             ));
             break;
         }
@@ -153,7 +153,7 @@ fn describe(task: &Task) -> String {
     format!("{layer}{engine}, {} x {}", task.shape.batch, size(task.shape.value))
 }
 
-/// What all tasks share.
+/// The state that all tasks share.
 struct Run<'a> {
     engines: &'a Engines<'a>,
     target: &'a Target,
@@ -161,7 +161,7 @@ struct Run<'a> {
     rest: Duration,
     pages: Pages,
     round: usize,
-    /// Permutations by their length, because they take a while to make.
+    /// Permutations by their length. They are kept because they take time to create.
     orders: HashMap<u32, Arc<[u32]>>,
 }
 

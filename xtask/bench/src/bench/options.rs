@@ -1,4 +1,4 @@
-//! What a run can be told.
+//! The options of the benchmark.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,28 +9,28 @@ use serde::Serialize;
 
 /// The long help of `cargo xtask bench`.
 pub(crate) const ABOUT: &str = "\
-Measures the layers of this workspace side by side, on a file or on a block device.
+Measures the layers of this workspace, on a file or a block device.
 
-Without arguments it makes a file below target/, runs the engines memory, posix and uring for about a
-minute, and prints a table. What counts is a ratio within one run: every case runs once in every round,
-in short slices, and the figures are medians over the rounds.
+Without arguments it creates a file below target/, runs the engines memory, posix and uring for about
+a minute, and prints a table. Compare figures only within one run: every case runs once in every
+round, in short slices, and the figures are medians of the rounds.
 
-On the character device of an NVMe namespace (/dev/ngXnY) the engine nvme runs too: it passes commands
-through, while the others and fio use the block device of the same namespace.
+On the character device of an NVMe namespace (/dev/ngXnY) the engine nvme runs too, with passthrough
+commands. The other engines and fio use the block device of the same namespace.
 
   raw     batches of random transfers through the dispatcher: no store, no checksums
-  serial  the older way: for each key a header and then its payload, each waited for on its own
-  store   put_many and get_many, checksums on; every value that is read back is compared
-  fio     (with --fio) fio, doing the same transfers in the same rounds
+  serial  one key at a time: its header, then its payload, as older designs do
+  store   put_many and get_many with checksums; every value that is read is compared
+  fio     (with --fio) the same transfers by fio, in the same rounds
 
 The latencies p50, p99 and p99.9 are those of one call: a whole batch, and with --batches 1 one key.
-CPU is that of the whole process, user and system, per key.
+CPU is the time of the whole process, user and system, per key.
 
-The engines transfer from and to huge pages where the system grants them; fio only when enough of them
-are set aside (sysctl vm.nr_hugepages=64). With large values and ordinary pages that alone makes fio
-several times slower: such a ratio is not one of batching.";
+The engines use huge pages where the system grants them, fio only if enough of them are reserved
+(sysctl vm.nr_hugepages=64). With large values and ordinary pages, fio is several times slower for
+this reason alone: such a ratio shows nothing about batching.";
 
-/// The least rounds over which a ratio to fio is judged.
+/// The minimum number of rounds for which a ratio to fio is judged.
 pub(super) const JUDGED_ROUNDS: usize = 9;
 
 /// The options of `cargo xtask bench`.
@@ -39,11 +39,12 @@ pub(crate) struct Options {
     /// Block device, NVMe character device or file to measure on [default: a file below target/]
     pub(super) device: Option<PathBuf>,
 
-    /// Engines to run; one that cannot be opened here is left out [default: all that the device has]
+    /// Engines to run; one that cannot be opened here is skipped [default: all that the device
+    /// supports]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) engines: Vec<EngineName>,
 
-    /// Layers to run; fio runs beside raw and store
+    /// Layers to run; fio runs in addition to raw and store
     #[arg(long, value_enum, value_delimiter = ',', default_value = "raw,serial,store")]
     pub(super) layers: Vec<LayerName>,
 
@@ -55,7 +56,7 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(super) batches: Vec<u32>,
 
-    /// Threads that run batches at the same time, on one dispatcher or one store
+    /// Threads that run batches in parallel, on one dispatcher or one store
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) threads: u32,
 
@@ -63,15 +64,15 @@ pub(crate) struct Options {
     #[arg(long, default_value = "0", value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(super) metadata: u16,
 
-    /// How often every case runs [default: 3, with --fio 9]
+    /// Number of rounds [default: 3, with --fio 9]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) rounds: Option<u32>,
 
-    /// 4KiB and 256KiB in batches of 1 and 32 only; without --fio over within about 20 seconds
+    /// 4KiB and 256KiB in batches of 1 and 32 only; takes about 20 seconds without --fio
     #[arg(long)]
     pub(super) quick: bool,
 
-    /// Run fio beside it in every round, and a second time as the control; takes some minutes
+    /// Run fio too in every round, and a second time as the control; takes some minutes
     #[arg(long)]
     pub(super) fio: bool,
 
@@ -83,7 +84,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(super) plot: Option<PathBuf>,
 
-    /// Allow to overwrite what is on the device or in the file that was named
+    /// Allow to overwrite the named device or file
     #[arg(long)]
     pub(super) destroy_data: bool,
 }
@@ -106,7 +107,8 @@ impl Options {
         unique(if self.batches.is_empty() { default.to_vec() } else { self.batches.clone() })
     }
 
-    /// The engines to run, each once. `passthrough` says whether the device is one for NVMe passthrough.
+    /// The engines to run, each once. `passthrough` is whether the device supports NVMe
+    /// passthrough.
     pub(super) fn engines(&self, passthrough: bool) -> Vec<EngineName> {
         if !self.engines.is_empty() {
             return unique(self.engines.clone());
@@ -120,8 +122,8 @@ impl Options {
         self.rounds.map_or(default, |rounds| rounds as usize)
     }
 
-    /// How much of the device is used, at most. What is compared with fio shall not be in the cache of a
-    /// host below.
+    /// The maximum number of bytes to use of the device. Data that is compared with fio must not
+    /// fit the cache of a hypervisor.
     pub(super) fn span(&self) -> u64 {
         match (self.quick, self.fio) {
             (true, _) => 256 << 20,
@@ -130,7 +132,7 @@ impl Options {
         }
     }
 
-    /// How long the measuring may take, if that is for us to say.
+    /// The time for all slices, unless options determine it.
     pub(super) fn budget(&self) -> Option<Duration> {
         (!self.fio).then(|| Duration::from_secs(if self.quick { 15 } else { 55 }))
     }
@@ -146,24 +148,24 @@ fn unique<T: Copy + PartialEq>(mut list: Vec<T>) -> Vec<T> {
     list
 }
 
-/// A layer that can be left out.
+/// A layer to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LayerName {
     /// Batches of random transfers through the dispatcher
     Raw,
-    /// The older way, key by key
+    /// One key at a time, as older designs do
     Serial,
     /// `put_many` and `get_many`
     Store,
 }
 
-/// An engine that can be measured.
+/// An engine to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum EngineName {
-    /// Memory: what the layers cost by themselves
+    /// Memory: the cost of the layers alone
     Memory,
-    /// pread and pwrite on a pool of threads
+    /// pread and pwrite in a thread pool
     Posix,
     /// `io_uring`
     Uring,
@@ -172,7 +174,7 @@ pub(super) enum EngineName {
 }
 
 impl EngineName {
-    /// All of them, the best last.
+    /// All engines, the fastest last.
     pub(super) const ALL: [Self; 4] = [Self::Memory, Self::Posix, Self::Uring, Self::Nvme];
 
     pub(super) fn name(self) -> &'static str {
@@ -185,13 +187,14 @@ impl EngineName {
     }
 }
 
-/// A size of values in bytes, with a binary unit. Above 1 GiB a batch is too long for memory.
+/// Parses the size of a value in bytes, with a binary unit. Above 1 GiB a batch does not fit the
+/// memory.
 fn value_size(text: &str) -> Result<u64, String> {
     let bytes = Config::new().with_binary().parse_size(text).map_err(|error| error.to_string())?;
     if (1..=1 << 30).contains(&bytes) {
         Ok(bytes)
     } else {
-        Err("values are from 1 byte to 1GiB long".to_owned())
+        Err("a value has 1 byte to 1GiB".to_owned())
     }
 }
 
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_twice_runs_once() {
+    fn an_option_that_is_repeated_runs_once() {
         assert_eq!(unique(vec![32, 1, 32, 1]), [32, 1]);
     }
 }

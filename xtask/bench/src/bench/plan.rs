@@ -1,4 +1,4 @@
-//! What is run, and in which order.
+//! The cases of a run, and their order.
 
 use anyhow::{Result, bail};
 
@@ -7,8 +7,8 @@ use super::options::{EngineName, LayerName, Options};
 use super::units::size;
 use super::{engine, serial, store};
 
-/// The cases, and groups of tasks. The tasks of a group are compared with each other, so they run close
-/// together; each round begins with another group, and in each group with another task.
+/// The cases, and groups of tasks. The tasks of a group are compared with each other, so they run
+/// close together. Each round begins with another group, and in each group with another task.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     pub(super) cases: Vec<Case>,
@@ -16,8 +16,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// All cases of `options` on `engines`, on a device of this alignment of which `span` bytes are
-    /// used.
+    /// Plans all cases of `options` on `engines`, on a device with this alignment of which `span`
+    /// bytes are used.
     pub(super) fn new(
         options: &Options,
         engines: &[EngineName],
@@ -92,7 +92,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The first and the second fio of a group, with the cases of the first.
+    /// The first and the second run of fio of a group, with the cases of the first.
     fn fio_tasks<const N: usize>(
         &mut self,
         shape: Shape,
@@ -126,7 +126,7 @@ impl Plan {
     ) -> Vec<usize> {
         let first = self.cases.len();
         for (index, &(operation, places)) in works.iter().enumerate() {
-            // fio transfers from and to a device, so memory is not compared with it.
+            // fio transfers to and from a device, so memory is not compared with it.
             let fio = references.get(index).copied().filter(|_| engine != EngineName::Memory);
             self.cases.push(Case {
                 layer,
@@ -142,7 +142,7 @@ impl Plan {
         (first..self.cases.len()).collect()
     }
 
-    /// Whether what the task measures is compared with fio, or is fio.
+    /// Whether the cases of the task are compared with fio, or are those of fio.
     pub(super) fn is_compared(&self, task: &Task) -> bool {
         task.cases.iter().any(|&case| {
             let case = &self.cases[case];
@@ -150,7 +150,7 @@ impl Plan {
         })
     }
 
-    /// What fio does, and in which shapes.
+    /// The jobs of fio, and their shapes.
     pub(super) fn fio_jobs(&self) -> impl Iterator<Item = (FioJob, Shape)> {
         self.groups.iter().flatten().filter_map(|task| match task.job {
             Job::Fio(job) => Some((job, task.shape)),
@@ -164,7 +164,7 @@ impl Plan {
     }
 }
 
-/// What is done with keys. A batch of one key has no neighbours.
+/// The operations on keys. A batch of one key has no neighbours.
 fn key_works(shape: Shape) -> Vec<(Operation, Places)> {
     if shape.batch == 1 {
         return vec![(Operation::Put, Places::Apart), (Operation::Get, Places::Apart)];
@@ -187,7 +187,7 @@ fn check_capacity(shape: Shape, span: u64) -> Result<()> {
             size(value),
             size(wanted),
             size(span),
-            if span < 1 << 30 { ", or leave --quick out" } else { "" }
+            if span < 1 << 30 { ", or omit --quick" } else { "" }
         );
     }
     Ok(())

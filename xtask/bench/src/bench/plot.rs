@@ -1,5 +1,5 @@
-//! The report as a picture: throughput and latency against batch size, in an SVG file that follows the light
-//! or dark theme of whoever looks at it.
+//! The report as a picture: throughput and latency against batch size, in an SVG file that follows
+//! the light or dark theme of the viewer.
 
 use std::fmt::Write;
 
@@ -9,12 +9,12 @@ use super::report::Row;
 use super::table::engines;
 use super::units::size;
 
-/// Of one panel, in pixels: its place in the grid, and the area of its curves in it.
+/// Pixels: the place of a panel in the grid, and the area of its curves.
 const PANEL: (f64, f64) = (262.0, 212.0);
 const AREA: (f64, f64, f64, f64) = (52.0, 34.0, 196.0, 138.0);
 const MARGIN: (f64, f64) = (12.0, 96.0);
 
-/// Every colour has 3:1 or more on its background, and every curve a mark of its own.
+/// Every colour has a contrast of 3:1 or more, and every curve has its own mark.
 const STYLE: &str = "\
 :root { color-scheme: light dark }
 svg { --back: #ffffff; --text: #1f2328; --soft: #59636e; --grid: #d8dee4;
@@ -33,14 +33,14 @@ text { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: var(--text) }
 .memory { stroke: var(--memory); stroke-dasharray: 1 3 } .serial { stroke: var(--serial) }
 .fio { stroke: var(--fio); stroke-dasharray: 3 3 } .mark { stroke-dasharray: none }";
 
-/// What is drawn against the batch size.
+/// The figure that is drawn against the batch size.
 #[derive(Clone, Copy, PartialEq)]
 enum Measure {
     Throughput,
     Latency,
 }
 
-/// One curve: its class, what it is called, and the rows that it goes through.
+/// One curve: its class, its name, and its rows.
 struct Curve {
     class: &'static str,
     name: String,
@@ -48,7 +48,7 @@ struct Curve {
     engine: EngineName,
 }
 
-/// The picture of a run; `environment` is what it ran on, in a line or two.
+/// Draws a run. `environment` has one or two lines.
 pub(super) fn svg(rows: &[Row], environment: &[String]) -> String {
     let layer =
         if rows.iter().any(|row| row.layer == Layer::Store) { Layer::Store } else { Layer::Raw };
@@ -94,7 +94,7 @@ pub(super) fn svg(rows: &[Row], environment: &[String]) -> String {
 fn curves(rows: &[Row], layer: Layer) -> Vec<Curve> {
     let engines = engines(rows);
     let devices: Vec<_> = engines.iter().copied().filter(|&e| e != EngineName::Memory).collect();
-    // Memory is another scale: alone, or not at all.
+    // Memory has another scale: it is drawn alone, or not at all.
     let shown = if devices.is_empty() { engines } else { devices };
     let of_layer = if layer == Layer::Store { "store on " } else { "raw, " };
     let mut curves: Vec<_> = shown
@@ -108,7 +108,7 @@ fn curves(rows: &[Row], layer: Layer) -> Vec<Curve> {
         .collect();
     if let Some(&engine) = shown.last() {
         let more = [
-            ("serial", Layer::Serial, format!("before: key by key on {}", engine.name())),
+            ("serial", Layer::Serial, format!("one key at a time on {}", engine.name())),
             ("fio", Layer::Fio, "fio, same transfers (latency: mean)".to_owned()),
         ];
         for (class, layer, name) in more {
@@ -150,7 +150,7 @@ fn points(
 ) -> Vec<(usize, f64)> {
     let (_, batches) = axes(rows, layer);
     let of_batch = |batch| {
-        // Neighbours where there are any: that is how a batch that was put comes back.
+        // Neighbours where there are any: a batch is usually read as it was put.
         let with = |of: Layer, engine, operation, io_bytes: Option<u64>, places| {
             rows.iter().find(|row| {
                 (row.layer, row.engine, row.operation) == (of, engine, operation)
@@ -230,8 +230,8 @@ fn panel(svg: &mut String, title: &str, batches: &[usize], curves: &[(&Curve, Ve
     }
 }
 
-/// Figures of 1, 2 or 5 times a power of ten, from one that is not above `low` to one that is not below
-/// `high`; at least two, and no more than six.
+/// Returns 1, 2 or 5 times powers of ten, from one at or below `low` to one at or above `high`: two
+/// to six of them.
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let mut all = Vec::new();
     for exponent in -3..12 {
@@ -255,7 +255,7 @@ fn short(figure: f64) -> String {
     }
 }
 
-/// The mark of a curve at a point: each has a shape of its own.
+/// The mark of a curve at a point. Each curve has its own shape.
 fn mark(svg: &mut String, class: &str, x: f64, y: f64) {
     let shape = match class {
         "posix" => "m-4 -4h8v8h-8z",
@@ -299,7 +299,7 @@ mod tests {
             }
         }
         let svg = svg(&rows, &["Linux <6>".to_owned()]);
-        for part in ["store on posix", "store on uring", "before: key by key on uring", "fio, same"]
+        for part in ["store on posix", "store on uring", "one key at a time on uring", "fio, same"]
         {
             assert!(svg.contains(part), "{part}");
         }

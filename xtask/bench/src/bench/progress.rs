@@ -1,4 +1,4 @@
-//! Tells how far a run is: a bar in a terminal, plain lines elsewhere.
+//! Shows the progress of a run: a bar in a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub(super) struct Progress {
-    /// `None` when nobody watches.
+    /// `None` if the output is not a terminal.
     bar: Option<ProgressBar>,
     rounds: usize,
     begin: Instant,

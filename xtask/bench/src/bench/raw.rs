@@ -12,7 +12,7 @@ use super::data::{SplitMix, Walk};
 use super::measure::{Slice, Work, measure};
 use super::sample::Sample;
 
-/// Measures writes, then reads, of `io_bytes` each, at the places of `order`.
+/// Measures writes, then reads, of `io_bytes` each, at the offsets of `order`.
 pub(super) fn run(
     backend: &Arc<dyn IoBackend>,
     shape: Shape,
@@ -69,19 +69,21 @@ impl Work for Transfers<'_> {
     }
 }
 
-/// A pool of `count` buffers of `len` bytes, registered with the backend if that has such a thing.
+/// Creates a pool of `count` buffers of `len` bytes, registered with the backend if it supports
+/// that.
 pub(super) fn registered_pool(
     backend: &Arc<dyn IoBackend>,
     len: u64,
     count: usize,
 ) -> Result<(BufferPool, Option<Registration>)> {
     let pool = BufferPool::new(usize::try_from(len)?, count)?;
-    // Where it is refused, transfers work without it; the report says so.
+    // Transfers also work without a registration; the report has it.
     let registration = pool.register_with(Arc::clone(backend)).ok();
     Ok((pool, registration))
 }
 
-/// Takes `count` buffers from a pool and fills the first `len` bytes of the k-th with the k-th sequence of random ones.
+/// Takes `count` buffers from a pool, and fills the first `len` bytes of the k-th with the k-th
+/// sequence of random bytes.
 pub(super) fn random_buffers<B: DerefMut<Target = [u8]>>(
     take: impl Fn() -> Option<B>,
     count: usize,

@@ -1,4 +1,4 @@
-//! From the samples of all rounds to the rows of the report.
+//! Computes the rows of the report from the samples of all rounds.
 
 use serde::Serialize;
 
@@ -8,10 +8,10 @@ use super::options::{EngineName, JUDGED_ROUNDS};
 use super::plan::Plan;
 use super::sample::Sample;
 
-/// How far two runs of fio may differ for a ratio to be judged.
+/// The maximum difference of two runs of fio for a ratio to be judged.
 const CONTROL: std::ops::RangeInclusive<f64> = 0.95..=1.05;
 
-/// What was measured of one case. Figures are medians over the rounds, byte counts are sums.
+/// The figures of one case: medians of the rounds. Counts of bytes are sums.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
     pub(super) layer: Layer,
@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub(super) operation: Operation,
     pub(super) places: Places,
     pub(super) value_bytes: u64,
-    /// What one key moves on the device.
+    /// Bytes on the device for one key.
     pub(super) io_bytes: u64,
     pub(super) batch: usize,
     pub(super) threads: usize,
@@ -34,24 +34,24 @@ pub(super) struct Row {
     pub(super) submits_per_batch: Option<f64>,
     pub(super) direct_bytes: Option<u64>,
     pub(super) staged_bytes: Option<u64>,
-    /// Keys per second, over those of fio.
+    /// Keys per second, relative to those of fio.
     pub(super) ratio_to_fio: Option<f64>,
-    /// CPU per key, over that of fio.
+    /// CPU per key, relative to that of fio.
     pub(super) cpu_ratio_to_fio: Option<f64>,
-    /// fio over fio: how far the machine itself can be trusted here.
+    /// fio relative to fio: the noise of the machine.
     pub(super) control_ratio: Option<f64>,
-    /// Whether the ratios to fio mean something. Null where there are none.
+    /// Whether the ratios to fio are meaningful. Null without a ratio.
     pub(super) judged: Option<bool>,
     /// Whether every value that was read was compared with what was put.
     pub(super) verified: bool,
-    /// Keys per second, over those of the same work done key by key.
+    /// Keys per second, relative to those of the same work one key at a time.
     #[serde(skip)]
     pub(super) ratio_to_serial: Option<f64>,
 }
 
 #[cfg(test)]
 impl Row {
-    /// Some row of values of 4 KiB, for the tests of what is made of rows.
+    /// A row of values of 4 KiB, for tests.
     pub(super) fn example(
         layer: Layer,
         engine: EngineName,
@@ -87,7 +87,7 @@ impl Row {
     }
 }
 
-/// The rows of a run; `samples` are those of each case, in the order of the rounds.
+/// The rows of a run. `samples` are those of each case, in the order of the rounds.
 pub(super) fn rows(plan: &Plan, samples: &[Vec<Sample>]) -> Vec<Row> {
     let shown = plan.cases.iter().enumerate().filter(|(_, case)| !case.is_control);
     shown.map(|(index, case)| row(plan, case, &samples[index], samples)).collect()
@@ -137,7 +137,7 @@ fn row(plan: &Plan, case: &Case, own: &[Sample], samples: &[Vec<Sample>]) -> Row
     }
 }
 
-/// The case that does the work of a store's case key by key.
+/// The case that does the work of a store's case one key at a time.
 fn serial_of(plan: &Plan, case: &Case) -> Option<usize> {
     plan.cases.iter().position(|other| {
         case.layer == Layer::Store
@@ -147,7 +147,7 @@ fn serial_of(plan: &Plan, case: &Case) -> Option<usize> {
     })
 }
 
-/// The median; NaN of nothing.
+/// The median, or NaN without figures.
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
@@ -164,7 +164,7 @@ fn median_ratio(own: &[Sample], other: &[Sample], figure: impl Fn(&Sample) -> f6
     Some(median(ratios.filter(|ratio| ratio.is_finite()).collect())).filter(|r| r.is_finite())
 }
 
-/// Three decimals are more than a run can tell.
+/// Three decimals: more would be noise.
 fn rounded(figure: f64) -> f64 {
     (figure * 1e3).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! What one slice of one case measures.
+//! The measurement of one slice of one case.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use raw_block_core::StatsSnapshot;
 
-/// What one slice of one case measured.
+/// The figures of one slice of one case.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sample {
     pub(super) keys_per_s: f64,
     pub(super) cpu_us_per_key: f64,
-    /// Bytes that one key moved on the device.
+    /// Bytes on the device for one key.
     pub(super) io_bytes: f64,
     /// The 50th, 99th and 99.9th percentile of a batch, in microseconds.
     pub(super) latency_us: Option<[f64; 3]>,
@@ -22,7 +22,7 @@ pub(super) struct Sample {
     pub(super) staged_bytes: Option<u64>,
 }
 
-/// What one thread measured.
+/// The figures of one thread.
 pub(super) struct Part {
     pub(super) batches: u64,
     pub(super) time: Duration,
@@ -31,7 +31,7 @@ pub(super) struct Part {
 
 impl Part {
     pub(super) fn new() -> Result<Self> {
-        // Up to one minute, exact to a thousandth.
+        // Up to one minute, with a precision of a thousandth.
         let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
         Ok(Self { batches: 0, time: Duration::ZERO, latency })
     }
@@ -44,7 +44,7 @@ impl Part {
     }
 }
 
-/// What is read of the whole process, at the beginning and the end of what is measured.
+/// Readings of the whole process, at the beginning and the end of a measurement.
 #[derive(Default)]
 pub(super) struct Readings {
     pub(super) before: Option<StatsSnapshot>,
@@ -52,7 +52,7 @@ pub(super) struct Readings {
     pub(super) cpu_us: i64,
 }
 
-/// CPU time of this process, of all its threads, in user and in system mode.
+/// CPU time of all threads of this process, in user and in system mode.
 pub(super) fn cpu_us() -> i64 {
     let micros = |usage: TimeVal| usage.num_microseconds();
     getrusage(UsageWho::RUSAGE_SELF)
@@ -60,7 +60,7 @@ pub(super) fn cpu_us() -> i64 {
 }
 
 impl Sample {
-    /// Puts together what the threads measured.
+    /// Combines the figures of the threads.
     #[expect(clippy::cast_precision_loss, reason = "a figure has fewer digits than a double")]
     pub(super) fn new(parts: &[Part], keys_per_batch: u64, readings: &Readings) -> Result<Self> {
         let mut latency = Part::new()?.latency;
@@ -69,7 +69,7 @@ impl Sample {
         }
         let batches: u64 = parts.iter().map(|part| part.batches).sum();
         if batches == 0 {
-            bail!("not one batch was run: the device is too small for this case");
+            bail!("no batch was run: the device is too small for this case");
         }
         let keys = (batches * keys_per_batch) as f64;
         let rate = |part: &Part| (part.batches * keys_per_batch) as f64 / part.time.as_secs_f64();

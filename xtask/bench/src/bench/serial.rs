@@ -1,5 +1,5 @@
-//! The layer `serial`: the older design that the store is compared with. For each key a header and then
-//! its payload are submitted, each on its own, and each is waited for before the next.
+//! The layer `serial`: the older design that the store is compared with. For each key it submits a
+//! header and waits for it, and then its payload.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use super::sample::Sample;
 /// A header in bytes: one block, of which the older design used 32 bytes.
 const HEADER: u64 = 4096;
 
-/// What the older design moves for one key.
+/// Bytes that the older design transfers for one key.
 pub(super) fn io_bytes(value: u64) -> u64 {
     HEADER + value.next_multiple_of(HEADER)
 }
 
-/// Measures puts, then gets, in slots of `io_bytes`. The keys of a batch lie in neighbouring slots, as
-/// those of the store do; `order` has the places of batches.
+/// Measures puts, then gets, in slots of `io_bytes`. The keys of a batch are in neighbouring slots,
+/// as those of the store are. `order` has the positions of batches.
 pub(super) fn run(
     backend: &Arc<dyn IoBackend>,
     shape: Shape,

@@ -1,7 +1,8 @@
-//! The layer `store`: batches of keys, put into a store that is new for every slice and got from it.
+//! The layer `store`: batches of keys, put into a store that is formatted for every slice, and got
+//! from it.
 //!
-//! Each key's payload is one of `batch` sequences of random bytes, with the key's number in its first
-//! and last bytes, so that a payload of another key, or a part of one, does not pass for the right one.
+//! Each key's payload is one of `batch` sequences of random bytes, with the key's number in its
+//! first and last bytes. So the payload of another key, or a part of one, is noticed.
 
 use std::sync::Arc;
 
@@ -16,11 +17,11 @@ use super::measure::{Slice, Work, measure};
 use super::raw::random_buffers;
 use super::sample::Sample;
 
-/// Bytes that gets are spread over, at most.
+/// The maximum number of bytes in which the keys of gets are.
 const WORKING_SET: u64 = 128 << 20;
-/// Bytes that are read before they are compared, unless a batch is longer.
+/// The number of bytes after which gets are compared, unless a batch is longer.
 const COMPARED_AT_ONCE: u64 = 256 << 10;
-/// Objects that are put at once when it is not measured.
+/// Objects per batch where the time is not measured.
 const FILLED_AT_ONCE: usize = 64;
 
 type Key = [u8; 16];
@@ -28,7 +29,7 @@ type Key = [u8; 16];
 /// Block size of the stores.
 const BLOCK: u64 = 4096;
 
-/// Bytes that a put of one object of a batch writes, in whole blocks: found out in memory.
+/// Bytes that a put of one object of a batch writes, in whole blocks. A store in memory shows it.
 pub(super) fn put_bytes(value: u64, batch: usize) -> Result<u64> {
     let backend = Arc::new(MemoryBackend::new((64 << 20) + 64 * value * batch as u64)?);
     Store::format(Arc::clone(&backend) as _, &format_options(value))?;
@@ -48,16 +49,16 @@ pub(super) fn get_bytes(value: u64) -> u64 {
     value.next_multiple_of(BLOCK)
 }
 
-/// How many keys gets are spread over: whole batches of every thread.
+/// The number of keys of gets: whole batches of every thread.
 pub(super) fn working_set(shape: Shape, span: u64) -> u64 {
     let batches = shape.batch as u64 * shape.threads as u64;
     let fit = WORKING_SET.min(span / 4) / get_bytes(shape.value) / batches;
     fit.max(1) * batches
 }
 
-/// Measures puts, then gets of neighbours, then with batches above 1 gets of keys that lie apart.
+/// Measures puts, then gets of neighbours, then with batches above 1 gets of scattered keys.
 ///
-/// Everything that is got is compared with what was put.
+/// Every value that is got is compared with what was put.
 pub(super) fn run(
     backend: &Arc<dyn IoBackend>,
     shape: Shape,
@@ -74,16 +75,16 @@ pub(super) fn run(
     let store = Store::open(Arc::clone(backend))?;
     let buffer_len = usize::try_from(get_bytes(value))?;
     let pool = BufferPool::new(buffer_len, (batch + count) * threads)?;
-    // Only an optimisation: memory has no such thing.
+    // Only an optimisation, which memory does not have.
     let _registered = pool.register_with(Arc::clone(backend)).ok();
 
-    // There is space for all that is put, so that nothing waits for space.
+    // The device has space for all puts, so that no put waits for space.
     let last = span / 2 / put_bytes / batch as u64;
     let mut puts = Vec::new();
     for thread in 0..threads {
         let buffers = random_buffers(|| pool.take(), batch, value)?;
         let (next, step) = (thread as u64, threads as u64);
-        let metadata = vec![thread as u8; metadata];
+        let metadata = vec![u8::try_from(thread)?; metadata];
         puts.push(Puts { store: &store, buffers, len, metadata, next, step, last });
     }
     let mut samples = vec![measure(&mut puts, batch as u64, &**backend, slice)?];
@@ -105,7 +106,7 @@ pub(super) fn run(
     }
     if store.stats().checkpoints > 0 {
         bail!(
-            "the store took a checkpoint while it was measured: this is a fault of the benchmark"
+            "the store took a checkpoint during the measurement, which is a bug of the benchmark"
         );
     }
     Ok(samples)
@@ -121,7 +122,7 @@ fn key(number: u64) -> Key {
     key
 }
 
-/// Makes the first and last bytes of a payload those of key `number`.
+/// Stamps the first and last bytes of a payload with the number of its key.
 fn stamp(payload: &mut [u8], number: u64) {
     let stamp = number.to_le_bytes();
     let len = payload.len().min(stamp.len());
@@ -130,13 +131,13 @@ fn stamp(payload: &mut [u8], number: u64) {
     payload[tail..].copy_from_slice(&stamp[..len]);
 }
 
-/// Puts batches `next`, `next + step` and so on; batch n has the keys from n * batch on.
+/// Puts batches `next`, `next + step` and so on. Batch n has the keys from n * batch.
 struct Puts<'a> {
     store: &'a Store,
     buffers: Vec<AlignedBuf>,
-    /// Of a payload.
+    /// Bytes of a payload.
     len: usize,
-    /// Of each object.
+    /// Bytes of metadata of each object.
     metadata: Vec<u8>,
     next: u64,
     step: u64,
@@ -144,7 +145,7 @@ struct Puts<'a> {
 }
 
 impl Puts<'_> {
-    /// Puts what is missing of the first `batches` batches, in long batches.
+    /// Puts the missing ones of the first `batches` batches, in long batches.
     fn fill(&mut self, batches: u64) -> Result<()> {
         let mut objects: Vec<(Key, Vec<u8>)> = Vec::new();
         while self.next < batches {
@@ -199,18 +200,18 @@ fn put_all<'a>(store: &Store, batch: impl Iterator<Item = Put<'a>>) -> Result<()
     Ok(())
 }
 
-/// Gets batches of neighbours, or keys that lie apart.
+/// Gets batches of neighbours, or of scattered keys.
 struct Gets<'a> {
     store: &'a Store,
     batch: usize,
     apart: bool,
     walk: Walk,
     buffers: Vec<AlignedBuf>,
-    /// Of each object of a batch.
+    /// Metadata of each object of a batch.
     metadata: Vec<Vec<u8>>,
-    /// The keys whose payloads are in `buffers`, not compared yet.
+    /// The keys whose payloads are in `buffers` and are not compared yet.
     got: Vec<u64>,
-    /// The payloads of the keys of any batch, but for their stamps.
+    /// The payloads of the keys of any batch, without their stamps.
     expected: Vec<Vec<u8>>,
 }
 
@@ -262,7 +263,7 @@ impl Work for Gets<'_> {
             match result? {
                 Some(found) if found.payload_len == len => {}
                 Some(found) => bail!("key {number} has {} bytes", found.payload_len),
-                None => bail!("key {number} was put and is missing"),
+                None => bail!("key {number} was put, but is missing"),
             }
         }
         Ok(true)
@@ -278,7 +279,7 @@ impl Work for Gets<'_> {
             let expected = &mut self.expected[place];
             stamp(expected, number);
             if found[..expected.len()] != **expected {
-                return Err(anyhow!("key {number} came back with other bytes than were put"));
+                return Err(anyhow!("key {number} has other bytes than were put"));
             }
         }
         Ok(())

@@ -1,11 +1,11 @@
-//! What a run says, in a sentence.
+//! Summarises a run in a sentence.
 
 use super::cases::{Layer, Operation};
 use super::options::EngineName;
 use super::report::Row;
 use super::table::engines;
 
-/// The largest batches on the best engine: how they compare with key by key, and with fio.
+/// Compares the largest batches on the fastest engine with one key at a time, and with fio.
 pub(super) fn summary(rows: &[Row]) -> Option<String> {
     let engine = *engines(rows).last()?;
     let of_engine: Vec<_> = rows.iter().filter(|row| row.engine == engine).collect();
@@ -25,7 +25,7 @@ pub(super) fn summary(rows: &[Row]) -> Option<String> {
         let serial = range(of_work.iter().filter_map(|row| row.ratio_to_serial), 1);
         let fio = range(of_work.iter().filter_map(|row| row.ratio_to_fio), 2);
         let comparisons = [
-            serial.map(|ratio| format!("{ratio} times what key by key does")),
+            serial.map(|ratio| format!("{ratio} times as much as one key at a time")),
             fio.map(|ratio| format!("{ratio} of fio")),
         ];
         let comparisons: Vec<_> = comparisons.into_iter().flatten().collect();
@@ -42,14 +42,14 @@ pub(super) fn summary(rows: &[Row]) -> Option<String> {
         EngineName::Memory | EngineName::Posix => engine.name(),
     };
     let verified = if layer == Layer::Store {
-        "; every value that was read back was the one that had been put"
+        "; every value that was read was the one that was put"
     } else {
         ""
     };
     Some(format!("{name}, batches of {batch}: {}{verified}.", parts.join("; ")))
 }
 
-/// The smallest and the largest of the figures, or the one that there is.
+/// The smallest and the largest of the figures, or the only one.
 fn range(figures: impl Iterator<Item = f64>, decimals: usize) -> Option<String> {
     let bounds = figures.fold(None, |bounds: Option<(f64, f64)>, figure| {
         let (low, high) = bounds.unwrap_or((figure, figure));
@@ -81,9 +81,9 @@ mod tests {
         ];
         assert_eq!(
             summary(&rows).unwrap(),
-            "io_uring, batches of 32: put moves 4.1 to 12.8 times what key by key does, 0.97 to 1.20 of \
-             fio; get moves 2.0 times what key by key does; every value that was read back was the one \
-             that had been put."
+            "io_uring, batches of 32: put moves 4.1 to 12.8 times as much as one key at a time, 0.97 to 1.20 \
+             of fio; get moves 2.0 times as much as one key at a time; every value that was read was the one \
+             that was put."
         );
         let rows = [Operation::Write, Operation::Read].map(|op| row(Layer::Raw, op, 8, None, None));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The report for people: one table per engine, and one sentence below.
+//! The report as text: one table per engine, and one sentence below.
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 use indicatif::HumanCount;
@@ -37,7 +37,7 @@ pub(super) fn tables(
     }
     if fio_pages == Pages::Ordinary && rows.iter().any(|row| row.ratio_to_fio.is_some()) {
         text += "fio uses ordinary pages, the engines huge pages where granted: with large values\n\
-                 that alone favours the engines; `sysctl vm.nr_hugepages=64` gives fio some\n";
+                 this favours the engines; `sysctl vm.nr_hugepages=64` gives fio huge pages\n";
     }
     text
 }
@@ -91,7 +91,7 @@ fn case_name(row: &Row) -> String {
         Layer::Raw => format!("raw {verb}"),
         Layer::Serial => format!("serial {verb}"),
         Layer::Store => format!("store {verb}{}", if apart { ", apart" } else { "" }),
-        // As in fio's own option: a random place after every so many transfers.
+        // As in fio's own option: a random offset after every this many transfers.
         Layer::Fio if row.places == Places::Neighbouring => {
             format!("fio {verb}:{} {}", row.batch, short(row.io_bytes))
         }
@@ -99,12 +99,12 @@ fn case_name(row: &Row) -> String {
     }
 }
 
-/// The same in no more characters than it takes.
+/// The same with fewer characters.
 fn short(bytes: u64) -> String {
     size(bytes).replace(" B", "").replace("iB", "").replace(' ', "")
 }
 
-/// Lines of no more than 80 characters, where words allow it.
+/// Wraps lines at 80 characters, between words.
 pub(super) fn wrapped(text: &str) -> String {
     let mut lines = String::new();
     let mut width = 0;
@@ -123,7 +123,7 @@ pub(super) fn wrapped(text: &str) -> String {
     lines
 }
 
-/// A figure in three significant digits, or with thousands separated.
+/// A figure with three significant digits, or with separated thousands.
 fn figure(figure: Option<f64>) -> String {
     match figure {
         None => String::new(),
@@ -142,7 +142,7 @@ fn separated(figure: f64) -> String {
     HumanCount(figure.round() as u64).to_string()
 }
 
-/// The engines that were measured, the best last.
+/// The engines that were measured, the fastest last.
 pub(super) fn engines(rows: &[Row]) -> Vec<EngineName> {
     EngineName::ALL
         .into_iter()

@@ -1,4 +1,4 @@
-//! What is measured on: a file that is made for it, or a device or file that was named.
+//! The device of the benchmark: a file that it creates, or a named device or file.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -19,13 +19,13 @@ use super::units::size;
 /// The smallest target that holds a store and a few batches.
 const SMALLEST: u64 = 64 << 20;
 
-/// A file or block device, of which the first `span` bytes are fully written with random bytes.
+/// A file or block device, whose first `span` bytes are fully written with random bytes.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
-    /// The character device of the same namespace, if that was named.
+    /// The character device of the same namespace, if the user has named that.
     pub(super) generic: Option<PathBuf>,
-    /// How much of it is used, in bytes.
+    /// The number of bytes that are used.
     pub(super) span: u64,
     pub(super) geometry: Geometry,
     pub(super) direct: bool,
@@ -33,7 +33,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Finds or makes the target, and makes sure that nobody loses data that was not given away.
+    /// Finds or creates the target. Refuses to overwrite data without permission.
     pub(super) fn prepare(options: &Options, say: impl Fn(&str)) -> Result<Self> {
         let wanted = options.span();
         let Some(path) = &options.device else {
@@ -52,7 +52,7 @@ impl Target {
                 return Ok(Self { generic: Some(path.clone()), ..target });
             }
         } else if path.starts_with("/dev") {
-            bail!("there is no {}: `lsblk` lists the block devices", path.display());
+            bail!("{} does not exist: `lsblk` lists the block devices", path.display());
         } else {
             make_file(path, wanted)?;
         }
@@ -60,11 +60,16 @@ impl Target {
     }
 
     fn fill_device(path: &Path, wanted: u64, say: impl Fn(&str)) -> Result<Self> {
-        // Held while it is filled: what is mounted or in use elsewhere is refused here.
+        // Held open while it is filled: a device that is mounted or in use elsewhere is refused
+        // here.
         let device = DeviceFile::open(path, Direct::Preferred)?;
         let span = wanted.min(device.geometry().capacity);
         if span < SMALLEST {
-            bail!("{} is smaller than {}: too small to measure on", path.display(), size(SMALLEST));
+            bail!(
+                "{} is smaller than {}, which is too small for a benchmark",
+                path.display(),
+                size(SMALLEST)
+            );
         }
         say(&format!("writing {} of random bytes to {}", size(span), path.display()));
         let file = OpenOptions::new().write(true).open(path);
@@ -86,7 +91,7 @@ impl Target {
         })
     }
 
-    /// Writes it again if something has made holes in it: reading a hole costs a device nothing.
+    /// Writes the file again if it has holes: reads of a hole cost a device nothing.
     pub(super) fn fill_holes(&self) -> Result<()> {
         if self.is_block_device || is_fully_written(&self.path, self.span) {
             return Ok(());
@@ -97,7 +102,7 @@ impl Target {
     }
 }
 
-/// The file that is made when no device is named.
+/// The file that is created when no device is named.
 fn own_path(len: u64) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
@@ -112,11 +117,11 @@ fn is_character_device(path: &Path) -> bool {
 /// The block device of the NVMe namespace with this character device.
 fn block_device_of(generic: &Path) -> Result<PathBuf> {
     let backend = NvmeBackend::open(generic, &NvmeOptions::new())?;
-    let path = backend.block_device().context("the namespace has no block device here")?;
+    let path = backend.block_device().context("the namespace has no block device")?;
     Ok(path.to_owned())
 }
 
-/// Refuses to overwrite what was not given away.
+/// Refuses to overwrite an existing device or file without permission.
 fn may_be_overwritten(path: &Path, destroy_data: bool) -> Result<()> {
     let kind = fs::metadata(path).with_context(|| path.display().to_string())?.file_type();
     let what = if kind.is_block_device() {
@@ -130,8 +135,8 @@ fn may_be_overwritten(path: &Path, destroy_data: bool) -> Result<()> {
     };
     if !destroy_data {
         bail!(
-            "the benchmark overwrites the {what} {}: if nothing on it is needed, run it again with \
-             --destroy-data; without a path it makes a file of its own",
+            "the benchmark overwrites the {what} {}: if its data is not needed, add --destroy-data; without \
+             a path the benchmark creates its own file",
             path.display()
         );
     }
@@ -143,9 +148,9 @@ fn is_fully_written(path: &Path, len: u64) -> bool {
     fs::metadata(path).is_ok_and(|found| found.len() == len && found.blocks() * 512 >= len)
 }
 
-/// Makes a file of random bytes; it appears under its name only when it is complete.
+/// Creates a file of random bytes. It appears under its name when it is complete.
 fn make_file(path: &Path, len: u64) -> Result<()> {
-    let failed = || format!("cannot make the file {}", path.display());
+    let failed = || format!("cannot create the file {}", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(failed)?;
     }
@@ -155,7 +160,7 @@ fn make_file(path: &Path, len: u64) -> Result<()> {
         .and_then(|file| fill(file, len))
         .and_then(|()| fs::rename(&unfinished, path))
         .inspect_err(|_| {
-            // What is half written is of no use to anybody.
+            // An incomplete file is useless.
             let _ = fs::remove_file(&unfinished);
         })
         .with_context(failed)
@@ -172,7 +177,7 @@ fn fill(mut file: File, len: u64) -> std::io::Result<()> {
         left -= part as u64;
     }
     file.sync_all()?;
-    // The page cache would otherwise have to be emptied by the first direct writes.
+    // Otherwise the first direct writes would have to empty the page cache.
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     Ok(())
 }
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_device_is_refused_also_with_permission() {
+    fn a_directory_is_refused_even_with_permission() {
         assert!(may_be_overwritten(Path::new("/tmp"), true).is_err());
         let error = block_device_of(Path::new("/dev/null")).unwrap_err().to_string();
         assert!(error.contains("/dev/null") && error.contains("NVMe"), "{error}");

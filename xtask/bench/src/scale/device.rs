@@ -1,4 +1,4 @@
-//! A device in memory that is larger than the memory: of payloads it keeps one number a block.
+//! A device in memory that is larger than the memory: it keeps one number per block of a payload.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,13 +13,13 @@ use raw_block_core::{Error, Geometry};
 use super::drive::Drive;
 use super::payload::{BLOCK, fill, stamp_of};
 
-/// Locks that the blocks are spread over.
+/// The number of locks for the blocks.
 const SHARDS: u64 = 64;
 /// Consecutive blocks with the same lock.
 const RUN: u64 = 256;
-/// A block of a payload; its stamp is in the lower bits.
+/// A block of a payload. Its stamp is in the lower bits.
 const PAYLOAD: u64 = 1 << 63;
-/// A block that is kept as it is; its index is in the lower bits.
+/// A block that is kept in full. Its index is in the lower bits.
 const KEPT: u64 = 1 << 62;
 
 /// A device that survives the processes that use it.
@@ -29,7 +29,7 @@ pub(super) struct SparseDevice(Arc<Contents>);
 struct Contents {
     geometry: Geometry,
     shards: Vec<RwLock<Shard>>,
-    /// Whether its process was killed: ops fail.
+    /// Whether its process was killed. Then all ops fail.
     killed: AtomicBool,
     payload_read: AtomicU64,
     drive: Option<Mutex<Drive>>,
@@ -37,16 +37,16 @@ struct Contents {
 
 #[derive(Default)]
 struct Shard {
-    /// One for each block. 0: the block is zero.
+    /// One word for each block. 0: the block is zero.
     words: Vec<u64>,
     /// Blocks without the zeroes at their ends.
     kept: Vec<Box<[u8]>>,
-    /// Indices in `kept` that are free.
+    /// Unused indices of `kept`.
     free: Vec<usize>,
 }
 
 impl SparseDevice {
-    /// A device of `capacity` bytes, perhaps with a model of what happens inside the drive.
+    /// Creates a device of `capacity` bytes, optionally with a model of the inside of the drive.
     pub(super) fn new(capacity: u64, drive: Option<Drive>, placement_handles: u16) -> Result<Self> {
         let mut geometry = Geometry::new(capacity, u32::try_from(BLOCK)?)?;
         geometry.discard = true;
@@ -73,7 +73,7 @@ impl SparseDevice {
         })
     }
 
-    /// Fails all ops from now on, until the device is opened again.
+    /// Fails all ops until the device is opened again.
     pub(super) fn kill(&self) {
         self.0.killed.store(true, Ordering::SeqCst);
     }
@@ -83,7 +83,7 @@ impl SparseDevice {
         self.0.payload_read.load(Ordering::Relaxed)
     }
 
-    /// Pages that the model of the drive got, and pages that it wrote to its medium.
+    /// Pages that the model of the drive received, and pages that it wrote to its medium.
     pub(super) fn written_pages(&self) -> (u64, u64) {
         let drive = self.0.drive.as_ref();
         drive.map_or((0, 0), |drive| drive.lock().unwrap_or_else(PoisonError::into_inner).written())
@@ -143,7 +143,8 @@ fn trimmed(block: &[u8]) -> &[u8] {
 }
 
 impl Contents {
-    /// Calls `visit` with each of `blocks` blocks from a byte on: its shard and index there, and its number from 0.
+    /// Calls `visit` with each of `blocks` blocks from a byte offset: its shard and index, and its
+    /// number from 0.
     fn for_each_run(
         &self,
         offset: u64,
@@ -263,7 +264,7 @@ impl IoBackend for SparseBackend {
     }
 }
 
-/// Carries out ops as they are submitted.
+/// Executes ops as they are submitted.
 struct SparseQueue {
     contents: Arc<Contents>,
     depth: usize,
@@ -291,7 +292,7 @@ impl IoQueue for SparseQueue {
         }
     }
 
-    /// Ops were carried out when they were accepted.
+    /// Ops were executed when they were submitted.
     fn start(&mut self) {}
 
     fn reap(&mut self, _min: usize, _deadline: Option<Instant>, done: &mut Vec<Completion>) {

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 
 /// No page.
 const NONE: u32 = u32::MAX;
-/// Erase blocks that are free at least after each write, but for one for each stream.
+/// Erase blocks that are free at least after each write, in addition to one for each stream.
 const RESERVE: usize = 3;
 
-/// A drive that maps each page of its addresses to a page of the medium, and empties the erase block with the fewest
-/// valid pages when it needs another one.
+/// A drive that maps each page of its addresses to a page of the medium. When it needs a free erase
+/// block, it collects the one with the fewest valid pages.
 #[derive(Debug)]
 pub(super) struct Drive {
     pages_per_block: u32,
-    /// By address: the page of the medium.
+    /// The page of the medium, by address.
     places: Vec<u32>,
-    /// By page of the medium: the address, if the page is valid.
+    /// The address of each valid page of the medium.
     addresses: Vec<u32>,
     valid: Vec<u32>,
     full: Vec<bool>,
@@ -24,13 +24,13 @@ pub(super) struct Drive {
     medium: u64,
 }
 
-/// Pages of a stream share erase blocks with no others.
+/// A stream. Its pages share erase blocks only with each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stream {
-    /// Without a placement handle.
+    /// Writes without a placement handle.
     Unplaced,
     Placed(u16),
-    /// What garbage collection moves.
+    /// Pages that garbage collection moves.
     Moved,
 }
 
@@ -42,7 +42,8 @@ struct Head {
 }
 
 impl Drive {
-    /// A drive of `pages` addresses, with erase blocks of `pages_per_block` and `spare` times as many pages more.
+    /// Creates a drive of `pages` addresses, with erase blocks of `pages_per_block`, and with
+    /// `spare` times as many pages in addition.
     pub(super) fn new(pages: u32, pages_per_block: u32, spare: f64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
@@ -63,7 +64,7 @@ impl Drive {
         }
     }
 
-    /// The host writes a page, through a placement handle if it names one.
+    /// The host writes a page, through a placement handle if it has one.
     pub(super) fn write(&mut self, address: u32, placement: Option<u16>) {
         self.discard(address);
         self.host += 1;
@@ -73,7 +74,7 @@ impl Drive {
         }
     }
 
-    /// The host needs a page no longer.
+    /// The host discards a page.
     pub(super) fn discard(&mut self, address: u32) {
         let place = std::mem::replace(&mut self.places[address as usize], NONE);
         if place != NONE {
@@ -105,7 +106,7 @@ impl Drive {
         self.medium += 1;
     }
 
-    /// Empties the full erase block with the fewest valid pages.
+    /// Collects the full erase block with the fewest valid pages.
     fn collect(&mut self) {
         let full = (0..).zip(&self.valid).zip(&self.full).filter(|(_, full)| **full);
         let fewest = full.min_by_key(|((_, valid), _)| **valid).map(|((block, _), _)| block);
@@ -131,7 +132,7 @@ mod tests {
     const USED: u32 = PAGES / 100 * 89;
     const SEGMENT: u32 = 512;
 
-    /// A drive whose used addresses were written once, and its counters then.
+    /// A drive whose used addresses were written once, with its counters at that moment.
     fn used() -> (Drive, (u64, u64)) {
         let mut drive = Drive::new(PAGES, 128, 0.07);
         (0..USED).for_each(|page| drive.write(page, None));
@@ -144,7 +145,7 @@ mod tests {
         (medium - before.1) as f64 / (host - before.0) as f64
     }
 
-    /// Two kinds of segments, of which one lives four times as long.
+    /// Two kinds of segments, one of which lives four times as long.
     fn two_kinds(placed: bool) -> f64 {
         let (mut drive, before) = used();
         let mut random = fastrand::Rng::with_seed(1);

@@ -1,4 +1,4 @@
-//! What was asked of a store, batch by batch: enough to ask the same of another cache.
+//! The requests to a store, batch by batch, so that another cache can get the same.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,14 +15,14 @@ use super::table::ratio;
 /// The share of batches that get, in percent.
 const GETS: u64 = 80;
 
-/// What the batches of a phase do.
+/// The operations of the batches of a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Put keys in order.
     Fill,
     /// Put keys by the distribution.
     Put,
-    /// Four in five get.
+    /// Four in five batches get.
     Mixed,
 }
 
@@ -34,7 +34,7 @@ pub(super) enum Batch {
     PutAbsent(Vec<u64>),
 }
 
-/// The batches that a store was asked for.
+/// The batches that a store has executed.
 pub(super) struct History {
     keys: Keys,
     count: u64,
@@ -59,7 +59,7 @@ impl History {
         }
     }
 
-    /// Runs a phase and notes its batches. `run` is called with the number of the first one.
+    /// Runs a phase and records its batches. Calls `run` with the number of the first one.
     pub(super) fn phase(
         &mut self,
         kind: Kind,
@@ -71,7 +71,7 @@ impl History {
         Ok(timed)
     }
 
-    /// A batch of a phase of this kind, by its number.
+    /// The batch with this number, of a phase of this kind.
     pub(super) fn batch(&self, kind: Kind, number: u64) -> Batch {
         if kind == Kind::Fill {
             let first = number * BATCH as u64;
@@ -82,7 +82,7 @@ impl History {
         let keys = (0..BATCH).map(|_| self.keys.draw(&mut random)).collect();
         match gets {
             true => Batch::Get(keys),
-            // Puts alone are for their rate: all are written.
+            // Without gets only the rate matters: all keys are put.
             false if self.overwrites || kind == Kind::Put => Batch::Put(keys),
             false => Batch::PutAbsent(keys),
         }
@@ -94,12 +94,12 @@ impl History {
         self.hits.fetch_add(found.into(), Ordering::Relaxed);
     }
 
-    /// Gets so far, and those that found their key.
+    /// Gets so far, and hits.
     pub(super) fn gets(&self) -> (u64, u64) {
         (self.asked.load(Ordering::Relaxed), self.hits.load(Ordering::Relaxed))
     }
 
-    /// The hit rate of a policy by object that holds so many of them, in the phases from number `from` on.
+    /// The hit rate of a policy by object with this capacity, in the phases from number `from`.
     pub(super) fn ideal(&self, policy: EvictionPolicy, objects: u64, from: usize) -> f64 {
         let mut cache = reference(policy, objects);
         let (mut asked, mut hits, mut number) = (0, 0, 0);
@@ -123,13 +123,13 @@ impl History {
         ratio(hits, asked)
     }
 
-    /// How many phases there were.
+    /// The number of phases.
     pub(super) fn phases(&self) -> usize {
         self.phases.len()
     }
 }
 
-/// What a policy would be by object.
+/// The cache by object of a policy.
 pub(super) fn reference(policy: EvictionPolicy, objects: u64) -> Box<dyn Reference> {
     let objects = usize::try_from(objects).unwrap_or(usize::MAX);
     match policy {

@@ -1,4 +1,4 @@
-//! Hit rates of the policies on keys by Zipf's law.
+//! Hit rates of the policies for keys by Zipf's law.
 
 use anyhow::Result;
 use clap::Args;
@@ -10,7 +10,7 @@ use super::numbers::bytes;
 use super::subject::{BATCH, Client, Counts, capacity_for, make_at, name, options, policy};
 use super::table::{Table, ratio, size};
 
-/// Keys that are asked for once, one after the other.
+/// Keys of a scan, each requested once, in order.
 const SCAN: u64 = 500;
 /// Keys, for each object that the store holds.
 const KEYS_PER_OBJECT: u64 = 10;
@@ -35,12 +35,12 @@ pub(super) struct Options {
     policy: Vec<EvictionPolicy>,
 }
 
-/// Keys that are asked for, one request after the other.
+/// Requested keys, in order.
 #[derive(Clone)]
 struct Requests {
     keys: Keys,
     random: fastrand::Rng,
-    /// How likely a scan begins at a request.
+    /// The probability that a scan begins at a request.
     scans: f64,
     next_scanned: u64,
     scan_left: u64,
@@ -110,7 +110,7 @@ impl Options {
     }
 }
 
-/// The objects that a store had on average, its hit rate, and what it did after it was warm.
+/// The average number of objects of a store, its hit rate, and its counts, all after the warm-up.
 fn replay(
     options: &Options,
     policy: EvictionPolicy,
@@ -135,7 +135,7 @@ fn replay(
             true => hits += 1,
             false => missing.push(key),
         })?;
-        // The second request for a key in a batch would have found what the first one put.
+        // The second request for a key in a batch would have found the object of the first.
         let misses = missing.len();
         missing.dedup();
         hits += (misses - missing.len()) as u64;

@@ -1,13 +1,13 @@
-//! Which keys are asked for.
+//! The distribution of requested keys.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How often each key is asked for.
+/// How often each key is requested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Distribution {
     Uniform,
-    /// The key of rank n in proportion to n to the power of minus this.
+    /// The key of rank n, in proportion to n to the power of minus this.
     Zipf(f64),
 }
 
@@ -59,7 +59,7 @@ impl Keys {
     }
 }
 
-/// Ranks from 1 on by Zipf's law, without a table: rejection-inversion by Hörmann and Derflinger.
+/// Ranks from 1 by Zipf's law, without a table: rejection-inversion by Hörmann and Derflinger.
 #[derive(Clone, Debug)]
 struct Zipf {
     count: f64,

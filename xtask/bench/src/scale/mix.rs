@@ -1,4 +1,4 @@
-//! How much of a device holds payloads, with objects of several sizes.
+//! The share of a device that holds payloads, with objects of several sizes.
 
 use std::ops::Range;
 
@@ -15,9 +15,9 @@ use super::table::{Table, percent, ratio, size};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// Objects of 16 MiB waste much of smaller ones.
+/// Objects of 16 MiB waste a large part of smaller segments.
 const SMALLEST_SEGMENT: u64 = 64 * MIB;
-/// How often the shares are read while the device is filled once.
+/// The number of samples of the shares while the device is filled once.
 const SAMPLES: u64 = 200;
 
 /// The arguments of `mix`.
@@ -43,9 +43,9 @@ impl Options {
 #[derive(Clone, Copy, Debug)]
 enum Sizes {
     One(u64),
-    /// Three, in proportion to the second number.
+    /// Three sizes, each with its weight.
     Three([(u64, u32); 3]),
-    /// The logarithm is distributed normally, in this range.
+    /// The logarithm has a normal distribution, in this range.
     LogNormal {
         least: u64,
         most: u64,
@@ -57,7 +57,7 @@ struct Mix {
     title: &'static str,
     sizes: Sizes,
     batch: usize,
-    /// How many of a hundred puts have the key of an older one, and another size.
+    /// The percentage of puts with the key of an older object, and another size.
     overwrites: u32,
 }
 
@@ -88,8 +88,8 @@ impl Sizes {
                 found.map_or(sizes[0].0, |(size, _)| size)
             }
             Self::LogNormal { least, most } => {
-                // The middle of the range, and its ends three deviations away. Twelve uniform numbers make a normal
-                // one.
+                // The middle of the range is the mean; its ends are three deviations away. The sum
+                // of twelve uniform numbers is nearly normal.
                 let normal = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
                 let (low, high) = ((least as f64).ln(), (most as f64).ln());
                 let size = f64::midpoint(low, high) + normal * (high - low) / 6.0;
@@ -153,7 +153,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A share, looked at several times.
+/// A share, sampled several times.
 struct Share {
     sum: f64,
     count: f64,
@@ -213,7 +213,7 @@ struct Putter<'a> {
 }
 
 impl Putter<'_> {
-    /// Puts objects of so many bytes in all.
+    /// Puts objects of `bytes` in total.
     fn put(&mut self, mix: &Mix, bytes: u64) -> Result<()> {
         let mut done = 0;
         while done < bytes {

@@ -1,4 +1,4 @@
-//! `cargo xtask scale`: what a store costs that has been used for long.
+//! `cargo xtask scale`: the cost of a store after long use.
 
 mod device;
 mod drive;
@@ -22,10 +22,9 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 /// The help of this chore.
-pub(crate) const ABOUT: &str =
-    "Measures a store that has been used for long, in memory unless told otherwise.
+pub(crate) const ABOUT: &str = "Measures a store after long use, in memory or on a device.
 
-Each figure is the median of some rounds, in which what is compared takes turns.";
+Each figure is the median of several rounds, in which the compared cases alternate.";
 
 /// The arguments of `cargo xtask scale`.
 #[derive(Args, Clone, Debug)]
@@ -34,20 +33,21 @@ pub(crate) struct Options {
     case: Case,
 }
 
-/// What can be measured.
+/// The measurements.
 #[derive(Clone, Debug, Subcommand)]
 enum Case {
     /// A full store: throughput, latency, evictions, moves, bytes written, hit rate
     Steady(steady::Options),
     /// A trace of inference traffic: hit rate, bytes written, latency of the gets of a request
     Trace(trace::Options),
-    /// Keys by Zipf's law, with and without scans: hit rates next to those by object
+    /// Keys by Zipf's law, with and without scans: hit rates, compared with those of caches by
+    /// object
     Hits(hits::Options),
     /// Objects of several sizes: payload as a share of the device
     Mix(mix::Options),
     /// Opening a store after a kill: processor time, bytes read
     Recovery(recovery::Options),
-    /// Write amplification inside a drive, next to that of single slots
+    /// Write amplification inside a drive, compared with that of single slots
     Waf(waf::Options),
 }
 

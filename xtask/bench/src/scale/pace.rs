@@ -1,4 +1,4 @@
-//! Runs batches on several threads, as fast as they go or at a fixed rate.
+//! Runs batches on several threads, as fast as possible or at a fixed rate.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -10,13 +10,14 @@ use hdrhistogram::Histogram;
 /// When batches begin.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
-    /// Each thread begins its next batch when the last one has completed.
+    /// Closed loop: each thread begins its next batch when the last one has completed.
     Closed,
-    /// So many a second, whether earlier ones have completed or not; a batch that begins late counts as long.
+    /// Open loop: this many a second, whether earlier ones have completed or not. The latency of a
+    /// batch includes its delay.
     Open(f64),
 }
 
-/// How long batches are run: whatever comes first.
+/// When a run ends: at the first of these limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     pub(super) time: Duration,
@@ -33,7 +34,7 @@ impl Limit {
     }
 }
 
-/// What was measured.
+/// The figures of a run.
 pub(super) struct Timed {
     pub(super) batches: u64,
     pub(super) time: Duration,
@@ -46,20 +47,20 @@ impl Timed {
         self.batches as f64 / self.time.as_secs_f64()
     }
 
-    /// The 50th, 99th and 99.9th percentile and the longest, in microseconds.
+    /// The 50th, 99th and 99.9th percentile and the maximum, in microseconds.
     pub(super) fn latencies_us(&self) -> [f64; 4] {
         let quantile = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
         [quantile(0.5), quantile(0.99), quantile(0.999), self.latency.max() as f64 / 1e3]
     }
 }
 
-/// An empty histogram of times.
+/// An empty histogram of latencies.
 pub(super) fn histogram() -> Result<Histogram<u64>> {
     // Up to ten minutes in nanoseconds.
     Ok(Histogram::new_with_bounds(1, 600_000_000_000, 3)?)
 }
 
-/// Runs batches from number `first` on, each by one of `works`, which have a thread each.
+/// Runs batches from number `first`. Each of `works` has its own thread.
 pub(super) fn run<W>(works: Vec<W>, first: u64, limit: Limit, pace: Pace) -> Result<Timed>
 where
     W: FnMut(u64) -> Result<()> + Send,

@@ -27,7 +27,7 @@ static FILLER: LazyLock<[u8; BLOCK]> = LazyLock::new(|| {
     block
 });
 
-/// The stamp of a block, if it is a block of a payload.
+/// Returns the stamp of a block, if it is a block of a payload.
 pub(super) fn stamp_of(block: &[u8]) -> Option<u64> {
     if block.len() != BLOCK || block[..STAMP_AT] != MAGIC || block[REST_AT..] != FILLER[REST_AT..] {
         return None;
@@ -36,13 +36,13 @@ pub(super) fn stamp_of(block: &[u8]) -> Option<u64> {
     (stamp < STAMPS).then_some(stamp)
 }
 
-/// Makes a block the block of a payload with this stamp.
+/// Makes a block that of a payload with this stamp.
 pub(super) fn fill(block: &mut [u8], stamp: u64) {
     block.copy_from_slice(&*FILLER);
     block[STAMP_AT..REST_AT].copy_from_slice(&stamp.to_le_bytes());
 }
 
-/// Makes a payload of `len` bytes. Its last block may be incomplete.
+/// Creates a payload of `len` bytes. Its last block may be incomplete.
 pub(super) fn payload(len: usize) -> Result<AlignedBuf> {
     let mut payload = AlignedBuf::zeroed(len)?;
     for block in payload.chunks_mut(BLOCK) {
@@ -51,7 +51,7 @@ pub(super) fn payload(len: usize) -> Result<AlignedBuf> {
     Ok(payload)
 }
 
-/// Makes a payload that of this key: its first block has the number of the key as its stamp.
+/// Makes a payload that of this key: the stamp of its first block is the number of the key.
 pub(super) fn stamp(payload: &mut [u8], key: u64) {
     if let Some(bytes) = payload.get_mut(STAMP_AT..REST_AT) {
         bytes.copy_from_slice(&(key % STAMPS).to_le_bytes());

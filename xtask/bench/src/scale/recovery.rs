@@ -1,4 +1,4 @@
-//! What a recovery costs after a kill.
+//! The cost of a recovery after a kill.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,13 @@ use super::numbers::{bytes, median};
 use super::subject::{BATCH, Client, capacity_for, make, options, segment_size};
 use super::table::{Table, percent, ratio, size};
 
-/// Objects that are got after a recovery.
+/// Objects that are read after a recovery.
 const CHECKED: u64 = 10_000;
 
 /// The arguments of `recovery`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// Objects that are put
+    /// Objects to put
     #[arg(long, default_value = "100000", value_delimiter = ',')]
     objects: Vec<u64>,
 
@@ -34,7 +34,7 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=99))]
     full: u64,
 
-    /// The part of the objects that is overwritten, in percent
+    /// The part of the objects to overwrite, in percent
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=1000))]
     overwritten: u64,
 
@@ -43,12 +43,12 @@ pub(super) struct Options {
     rounds: u64,
 }
 
-/// What it costs to open a store.
+/// The cost of opening a store.
 struct Opening {
     cpu: f64,
     time: f64,
     read: u64,
-    /// Of payloads.
+    /// Bytes of payloads.
     payload_read: u64,
 }
 
@@ -104,7 +104,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         row("closed", [cpu, time, (read - payload_read) as f64, payload_read as f64]);
     }
     table.print(&format!(
-        "recovery: objects of {} that take {} % of the space, {} % overwritten; read: all but payloads of contested keys",
+        "recovery: objects of {} that take {} % of the space, {} % overwritten; read: without payloads of contested keys",
         size(options.object_size),
         options.full,
         options.overwritten
@@ -197,7 +197,7 @@ impl Subject {
         Ok(opening)
     }
 
-    /// Gets some objects. Returns how many the store has.
+    /// Gets some objects. Returns the number of objects of the store.
     fn check(&self, random: &mut fastrand::Rng) -> Result<u64> {
         let store = self.store.as_ref().context("the store is open")?;
         let mut client = Client::new(store, self.payload_len)?;
@@ -216,7 +216,7 @@ impl Subject {
     }
 }
 
-/// Seconds of processor time that this process has taken.
+/// Seconds of processor time that this process has used.
 fn cpu_s() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_SELF);
     let micros = usage.map_or(0, |usage| {

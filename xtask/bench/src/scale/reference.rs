@@ -1,18 +1,18 @@
-//! Caches of objects as the eviction policies would have them ideally: the references of the hit rates.
+//! Caches of objects with ideal eviction policies: the references of the hit rates.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// What a cache does with a key.
+/// An operation of a cache.
 pub(super) trait Reference {
     fn contains(&self, key: u64) -> bool;
 
-    /// The key is got, and is there.
+    /// The key is got, and is present.
     fn note_use(&mut self, key: u64);
 
-    /// The key is put. What has to go for it is evicted.
+    /// The key is put, which may evict others.
     fn insert(&mut self, key: u64);
 
-    /// Uses the key if it is there, else puts it. Returns whether it was there.
+    /// Gets the key if it is present, else puts it. Returns whether it was present.
     fn get_or_insert(&mut self, key: u64) -> bool {
         let found = self.contains(key);
         if found {
@@ -32,14 +32,14 @@ pub(super) trait Reference {
     }
 }
 
-/// Evicts the key that was put or got least recently, or with `fifo` the one that was put first.
+/// Evicts the least recently used key or, with `fifo`, the one that was put first.
 pub(super) struct Lru {
     capacity: usize,
     fifo: bool,
     clock: u64,
-    /// When each key was used last.
+    /// The last use of each key.
     last: HashMap<u64, u64>,
-    /// Uses in the order of time. All but the last of a key are out of date.
+    /// Uses in order. All but the last one of a key are out of date.
     uses: VecDeque<(u64, u64)>,
     evicted: Option<u64>,
 }

@@ -17,7 +17,7 @@ pub(super) struct Request {
     pub(super) hash_ids: Vec<u64>,
 }
 
-/// Reads a trace: one request in JSON a line, perhaps compressed by gzip.
+/// Reads a trace: one request in JSON per line, optionally compressed by gzip.
 pub(super) fn read(path: &Path) -> Result<Vec<Request>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     if path.extension().is_none_or(|extension| extension != "gz") {
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Request>> {
         .stdin(file)
         .stdout(Stdio::piped())
         .spawn()
-        .context("gzip cannot be run: install it, or decompress the trace")?;
+        .context("cannot run gzip: install it, or decompress the trace")?;
     let requests = parse(gzip.stdout.take().context("gzip has no output")?);
     let status = gzip.wait()?;
     if !status.success() {
@@ -45,7 +45,7 @@ fn parse(text: impl Read) -> Result<Vec<Request>> {
             continue;
         }
         let request = serde_json::from_str(&line)
-            .with_context(|| format!("line {number} of the trace is no request"))?;
+            .with_context(|| format!("line {number} of the trace is not a request"))?;
         requests.push(request);
     }
     if requests.is_empty() {

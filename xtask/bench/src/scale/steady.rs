@@ -1,4 +1,4 @@
-//! A store that has been full for long, next to a fresh one.
+//! A store that has been full for a long time, compared with a fresh one.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use super::pace::{Limit, Pace, Timed, run as run_batches};
 use super::subject::{BATCH, Client, Counts, capacity_for, make_at, name, options, policy};
 use super::table::{Table, percent, ratio, size};
 
-/// Keys of a store that is 100 % full: so many times what it holds.
+/// The ratio of keys to objects of a store that is 100 % full.
 const KEYS_PER_OBJECT: u64 = 10;
 
 /// The arguments of `steady`.
@@ -30,8 +30,8 @@ pub(super) struct Options {
     #[arg(long, default_value = "64KiB", value_parser = bytes)]
     object_size: u64,
 
-    /// How full the store is, in percent. Below 100 there are so many keys, which are overwritten; at 100 there are
-    /// ten times as many as fit, and those that are not there are put
+    /// How full the store is, in percent. Below 100, this part of the keys fits and is overwritten;
+    /// at 100 there are ten times as many keys as fit, and absent ones are put
     #[arg(long, default_value = "90,100", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(10..=100))]
     full: Vec<u64>,
 
@@ -39,7 +39,7 @@ pub(super) struct Options {
     #[arg(long, default_value = "lru,s3-fifo,fifo", value_delimiter = ',', value_parser = policy)]
     policy: Vec<EvictionPolicy>,
 
-    /// How often each key is asked for: `uniform`, or `zipf:` and the exponent
+    /// How often each key is requested: `uniform`, or `zipf:` and the exponent
     #[arg(long, default_value = "uniform,zipf:1.0", value_delimiter = ',')]
     keys: Vec<Distribution>,
 
@@ -47,7 +47,7 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     threads: u64,
 
-    /// The rate of the open loop, as a share of what the closed loop reaches
+    /// The rate of the open loop, relative to the rate of the closed loop
     #[arg(long, default_value_t = 0.5)]
     load: f64,
 
@@ -64,7 +64,7 @@ pub(super) struct Options {
     device: Option<PathBuf>,
 }
 
-/// What is measured in one store.
+/// The figures of one store.
 #[derive(Clone, Copy)]
 struct Case {
     policy: EvictionPolicy,
@@ -205,7 +205,7 @@ impl Case {
     }
 }
 
-/// A store, and what it was asked so far.
+/// A store, and its requests so far.
 struct Run<'a> {
     options: &'a Options,
     store: Store,
@@ -232,9 +232,9 @@ impl Run<'_> {
     }
 }
 
-/// Megabytes in a second that a fresh store takes.
+/// Megabytes per second that a fresh store accepts.
 fn fresh(case: Case, options: &Options, capacity: u64, slice: Limit) -> Result<f64> {
-    // On a device the store that is measured is in the way.
+    // There is no space for a fresh store on the device of the measured one.
     if options.device.is_some() {
         return Ok(f64::NAN);
     }

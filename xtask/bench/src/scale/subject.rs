@@ -1,4 +1,4 @@
-//! The stores that are measured, and their clients.
+//! The stores to measure, and their clients.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use super::device::SparseDevice;
 use super::payload;
 use super::table::ratio;
 
-/// Objects that are put or got at once.
+/// Objects per batch.
 pub(super) const BATCH: usize = 32;
-/// Segments of a store that is measured, at least: those of a large one have this part of the device by default.
+/// The minimum number of segments of a store: a large device has this many by default.
 const SEGMENTS: u64 = 256;
 const SMALLEST_SEGMENT: u64 = 1 << 20;
-/// The part of a device that holds payloads, about, in percent.
+/// The part of a device that holds payloads, approximately, in percent.
 const PAYLOAD_PERCENT: u64 = 93;
 
-/// The size of a device whose store holds payloads of so many bytes.
+/// The size of a device whose store holds payloads of this many bytes.
 pub(super) fn capacity_for(payload_bytes: u64) -> u64 {
     (payload_bytes / PAYLOAD_PERCENT * 100).max(SEGMENTS * SMALLEST_SEGMENT) + (8 << 20)
 }
 
-/// The size of segments for a device: 256 to 511 of them, if they are not too small.
+/// The size of segments for a device: 256 to 511 segments, if they do not become too small.
 pub(super) fn segment_size(capacity: u64) -> u64 {
     let most = (capacity / SEGMENTS).max(SMALLEST_SEGMENT);
     1 << most.ilog2()
 }
 
-/// Makes a store and opens it.
+/// Formats and opens a store.
 pub(super) fn make(
     backend: Arc<dyn IoBackend>,
     segment_size: u64,
@@ -43,7 +43,7 @@ pub(super) fn make(
     Ok(Store::open_with(backend, options)?)
 }
 
-/// Makes a store on a file or device, or in memory where none is named.
+/// Formats and opens a store on a file or device, or in memory without a path.
 pub(super) fn make_at(path: Option<&Path>, capacity: u64, options: &OpenOptions) -> Result<Store> {
     let backend = match path {
         Some(path) => open_backend(path, Engine::Uring, Direct::Required)?,
@@ -67,14 +67,14 @@ pub(super) fn name(policy: EvictionPolicy) -> &'static str {
     }
 }
 
-/// Reads the name of a policy that evicts.
+/// Parses the name of a policy that evicts.
 pub(super) fn policy(text: &str) -> Result<EvictionPolicy, String> {
     let all = [EvictionPolicy::Lru, EvictionPolicy::S3Fifo, EvictionPolicy::Fifo];
     let found = all.into_iter().find(|policy| name(*policy) == text);
     found.ok_or_else(|| format!("{text:?} is not lru, s3-fifo or fifo"))
 }
 
-/// Puts and gets batches of objects of one size, and checks what it gets.
+/// Puts and gets batches of objects of one size, and checks the results of gets.
 pub(super) struct Client<'a> {
     store: &'a Store,
     payloads: Vec<AlignedBuf>,
@@ -108,7 +108,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Puts those objects that are not there. Returns how many.
+    /// Puts the absent ones of some objects. Returns how many.
     pub(super) fn put_absent(&mut self, keys: &[u64]) -> Result<u64> {
         let mut count = 0;
         for keys in keys.chunks(BATCH) {
@@ -153,14 +153,14 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What a store counts, at one moment or between two.
+/// Counts of a store, at one moment or between two.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) puts: u64,
     pub(super) put_bytes: u64,
     pub(super) moves: u64,
     pub(super) moved_bytes: u64,
-    /// Bytes that the device was asked to write.
+    /// Bytes of the writes of the device.
     pub(super) written_bytes: u64,
     pub(super) evictions: u64,
     pub(super) waits: u64,
@@ -208,12 +208,12 @@ impl Counts {
         }
     }
 
-    /// Bytes that were moved for each byte that was put.
+    /// Moved bytes per put byte.
     pub(super) fn moved_per_put(&self) -> f64 {
         ratio(self.moved_bytes, self.put_bytes)
     }
 
-    /// Bytes that were written for each byte that was put, all metadata included.
+    /// Written bytes per put byte, all metadata included.
     pub(super) fn written_per_put(&self) -> f64 {
         ratio(self.written_bytes, self.put_bytes)
     }

@@ -20,14 +20,15 @@ use super::table::{Table, percent, ratio, size};
 /// The arguments of `trace`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Options {
-    /// The trace: one request in JSON a line, with `timestamp` and `hash_ids`; perhaps compressed by gzip
+    /// The trace: one request in JSON per line, with `timestamp` and `hash_ids`; optionally
+    /// compressed by gzip
     trace: PathBuf,
 
     /// Bytes of a block of the trace
     #[arg(long, default_value = "256KiB", value_parser = bytes)]
     block: u64,
 
-    /// Sizes of the cache, in percent of the different blocks of the trace
+    /// Sizes of the cache, in percent of the distinct blocks of the trace
     #[arg(long, default_value = "5,10,20,40", value_delimiter = ',')]
     shares: Vec<u32>,
 
@@ -35,7 +36,7 @@ pub(super) struct Options {
     #[arg(long, default_value = "lru", value_delimiter = ',', value_parser = policy)]
     policy: Vec<EvictionPolicy>,
 
-    /// Replay so many times as fast as the trace; as fast as possible if not given
+    /// Replay this many times as fast as the trace; as fast as possible if not given
     #[arg(long)]
     speed: Option<f64>,
 
@@ -90,12 +91,12 @@ pub(super) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What a replay found after its first quarter.
+/// The figures of a replay after its first quarter.
 struct Row {
-    /// Objects that the store had, on average.
+    /// Average number of objects of the store.
     objects: u64,
     hit_rate: f64,
-    /// That of LRU by object with as many objects.
+    /// The hit rate of LRU by object with as many objects.
     ideal: f64,
     counts: Counts,
     latency: Histogram<u64>,
@@ -169,8 +170,8 @@ fn repeated(
     all.enumerate()
 }
 
-/// Gets the longest prefix that is there and puts the rest. Returns the length of the prefix, and how many nanoseconds
-/// the gets took.
+/// Gets the longest prefix that the store has, and puts the rest. Returns the length of the prefix,
+/// and the nanoseconds of the gets.
 fn serve(client: &mut Client<'_>, keys: &[u64]) -> Result<(u64, u64)> {
     let prefix = keys.iter().take_while(|&&key| client.contains(key)).count();
     let began = Instant::now();
@@ -211,7 +212,8 @@ mod tests {
     fn a_hit_is_a_block_of_the_longest_prefix() {
         let requests =
             [request(&[9]), request(&[1, 2, 3]), request(&[1, 4, 3]), request(&[1, 2, 5])];
-        // The first quarter is the first request and the one after it. Of the others 1, and then 1 and 2 are there.
+        // The first quarter is the first request and the next one. Of the others, 1 is present, and
+        // then 1 and 2.
         assert!((ideal(&requests, 1, 6, 100) - 3.0 / 6.0).abs() < 1e-9);
     }
 

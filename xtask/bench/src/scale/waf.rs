@@ -17,7 +17,7 @@ use super::table::{Table, ratio, size};
 
 /// Keys, for each object that the store holds.
 const KEYS_PER_OBJECT: u64 = 10;
-/// How many of 100 requests ask for a key that is never requested again.
+/// The percentage of requests for a key that is never requested again.
 const NEW: u64 = 30;
 
 /// The arguments of `waf`.
@@ -31,11 +31,11 @@ pub(super) struct Options {
     #[arg(long, default_value = "4MiB", value_parser = bytes)]
     erase_block: u64,
 
-    /// What the drive has beyond its addresses, in percent
+    /// The additional space of the drive, in percent of its addresses
     #[arg(long, default_value_t = 7.0)]
     spare: f64,
 
-    /// The part of the addresses that the store has, in percent
+    /// The part of the addresses that the store uses, in percent
     #[arg(long, default_value_t = 89, value_parser = clap::value_parser!(u64).range(1..=100))]
     used: u64,
 
@@ -47,12 +47,12 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(2..=1000))]
     fills: u64,
 
-    /// How often each key is asked for: `uniform`, or `zipf:` and the exponent
+    /// How often each key is requested: `uniform`, or `zipf:` and the exponent
     #[arg(long, default_value = "zipf:1.0")]
     keys: Distribution,
 }
 
-/// What is compared.
+/// The layouts to compare.
 const CASES: [(&str, Case); 6] = [
     ("single slots, any evicted", Case::Slots { lru: false }),
     ("single slots, LRU", Case::Slots { lru: true }),
@@ -105,7 +105,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
 }
 
 struct Found {
-    /// Pages that the drive wrote for each that it got.
+    /// Pages that the drive wrote for each page that it received.
     drive: f64,
     counts: Counts,
     hit_rate: f64,
@@ -147,7 +147,7 @@ impl Requests {
     }
 }
 
-/// Pages that the drive wrote for each that it got, between two moments.
+/// Pages that the drive wrote for each page that it received, between two moments.
 fn amplification(before: (u64, u64), after: (u64, u64)) -> f64 {
     ratio(after.1 - before.1, after.0 - before.0)
 }
@@ -187,8 +187,8 @@ fn segmented(options: &Options, placement: bool, discard: bool) -> Result<Found>
     }
 }
 
-/// A store of single slots, each of which has a header block and is used again when its object is evicted: the one that
-/// was used least recently, or any.
+/// A model of a store of single slots. Each slot has a header block, and is reused when its object
+/// is evicted: the least recently used one, or a random one.
 fn slots(options: &Options, lru: bool) -> Result<Found> {
     let mut drive = options.drive()?;
     let pages = u32::try_from(1 + options.object_size.div_ceil(BLOCK as u64))?;

@@ -201,12 +201,12 @@ impl Incarnations {
             self.context().check_counts(&store, 0)?;
         }
         if matches!(end, PlannedEnd::Close) && !self.device.is_off() {
-            self.close(store)?;
+            self.close(&store)?;
         }
         Ok(())
     }
 
-    fn close(&mut self, store: Store) -> Result<()> {
+    fn close(&mut self, store: &Store) -> Result<()> {
         faults::inject_bad_ranges(&self.context());
         let began = self.model().now();
         let closed = store.close();
