@@ -15,39 +15,39 @@ use crate::nightly;
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Runs the tests with AddressSanitizer.
 
-What the program itself does with freed or foreign memory ends the test in which it happens. It takes a \
-nightly toolchain, because the sanitizer is not stable yet:
+An access to freed or foreign memory ends the test in which it happens. Requires a nightly toolchain, because the \
+sanitizer is not stable yet:
 
     rustup toolchain install nightly --profile minimal
 
-Without --package it is the crates with unsafe code, and the backend whose system calls the sanitizer knows and checks \
-the memory of. The store has no unsafe code; the fuzz targets run it with the sanitizer. Tests of the virtual machine, \
-and those that bring an allocator of their own, are left out. Everything is compiled anew the first time, below \
-target/asan.";
+By default, runs the tests of the crates with unsafe code, and those of the posix backend, whose system calls the \
+sanitizer checks. The store has no unsafe code; the fuzz targets run it with the sanitizer. Skips the tests of the \
+virtual machine, and those with their own allocator. The first run compiles everything, below target/asan.";
 
 const PACKAGES: [&str; 4] =
     ["raw-block-core", "raw-block-posix", "raw-block-uring", "raw-block-nvme"];
 
-/// Random cases of each property; `PROPTEST_CASES` asks for more. What the sanitizer looks for shows in few.
+/// Random cases of each property, unless `PROPTEST_CASES` is set. A few suffice to find invalid
+/// accesses.
 const CASES: &str = "16";
 
 const FLAG: &str = "-Zsanitizer=address";
 
-/// Memory that is lost is not what this looks for: some tests lose some on purpose. A forgotten ticket never
-/// gives its buffers back, a forked child ends with what its parent had, a simulated crash frees nothing.
+/// Leaks are not checked, because some tests leak on purpose: a forgotten ticket never returns its
+/// buffers, a forked child exits with the memory of its parent, a simulated crash frees nothing.
 const SANITIZER_OPTIONS: &str = "detect_leaks=0";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Whose tests run, more than once for several.
+    /// Packages whose tests run; may be repeated
     #[arg(long = "package", short, value_name = "PACKAGE", default_values = PACKAGES)]
     packages: Vec<String>,
-    /// What the test programs get: the name of a test, for example.
+    /// Arguments of the test programs, such as the name of a test
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
-/// Runs the tests; their output goes where that of this program goes.
+/// Runs the tests, which inherit the output of this program.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let host = host_of_nightly()?;
     let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     flags.push_str(FLAG);
     let mut sanitizer_options = SANITIZER_OPTIONS.to_owned();
     if let Ok(more) = env::var("ASAN_OPTIONS") {
-        // The last one counts.
+        // The last value of an option counts.
         sanitizer_options = format!("{sanitizer_options}:{more}");
     }
     let mut command = nightly::program("cargo");
@@ -65,15 +65,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for package in &options.packages {
         command.args(["--package", package]);
     }
-    // With `--target` the flags concern the tests, and not the build scripts and macros, which run inside
-    // the compiler. Doctests do without the sanitizer.
+    // With `--target`, the flags apply to the tests, but not to build scripts and macros, which run
+    // inside the compiler. Doctests run without the sanitizer.
     command.arg("--lib");
     for test in integration_tests(&options.packages)? {
         command.args(["--test", &test]);
     }
     command.args(["--no-fail-fast", "--"]).args(&options.arguments);
     command.env("RUSTFLAGS", flags).env("ASAN_OPTIONS", sanitizer_options);
-    // The sanitizer's own checks are what takes the time without it.
+    // The checks of the sanitizer dominate the time of unoptimised code.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
     if env::var_os("PROPTEST_CASES").is_none() {
         command.env("PROPTEST_CASES", CASES);
@@ -85,8 +85,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The names of the integration tests of these packages. Those of the virtual machine would do nothing here, and the
-/// allocator that `lifetime` tests bring takes the place of the sanitizer's.
+/// The names of the integration tests of these packages. Tests of the virtual machine would be
+/// skipped here, and the allocator of `lifetime` tests replaces that of the sanitizer.
 fn integration_tests(packages: &[String]) -> Result<BTreeSet<String>> {
     let mut tests = BTreeSet::new();
     for package in packages {
@@ -104,14 +104,14 @@ fn integration_tests(packages: &[String]) -> Result<BTreeSet<String>> {
     Ok(tests)
 }
 
-/// The triple of this machine, for which the nightly toolchain compiles and has the sanitizer.
+/// The target triple of this machine. The nightly toolchain has the sanitizer for it.
 fn host_of_nightly() -> Result<String> {
     const INSTALL: &str = "install it with `rustup toolchain install nightly --profile minimal`";
     let output = match nightly::program("rustc").arg("-vV").stderr(Stdio::piped()).output() {
         Ok(output) => output,
         Err(error) if error.kind() == ErrorKind::NotFound => {
             bail!(
-                "AddressSanitizer takes a nightly toolchain, and rustup, which runs it, is missing"
+                "AddressSanitizer requires a nightly toolchain, and rustup, which starts it, is missing"
             )
         }
         Err(error) => return Err(error).context("cannot run rustup"),
@@ -119,16 +119,16 @@ fn host_of_nightly() -> Result<String> {
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         bail!(
-            "AddressSanitizer takes a nightly toolchain, which is missing: {INSTALL}\n{}",
+            "AddressSanitizer requires a nightly toolchain, which is missing: {INSTALL}\n{}",
             said.trim()
         );
     }
     let about = String::from_utf8_lossy(&output.stdout);
     let host = about.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("the nightly rustc does not tell its host")
+    host.map(str::to_owned).context("the nightly rustc does not report its host")
 }
 
-/// Beside what is compiled without the sanitizer, so that neither makes the other start anew.
+/// Not in the usual target directory: each build would invalidate the other.
 fn target_directory() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     target.unwrap_or_else(|| workspace().join("target")).join("asan")

@@ -15,22 +15,21 @@ use clap::{Args, ValueEnum};
 use crate::nightly;
 
 /// The help of this chore.
-pub(crate) const ABOUT: &str = "Feeds hostile blocks and hostile images to the code that reads them, with \
-AddressSanitizer.
+pub(crate) const ABOUT: &str = "Runs the fuzz targets, which read hostile blocks and hostile images, with AddressSanitizer.
 
-Every target of `fuzz/` begins with its seeds, and with the inputs of earlier runs that reach further \
-(`fuzz/corpus`). An input that ends the program, takes too long or too much memory, or makes the store break a promise \
-is saved in `fuzz/artifacts`, and its run fails. It needs a nightly toolchain and cargo-fuzz:
+Each target of `fuzz/` begins with its seeds, and with inputs of earlier runs that increased the coverage \
+(`fuzz/corpus`). An input that crashes the target, takes too much time or memory, or makes the store break a guarantee \
+is saved in `fuzz/artifacts`, and the run fails. Requires a nightly toolchain and cargo-fuzz:
 
     rustup toolchain install nightly --profile minimal
     cargo install --locked cargo-fuzz
 
-The output of a target goes to target/fuzz/TARGET.log. One input is run again with \
-`cargo +nightly fuzz run TARGET FILE`.";
+The output of a target goes to target/fuzz/TARGET.log. `cargo +nightly fuzz run TARGET FILE` \
+runs one input again.";
 
-/// The longest time for an input, in seconds.
+/// Maximum time for an input, in seconds.
 const TIMEOUT: u32 = 25;
-/// The most memory for an input, in MiB. Most of it is the sanitizer's.
+/// Maximum memory for an input, in MiB. The sanitizer uses most of it.
 const MEMORY: u32 = 3072;
 
 /// The targets: the files in `fuzz/fuzz_targets`.
@@ -47,13 +46,13 @@ enum Target {
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// How long each target runs.
+    /// Seconds for each target
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Which targets run; all of them if none is named.
+    /// Targets to run; all of them by default
     #[arg(long = "target", value_enum)]
     targets: Vec<Target>,
-    /// How many targets run at a time, each on its own processor; by default on all processors.
+    /// Number of targets that run in parallel; by default the number of processors
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
 }
@@ -67,10 +66,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         targets.filter(|target| chosen.is_empty() || chosen.contains(target)).collect();
     check_tools()?;
     succeeds(nightly::program("cargo").args(["fuzz", "build"]).current_dir(directory()))
-        .context("the fuzz targets do not compile")?;
+        .context("cannot compile the fuzz targets")?;
 
     let logs = workspace().join("target").join("fuzz");
-    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    fs::create_dir_all(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
     let jobs = options.jobs.or(thread::available_parallelism().ok()).map_or(1, NonZero::get);
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
@@ -90,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let seconds = began.elapsed().as_secs();
     println!("{} targets, {} failed, {seconds} s", targets.len(), failed.len());
     if !failed.is_empty() {
-        bail!("see fuzz/artifacts for the inputs on which these failed: {}", failed.join(", "));
+        bail!("these targets failed, see fuzz/artifacts for the inputs: {}", failed.join(", "));
     }
     Ok(())
 }
@@ -101,36 +100,37 @@ impl Target {
     }
 }
 
-/// Runs a target. Returns how many inputs it tried.
+/// Runs a target. Returns the number of inputs.
 fn fuzz(target: &str, seconds: u64, log: &Path) -> Result<u64> {
     let corpus = directory().join("corpus").join(target);
-    fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
+    fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
     let seeds = directory().join("seeds").join(target);
     let mut command = nightly::program("cargo");
     command.args(["fuzz", "run", target]).arg(&corpus).arg(&seeds).arg("--");
-    // Some targets are too slow to grow inputs from one byte on. A search for leaks would end the program after every
-    // input that has started a thread.
+    // Some targets are too slow to grow inputs from one byte. A search for leaks would end the
+    // program after every input that has started a thread.
     command.arg("-len_control=0").arg("-detect_leaks=0");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-timeout={TIMEOUT}")).arg(format!("-rss_limit_mb={MEMORY}"));
     command.arg("-print_final_stats=1").current_dir(directory());
-    let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
-    let output = file.try_clone().context("cannot share the log")?;
+    let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
+    let output = file.try_clone().context("cannot duplicate the descriptor of the log")?;
     let ended = succeeds(command.stdin(Stdio::null()).stdout(output).stderr(file));
     let said = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     let said = String::from_utf8_lossy(&said);
     ended.with_context(|| format!("{} ends with:\n{}", log.display(), last_lines(&said)))?;
-    inputs(&said).with_context(|| format!("{} does not say how many inputs it was", log.display()))
+    inputs(&said).with_context(|| format!("{} has no count of inputs", log.display()))
 }
 
-/// libFuzzer's own count.
+/// The count that libFuzzer prints.
 fn inputs(said: &str) -> Option<u64> {
     let line =
         said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))?;
     line.trim().parse().ok()
 }
 
-/// The end of a log, for an error: the message of a panic, what the sanitizer found, and the input's name.
+/// The end of a log, for an error message. It has the panic, the finding of the sanitizer, and the
+/// name of the input.
 fn last_lines(said: &str) -> String {
     const LINES: usize = 80;
     let lines: Vec<_> = said.lines().collect();
@@ -143,7 +143,7 @@ fn check_tools() -> Result<()> {
     match found {
         Ok(status) if status.success() => Ok(()),
         _ => bail!(
-            "it needs a nightly toolchain and cargo-fuzz: install them with `rustup toolchain install nightly \
+            "fuzzing requires a nightly toolchain and cargo-fuzz: install them with `rustup toolchain install nightly \
              --profile minimal` and `cargo install --locked cargo-fuzz`"
         ),
     }
@@ -152,7 +152,7 @@ fn check_tools() -> Result<()> {
 fn succeeds(command: &mut Command) -> Result<()> {
     let status = command.status().context("cannot run rustup")?;
     if !status.success() {
-        bail!("it ended with {status}");
+        bail!("the program failed ({status})");
     }
     Ok(())
 }

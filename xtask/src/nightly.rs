@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-/// A program of the nightly toolchain. It goes through rustup: cargo sets `CARGO` and the like to those of
-/// the toolchain that runs this.
+/// A program of the nightly toolchain, started by rustup. The variables are removed because cargo
+/// sets them to the toolchain of this program.
 pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", name]);

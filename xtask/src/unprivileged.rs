@@ -13,24 +13,26 @@ use nix::unistd::geteuid;
 use crate::programs::{self, Program};
 
 /// The help of this chore.
-pub(crate) const ABOUT: &str = "Runs the tests of the backends and of the store as a user who may do nothing special.
+pub(crate) const ABOUT: &str = "Runs the tests of the backends and of the store as a user without privileges.
 
-Root runs everything else, and would not notice what only root can do. Root becomes a user of whom the system knows \
-nothing (number 65534), without groups or capabilities, and runs copies of the test programs in a directory of that \
-user's. A test that takes root says `skipped` in one line. For another user it is `cargo test` that does this.";
+Run as root, the other tests would not notice an operation that requires root. This chore requires root too, and \
+becomes user 65534, without groups or capabilities. It runs copies of the test programs in a directory of that user. A \
+test that requires root prints one line, `skipped`. If you are not root, `cargo test` does the same.";
 
-/// Nobody: the number that the kernel itself gives to users whom it cannot name.
+/// The user "nobody". The kernel itself uses this number for users without a mapping.
 const USER: u32 = 65_534;
 
 const PACKAGES: [&str; 3] = ["raw-block-posix", "raw-block-uring", "raw-block-store"];
 
-/// Random cases of each property, unless `PROPTEST_CASES` says otherwise: who asks matters more than for what.
+/// Random cases of each property, unless `PROPTEST_CASES` is set: these tests depend on the user,
+/// not on the data.
 const CASES: &str = "16";
 
-/// What needs the program `rawblock`, or files of the workspace, which that user may not be able to reach.
+/// Tests that need the program `rawblock` or files of the workspace, which that user may not be
+/// able to read.
 const WITH_FILES: [&str; 6] =
     ["cli", "cli_check", "cli_output", "cli_structures", "deploying", "documents"];
-/// What runs in memory alone, or is about memory, and is the same for everybody.
+/// Tests that run in memory only, or check memory use: they do not depend on the user.
 const IN_MEMORY: [&str; 7] = [
     "concurrent",
     "eviction",
@@ -41,21 +43,19 @@ const IN_MEMORY: [&str; 7] = [
     "reopen",
 ];
 
-/// Runs the tests; their output goes where that of this program goes.
+/// Runs the tests, which inherit the output of this program.
 pub(crate) fn run() -> Result<()> {
     if !geteuid().is_root() {
-        bail!(
-            "only root can become another user: run `cargo test --workspace` as the user you are"
-        );
+        bail!("only root can become another user: run `cargo test --workspace` instead");
     }
     let mut programs = programs::build(&mut programs::compiling())?;
     programs.retain(|program| is_run(&program.name));
-    let directory = tempfile::tempdir().context("cannot make a directory")?;
+    let directory = tempfile::tempdir().context("cannot create a directory")?;
     let directory = directory.path();
-    // Others than its owner may look, in case of doubt.
+    // A umask may have removed access for other users.
     fs::set_permissions(directory, Permissions::from_mode(0o755))
         .and_then(|()| chown(directory, Some(USER), Some(USER)))
-        .with_context(|| format!("cannot give {} away", directory.display()))?;
+        .with_context(|| format!("cannot change the owner of {}", directory.display()))?;
     let mut failed = Vec::new();
     for program in &programs {
         println!("\n== {}", program.name);
@@ -65,7 +65,7 @@ pub(crate) fn run() -> Result<()> {
     }
     println!("\n{} test programs as user {USER}, {} failed", programs.len(), failed.len());
     if !failed.is_empty() {
-        bail!("failed as a user without privileges: {}", failed.join(", "));
+        bail!("these tests failed without privileges: {}", failed.join(", "));
     }
     Ok(())
 }
@@ -78,13 +78,13 @@ fn is_run(name: &str) -> bool {
         && !IN_MEMORY.contains(&test)
 }
 
-/// Runs a copy of the program, where that user can reach it, and removes the copy.
+/// Copies the program to where that user can read it, runs the copy, and removes it.
 fn succeeds(program: &Program, directory: &Path) -> Result<bool> {
-    // Not by the name of its package, which is that of threads that some tests count.
+    // Not the name of its package: threads have that name, and some tests count them.
     let copy = directory.join("test");
     fs::copy(&program.path, &copy).with_context(|| format!("cannot copy {}", program.name))?;
     let mut command = Command::new(&copy);
-    // Without a word about groups the standard library drops those of root.
+    // Without explicit groups, the standard library drops those of root.
     command.uid(USER).gid(USER).current_dir(directory).stdin(Stdio::null());
     command.env("TMPDIR", directory).env("HOME", directory);
     if env::var_os("PROPTEST_CASES").is_none() {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn every_program_that_is_left_out_exists() {
+    fn every_program_that_is_skipped_exists() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         for name in WITH_FILES.iter().chain(&IN_MEMORY) {
             let file = format!("tests/{name}.rs");

@@ -48,7 +48,7 @@ fn a_guard_whose_input_closes_kills_what_it_runs() {
         stdout.read_exact(&mut found).unwrap();
         assert_eq!(found, line.as_bytes());
         drop(stdin);
-        // It ends when the last process of the group has ended.
+        // End of file: the last process of the group has ended.
         assert_eq!(stdout.read(&mut [0]).unwrap(), 0);
         assert_eq!(child.wait().unwrap().signal(), Some(9));
     }

@@ -13,23 +13,23 @@ use super::guard::Guarded;
 use super::schedule::Batch;
 use crate::programs::Program;
 
-/// Lines that are shown of the output of a process, from its end.
+/// Maximum number of shown lines of the output of a process, from its end.
 const LINES: usize = 80;
-/// Lines that are shown of its standard error, which all its tests share.
+/// Maximum number of shown lines of its standard error, which all its tests share.
 const STDERR_LINES: usize = 30;
 
-/// What a process may use.
+/// Limits of a process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) threads: usize,
     pub(super) time: Duration,
 }
 
-/// A test that failed, or a process that did not end well and failed no test.
+/// A test that failed, or a process that failed without a failed test.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) what: What,
-    /// What it printed.
+    /// Its output.
     pub(super) output: String,
 }
 
@@ -38,7 +38,7 @@ pub(super) enum What {
     Test(String),
     /// The process ended before its tests did.
     Died,
-    /// The process was killed: it took too long.
+    /// The process was killed because it took too long.
     Hung,
 }
 
@@ -68,25 +68,26 @@ pub(super) fn tests_of(program: &Program) -> Result<Vec<String>> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("cannot run {}", program.name))?;
     if !output.status.success() {
-        bail!("{} does not list its tests: {}", program.name, output.status);
+        bail!("cannot list the tests of {}: {}", program.name, output.status);
     }
     Ok(listed(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// The tests in the list that a test program prints.
+/// Parses the list of tests that a test program prints.
 fn listed(list: &str) -> Vec<String> {
     list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
-/// Runs the tests of a batch, and returns which failed.
+/// Runs the tests of a batch, and returns the failures.
 pub(super) fn run(batch: &Batch<'_>, limits: Limits) -> Result<Vec<Failure>> {
     let threads = format!("--test-threads={}", limits.threads);
     let mut arguments = vec!["--exact", &threads];
     arguments.extend(&batch.tests);
     let Program { path, directory, .. } = batch.program;
-    let [stdout, stderr] = [(); 2].map(|()| tempfile::tempfile().context("cannot make a file"));
+    let [stdout, stderr] =
+        [(); 2].map(|()| tempfile::tempfile().context("cannot create a temporary file"));
     let (stdout, stderr) = (stdout?, stderr?);
-    let share = |file: &File| file.try_clone().context("cannot share a file");
+    let share = |file: &File| file.try_clone().context("cannot duplicate a descriptor");
     let mut process =
         Guarded::program(path, &arguments, directory, share(&stdout)?, share(&stderr)?)?;
     let status = process.wait(limits.time)?;
@@ -102,13 +103,15 @@ pub(super) fn run(batch: &Batch<'_>, limits: Limits) -> Result<Vec<Failure>> {
 
 fn text_of(mut file: File) -> Result<String> {
     let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context("cannot read an output")?;
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .context("cannot read the output of a process")?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What failed in a process that did not end well.
+/// The failures of a process that failed.
 fn failures(tests: &[&str], end: What, stdout: &str, stderr: &str) -> Vec<Failure> {
-    // Once each: a test that runs in its own process has two results.
+    // Each once: a test that runs in its own process has two results.
     let results: BTreeMap<_, _> = stdout.lines().filter_map(result).collect();
     let failed = results.iter().filter(|&(_, &failed)| failed);
     let failure = |(&name, _)| {
@@ -118,7 +121,7 @@ fn failures(tests: &[&str], end: What, stdout: &str, stderr: &str) -> Vec<Failur
     let mut failures: Vec<_> = failed.map(failure).collect();
     let ended = |test: &&str| results.contains_key(test);
     let (_, missing): (Vec<_>, Vec<_>) = tests.iter().copied().partition(ended);
-    // A process with failed tests ends by itself, after the last one.
+    // A process with failed tests exits after the last test.
     if failures.is_empty() || end == What::Hung || !missing.is_empty() {
         let shown =
             format!("no result from: {}\n{}", missing.join(", "), last_lines(stdout, LINES));
@@ -127,7 +130,7 @@ fn failures(tests: &[&str], end: What, stdout: &str, stderr: &str) -> Vec<Failur
     failures
 }
 
-/// The test that this line of a test program names, and whether it failed.
+/// Parses the result of a test: its name, and whether it failed.
 fn result(line: &str) -> Option<(&str, bool)> {
     let (name, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let name = name.strip_suffix(" - should panic").unwrap_or(name);
@@ -135,7 +138,7 @@ fn result(line: &str) -> Option<(&str, bool)> {
     known.then(|| (name, result.starts_with("FAILED")))
 }
 
-/// What a failed test printed, which the program repeats at its end.
+/// The output of a failed test, which the program repeats at its end.
 fn section(stdout: &str, name: &str) -> Option<String> {
     let lines = stdout.lines().skip_while(|line| *line != format!("---- {name} stdout ----"));
     let section =
@@ -145,7 +148,7 @@ fn section(stdout: &str, name: &str) -> Option<String> {
 }
 
 fn with_stderr(stdout: &str, stderr: &str) -> String {
-    // Such a line is of a test that passed.
+    // This is the result of a test that passed.
     let stderr: Vec<_> = stderr.lines().filter(|line| !line.starts_with("skipped: ")).collect();
     if stderr.is_empty() {
         return stdout.to_owned();

@@ -1,4 +1,4 @@
-//! Processes that end with this one, however it ends.
+//! Guarded processes: they end with this one, however it ends.
 
 use std::fs::File;
 use std::hint;
@@ -13,21 +13,21 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How often a process is asked whether it has ended.
+/// The interval in which a process is polled.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A process group that is killed when this is dropped, or when this process ends. Its leader is this program again:
-/// it kills the group when the pipe closes that is its standard input.
+/// A process group that is killed on drop, or when this process ends. Its leader runs this program.
+/// It kills the group when its standard input, a pipe, is closed.
 #[derive(Debug)]
 pub(super) struct Guarded(Child);
 
 impl Guarded {
-    /// A process that keeps a processor busy.
+    /// Starts a process that keeps a processor busy.
     pub(super) fn busy() -> Result<Self> {
         Self::spawn(this_program().arg("--busy"))
     }
 
-    /// Runs a program in a directory. The process ends as the program does: see [`run`].
+    /// Runs a program in a directory. The process exits as the program does: see [`run`].
     pub(super) fn program(
         program: &Path,
         arguments: &[&str],
@@ -37,7 +37,7 @@ impl Guarded {
     ) -> Result<Self> {
         let mut command = this_program();
         command.arg("--guard").arg(program).arg("--").args(arguments);
-        // As cargo sets it; the one of this chore is another.
+        // Cargo sets it for tests; that of this chore has another value.
         command.current_dir(directory).env("CARGO_MANIFEST_DIR", directory);
         Self::spawn(command.stdout(stdout).stderr(stderr))
     }
@@ -47,7 +47,7 @@ impl Guarded {
         Ok(Self(child.context("cannot start this program again")?))
     }
 
-    /// Waits until the process ends, for this long at most. Returns `None` if it has not.
+    /// Blocks until the process ends, for at most `limit`. Returns `None` if it has not ended.
     pub(super) fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         let began = Instant::now();
         loop {
@@ -63,19 +63,19 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // It has either ended, or is being killed.
+        // It has ended, or is being killed.
         let _ = self.0.wait();
     }
 }
 
-/// This program, also if it was compiled again in the meantime.
+/// This program, even if its file was replaced in the meantime.
 fn this_program() -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("xtask").arg("flakes");
     command
 }
 
-/// Keeps a processor busy until the standard input closes.
+/// Keeps a processor busy until the standard input is closed.
 pub(super) fn keep_busy() -> ! {
     kill_group_at_end_of_input();
     loop {
@@ -83,8 +83,8 @@ pub(super) fn keep_busy() -> ! {
     }
 }
 
-/// Runs a program until it ends or the standard input closes. Ends as it does, or with 128 and the number of the
-/// signal that has ended it, which the standard error names.
+/// Runs a program until it ends or the standard input is closed. Exits with its status, or with 128
+/// plus the number of the signal that ended it, and prints the signal to the standard error.
 pub(super) fn run(program: &Path, arguments: &[String]) -> Result<()> {
     kill_group_at_end_of_input();
     let status = Command::new(program).args(arguments).stdin(Stdio::null()).status();
@@ -98,9 +98,9 @@ pub(super) fn run(program: &Path, arguments: &[String]) -> Result<()> {
 
 fn kill_group_at_end_of_input() {
     thread::spawn(|| {
-        // Nothing is written to the pipe.
+        // The parent never writes to the pipe.
         let _ = io::stdin().lock().read(&mut [0]);
-        // Group 0 is our own.
+        // Group 0 is the group of this process.
         let _ = kill(Pid::from_raw(0), Signal::SIGKILL);
     });
 }

@@ -23,45 +23,45 @@ use schedule::Schedule;
 use tally::Tally;
 
 /// The help of this chore.
-pub(crate) const ABOUT: &str = "Finds tests that fail now and then.
+pub(crate) const ABOUT: &str = "Finds tests that fail sometimes.
 
-Runs the tests of the workspace again and again, while other processes keep every processor busy. In each round every \
-test runs once. The tests of a program are put in random order and cut into batches of random size. Each batch is a \
-process; several processes run at a time, and the tests of each run in parallel. A process that takes too long is \
-killed, with its children; the loop devices that it had attached stay.
+Runs the tests of the workspace many times, while other processes keep every processor busy. Each round runs each test \
+once: the tests of a program are shuffled and split into batches of random size. Each batch is a process. Several \
+processes run in parallel, and so do the tests of each. A process that takes too much time is killed, with its \
+children; its loop devices stay attached.
 
-What a test that fails prints is shown at once. At the end, each test that failed is listed with how often it did. The \
-exit status is 1 if any test failed. A seed gives the same batches in the same order each time, but not the same timing.
+The output of a failed test is shown at once. At the end, each failed test is listed with its number of failures. The \
+exit status is 1 if any test failed. A seed reproduces the batches and their order, but not the timing.
 
-Doctests are left out, also those that must not compile: they are run by `cargo test`.";
+Doctests and the tests of packages with failpoints are skipped: `cargo test` runs them.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// How many rounds there are; in each, every test runs once.
+    /// Number of rounds; in each, every test runs once
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// For how many seconds batches are begun, in place of a number of rounds.
+    /// Start batches for this many seconds, instead of a number of rounds
     #[arg(long, conflicts_with = "rounds")]
     seconds: Option<u64>,
-    /// Whose tests run, more than once for several; by default those of all packages.
+    /// Packages whose tests run; may be repeated [default: all]
     #[arg(long = "package", short, value_name = "PACKAGE")]
     packages: Vec<String>,
-    /// Draws the batches and their order; by default another one each time, which is printed.
+    /// Seed for the batches and their order; a new one by default, which is printed
     #[arg(long)]
     seed: Option<u64>,
-    /// How many processes run at a time; by default as many as there are processors.
+    /// Number of parallel processes [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
-    /// How long a process may take, in seconds, before it is killed.
+    /// Kill a process after this many seconds
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Runs as a process that keeps a processor busy.
     #[arg(long, hide = true)]
     busy: bool,
-    /// Runs as the process that guards this program, which gets the arguments.
+    /// Runs as the guard of this program; the names are its arguments.
     #[arg(long, hide = true, value_name = "PROGRAM")]
     guard: Option<PathBuf>,
-    /// Parts of names: only tests with one of them run.
+    /// Run only tests whose names contain one of these
     #[arg(last = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -97,7 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
     let rounds = if options.seconds.is_some() { u64::MAX } else { options.rounds };
     let until = options.seconds.map(|seconds| began + Duration::from_secs(seconds));
-    // A single thread would run the tests of a batch sequentially.
+    // With one thread, the tests of a batch would run sequentially.
     let limits = Limits { threads: processors.max(2), time: Duration::from_secs(options.limit) };
     let schedule = Mutex::new(Schedule::new(&suites, seed, rounds));
     let tally = Mutex::new(Tally::default());
@@ -117,7 +117,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| match worker.join() {
             Ok(done) => done,
-            Err(_) => bail!("a thread of this chore panicked"),
+            Err(_) => bail!("a thread of the chore panicked"),
         })
     });
     drop(load);
@@ -138,13 +138,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The test programs of these packages, or of all, with the tests that have one of the names, or with all.
+/// The test programs of these packages, or of all, with the tests that match one of the names, or
+/// with all.
 fn suites(packages: &[String], names: &[String]) -> Result<Vec<Suite>> {
     let mut programs = programs::build_all(&mut programs::compiling())?;
     let known: BTreeSet<_> = programs.iter().map(|program| program.package().to_owned()).collect();
     if let Some(unknown) = packages.iter().find(|&package| !known.contains(package)) {
         let known: Vec<_> = known.into_iter().collect();
-        bail!("there is no package {unknown} with tests: there are {}", known.join(", "));
+        bail!("there is no package {unknown} with tests; the packages are {}", known.join(", "));
     }
     programs.retain(|program| {
         packages.is_empty() || packages.iter().any(|package| package == program.package())
@@ -158,7 +159,7 @@ fn suites(packages: &[String], names: &[String]) -> Result<Vec<Suite>> {
         }
     }
     if suites.is_empty() {
-        bail!("there is no such test");
+        bail!("no test has such a name");
     }
     Ok(suites)
 }

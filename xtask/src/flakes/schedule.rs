@@ -1,11 +1,12 @@
-//! Which tests run together, and in which order.
+//! The batches of tests, and their order.
 
 use fastrand::Rng;
 
 use super::Suite;
 use crate::programs::Program;
 
-/// The most tests of one batch: so many that tests meet, so few that a batch does not take minutes.
+/// Maximum number of tests of a batch: enough that tests run concurrently, and few enough that a
+/// batch takes less than minutes.
 const MAX_TESTS: usize = 64;
 
 /// Tests that one process runs.
@@ -17,7 +18,7 @@ pub(super) struct Batch<'a> {
     pub(super) round: u64,
 }
 
-/// The batches of all rounds. In each round every test is in one of them.
+/// The batches of all rounds. Every round has every test in one batch.
 #[derive(Debug)]
 pub(super) struct Schedule<'a> {
     suites: &'a [Suite],
@@ -42,7 +43,7 @@ impl<'a> Schedule<'a> {
             let mut tests: Vec<_> = tests.iter().map(String::as_str).collect();
             self.random.shuffle(&mut tests);
             while !tests.is_empty() {
-                // In some many tests run one after another, and in some a test is alone.
+                // Some batches have many tests, and some have one.
                 let len = self.random.usize(1..=tests.len().min(MAX_TESTS));
                 let rest = tests.split_off(len);
                 self.waiting.push(Batch { program, tests, round: self.begun });
@@ -105,6 +106,6 @@ mod tests {
         assert_ne!(batches(1), batches(2));
         let orders =
             |seed| batches(seed).into_iter().map(|batch| batch.program).collect::<Vec<_>>();
-        assert_ne!(orders(1), orders(2), "programs come in random order too");
+        assert_ne!(orders(1), orders(2), "programs are shuffled too");
     }
 }

@@ -1,4 +1,4 @@
-//! How often tests ran and failed.
+//! Counts of runs and failures.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::fmt;
 use super::batch::{Failure, What};
 use super::schedule::Batch;
 
-/// What has run and failed so far. Displayed, it is the report on what failed, most often first.
+/// Runs and failures so far. Its display lists the failures, the most frequent first.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Runs by program and test; a process counts as a run of its program without a test.
+    /// Runs by program and test. A process counts as a run of its program, without a test.
     runs: BTreeMap<(String, Option<String>), u64>,
-    /// How many times each program and test failed.
+    /// Failures by program and test.
     failed: BTreeMap<(String, What), u64>,
 }
 
@@ -28,12 +28,12 @@ impl Tally {
         }
     }
 
-    /// Runs of tests.
+    /// Number of runs of tests.
     pub(super) fn runs(&self) -> u64 {
         self.runs.iter().filter(|((_, test), _)| test.is_some()).map(|(_, runs)| runs).sum()
     }
 
-    /// How many tests, and programs whose processes did not end well, failed at least once.
+    /// Number of tests that failed at least once, and of programs whose processes did.
     pub(super) fn failed(&self) -> usize {
         self.failed.len()
     }

@@ -1,5 +1,5 @@
-//! The NVMe controllers of the guest. Each is a scenario, and its serial number is the scenario's name: that is
-//! how the tests find it (`raw_block_fixtures::NvmeNamespace`).
+//! The NVMe controllers of the guest. Each is a scenario. Its serial number is the name of the
+//! scenario, by which tests find it (`raw_block_fixtures::NvmeNamespace`).
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,23 +8,22 @@ use anyhow::{Context, Result};
 
 use super::qemu::Version;
 
-/// Length of a namespace in bytes. Only what is written takes space.
+/// Length of a namespace in bytes. Its file is sparse.
 const IMAGE_LEN: u64 = 64 << 20;
 
-/// FDP came with this QEMU.
+/// The first version of QEMU with flexible data placement.
 const FIRST_WITH_FDP: Version = Version { major: 8, minor: 0 };
 
-/// Where the namespace of `faulty` fails, in bytes from its beginning: every transfer that covers this place
-/// ends with a media error.
+/// Byte offsets at which transfers to the namespace of `faulty` fail with a media error.
 const READ_FAULT: u64 = 16 << 20;
 const WRITE_FAULT: u64 = 32 << 20;
 
 /// A controller and its namespaces, in QEMU's terms.
 struct Controller {
     serial: &'static str,
-    /// More properties of the device `nvme`.
+    /// Additional properties of the device `nvme`.
     options: &'static str,
-    /// More properties of each device `nvme-ns`.
+    /// Additional properties of each device `nvme-ns`.
     namespaces: &'static [&'static str],
     kind: Kind,
 }
@@ -34,7 +33,7 @@ enum Kind {
     Plain,
     /// In a subsystem with flexible data placement.
     Fdp,
-    /// Over a drive that fails at `READ_FAULT` and `WRITE_FAULT`.
+    /// On a drive that fails at `READ_FAULT` and `WRITE_FAULT`.
     Faulty,
 }
 
@@ -46,7 +45,7 @@ const fn plain(
     Controller { serial, options, namespaces, kind: Kind::Plain }
 }
 
-/// MDTS is in units of 4 KiB as a power of two: 7, QEMU's default, is 512 KiB, 4 is 64 KiB.
+/// MDTS is a power of two in units of 4 KiB: 7, QEMU's default, is 512 KiB, 4 is 64 KiB.
 const CONTROLLERS: [Controller; 10] = [
     plain("plain-512", "", &["logical_block_size=512"]),
     plain("plain-4096", "", &["logical_block_size=4096,physical_block_size=4096"]),
@@ -57,11 +56,11 @@ const CONTROLLERS: [Controller; 10] = [
         &["logical_block_size=512", "logical_block_size=4096,physical_block_size=4096"],
     ),
     plain("metadata", "", &["logical_block_size=512,ms=8"]),
-    // A test takes it away.
+    // A test removes it.
     plain("vanishing", "", &["logical_block_size=512"]),
-    // Below the device mapper: a device, and room for the log of what is written to it.
+    // A device for the device mapper, and one for the log of its writes.
     plain("mapped", "", &["logical_block_size=512", "logical_block_size=512"]),
-    // What the guest exports to itself; comes back as `over-tcp`.
+    // The guest exports it, and connects to it as `over-tcp`.
     plain("exported", "", &["logical_block_size=512"]),
     Controller {
         serial: "faulty",
@@ -77,27 +76,27 @@ const CONTROLLERS: [Controller; 10] = [
     },
 ];
 
-/// What QEMU is to be started with, and what the guest must know about it.
+/// The arguments of QEMU, and the variables of the guest.
 pub(crate) struct Controllers {
     /// Arguments of QEMU.
     pub(crate) arguments: Vec<String>,
     /// Variables for the tests.
     pub(crate) variables: Vec<(&'static str, String)>,
-    /// Scenarios that this QEMU cannot give: `name: reason`.
+    /// Scenarios that this QEMU does not support: `name: reason`.
     pub(crate) missing: Vec<String>,
 }
 
-/// Every controller that this QEMU can give, over new images in `directory`.
+/// Creates every controller that this QEMU supports, on new images in `directory`.
 pub(crate) fn all(version: Version, directory: &Path) -> Result<Controllers> {
     let mut arguments = Vec::new();
     let mut missing = Vec::new();
     for controller in CONTROLLERS {
         if controller.kind == Kind::Fdp {
             if version < FIRST_WITH_FDP {
-                missing.push(format!("fdp: QEMU {version} has none, {FIRST_WITH_FDP} has"));
+                missing.push(format!("fdp: QEMU {version} lacks it, {FIRST_WITH_FDP} has it"));
                 continue;
             }
-            // Units of 1 MiB, so that a test can fill one.
+            // Units of 1 MiB, which a test can fill.
             let subsystem = "nvme-subsys,id=fdp-subsystem,fdp=on,fdp.nruh=4,fdp.nrg=1,fdp.runs=1M";
             device(&mut arguments, subsystem.to_owned());
         }
@@ -155,18 +154,18 @@ fn blockdev(name: &str, image: &Path, kind: Kind) -> String {
     }
 }
 
-/// An empty image, sparse.
+/// Creates an empty image, a sparse file.
 pub(crate) fn new_image(directory: &Path, name: &str) -> Result<PathBuf> {
     let path = directory.join(format!("{name}.img"));
     let make = || {
         let file = File::create(&path)?;
         file.set_len(IMAGE_LEN)
     };
-    make().with_context(|| format!("cannot make the image {}", path.display()))?;
+    make().with_context(|| format!("cannot create the image {}", path.display()))?;
     Ok(path)
 }
 
-/// A path as a value in a list of options, where a comma is written twice.
+/// A path as a value in a list of options, where a comma is doubled.
 pub(crate) fn escaped(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
@@ -180,7 +179,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let with = |major| all(Version { major, minor: 2 }, directory.path()).unwrap();
         let (old, new) = (with(7), with(8));
-        assert_eq!(old.missing, ["fdp: QEMU 7.2 has none, 8.0 has"]);
+        assert_eq!(old.missing, ["fdp: QEMU 7.2 lacks it, 8.0 has it"]);
         assert!(old.variables.contains(&("RAW_BLOCK_VM_WITHOUT", old.missing[0].clone())));
         assert!(new.missing.is_empty());
         let count = |controllers: &Controllers| {

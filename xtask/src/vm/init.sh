@@ -1,6 +1,7 @@
 #!/bin/busybox sh
-# The first process of the guest. It runs every test program and tells the host, on the port that is
-# standard output, in lines that begin with @vm. What is set in capitals comes from the kernel's command line.
+# The first process of the guest. It runs every test program, and reports to the host in lines that
+# begin with @vm, on the port that is the standard output. Variables in capitals come from the
+# kernel's command line.
 
 /bin/busybox mkdir -p /bin /sbin /proc /sys /dev /tmp
 /bin/busybox --install -s /bin
@@ -9,26 +10,27 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
-# What goes wrong before this goes to the console.
+# Earlier errors are on the console.
 exec </dev/null >/dev/vport0p1 2>&1
 
-tell() { printf '\n@vm %s\n' "$*"; }
+report() { printf '\n@vm %s\n' "$*"; }
 
 # The host waits for the empty line before this one.
-tell "kernel $(uname -r)"
-# The kernel was told to boot with one.
-echo 1 >/sys/devices/system/cpu/cpu1/online || tell "trouble there is no second processor"
+report "kernel $(uname -r)"
+# The kernel has booted with one.
+echo 1 >/sys/devices/system/cpu/cpu1/online || report "trouble there is no second processor"
 
 while read -r module; do
-    insmod "/modules/$module" || tell "trouble the module $module cannot be loaded"
+    insmod "/modules/$module" || report "trouble the module $module cannot be loaded"
 done </modules/order
 
-# The namespace of the controller "exported" is exported by the kernel's own target, and comes back over TCP.
+# The kernel's own target exports the namespace of the controller "exported", and this guest
+# connects to it over TCP.
 connect_over_tcp() {
     nqn=nqn.2025-01.example.raw-block:over-tcp
     exported=
     for namespace in /sys/block/nvme*; do
-        # A path of a multipath namespace is hidden, and has no device node.
+        # The paths of a multipath namespace are hidden, and have no device node.
         [ "$(cat "$namespace/hidden")" = 0 ] || continue
         [ "$(tr -d ' ' <"$namespace/device/serial")" = exported ] && exported=/dev/${namespace##*/}
     done
@@ -50,16 +52,16 @@ connect_over_tcp() {
     ln -s "$subsystem" "$port/subsystems/" || return
     echo "transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=$nqn" >/dev/nvme-fabrics || return
 }
-connect_over_tcp || tell "trouble there is no namespace over TCP"
+connect_over_tcp || report "trouble there is no namespace over TCP"
 
 for program in /tests/*; do
-    tell "begins ${program##*/}"
+    report "begins ${program##*/}"
     # The arguments are words.
     # shellcheck disable=SC2086
     timeout -s KILL "$RAW_BLOCK_VM_PATIENCE" "$program" --test-threads=1 $RAW_BLOCK_VM_ARGUMENTS
-    tell "ended $?"
-    # What it left behind may hold a device.
+    report "ended $?"
+    # A process that it left may have a device open.
     kill -KILL -1
 done
-tell over
+report done
 poweroff -f

@@ -1,4 +1,4 @@
-//! The guest's first and only file system: an archive (cpio, "newc") that the kernel unpacks into memory.
+//! The file system of the guest: an archive (cpio, "newc") that the kernel unpacks into memory.
 
 use std::fs;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-/// An archive under way.
+/// An unfinished archive.
 #[derive(Default)]
 pub(crate) struct Initramfs {
     bytes: Vec<u8>,
@@ -15,12 +15,12 @@ pub(crate) struct Initramfs {
 }
 
 impl Initramfs {
-    /// Adds an empty directory; its parent comes before it.
+    /// Adds an empty directory. Its parent must come first.
     pub(crate) fn directory(&mut self, name: &str) -> Result<()> {
         self.entry(name, ModeFileType::Directory, 0o755, &[])
     }
 
-    /// Adds a file that may be run.
+    /// Adds an executable file.
     pub(crate) fn file(&mut self, name: &str, contents: &[u8]) -> Result<()> {
         self.entry(name, ModeFileType::Regular, 0o755, contents)
     }
@@ -31,9 +31,9 @@ impl Initramfs {
         self.file(name, &contents)
     }
 
-    /// The archive with its end.
+    /// Returns the complete archive.
     pub(crate) fn finish(self) -> Result<Vec<u8>> {
-        trailer(self.bytes).context("cannot end the initramfs")
+        trailer(self.bytes).context("cannot complete the initramfs")
     }
 
     fn entry(&mut self, name: &str, kind: ModeFileType, mode: u32, contents: &[u8]) -> Result<()> {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 pub(crate) const PACKAGE: &str = "linux-image-cloud-amd64";
 const SUFFIX: &str = "-cloud-amd64";
 
-/// What a namespace over TCP and the device mapper take, each after what it depends on.
+/// Modules for a namespace over TCP and for the device mapper, each after its dependencies.
 const MODULES: [&str; 8] = [
     "fs/configfs/configfs.ko",
     "drivers/nvme/host/nvme-fabrics.ko",
@@ -23,7 +23,7 @@ const MODULES: [&str; 8] = [
     "drivers/md/dm-log-writes.ko",
 ];
 
-/// A kernel and its modules, as files.
+/// The files of a kernel and its modules.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
     pub(crate) image: PathBuf,
@@ -31,8 +31,8 @@ pub(crate) struct Kernel {
     pub(crate) modules: Vec<PathBuf>,
 }
 
-/// The newest kernel that is installed; if there is none, the one that was downloaded to `directory`; if there
-/// is none either, one that is downloaded now.
+/// Finds the newest installed kernel, else the one that was downloaded to `directory`, else
+/// downloads one.
 pub(crate) fn find(directory: &Path) -> Result<Kernel> {
     if let Some(kernel) = below(Path::new("/"))? {
         return Ok(kernel);
@@ -42,10 +42,10 @@ pub(crate) fn find(directory: &Path) -> Result<Kernel> {
         return Ok(kernel);
     }
     download(&downloaded)?;
-    below(&downloaded)?.context("the package that was downloaded has no kernel")
+    below(&downloaded)?.context("the downloaded package has no kernel")
 }
 
-/// The newest kernel below this root of a file system.
+/// Finds the newest kernel below this root of a file system.
 fn below(root: &Path) -> Result<Option<Kernel>> {
     let Ok(files) = fs::read_dir(root.join("boot")) else { return Ok(None) };
     let names = files.flatten().filter_map(|file| file.file_name().into_string().ok());
@@ -64,13 +64,13 @@ fn below(root: &Path) -> Result<Option<Kernel>> {
     Ok(Some(Kernel { image: root.join("boot").join(format!("vmlinuz-{release}")), modules }))
 }
 
-/// Downloads the newest package with a kernel and unpacks it below `root`. Nothing is installed.
+/// Downloads the newest package with a kernel, and unpacks it below `root`. Nothing is installed.
 fn download(root: &Path) -> Result<()> {
     let output = Command::new("apt-cache")
         .args(["pkgnames", "linux-image-"])
         .stderr(Stdio::null())
         .output()
-        .context("it is not installed, and apt-cache does not run")?;
+        .context("no kernel is installed, and apt-cache does not run")?;
     let names = String::from_utf8_lossy(&output.stdout);
     let is_kernel = |name: &&str| {
         let release = name.strip_prefix("linux-image-").and_then(|name| name.strip_suffix(SUFFIX));
@@ -80,7 +80,7 @@ fn download(root: &Path) -> Result<()> {
     packages.sort_by_key(|name| Reverse(numbers(name)));
     let download = root.with_extension("download");
     fs::create_dir_all(&download).with_context(|| format!("cannot make {}", download.display()))?;
-    // Names of which apt knows no file are in the list as well.
+    // The list also has names without a file.
     let succeeds = |command: &mut Command| {
         command
             .stdout(Stdio::null())
@@ -92,24 +92,24 @@ fn download(root: &Path) -> Result<()> {
         succeeds(Command::new("apt-get").current_dir(&download).args(["download", package]))
     });
     let Some(package) = found else {
-        bail!("it is not installed, and apt-get downloads no package linux-image-*{SUFFIX}");
+        bail!("no kernel is installed, and apt-get finds no package linux-image-*{SUFFIX}");
     };
     let archive = fs::read_dir(&download)
         .with_context(|| format!("cannot list {}", download.display()))?
         .flatten()
         .map(|file| file.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get downloaded {package} to nowhere"))?;
+        .with_context(|| format!("apt-get has not stored {package} in the current directory"))?;
     let unpacked = download.join("unpacked");
     if !succeeds(Command::new("dpkg").arg("-x").arg(&archive).arg(&unpacked)) {
         bail!("dpkg cannot unpack {}", archive.display());
     }
-    // Complete or not there at all.
+    // The directory appears when it is complete.
     fs::rename(&unpacked, root).with_context(|| format!("cannot make {}", root.display()))?;
     fs::remove_dir_all(&download).with_context(|| format!("cannot remove {}", download.display()))
 }
 
-/// The numbers in the name of a release, for which the newest is the largest.
+/// The numbers in the name of a release. The newest release has the largest.
 fn numbers(name: &str) -> Vec<u32> {
     name.split(|character: char| !character.is_ascii_digit())
         .filter_map(|number| number.parse().ok())

@@ -29,14 +29,14 @@ use crate::programs::{self, Program};
 /// The profile in the workspace's `Cargo.toml`.
 const PROFILE: &str = "vm";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Random cases of each property, unless `PROPTEST_CASES` says otherwise: an emulated processor is slow.
+/// Random cases of each property, unless `PROPTEST_CASES` is set: an emulated processor is slow.
 const CASES: &str = "16";
 
-/// Runs the tests in a guest; their output goes to that of this program.
+/// Runs the tests in a guest. Their output is that of this program.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let directory = directory();
     fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
+        .with_context(|| format!("cannot create {}", directory.display()))?;
     let tools = Tools::find(&directory)?;
     let mut programs = programs(&directory.join("build"))?;
     if let Some(name) = &options.program {
@@ -88,13 +88,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("{}", report.tally);
     match report.tally {
         tally if tally.failed > 0 => bail!("tests failed in the virtual machine"),
-        tally if tally.passed == 0 => bail!("no test of this name passed in the virtual machine"),
+        tally if tally.passed == 0 => bail!("no test with this name passed in the virtual machine"),
         _ => Ok(()),
     }
 }
 
-/// The test programs for the guest, linked without shared libraries: every integration test of the workspace whose name
-/// begins with `vm_`.
+/// The test programs for the guest, linked statically: every integration test of the workspace
+/// whose name begins with `vm_`.
 fn programs(directory: &Path) -> Result<Vec<Program>> {
     let mut flags = env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(" -Ctarget-feature=+crt-static");
@@ -121,18 +121,18 @@ fn tests(guest: &Guest<'_>) -> Result<Report> {
             }
             Ok(None) => {
                 let status = running.wait()?;
-                break format!("the guest died, and QEMU ended ({status}){}", running.last_words());
+                break format!("the guest died: QEMU ended ({status}){}", running.last_words());
             }
             Err(error) => break format!("{error:#}"),
         }
     };
-    if !report.is_over {
+    if !report.has_ended {
         report.fail(&death);
     }
     Ok(report)
 }
 
-/// The guest's file system.
+/// The file system of the guest.
 fn archive(busybox: &Path, kernel: &Kernel, programs: &[Program]) -> Result<Vec<u8>> {
     let mut archive = Initramfs::default();
     archive.file("init", include_bytes!("init.sh"))?;
@@ -157,6 +157,6 @@ fn archive(busybox: &Path, kernel: &Kernel, programs: &[Program]) -> Result<Vec<
 fn directory() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
-    target.unwrap_or_else(beside).join("vm")
+    let default = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
+    target.unwrap_or_else(default).join("vm")
 }

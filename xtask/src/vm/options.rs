@@ -1,4 +1,4 @@
-//! What the chore is asked for.
+//! The arguments of `cargo xtask vm`.
 
 use std::time::Duration;
 
@@ -7,57 +7,56 @@ use clap::Args;
 /// The help of this chore.
 pub(crate) const ABOUT: &str = "Runs the tests for NVMe in a virtual machine.
 
-Boots a Debian kernel in QEMU, under plain emulation, with NVMe controllers that differ, and runs there the \
-integration tests whose names begin with vm_. Then it cuts the power of a guest that writes to a store, and \
-checks in another one what is left. Nothing of this machine is touched but files below target/vm, and no \
-right of root is needed.
+Boots a Debian kernel in QEMU, without hardware virtualisation, with several kinds of NVMe controllers. Runs the \
+integration tests whose names begin with vm_ in this guest. Then cuts the power of a guest that writes to a store, \
+and checks the store in another guest. Writes only to files below target/vm, and does not require root.
 
-It takes these programs, and says which are missing:
+Requires these programs, and reports those that are missing:
 
     apt-get install qemu-system-x86 busybox-static
 
-The kernel is that of the package linux-image-cloud-amd64, installed or not: if it is not, it is downloaded \
-with apt-get and unpacked below target/vm/kernel, once.
+The kernel is that of the package linux-image-cloud-amd64. If the package is not installed, apt-get downloads it \
+once, to target/vm/kernel.
 
-The last line tells how many tests passed, failed and were skipped.";
+The last line reports the number of tests that passed, failed and were skipped.";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Runs only the tests whose names contain this.
+    /// Run only the tests whose names contain this
     #[arg(long, value_name = "TEXT", value_parser = word)]
     pub(crate) filter: Option<String>,
 
-    /// Runs only the test programs whose names, such as raw-block-uring.vm_conformance, contain this.
+    /// Run only the test programs whose names, such as raw-block-uring.vm_conformance, contain this
     #[arg(long, value_name = "TEXT")]
     pub(crate) program: Option<String>,
 
-    /// How many rounds the tests over the device mapper do of each fault, each with other changes.
+    /// Number of rounds of each fault of the device mapper, each with other changes
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
 
-    /// How long one guest may take, in seconds.
+    /// Maximum time of a guest, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1200", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
-    /// How long one test program may take, in seconds.
+    /// Maximum time of a test program, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = seconds)]
     pub(crate) test_timeout: Duration,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("not a whole number of seconds above 0".to_owned()),
+        Ok(0) | Err(_) => Err("not a positive whole number of seconds".to_owned()),
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
     }
 }
 
-/// It travels on the command line of a kernel, and through a shell.
+/// It is passed on the command line of a kernel, and through a shell.
 fn word(text: &str) -> Result<String, String> {
     let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"_:".contains(&byte);
     if !text.is_empty() && text.bytes().all(harmless) {
         Ok(text.to_owned())
     } else {
-        Err("not a part of the name of a test: letters, digits, _ and :".to_owned())
+        Err("a part of the name of a test has only letters, digits, _ and :".to_owned())
     }
 }
 
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_filter_that_a_shell_would_take_apart_is_refused() {
+    fn a_filter_that_a_shell_would_split_is_refused() {
         assert_eq!(word("plain_512::reaping").unwrap(), "plain_512::reaping");
         for text in ["", "a b", "a;b", "$a", "a\"", "--ignored"] {
             assert!(word(text).is_err(), "{text:?}");

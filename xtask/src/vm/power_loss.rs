@@ -1,8 +1,10 @@
-//! The power of a guest that writes to a store is cut, and another guest looks at what its drive has kept.
+//! Cuts the power of a guest that writes to a store, and checks in a second guest what its drive
+//! has kept.
 //!
-//! QEMU is killed in the middle. What it wrote is then safe in the page cache of the host; so the drive's writes are
-//! logged instead, and the image of the second guest is made from the log as a drive with a volatile cache would
-//! leave it: what was written since the last flush is there, or not, sector by sector.
+//! A kill of QEMU would lose nothing: its writes are in the page cache of the host. Therefore QEMU
+//! logs the writes of the drive, and the image of the second guest is made from the log. A drive
+//! with a volatile cache could leave it: each sector that was written since the last flush is there
+//! or not.
 
 use std::fs::File;
 use std::path::Path;
@@ -21,8 +23,8 @@ pub(crate) const PROGRAM: &str = "raw-block-store.vm_power_loss";
 const WRITER: &str = "write_until_the_power_goes";
 const CHECKER: &str = "everything_acknowledged_is_there_after_the_power_came_back";
 
-/// With which round the power goes, early and after many checkpoints, and how long after it was acknowledged: in
-/// the middle of the next.
+/// The rounds in which the power is cut, early and after many checkpoints, and the delay after the
+/// acknowledgement: the cut interrupts the next round.
 const CUTS: [(u64, Duration); 4] = [
     (4, Duration::from_millis(2)),
     (43, Duration::from_millis(5)),
@@ -30,10 +32,10 @@ const CUTS: [(u64, Duration); 4] = [
     (157, Duration::from_millis(14)),
 ];
 
-/// Room for all that a guest writes; sparse.
+/// Capacity for all writes of a guest. The file is sparse.
 const LOG_LEN: u64 = 4 << 30;
 
-/// Cuts the power at each of the points in turn. `guest` tells everything but the drive and the tests.
+/// Cuts the power at each of the points in turn. `guest` has no drive and no tests yet.
 pub(crate) fn run(
     guest: &Guest<'_>,
     directory: &Path,
@@ -58,7 +60,7 @@ pub(crate) fn run(
         let image = new_image(directory, "power-loss")?;
         let replayed = write_log::replay(&log, &image, cut)?;
         println!(
-            "round {acknowledged} was acknowledged; {} writes were durable, of {} sectors in the cache {} were lost",
+            "round {acknowledged} was acknowledged; {} writes were durable; of {} sectors in the cache, {} were lost",
             replayed.durable,
             replayed.kept + replayed.lost,
             replayed.lost
@@ -85,8 +87,8 @@ fn with_drive<'a>(
     Guest { devices: devices.map(str::to_owned).collect(), variables, ..guest.clone() }
 }
 
-/// Runs the writer and kills it shortly after it acknowledged round `cut`. The last round that it acknowledged may be
-/// a later one.
+/// Runs the writer, and kills it shortly after it has acknowledged round `cut`. It may acknowledge
+/// later rounds before the kill.
 fn write(guest: &Guest<'_>, cut: u64, later: Duration) -> Result<u64> {
     let mut running = guest.start()?;
     let mut last = None;
@@ -105,6 +107,6 @@ fn write(guest: &Guest<'_>, cut: u64, later: Duration) -> Result<u64> {
     }
     match last {
         Some(round) if is_cut => Ok(round),
-        _ => bail!("the guest that writes ended before its power was cut{}", running.last_words()),
+        _ => bail!("the writing guest ended before its power was cut{}", running.last_words()),
     }
 }

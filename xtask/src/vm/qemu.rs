@@ -1,4 +1,4 @@
-//! A guest that runs: QEMU, its command line, and the lines that come from it.
+//! A running guest: QEMU, its command line, and its output.
 
 use std::fmt;
 use std::fs;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How much of the console is shown when a guest died.
+/// Maximum number of lines of the console that are shown when a guest died.
 const CONSOLE_LINES: usize = 25;
 
-/// How often a guest is booted before QEMU's own death is taken for an answer.
+/// How often a guest is booted until a crash of QEMU counts as a failure.
 const BOOTS: u32 = 3;
 
 /// A version of QEMU.
@@ -26,7 +26,7 @@ pub(crate) struct Version {
 }
 
 impl Version {
-    /// The version in what `qemu-system-x86_64 --version` prints.
+    /// Parses the output of `qemu-system-x86_64 --version`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let numbers = text.split_once("version ")?.1;
         let mut numbers = numbers.split(['.', ' ', '\n']).map(str::parse);
@@ -40,7 +40,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A guest to be started.
+/// A guest, not started yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest<'a> {
     pub(crate) qemu: &'a Path,
@@ -48,33 +48,33 @@ pub(crate) struct Guest<'a> {
     pub(crate) initramfs: PathBuf,
     /// Drives and controllers.
     pub(crate) devices: Vec<String>,
-    /// What the tests find in their environment. The kernel hands to its first process what it does not
-    /// know itself.
+    /// Environment variables of the tests. The kernel passes parameters that it does not know to
+    /// its first process.
     pub(crate) variables: Vec<(&'static str, String)>,
-    /// Where the messages of the kernel go.
+    /// The file for the messages of the kernel.
     pub(crate) console: PathBuf,
-    /// When it is killed.
+    /// The guest is killed after this time.
     pub(crate) timeout: Duration,
 }
 
 impl Guest<'_> {
-    /// Starts it and waits for the empty line that is the first of its first process.
+    /// Starts the guest, and blocks until its first process prints its first line, which is empty.
     ///
-    /// QEMU itself may abort while a guest of several processors boots under emulation
-    /// (`iotlb_to_section: Assertion`, its issue 1921). Nothing of ours has run by then, so the guest is booted again. What
-    /// kills QEMU later, or ends the guest in any other way, is a failure.
+    /// QEMU itself may abort while a guest with several processors boots under emulation
+    /// (`iotlb_to_section: Assertion`, its issue 1921). No test has run by then, so the guest is
+    /// booted again. A later crash of QEMU, or any other end of the guest, is a failure.
     ///
     /// # Errors
-    /// When QEMU cannot be run, is killed by a signal each time, or ends by itself before the first process runs; when
-    /// the guest takes too long.
+    /// When QEMU cannot be run, is killed by a signal in each boot, or exits before the first process
+    /// runs. When the guest takes too much time.
     pub(crate) fn start(&self) -> Result<Running> {
-        until_it_speaks(|| self.boot())
+        until_first_line(|| self.boot())
     }
 
     fn boot(&self) -> Result<Running> {
-        // A panic ends it: it reboots at once, and that is not allowed. While the devices are set up a second processor
-        // is what QEMU aborts over (see above), so the first process starts it. A queue of each NVMe controller is one that
-        // is polled.
+        // A panic ends the guest: it would reboot at once, and QEMU does not allow that. QEMU
+        // aborts when a second processor is online while the devices are set up (see above), so the
+        // first process starts it. Each NVMe controller has one polled queue.
         let mut parameters =
             "console=ttyS0 panic=-1 loglevel=5 maxcpus=1 nvme.poll_queues=1".to_owned();
         for (name, value) in &self.variables {
@@ -83,7 +83,7 @@ impl Guest<'_> {
         let mut command = Command::new(self.qemu);
         command
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            // Page tables of five levels cost time under emulation and give nothing.
+            // Page tables with five levels are slow under emulation, and not needed.
             .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off"])
             .args(["-smp", "2", "-m", "1G"])
             .arg("-kernel")
@@ -98,14 +98,14 @@ impl Guest<'_> {
             .args(&self.devices)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        // That of the guest before.
+        // The file of the guest before.
         let _ = fs::remove_file(&self.console);
         Running::spawn(&mut command, self.timeout, self.console.clone())
     }
 }
 
 /// Boots a guest, see [`Guest::start`].
-fn until_it_speaks(boot: impl Fn() -> Result<Running>) -> Result<Running> {
+fn until_first_line(boot: impl Fn() -> Result<Running>) -> Result<Running> {
     let mut boots = 1;
     loop {
         let mut running = boot()?;
@@ -115,14 +115,14 @@ fn until_it_speaks(boot: impl Fn() -> Result<Running>) -> Result<Running> {
         let status = running.wait()?;
         let words = running.last_words();
         if status.signal().is_none() || boots == BOOTS {
-            bail!("QEMU ended ({status}) before the guest ran anything, in boot {boots}{words}");
+            bail!("QEMU ended ({status}) before the guest ran a test, in boot {boots}{words}");
         }
-        println!("QEMU ended ({status}) before the guest ran anything; it is booted again{words}");
+        println!("QEMU ended ({status}) before the guest ran a test; booting again{words}");
         boots += 1;
     }
 }
 
-/// A guest that was started. It is killed when this is dropped.
+/// A started guest. It is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -150,10 +150,10 @@ impl Running {
         Ok(Self { child, lines, deadline: Instant::now() + timeout, timeout, console })
     }
 
-    /// The next line from the tests, or nothing when QEMU has ended.
+    /// Returns the next line of the tests, or `None` when QEMU has ended.
     ///
     /// # Errors
-    /// When the guest takes too long; it is killed.
+    /// When the guest takes too much time. It is killed.
     pub(crate) fn next_line(&mut self) -> Result<Option<String>> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match self.lines.recv_timeout(left) {
@@ -162,7 +162,7 @@ impl Running {
             Err(RecvTimeoutError::Timeout) => {
                 self.kill()?;
                 bail!(
-                    "the guest was not over after {} s: it hangs, or needs a longer --timeout{}",
+                    "the guest has not ended after {} s: it hangs, or requires a longer --timeout{}",
                     self.timeout.as_secs(),
                     self.last_words()
                 )
@@ -170,24 +170,24 @@ impl Running {
         }
     }
 
-    /// Waits until QEMU has ended.
+    /// Blocks until QEMU has ended.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
         self.child.wait().context("cannot wait for QEMU")
     }
 
-    /// Pulls the plug.
+    /// Kills QEMU, as a power cut.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill().context("cannot kill QEMU")?;
         self.wait().map(drop)
     }
 
-    /// The end of what the kernel said, for an error.
+    /// The end of the console, for an error message.
     pub(crate) fn last_words(&self) -> String {
         let console = fs::read(&self.console).unwrap_or_default();
         let text = String::from_utf8_lossy(&console);
         let lines: Vec<_> = text.lines().collect();
         let last = &lines[lines.len().saturating_sub(CONSOLE_LINES)..];
-        format!("\nits console ({}) ends with:\n{}", self.console.display(), last.join("\n"))
+        format!("\nthe console ({}) ends with:\n{}", self.console.display(), last.join("\n"))
     }
 }
 
@@ -204,7 +204,8 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a guest whose QEMU is this script, which knows how often it was booted, and that number.
+    /// Starts a guest whose QEMU is this script, which knows the number of the boot. Returns the
+    /// result and that number.
     fn booted(script: &str) -> (Result<Option<String>>, u32) {
         let boots = Cell::new(0);
         let boot = || {
@@ -213,7 +214,7 @@ mod tests {
             shell.args(["-c", script]).env("BOOT", boots.get().to_string()).stdout(Stdio::piped());
             Running::spawn(&mut shell, Duration::from_secs(60), PathBuf::from("no console"))
         };
-        let line = until_it_speaks(boot).and_then(|mut running| running.next_line());
+        let line = until_first_line(boot).and_then(|mut running| running.next_line());
         (line, boots.get())
     }
 

@@ -1,11 +1,11 @@
-//! What a guest tells: the output of its test programs, and between them lines that begin with `@vm`.
+//! The report of a guest: the output of its test programs, and lines that begin with `@vm`.
 
 use std::fmt;
 
-/// How a test that cannot run says why, in one line (`raw_block_core::conformance::Skipped`).
+/// The prefix with which a test says that it cannot run (`raw_block_core::conformance::Skipped`).
 const SKIPPED: &str = "skipped: ";
 
-/// What came of the tests.
+/// Counts of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) passed: u32,
@@ -20,25 +20,25 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The report of a guest, as far as it has come.
+/// The report of a guest, as far as it was read.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) tally: Tally,
-    /// What failed, and how.
+    /// The failures.
     pub(crate) failures: Vec<String>,
-    /// Whether the guest came to its end.
-    pub(crate) is_over: bool,
+    /// Whether the guest has reported its end.
+    pub(crate) has_ended: bool,
     program: Option<Program>,
 }
 
-/// The test program that runs.
+/// The running test program.
 #[derive(Debug)]
 struct Program {
     name: String,
-    /// The test that runs.
+    /// The running test.
     test: Option<Test>,
     before: Tally,
-    /// The program's own count of tests that passed (or were skipped) and failed.
+    /// The program's own counts of tests that passed (or were skipped) and failed.
     result: Option<(u32, u32)>,
 }
 
@@ -49,15 +49,15 @@ struct Test {
 }
 
 impl Report {
-    /// Takes the next line, without its end.
+    /// Reads the next line, without its end.
     pub(crate) fn take(&mut self, line: &str) {
-        if let Some(told) = line.strip_prefix("@vm ") {
-            let (word, rest) = told.split_once(' ').unwrap_or((told, ""));
+        if let Some(event) = line.strip_prefix("@vm ") {
+            let (word, rest) = event.split_once(' ').unwrap_or((event, ""));
             match word {
                 "begins" => self.begin(rest),
                 "ended" => self.end(rest),
                 "trouble" => self.fail(rest),
-                "over" => self.is_over = true,
+                "done" => self.has_ended = true,
                 _ => {}
             }
         } else if let Some(result) = line.strip_prefix("test result: ") {
@@ -76,7 +76,7 @@ impl Report {
         }
     }
 
-    /// Adds what came of another guest.
+    /// Adds the report of another guest.
     pub(crate) fn add(&mut self, other: Self) {
         self.tally.passed += other.tally.passed;
         self.tally.failed += other.tally.failed;
@@ -84,7 +84,7 @@ impl Report {
         self.failures.extend(other.failures);
     }
 
-    /// Counts the test that runs as failed, because its program or its guest died.
+    /// Counts the running test as failed, because its program or its guest died.
     pub(crate) fn fail(&mut self, how: &str) {
         self.tally.failed += 1;
         let program = self.program.as_mut();
@@ -93,7 +93,8 @@ impl Report {
         self.failures.push(test.unwrap_or_default() + how);
     }
 
-    /// What stands behind the name of a test, or on a line of its own if the test printed something.
+    /// Parses the result of a test. It follows the name, or is a line by itself if the test printed
+    /// something.
     fn result(&mut self, line: &str) {
         let Some(program) = &mut self.program else { return };
         let Some(test) = &mut program.test else { return };
@@ -104,7 +105,7 @@ impl Report {
                 self.tally.failed += 1;
                 self.failures.push(format!("{}, {}", program.name, test.name));
             }
-            // It is not run at all, and not counted.
+            // An ignored test is not counted.
             ignored if ignored.starts_with("ignored") => {}
             other => {
                 test.is_skipped |= other.starts_with(SKIPPED);
@@ -124,26 +125,28 @@ impl Report {
             "0" | "101" => format!("it ended with status {status}"),
             // Shells and timeout(1) add 128 to the number of a signal.
             "137" => {
-                "it was killed: it hung longer than --test-timeout, or memory ran out".to_owned()
+                "it was killed: it took longer than --test-timeout, or the guest ran out of memory"
+                    .to_owned()
             }
-            other => format!("it died with status {other}"),
+            other => format!("it failed with status {other}"),
         };
         let Some(Program { name, test, before, result }) = &self.program else {
-            return self.fail(&format!("a program ended that never began: {how}"));
+            return self.fail(&format!("a program ended without a beginning: {how}"));
         };
         let Tally { passed, failed, skipped } = self.tally;
         let counted = (passed + skipped - before.passed - before.skipped, failed - before.failed);
-        // What was understood is held against what the program says itself.
+        // The counts of this report must be those of the program.
         if test.is_some() {
             self.fail(&how);
         } else if *result != Some(counted) || (status == "0") != (counted.1 == 0) {
-            self.fail(&format!("{name}: {how}, and its results make no sense"));
+            self.fail(&format!("{name}: {how}, and its results do not add up"));
         }
         self.program = None;
     }
 }
 
-/// How many passed and failed, from a line such as `ok. 3 passed; 0 failed; 1 ignored`.
+/// Parses the counts of passed and failed tests, from a line such as `ok. 3 passed; 0 failed; 1
+/// ignored`.
 fn counts(result: &str) -> Option<(u32, u32)> {
     let number = |what: &str| {
         let before = result.split_once(what)?.0;
@@ -175,17 +178,17 @@ mod tests {
              test b::c ... skipped: there is no drive\nok\ntest d ... said something\nFAILED\n\
              test e ... ignored, run by hand\ntest f - should panic ... ok\n\nfailures:\n\n\
              ---- d stdout ----\nok\n\ntest result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured\n\
-             @vm ended 101\n@vm over",
+             @vm ended 101\n@vm done",
         );
         assert_eq!(report.tally, tally(2, 1, 1));
         assert_eq!(report.failures, ["posix.vm_one, d"]);
-        assert!(report.is_over);
+        assert!(report.has_ended);
     }
 
     #[test]
     fn a_program_that_is_killed_fails_in_the_test_that_ran() {
         let report =
-            report("@vm begins posix.vm_one\ntest a ... ok\ntest b ... \n@vm ended 137\n@vm over");
+            report("@vm begins posix.vm_one\ntest a ... ok\ntest b ... \n@vm ended 137\n@vm done");
         assert_eq!(report.tally, tally(1, 1, 0));
         assert!(report.failures[0].starts_with("posix.vm_one, b: it was killed"), "{report:?}");
     }
@@ -195,7 +198,7 @@ mod tests {
         for text in [
             "@vm begins one\ntest a ... ok\n@vm ended 139",
             "@vm begins one\n@vm ended 127",
-            // It says that all is well, and reports nothing.
+            // It exits successfully, and reports nothing.
             "@vm begins one\ntest a ... ok\n@vm ended 0",
         ] {
             let report = report(text);
@@ -225,6 +228,6 @@ mod tests {
         report.fail("the guest died");
         assert_eq!(report.tally, tally(0, 2, 0));
         assert_eq!(report.failures, ["no module", "one, a: the guest died"]);
-        assert!(!report.is_over);
+        assert!(!report.has_ended);
     }
 }

@@ -1,4 +1,4 @@
-//! What the host must have, found or named all at once.
+//! The programs that the host must have. An error names all that are missing.
 
 use std::env;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use super::kernel::{self, Kernel};
 use super::qemu::Version;
 
-/// What a guest is made of.
+/// The parts of a guest.
 #[derive(Debug)]
 pub(crate) struct Tools {
     pub(crate) qemu: PathBuf,
@@ -19,21 +19,21 @@ pub(crate) struct Tools {
     pub(crate) kernel: Kernel,
 }
 
-/// Something that is not there, and the Debian package that brings it.
+/// A missing program, and the Debian package that has it.
 struct Missing {
     what: String,
     package: &'static str,
 }
 
 impl Tools {
-    /// Finds everything; a kernel is downloaded to `directory` if none is installed.
+    /// Finds all programs. Downloads a kernel to `directory` if none is installed.
     ///
     /// # Errors
     /// One error that names all that is missing, and the command that installs it.
     pub(crate) fn find(directory: &Path) -> Result<Self> {
         if env::consts::ARCH != "x86_64" {
             bail!(
-                "the guest is an x86_64 machine, and the tests are compiled for this {} one: run this on x86_64",
+                "the guest is an x86_64 machine, but this machine, which compiles the tests, is {}: use an x86_64 machine",
                 env::consts::ARCH
             );
         }
@@ -82,7 +82,7 @@ fn program(name: &str, package: &'static str) -> Result<PathBuf, Missing> {
 
 /// The guest has no shared libraries.
 fn static_busybox(path: PathBuf) -> Result<PathBuf, Missing> {
-    // ldd(1) succeeds if there is something to link.
+    // ldd(1) succeeds if the program needs shared libraries.
     match Command::new("ldd").arg(&path).output() {
         Ok(output) if output.status.success() => Err(Missing {
             what: format!("a busybox that needs no shared libraries ({} does)", path.display()),
@@ -98,7 +98,7 @@ fn version(qemu: &Path) -> Result<Version> {
         .output()
         .with_context(|| format!("cannot run {}", qemu.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Version::parse(&text).with_context(|| format!("{} does not tell its version", qemu.display()))
+    Version::parse(&text).with_context(|| format!("{} does not print its version", qemu.display()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is left, after a power cut, of a drive whose writes QEMU's driver `blklogwrites` has logged.
+//! Applies the write log of QEMU's driver `blklogwrites` to an image, as after a power cut.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,21 +7,22 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use raw_block_fixtures::WriteLog;
 
-/// A drive tears what it had in its cache at the borders of these, in bytes.
+/// The unit in bytes of which a drive keeps or loses its cached writes.
 const SECTOR: usize = 512;
 
-/// What became of the log.
+/// Counts of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Replayed {
     /// Writes that a flush had made durable.
     pub(crate) durable: u64,
-    /// Sectors written since, which were in the drive's cache: those that were kept and those that were not.
+    /// Sectors written since, in the cache of the drive: kept and lost ones.
     pub(crate) kept: u64,
     pub(crate) lost: u64,
 }
 
-/// Writes to `image`, which is empty, what a drive holds when its power goes at the end of the log: every write up
-/// to the last flush, and of each later one any of its sectors, drawn by `seed`.
+/// Writes to `image`, which is empty, the state of a drive whose power is cut at the end of the
+/// log: every write up to the last flush, and a random subset of the sectors of later ones, drawn
+/// with `seed`.
 pub(crate) fn replay(log: &Path, image: &Path, seed: u64) -> Result<Replayed> {
     let doing = || format!("cannot replay {}", log.display());
     let output = File::options().write(true).open(image);
@@ -70,7 +71,7 @@ mod tests {
             log.extend(entry);
             log.extend(bytes.iter().flat_map(|&byte| [byte; 512]));
         }
-        // As long as QEMU's file, which is longer than what was written.
+        // QEMU's file is longer than the log in it.
         log.extend([0; 4096]);
         log
     }

@@ -99,8 +99,8 @@ impl TestDevice {
 pub(super) fn keep(device: &TestDevice, number: usize) -> Result<String> {
     let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    let beside = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
-    let directory = target.unwrap_or_else(beside).join("kill");
+    let default = || workspace.unwrap_or_else(|| Path::new(".")).join("target");
+    let directory = target.unwrap_or_else(default).join("kill");
     let path = directory.join(format!("violation-{number}.img"));
     let copy = || {
         fs::create_dir_all(&directory)?;
