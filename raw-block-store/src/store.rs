@@ -9,13 +9,13 @@ use raw_block_core::{Dispatcher, sync};
 
 use super::checkpoint;
 use super::format::{CONTAINERS, Layout, MAX_SEQUENCE, SuperblockState};
+use super::io::segment_header;
 use super::mutant::Mutant;
 use super::open::recovery::{self, Recovery, ShutdownState};
 use super::open::superblocks::{Probe, Superblocks};
 use super::open::{make, memory};
 use super::options::{FormatOptions, OpenOptions};
 use super::reclaim::Worker;
-use super::segment_header;
 use super::state::index::KeyHash;
 use super::state::space::{CheckpointPurpose, Shape, Space};
 use super::state::{StateParts, StoreState};
