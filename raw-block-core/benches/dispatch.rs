@@ -1,8 +1,8 @@
-//! What a batch costs above the device: the check whether it can go as it is, and its whole way through
-//! the dispatcher to a device in memory.
+//! What a batch costs above the device: the check whether it can go as it is, and its whole way
+//! through the dispatcher to a device in memory.
 //!
-//! The device copies each byte once, so that part of a batch is the same in every case; what differs
-//! between the cases is the dispatcher's.
+//! The device copies each byte once, so that part of a batch is the same in every case; what
+//! differs between the cases is the dispatcher's.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark panics to fail")]
 
@@ -17,15 +17,15 @@ const LEN: usize = 4096;
 /// Transfers in a batch that is written.
 const BATCH: usize = 32;
 
-/// Buffers of one transfer each, one behind the other in aligned memory.
+/// Buffers of one transfer each, contiguous in aligned memory.
 fn buffers(count: usize) -> AlignedBuf {
     let mut memory = AlignedBuf::zeroed(count * LEN).unwrap();
     memory.fill(7);
     memory
 }
 
-/// A write from each of the buffers, of which `payload` bytes are the payload, `distance` bytes from
-/// one to the next on the device.
+/// A write from each of the buffers, of which `payload` bytes are the payload, `distance` bytes
+/// from one to the next on the device.
 fn writes(memory: &[u8], payload: usize, distance: usize) -> Vec<WriteAt<'_>> {
     let offsets = (0..).step_by(distance);
     memory
@@ -55,7 +55,8 @@ fn write(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     let device = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 30).unwrap())).unwrap();
     let memory = buffers(BATCH);
-    // Each with whether the dispatcher copies part of it, and whether it merges it, which is checked.
+    // Each with whether the dispatcher copies part of it, and whether it merges it, which is
+    // checked.
     let cases = [
         ("aligned", LEN, 2 * LEN, false, false),
         ("padded", LEN - 100, 2 * LEN, true, false),

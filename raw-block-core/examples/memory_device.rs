@@ -1,5 +1,5 @@
-//! Tries code that works on a device without one: a batch is written while other work goes on, then read
-//! back in one go.
+//! Tries code that works on a device without one: a batch is written while other work goes on, then
+//! read back in one go.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn main() -> Result<(), Error> {
         })
         .collect();
     let ticket = device.batched_write(batch).map_err(|refused| refused.error)?;
-    println!("batch {} is under way", ticket.id());
+    println!("batch {} is in flight", ticket.id());
     for finished in ticket.wait() {
         finished.result?;
     }

@@ -1,5 +1,6 @@
-//! A backend of one's own, in safe code: any `std::fs::File`, one op after the other. And how it is held to the
-//! contract of backends: `cargo test -p raw-block-core --example own_backend` runs the conformance suite on it.
+//! A backend of one's own, in safe code: any `std::fs::File`, one op after the other. And how it is
+//! held to the contract of backends: `cargo test -p raw-block-core --example own_backend` runs the
+//! conformance suite on it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -90,7 +91,7 @@ impl IoQueue for FileQueue {
 }
 
 impl Drop for FileQueue {
-    /// What was accepted is carried out, also when nobody waits for it.
+    /// Executes the accepted ops, also when no caller waits for them.
     fn drop(&mut self) {
         self.reap(0, None, &mut Vec::new());
     }

@@ -125,7 +125,7 @@ fn a_bad_block_fails_its_own_read_and_not_its_merged_neighbours() {
         assert_eq!(kinds(&*device.read_buffers(&mut batch)), expected_kinds(&bad, 32));
         assert_repeated_once(&asked, &bad, 32);
         for (number, found) in (0..32_u8).zip(&found) {
-            assert_eq!(found[LEN - 5..], [0xEE; 5], "behind transfer {number}");
+            assert_eq!(found[LEN - 5..], [0xEE; 5], "after transfer {number}");
             if !bad.contains(&u64::from(number)) {
                 assert!(
                     found[..LEN - 5].iter().all(|&byte| byte == number + 1),
@@ -246,7 +246,7 @@ fn a_flush_that_gets_no_queue_fails_and_stops_no_writes() {
         let scarce = AtomicBool::new(true);
         let device = device(move |_| {
             if scarce.swap(false, Ordering::SeqCst) {
-                return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
+                return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted"));
             }
             Ok(Box::new(Honest))
         });

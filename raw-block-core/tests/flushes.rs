@@ -29,8 +29,8 @@ enum End {
     Panic,
 }
 
-/// What all queues of a backend share: the first flush waits at the gate, the others are carried out at
-/// once, and each ends as told.
+/// What all queues of a backend share: the first flush waits at the gate, the others are carried
+/// out at once, and each ends as scripted.
 struct Script {
     gate: Gate,
     flushes: AtomicUsize,
@@ -70,9 +70,9 @@ impl Behaviour for Scripted {
                 End::Success => op.complete(),
                 End::Failure => op.fail(io::Error::from_raw_os_error(EIO)),
                 End::NotStarted => {
-                    op.fail_with(Error::new(ErrorKind::OutOfResources, "flush", "as told"))
+                    op.fail_with(Error::new(ErrorKind::OutOfResources, "flush", "as scripted"))
                 }
-                End::Panic => panic!("as told"),
+                End::Panic => panic!("as scripted"),
             });
         }
         done.append(&mut self.done);
@@ -96,15 +96,15 @@ fn scripted(ends: &[End]) -> (Arc<Script>, Arc<dyn IoBackend>) {
     (script, backend)
 }
 
-/// Returns once so many callers wait for a flush or perform one.
+/// Returns once this number of callers wait for a flush or perform one.
 fn until_called(backend: &dyn IoBackend, calls: u64) {
     while backend.stats().snapshot().flush_calls < calls {
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Calls `flush` on one thread, and on so many others while that flush is in flight. Returns how the first
-/// and the others ended; `Err` for a panic.
+/// Calls `flush` on one thread, and on this number of others while that flush is in flight. Returns
+/// how the first and the others ended; `Err` for a panic.
 fn flush_while_one_is_in_flight(
     script: &Script,
     backend: &dyn IoBackend,

@@ -1,5 +1,5 @@
-//! A device that says of itself what cannot be, or says something else each time, is refused or taken at
-//! its first word; it never makes the dispatcher touch memory that it does not have.
+//! A device that says of itself what cannot be, or says something else each time, is refused or
+//! taken at its first word; it never makes the dispatcher touch memory that it does not have.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 
@@ -47,7 +47,7 @@ fn erasing_a_device_takes_as_long_as_what_is_stored_there() {
     within_seconds(|| {
         let device = Dispatcher::new(Arc::new(MemoryBackend::new(u64::MAX).unwrap())).unwrap();
         let (capacity, block) = (device.geometry().capacity, [7; 512]);
-        // Beside each other across a border of what is stored in one piece, and at both ends.
+        // Adjacent across a border of two chunks, and at both ends.
         let places = [0, 512, 65536 - 512, 65536, 1 << 40, capacity - 512];
         let writes = places.map(|place| WriteAt::new(place, &block));
         device.write_buffers(&writes).all().unwrap();

@@ -1,4 +1,4 @@
-//! A device that takes its time: nobody returns before it is done, and who does not want to wait does
+//! A slow device: no call returns before its ops have completed, and calls that must not wait do
 //! not.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
@@ -29,7 +29,7 @@ fn ends_only_when_open(gate: &Gate, run: impl FnOnce()) {
             gate.open();
         });
         run();
-        assert!(opening.load(Ordering::SeqCst), "it returned while its ops were under way");
+        assert!(opening.load(Ordering::SeqCst), "it returned while its ops were in flight");
     });
 }
 

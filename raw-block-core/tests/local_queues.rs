@@ -1,4 +1,5 @@
-//! Queues of one thread: blocking calls use them on the thread that opened them, and tickets never do.
+//! Queues of one thread: blocking calls use them on the thread that opened them, and tickets never
+//! do.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 
@@ -16,8 +17,8 @@ use fakes::{Behaviour, Gate, device_with_queues, owned, within_seconds};
 use raw_block_core::backend::{Completion, IoQueue, Op};
 use raw_block_core::{Dispatcher, Error, ErrorKind, WriteAt};
 
-/// How many queues were opened, how many are open, and how many were closed by another thread than their
-/// owner.
+/// How many queues were opened, how many are open, and how many were closed by another thread than
+/// their owner.
 #[derive(Default)]
 struct Counts {
     local: AtomicUsize,
@@ -76,7 +77,7 @@ fn device(max_queues: usize, limit: usize) -> (Dispatcher, Arc<Counts>) {
     let shared = Arc::clone(&counts);
     let device = device_with_queues(max_queues, move |wanted| {
         if shared.open.load(Ordering::SeqCst) == limit {
-            return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
+            return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted"));
         }
         shared.open.fetch_add(1, Ordering::SeqCst);
         let count = if wanted.local { &shared.local } else { &shared.shared };
@@ -96,7 +97,7 @@ fn write(device: &Dispatcher) -> Result<(), Error> {
     device.write_buffers(&[WriteAt::new(0, &[7; 512])]).all()
 }
 
-/// Runs `work` on a thread of its own, so often one after the other.
+/// Runs `work` on a new thread, this number of times in sequence.
 fn on_other_threads(count: usize, work: impl Fn() + Sync) {
     for _ in 0..count {
         thread::scope(|scope| scope.spawn(&work).join().unwrap());
@@ -146,7 +147,8 @@ fn a_ticket_has_a_queue_that_may_be_used_on_any_thread() {
     let finished = thread::scope(|scope| scope.spawn(|| ticket.wait()).join().unwrap());
     assert!(finished[0].result.is_ok());
     assert_eq!(opened(&counts), (1, 1));
-    // Which then serves blocking calls of threads without one, and this thread goes on with its own.
+    // Which then serves blocking calls of threads without one, and this thread goes on with its
+    // own.
     on_other_threads(3, || write(&device).unwrap());
     write(&device).unwrap();
     drop(device.batched_write(owned(&[[1; 512]])).unwrap());
@@ -334,7 +336,7 @@ impl Behaviour for PanickingWhenClosed {
 
 impl Drop for PanickingWhenClosed {
     fn drop(&mut self) {
-        panic!("as told");
+        panic!("as scripted");
     }
 }
 

@@ -215,7 +215,7 @@ impl Behaviour for Lending {
     }
 
     fn reap(&mut self, _: &mut dyn IoQueue, _: usize, _: Option<Instant>, _: &mut Vec<Completion>) {
-        assert!(!self.panics, "as told");
+        assert!(!self.panics, "as scripted");
     }
 }
 
@@ -353,7 +353,7 @@ fn a_queue_that_does_not_open_fails_its_batch_only() {
         if refused.swap(true, Ordering::SeqCst) {
             return Ok(Box::new(Honest));
         }
-        Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"))
+        Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted"))
     });
     let results = kinds(&*device.write_buffers(&writes(&blocks(2))));
     assert_eq!(results, [Some(ErrorKind::OutOfResources); 2]);
@@ -362,7 +362,8 @@ fn a_queue_that_does_not_open_fails_its_batch_only() {
 
 #[test]
 fn a_ticket_whose_queue_does_not_open_gives_its_batch_back() {
-    let device = device(|_| Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told")));
+    let device =
+        device(|_| Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted")));
     for _ in 0..10 {
         let refused = device.batched_write(owned(&blocks(2))).unwrap_err();
         assert_eq!(refused.error.kind(), ErrorKind::OutOfResources);

@@ -86,7 +86,7 @@ fn a_call_from_within_a_read_that_gets_no_queue_is_an_error() {
     within_seconds(|| {
         let device = device_with_queues(2, |wanted| {
             if wanted.number > 0 {
-                return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"));
+                return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted"));
             }
             Ok(Box::new(Honest))
         });

@@ -35,7 +35,7 @@ impl Behaviour for PanickingInReap {
             self.calm -= 1;
         } else if self.panics > 0 {
             self.panics -= 1;
-            panic!("as told");
+            panic!("as scripted");
         } else {
             honest.reap(min, deadline, done);
         }
@@ -47,7 +47,7 @@ struct PanickingInSubmit;
 impl Behaviour for PanickingInSubmit {
     fn submit(&mut self, _: &mut dyn IoQueue, ops: &mut VecDeque<Op>) {
         ops.pop_front();
-        panic!("as told");
+        panic!("as scripted");
     }
 }
 
@@ -108,7 +108,7 @@ fn a_panic_while_a_queue_is_opened_costs_that_call() {
     within_seconds(|| {
         // More panics than queues that may be open at once.
         let device = device(|number| {
-            assert!(number >= 10, "as told");
+            assert!(number >= 10, "as scripted");
             Ok(Box::new(Honest))
         });
         for _ in 0..5 {
@@ -130,7 +130,7 @@ impl Behaviour for PanickingInDrop {
 
 impl Drop for PanickingInDrop {
     fn drop(&mut self) {
-        panic!("as told");
+        panic!("as scripted");
     }
 }
 
@@ -158,7 +158,7 @@ fn a_queue_that_goes_on_panicking_does_not_abort_the_process() {
         assert!(panics(|| drop(ticket.wait())));
         return assert_works(&device);
     }
-    // In a process of its own, because a panic while another one unwinds is the end of it.
+    // In its own process, because a panic while another one unwinds ends the process.
     let child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_queue_that_goes_on_panicking_does_not_abort_the_process"])
         .env(CHILD, "1")

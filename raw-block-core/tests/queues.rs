@@ -28,7 +28,7 @@ fn with_one_queue() -> (Dispatcher, Arc<Gate>, Arc<AtomicUsize>) {
             return Ok(Box::new(Gated::new(&gate_of_queue)));
         }
         count.fetch_add(1, Ordering::SeqCst);
-        Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as told"))
+        Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted"))
     });
     (device, gate, asked)
 }
@@ -84,7 +84,7 @@ fn a_call_that_gets_no_queue_does_not_wait_for_tickets() {
         let (device, gate, _) = with_one_queue();
         let blocks = blocks(3);
         let ticket = device.batched_write(owned(&blocks)).unwrap();
-        // Whoever has the ticket may be the one who calls.
+        // The thread with the ticket may be the caller.
         let no_queue = Some(ErrorKind::OutOfResources);
         assert_eq!(kinds(&*device.write_buffers(&writes(&blocks))), [no_queue; 3]);
         let refused = device.batched_write(owned(&blocks)).unwrap_err();

@@ -53,8 +53,8 @@ fn start(device: &Dispatcher, block: usize) -> Ticket {
     device.batched_write(vec![OwnedTransfer::new(place(block), buffer)]).unwrap()
 }
 
-/// What a read finds with a fault in blocks 3 and 4. Asserts that it touches nothing else, and that the
-/// device is as it was.
+/// What a read finds with a fault in blocks 3 and 4. Asserts that it touches nothing else, and that
+/// the device is as it was.
 #[track_caller]
 fn faulty_read(fault: DeviceFault) -> [Vec<u8>; 2] {
     let (simulated, device) = numbered();
@@ -226,7 +226,7 @@ fn a_delayed_op_is_overtaken() {
     assert_eq!(tries, Some(3));
 
     simulated.inject(DeviceFault::delay(OpKind::Write, 1_000_000));
-    assert!(write(&device, 2, 1).is_ok(), "who has nothing else to wait for gets it at once");
+    assert!(write(&device, 2, 1).is_ok(), "a caller with nothing else to wait for gets it at once");
 }
 
 #[test]

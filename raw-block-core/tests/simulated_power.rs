@@ -1,4 +1,5 @@
-//! Whatever happened before the power was cut, a simulated device then holds nothing older than it promised.
+//! Whatever happened before the power was cut, a simulated device then holds nothing older than it
+//! promised.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 
@@ -15,11 +16,11 @@ use versions::{open, shape, simulated, start, versions, write};
 
 const PLACES: usize = 6;
 
-/// What a random history may leave: for each place the version that a cut cannot take back, and the newest
-/// that was started.
+/// What a random history may leave: for each place the version that a cut cannot take back, and the
+/// newest that was started.
 type Bounds = [(u8, u8); PLACES];
 
-/// Writes, in flight one beside the other, and flushes until the power is gone or the history ends. No two
+/// Concurrent writes, and flushes, until the power is cut or the history ends. No two
 /// writes to the same place are in flight together, so that it is clear which one is newer.
 fn random_history(device: &SimulatedDevice, seed: u64) -> Bounds {
     let mut rng = chance(seed);
@@ -63,7 +64,7 @@ fn random_history(device: &SimulatedDevice, seed: u64) -> Bounds {
     device.power_cut();
     for (at, ticket) in tickets {
         match &ticket.wait()[0].result {
-            // It was reaped before the cut, when nobody had asked for it.
+            // It was reaped before the cut, before a caller asked for it.
             Ok(()) => acknowledged[at] = bounds[at].1,
             Err(error) => assert_eq!(error.kind(), ErrorKind::Io),
         }
@@ -76,7 +77,7 @@ fn random_history(device: &SimulatedDevice, seed: u64) -> Bounds {
     bounds
 }
 
-/// SplitMix64: the history has a seed of its own.
+/// SplitMix64: the history has its own seed.
 fn chance(mut state: u64) -> impl FnMut() -> u64 {
     move || {
         state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);

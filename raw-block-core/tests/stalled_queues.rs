@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// With the stalled one, as many threads as there are queues.
 const OTHERS: u8 = 3;
 const ROUNDS: u8 = 20;
-/// More blocks than the queue has room for, so that some wait above it.
+/// More blocks than the queue accepts, so that some wait in the dispatcher.
 const STALLED: u8 = 40;
 
 /// A device whose first queue completes nothing before the gate is open.
@@ -28,7 +28,7 @@ fn with_a_stalled_queue() -> (Dispatcher, Arc<Gate>) {
     (first_queue(move || Gated::new(&shared)), gate)
 }
 
-/// Whatever a thread does with a device, at places of its own behind those of the stalled batch.
+/// The operations of a thread on the device, at its own places after those of the stalled batch.
 fn use_device(device: &Dispatcher, thread: u8) {
     let place = |block: u8| place(u64::from(STALLED + 4 * thread + block));
     for round in 1..=ROUNDS {
@@ -70,7 +70,8 @@ fn others_go_on(device: &Dispatcher, gate: &Gate, is_stalled: impl FnOnce() -> b
             is_over.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
         });
         let stalled = is_stalled();
-        // Before anything is asserted: otherwise those who wait would never end, and neither would this.
+        // Before any assertion: otherwise the waiting threads would never end, and neither would
+        // this one.
         gate.open();
         assert!(went_on, "other threads wait for the stalled queue");
         assert!(stalled, "nothing was stalled");

@@ -167,7 +167,7 @@ fn a_panic_of_work_completes_the_writes_before_it_goes_on() {
         let blocks = blocks(5);
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             // Unlike `panic!`, this prints nothing.
-            let panic = || resume_unwind(Box::new("as told"));
+            let panic = || resume_unwind(Box::new("as scripted"));
             device.write_buffers_while(&writes(&blocks), || -> () { panic() })
         }));
         assert!(panicked.is_err());

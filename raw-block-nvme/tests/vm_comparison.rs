@@ -1,4 +1,5 @@
-//! Passthrough beside the block path, on one namespace in the virtual machine: the same batches, in turn.
+//! Passthrough compared with the block path, on one namespace in the virtual machine: the same
+//! batches, in turn.
 //!
 //! It prints medians of ratios within a round, and asserts no time: an emulated machine is noisy.
 #![allow(clippy::unwrap_used, reason = "a test may")]
@@ -31,7 +32,8 @@ fn cpu_ns() -> i64 {
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
 
-/// Runs batches of one kind. Places are apart, so that each transfer is an op, and each op one command.
+/// Runs batches of one kind. Places are apart, so that each transfer is an op, and each op one
+/// command.
 #[expect(clippy::cast_precision_loss, reason = "for a ratio")]
 fn run(backend: Arc<dyn IoBackend>, kind: OpKind) -> Cost {
     let pool = BufferPool::new(LEN, BATCH).unwrap();
@@ -91,7 +93,7 @@ fn passthrough_costs_what_the_block_path_costs_or_less() {
     for kind in [OpKind::Write, OpKind::Read] {
         let rounds: Vec<_> = (0..ROUNDS)
             .map(|round| {
-                // Who is first changes from round to round.
+                // The order changes from round to round.
                 if round % 2 == 0 {
                     let first = run(block(), kind);
                     (first, run(passthrough(), kind))

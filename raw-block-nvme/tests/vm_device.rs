@@ -1,4 +1,5 @@
-//! What is special about passthrough, on NVMe namespaces in the virtual machine: commands, placement, faults.
+//! What is special about passthrough, on NVMe namespaces in the virtual machine: commands,
+//! placement, faults.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 #[path = "../examples/identify.rs"]
@@ -77,8 +78,8 @@ fn all_commands_of_a_batch_keep_the_ring_full() {
     }
     assert_eq!(stats.ops - before.ops, 32);
     assert_eq!(stats.commands - before.commands, 32 * 4, "256 KiB are four commands");
-    // A ring that is refilled as soon as some commands are over is never much emptier when it is entered, but for the
-    // last time; one op at a time would be 4 deep.
+    // A ring that is refilled as soon as some commands have completed is nearly full at each entry,
+    // except the last; one op at a time would be 4 deep.
     let depth = stats.depth_at_submission();
     assert!((0.75 * DEPTH as f64..=DEPTH as f64).contains(&depth), "{depth} commands in flight");
 }

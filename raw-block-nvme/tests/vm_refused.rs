@@ -141,15 +141,15 @@ fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
     for (range, byte) in [(0..4096, 1), (4096..4608, 2), (4608..5120, 0), (5120..8192, 1)] {
         assert!(found[range.clone()].iter().all(|&found| found == byte), "{range:?}");
     }
-    assert!(found[12288..].iter().all(|&found| found == 1), "behind the part");
+    assert!(found[12288..].iter().all(|&found| found == 1), "after the part");
 }
 
-/// Runs `test` in a thread whose user is nobody, with none of root's capabilities.
+/// Runs `test` in a thread of the user `nobody`, without the capabilities of root.
 fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     const NOBODY: libc::uid_t = 65534;
     let run = || {
-        // SAFETY: the bare system call, unlike the function of the C library, changes this thread alone, and takes
-        // nothing but numbers.
+        // SAFETY: the bare system call, unlike the function of the C library, changes this thread
+        // alone, and takes nothing but numbers.
         let failed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
         assert_eq!(failed, 0);
         test()

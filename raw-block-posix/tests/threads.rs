@@ -29,7 +29,8 @@ fn alone() -> MutexGuard<'static, ()> {
     alone
 }
 
-/// Waits until the kernel lists no thread of a backend. It still does for a while after a thread was joined.
+/// Waits until the kernel lists no thread of a backend. It still does for a while after a thread
+/// was joined.
 fn until_workers_are_gone() {
     let end = Instant::now() + PATIENCE;
     while !workers().is_empty() {
@@ -46,7 +47,7 @@ fn open(threads: usize) -> (NamedTempFile, Dispatcher) {
     (file, Dispatcher::new(Arc::new(backend)).unwrap())
 }
 
-/// Reads so many blocks, no two of them neighbours, in one batch.
+/// Reads this number of blocks, no two of them adjacent, in one batch.
 fn read(device: &Dispatcher, count: usize) {
     let mut buffers: Vec<_> = (0..count).map(|_| AlignedBuf::zeroed(BLOCK).unwrap()).collect();
     let places = (0..).step_by(2 * BLOCK);
@@ -60,7 +61,7 @@ fn workers() -> Vec<(String, u64)> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     tasks
         .filter_map(|task| {
-            // A thread may end meanwhile.
+            // A thread may end in the meantime.
             let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
             let field = |name: &str| {
                 let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -107,7 +108,7 @@ fn threads_start_when_there_is_work_and_end_with_the_backend() {
     // A thread has its name only when it runs.
     let end = Instant::now() + PATIENCE;
     while workers().is_empty() {
-        assert!(Instant::now() < end, "nobody helped");
+        assert!(Instant::now() < end, "no thread helped");
         thread::sleep(Duration::from_millis(1));
     }
     drop(device);
@@ -178,8 +179,8 @@ fn without_more_threads_the_available_ones_do_the_work() {
     let Some(limit) = passed_on() else {
         for limit in ["1", "2", "4"] {
             let test = "without_more_threads_the_available_ones_do_the_work";
-            // To root, the limit means nothing; and of another user, all threads count. So no other run of this test may
-            // be the same user.
+            // To root, the limit means nothing; and of another user, all threads count. So no other
+            // run of this test may be the same user.
             let user = format!("--reuid=3{:08}{limit}", process::id());
             run_again(test, limit, |command| {
                 let command = prefixed("prlimit", &[&format!("--nproc={limit}"), "--"], &command);

@@ -64,7 +64,7 @@ fn one_thread_and_several_leave_the_same_bytes() {
         let device = open(file.path(), Direct::Preferred, threads);
         let mut random = 1_u64;
         for round in 0..40_u8 {
-            // Places in an order of their own; those that overlap are refused, the same ones each time.
+            // Places in no particular order; overlapping ones are refused, the same ones each time.
             let buffers: Vec<_> = (0..40_u8)
                 .map(|number| {
                     let mut buffer = AlignedBuf::zeroed(usize::from(number % 7 + 1) * 512).unwrap();

@@ -55,7 +55,8 @@ pub enum Error {
     Occupied {
         /// Path or name of the device.
         device: String,
-        /// What it seems to be: a file system, a partition table, in a regular file data of any kind, ...
+        /// What it seems to be: a file system, a partition table, in a regular file data of any
+        /// kind, ...
         what: &'static str,
         /// Where its magic number is, or its first byte that is not zero, in bytes.
         offset: u64,
@@ -78,7 +79,7 @@ pub enum Error {
         /// Why not, and what would do.
         reason: String,
     },
-    /// A key is empty, or does not fit into the header block beside the metadata.
+    /// A key is empty, or does not fit into the header block together with the metadata.
     #[error(
         "a key of {key_len} bytes with {metadata_len} bytes of metadata cannot be stored: \
          the key needs at least 1 byte, both together may have {limit}"
@@ -130,8 +131,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A store that was not closed in order has something that cannot be read and may be newer than its
-    /// checkpoint.
+    /// A store that was not closed in order has something that cannot be read and may be newer than
+    /// its checkpoint.
     #[error(
         "{what} at offset {offset} cannot be read ({error}): the newest state of some object may be lost with \
          it; the store can be opened without it, on request, and then an older state of that object may come back"

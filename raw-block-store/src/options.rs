@@ -18,8 +18,8 @@ pub enum EvictionPolicy {
     None,
     /// Objects that were put or got least recently are evicted. Recommended for caches.
     Lru,
-    /// Objects that were got least often are evicted, so that a scan does not displace what is used. For keys whose
-    /// popularity lasts; conversations are used for a while and never again.
+    /// Objects that were got least often are evicted, so that a scan does not displace what is
+    /// used. For keys whose popularity lasts; conversations are used for a while and never again.
     S3Fifo,
     /// Objects that were put first are evicted, whether they were got or not.
     Fifo,
@@ -32,10 +32,10 @@ pub enum Verification {
     /// Header, key and payload: what comes back are the exact bytes that were put.
     #[default]
     Full,
-    /// Header and key. A payload that decayed comes back as it is.
+    /// Header and key. A corrupted payload is returned as it is.
     Header,
-    /// Nothing where it can be helped: the header is not even read unless it holds the payload, or the
-    /// metadata are asked for.
+    /// Nothing where it can be helped: the header is not even read unless it holds the payload, or
+    /// the metadata are asked for.
     None,
 }
 
@@ -61,24 +61,30 @@ pub enum Verification {
 pub struct OpenOptions {
     /// Which objects are evicted when the store is full.
     pub eviction: EvictionPolicy,
-    /// How much is moved to keep what is used, in percent of what is put, on average. Objects of segments that are
-    /// evicted are moved if the policy wants to keep them. So are those that share a segment with objects that were
-    /// overwritten. More keeps more of what is used, and writes more. At most 90.
+    /// How much is moved to keep what is used, in percent of what is put, on average. Objects of
+    /// segments that are evicted are moved if the policy wants to keep them. So are those that
+    /// share a segment with objects that were overwritten. More keeps more of what is used, and
+    /// writes more. At most 90.
     ///
-    /// A store that was never more than about three quarters full moves as much as it takes to evict nothing.
+    /// A store that was never more than about three quarters full moves as much as it takes to
+    /// evict nothing.
     pub kept_percent: u8,
-    /// What a get checks. After a recovery every object is verified once, on its first get, whatever this says.
+    /// What a get checks. After a recovery every object is verified once, on its first get,
+    /// whatever this says.
     pub verification: Verification,
-    /// Whether a background thread reclaims space and takes checkpoints before a put has to wait for them, and
-    /// looks whether a device that refused writes accepts them again. Without it, the callers that need that do.
+    /// Whether a background thread reclaims space and takes checkpoints before a put has to wait
+    /// for them, and looks whether a device that refused writes accepts them again. Without it, the
+    /// callers that need that do.
     pub background: bool,
-    /// Whether the device is told which segments are free, so that it need not keep their contents.
+    /// Whether free segments are discarded, so that the device need not keep their contents.
     pub discard: bool,
-    /// Whether a store is opened although something is lost that may have been the newest: its newest checkpoint is
-    /// damaged and an older one has to serve; or, after a disorderly end, a part of a segment cannot be read. Objects
-    /// that were deleted, evicted or replaced since may come back.
+    /// Whether a store is opened although something is lost that may have been the newest: its
+    /// newest checkpoint is damaged and an older one has to serve; or, after a disorderly end, a
+    /// part of a segment cannot be read. Objects that were deleted, evicted or replaced since may
+    /// come back.
     pub accept_older_states: bool,
-    /// Called with the progress of a recovery, by the thread that opens the store; not at all after an orderly end.
+    /// Called with the progress of a recovery, by the thread that opens the store; not at all after
+    /// an orderly end.
     pub recovery_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
 
@@ -140,8 +146,8 @@ impl OpenOptions {
 }
 
 impl Default for OpenOptions {
-    /// No eviction, moves of a quarter of what is put by policies, full verification, a background thread, no discard, no older
-    /// states, and no progress.
+    /// No eviction, moves of a quarter of what is put by policies, full verification, a background
+    /// thread, no discard, no older states, and no progress.
     fn default() -> Self {
         Self {
             eviction: EvictionPolicy::None,

@@ -1,4 +1,5 @@
-//! When a put starts its transfers: in the call that waits for them, or before it computes checksums.
+//! When a put starts its transfers: in the call that waits for them, or before it computes
+//! checksums.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, St
 use raw_block_core::{Error, Geometry, MemoryBackend};
 use raw_block_store::{FormatOptions, Put, Store};
 
-/// A device that counts the calls of [`IoQueue::start`], each of which is a system call of its own on a ring.
+/// A device that counts the calls of [`IoQueue::start`], each of which is a separate system call on
+/// a ring.
 struct StartCounter {
     inner: MemoryBackend,
     starts: Arc<AtomicU64>,

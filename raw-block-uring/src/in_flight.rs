@@ -6,7 +6,7 @@ use std::thread::{self, ThreadId};
 use raw_block_core::backend::{Completion, DeviceFile, Op, OpKind};
 use raw_block_core::{Error, ErrorClass};
 
-/// How often one op is issued again after an error that may pass, before it is given up.
+/// How often one op is issued again after a transient error, before it fails.
 const MAX_TRIES: u32 = 16;
 
 /// An op that the kernel has, or is about to get.
@@ -51,7 +51,8 @@ impl InFlight {
         self.issuer = thread::current().id();
     }
 
-    /// Takes in the result of an entry or of a system call: a number of bytes, or a negative `errno`.
+    /// Records the result of an entry or of a system call: a number of bytes, or a negative
+    /// `errno`.
     pub(crate) fn judge(&mut self, result: i32, file: &DeviceFile) -> Verdict {
         match u32::try_from(result) {
             Ok(_) if !self.op.kind().transfers() => Verdict::Ended(End::Done),
@@ -74,8 +75,8 @@ impl InFlight {
                 Verdict::Again
             }
             libc::EAGAIN if may_repeat => Verdict::Again,
-            // The kernel ends the ops of a thread that has ended with either error: which one depends on
-            // how far it had come with them.
+            // The kernel ends the ops of a thread that has ended with either error: which one
+            // depends on how far it had come with them.
             libc::ECANCELED | libc::EFAULT
                 if may_repeat && self.issuer != thread::current().id() =>
             {
@@ -87,9 +88,10 @@ impl InFlight {
             libc::EINVAL if self.op.kind() == OpKind::Read && self.is_at_end(file) => {
                 Verdict::Ended(End::OfDevice)
             }
-            // A file system that knows holes but no zeroes; a discard of a block device before Linux 6.12; all
-            // of them where completions are polled for; a part of a block (EINVAL), or a page cache that the
-            // kernel cannot drop (EBUSY), on a block device. What is a true error comes back from the call.
+            // A file system that knows holes but no zeroes; a discard of a block device before
+            // Linux 6.12; all of them where completions are polled for; a part of a block (EINVAL),
+            // or a page cache that the kernel cannot drop (EBUSY), on a block device. What is a
+            // true error comes back from the call.
             libc::EOPNOTSUPP | libc::EINVAL | libc::EBUSY if !self.op.kind().transfers() => {
                 Verdict::NeedsCall(errno)
             }

@@ -16,8 +16,8 @@ use crate::ring::{Kernel, Linux, Ring, RingDevice, Standard, Width};
 
 /// Ops that one caller has in a ring, an entry for each.
 ///
-/// An entry is pushed when its op is accepted, and the system call that waits for completions hands all
-/// entries to the kernel.
+/// An entry is pushed when its op is accepted, and the system call that waits for completions hands
+/// all entries to the kernel.
 pub(crate) struct UringQueue<W: Width = Standard, K: Kernel = Linux> {
     ring: Ring<W, InFlight, K>,
     file: Arc<DeviceFile>,
@@ -50,9 +50,9 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         let segments = piece.as_ref().map_or(op.iovecs(), std::slice::from_ref);
         let memory = self.ring.region(segments);
         let entry = entry::of(op, segments, self.file.is_block_device(), memory);
-        // SAFETY: the entry names the memory of the op and its segment list, both valid while the op
-        // lives, and the op stays in its slot until its completion was taken in. Its region was looked
-        // up just now.
+        // SAFETY: the entry names the memory of the op and its segment list, both valid while the
+        // op lives, and the op stays in its slot until its completion was reaped. Its region was
+        // looked up just now.
         unsafe { self.ring.push(slot, entry, memory) };
     }
 
@@ -70,7 +70,7 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         }
     }
 
-    /// Takes in what has completed: appends what is over to `done`, pushes again what is not.
+    /// Reaps completions: appends completed ops to `done`, pushes unfinished ones again.
     fn take_completions(&mut self, done: &mut Vec<Completion>) {
         let mut retries = 0;
         while let Some((slot, outcome)) = self.ring.take_completion() {
@@ -145,7 +145,8 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
             let idle = self.ring.in_use() == 0;
             let enough = want == 0 && (entered || min > 0);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            // The polling thread may have carried out the last entries before they were counted as handed over.
+            // The polling thread may have carried out the last entries before they were counted as
+            // handed over.
             if self.ring.is_submitted() && (idle || enough || late) {
                 return;
             }
@@ -155,15 +156,16 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        // Where the call that waits takes completions in, or polls for them, nothing is seen before it.
+        // Where the call that waits takes completions in, or polls for them, nothing is seen before
+        // it.
         let silent = self.ring.is_local() || self.ring.polls_completions();
         (!silent).then(|| self.ring.event_fd())
     }
 }
 
 impl<W: Width, K: Kernel> Drop for UringQueue<W, K> {
-    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread cannot
-    /// wait for it, the ring leaks it.
+    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread
+    /// cannot wait for it, the ring leaks it.
     fn drop(&mut self) {
         self.reap(usize::MAX, None, &mut Vec::new());
     }

@@ -1,5 +1,5 @@
-//! A ring that the kernel takes no more ops from is replaced. Alone in its file, because it breaks every
-//! ring of its process.
+//! A ring that the kernel takes no more ops from is replaced. Alone in its file, because it breaks
+//! every ring of its process.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -11,7 +11,7 @@ use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, WriteAt};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// Puts something that is no ring behind the descriptor of every ring. Returns how many there were.
+/// Replaces the descriptor of every ring by one that is no ring. Returns how many there were.
 fn break_rings() -> usize {
     let other = File::open("/dev/null").unwrap();
     let descriptors = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
@@ -21,8 +21,8 @@ fn break_rings() -> usize {
     let rings: Vec<i32> =
         rings.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
     for &ring in &rings {
-        // SAFETY: both descriptors are open. Whoever owns the ring's still has an open descriptor, and
-        // its memory stays, which holds what is left of the ring.
+        // SAFETY: both descriptors are open. The owner of the ring's still has an open descriptor,
+        // and the memory of the ring stays mapped.
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), ring) }, ring);
     }
     rings.len()
@@ -44,7 +44,7 @@ fn a_broken_ring_fails_its_batch_and_is_replaced() {
         assert!(buffer.iter().all(|&byte| byte == round));
 
         let owned = || vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
-        // Tickets have a ring of their own.
+        // Tickets have their own ring.
         drop(device.batched_read(owned()).unwrap());
         break_rings();
         assert!(device.batched_read(owned()).unwrap().wait()[0].result.is_err());

@@ -1,5 +1,5 @@
-//! A forked child shares neither rings nor threads with its parent. Alone in its file, because forking is
-//! for processes in which little else goes on.
+//! A forked child shares neither rings nor threads with its parent. Alone in its file, because
+//! forking is for processes in which little else goes on.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -14,8 +14,8 @@ use raw_block_core::{
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// New memory of many sizes, each piece full of a byte of its own. It takes the places of memory that the
-/// parent has and the child has not.
+/// New memory of many sizes, each piece filled with its own byte. It takes the places of memory
+/// that the parent has and the child has not.
 struct Memory {
     /// Mappings, from one page on.
     mapped: Vec<AlignedBuf>,
@@ -70,8 +70,8 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let pending = device.batched_write(vec![OwnedTransfer::new(16384, pending)]).unwrap();
     let owned = OwnedTransfer::new(8192, AlignedBuf::zeroed(4096).unwrap());
 
-    // SAFETY: the child runs only code that uses no lock which another thread of this process may have
-    // held: this is the only test of the process.
+    // SAFETY: the child runs only code that uses no lock which another thread of this process may
+    // have held: this is the only test of the process.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             let forked = |error: &raw_block_core::Error| error.kind() == ErrorKind::Forked;

@@ -1,8 +1,8 @@
-//! Memory that the kernel still writes to is not freed, whatever becomes of a batch.
+//! Memory to which the kernel still writes is not freed, whatever happens to a batch.
 //!
-//! Each test starts reads into memory from the heap, more than the device can have done when something
-//! happens to the batch. In the end nothing that was freed meanwhile may have been written to: the
-//! allocator of this program keeps what is freed, and looks at it.
+//! Each test starts reads into memory from the heap, more than the device can have done when
+//! something happens to the batch. In the end no memory that was freed in between may have been
+//! written: the allocator of this program keeps freed memory, and checks it.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod busy;
@@ -56,11 +56,12 @@ fn a_forgotten_ticket_never_frees_its_memory() {
         let last = |address| address + busy::READ - size_of::<u64>();
         let words =
             addresses.iter().map(|&address| ptr::with_exposed_provenance::<u64>(last(address)));
-        // SAFETY: nobody frees the buffers any more, and these are their last words. The kernel may be
-        // writing to them, which a volatile read allows for.
+        // SAFETY: no thread frees the buffers any more, and this is their last use. The kernel may
+        // be writing to them, which a volatile read allows for.
         words.filter(|word| unsafe { word.read_volatile() } != 0).count()
     };
-    // Only the thread that waits for a short read asks for the rest of it, so not all buffers have to become full.
+    // Only the thread that waits for a short read asks for the rest of it, so not all buffers have
+    // to become full.
     let (first, end) = (filled(), Instant::now() + PATIENCE);
     while first < addresses.len() && filled() == first {
         assert!(Instant::now() < end, "nothing arrives after the {first} reads of before");
@@ -161,7 +162,8 @@ fn a_panic_in_making_a_ticket_frees_memory_after_the_kernel() {
     panic_with_reads_in_flight(|| drop(device.batched_read(batch(heap()))));
 }
 
-/// Arenas are mapped, so the allocator does not see them: here it is asked whether they are still there.
+/// Arenas are mapped, so the allocator does not see them: here it is asked whether they are still
+/// there.
 #[test]
 fn an_arena_stays_mapped_while_the_kernel_writes_to_it() {
     let Some(mut busy) = Busy::new() else { return };
@@ -228,9 +230,9 @@ fn memory_freed_before_the_kernel_wrote_to_it_is_noticed() {
     let start = buffer.as_ptr().expose_provenance();
     let to = ptr::with_exposed_provenance_mut(start + 5000);
     let read = opcode::Read::new(types::Fd(reader.as_raw_fd()), to, 16).build();
-    // SAFETY: the memory is freed while the read is pending, which is the fault that this test is about.
-    // The allocator of this program keeps freed memory allocated, and nobody else gets it before `empty`
-    // gives it back, which is after the read.
+    // SAFETY: the memory is freed while the read is pending, which is the fault that this test is
+    // about. The allocator of this program keeps freed memory allocated, and no other code gets it
+    // before `empty` returns it, which is after the read.
     unsafe { ring.submission().push(&read) }.unwrap();
     ring.submit().unwrap();
     drop(buffer);

@@ -15,8 +15,8 @@ use raw_block_uring::{UringBackend, UringOptions};
 #[global_allocator]
 static ALLOCATOR: Quarantine = Quarantine;
 
-/// Looks at what was freed when it is dropped, which is after the backend. Other tests run meanwhile, so
-/// nothing is given back; what they free must be intact just as well.
+/// Checks freed memory when it is dropped, which is after the backend. Other tests run
+/// concurrently, so nothing is returned; what they free must be intact just as well.
 struct Check;
 
 impl Drop for Check {

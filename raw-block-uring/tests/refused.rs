@@ -65,7 +65,7 @@ fn exhausted_lockable_memory_is_told_apart_from_a_ban() {
 
 #[test]
 fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
-    // A filter cannot look at the flags, which are behind a pointer; refusing all shows that the ladder
+    // A filter cannot read the flags through a pointer; refusing all shows that the ladder
     // ends.
     let error = without_io_uring(libc::EINVAL, || probe().unwrap_err());
     assert_eq!(error.os_error().unwrap().raw_os_error(), Some(libc::EINVAL));
@@ -81,7 +81,8 @@ fn completion_polling_is_refused_in_words_where_it_cannot_work() {
         let options = UringOptions::new().direct(direct).completion_polling(true);
         UringBackend::open(file.path(), &options)
     };
-    // Nobody can poll through the page cache; directly it depends on the driver of the disk.
+    // Polling does not work through the page cache; with direct I/O it depends on the driver of the
+    // disk.
     let mut refusals = vec![open(Direct::Off).unwrap_err()];
     match open(Direct::Required) {
         Ok(backend) => assert!(backend.granted_flags().names().any(|name| name == "IOPOLL")),

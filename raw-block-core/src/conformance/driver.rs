@@ -25,7 +25,7 @@ impl Memory {
     /// The bytes, once no op has them any more.
     #[track_caller]
     pub(super) fn bytes(self) -> AlignedBuf {
-        let memory = Arc::try_unwrap(self.0).expect("the memory of an op that is over is released");
+        let memory = Arc::try_unwrap(self.0).expect("the memory of a completed op is released");
         memory.owned.into_iter().next().unwrap_or_default()
     }
 }
@@ -57,8 +57,8 @@ pub(super) fn op(
     let (list, shared) = (NonNull::from(list), Arc::clone(&memory));
     let len = parts.iter().map(|part| part.len() as u64).sum();
     // SAFETY: the list is `memory.segments`, and this is its only op. Its segments are parts of the
-    // buffer in `memory` that do not overlap, and `Memory` gives the buffer out only when this op was
-    // dropped.
+    // buffer in `memory` that do not overlap, and `Memory` gives the buffer out only when this op
+    // was dropped.
     (unsafe { Op::new(kind, index, offset, len, list, shared) }, Memory(memory))
 }
 
@@ -186,7 +186,7 @@ impl Driver {
         let mut done = Vec::new();
         self.queue.reap(min, deadline, &mut done);
         assert!(done.len() <= in_flight, "more ops were reaped than were in flight");
-        assert_eq!(self.queue.in_flight(), in_flight - done.len(), "what was reaped is over");
+        assert_eq!(self.queue.in_flight(), in_flight - done.len(), "reaped ops are not in flight");
         if deadline.is_none() {
             assert!(done.len() >= min.min(in_flight), "fewer ops were reaped than asked for");
         }
@@ -203,7 +203,7 @@ impl Driver {
         let memory = entry.memory.as_ref().unwrap();
         assert!(op.points_into(&memory.0), "op {index} came back as another one");
         drop(op);
-        assert!(memory.is_released(), "op {index} is over, and its memory is still in use");
+        assert!(memory.is_released(), "op {index} has completed, and its memory is still in use");
         entry.stage = Stage::Over;
         (index, result)
     }
@@ -228,7 +228,7 @@ impl Driver {
         self.waiting.is_empty() && self.queue.in_flight() == 0
     }
 
-    /// The memory of an op that is over.
+    /// The memory of a completed op.
     #[track_caller]
     pub(super) fn take(&mut self, index: usize) -> AlignedBuf {
         assert_eq!(self.entries[index].stage, Stage::Over, "op {index} is not over");

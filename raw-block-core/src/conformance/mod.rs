@@ -1,8 +1,8 @@
 //! One test suite for every backend: what [`IoQueue`] promises, what a
 //! [`Dispatcher`] makes of it, and random batches against a plain array of bytes.
 //!
-//! Whoever writes a backend adds this crate with the feature `conformance` to the dev-dependencies and
-//! calls [`conformance_suite!`](crate::conformance_suite) in an integration test:
+//! The author of a backend adds this crate with the feature `conformance` to the dev-dependencies
+//! and calls [`conformance_suite!`](crate::conformance_suite) in an integration test:
 //!
 //! ```
 //! # fn main() {}
@@ -26,8 +26,8 @@
 //! ```
 //!
 //! Each statement is one test with a fresh [`Subject`]. Where there can be none (no root, no loop
-//! device), the test prints one line, `skipped: <reason>`, and returns. `PROPTEST_CASES` sets how many
-//! random cases are tried.
+//! device), the test prints one line, `skipped: <reason>`, and returns. `PROPTEST_CASES` sets how
+//! many random cases are tried.
 //!
 //! The suite overwrites the device.
 
@@ -58,7 +58,7 @@ use crate::{Dispatcher, DispatcherOptions, Geometry, StatsSnapshot};
 #[doc(hidden)]
 pub use statements::statement;
 
-/// A backend under test, over a device of its own whose contents do not matter, and what has to live
+/// A backend under test on its own device, whose contents do not matter, and values that must live
 /// as long.
 pub struct Subject {
     // The order matters: the device goes away after its backend.
@@ -77,7 +77,8 @@ impl Subject {
     /// A subject that needs nothing besides its backend.
     ///
     /// # Panics
-    /// When the device is smaller than [`MIN_CAPACITY`](Self::MIN_CAPACITY) or [`MIN_BLOCKS`](Self::MIN_BLOCKS).
+    /// When the device is smaller than [`MIN_CAPACITY`](Self::MIN_CAPACITY) or
+    /// [`MIN_BLOCKS`](Self::MIN_BLOCKS).
     #[must_use]
     pub fn new(backend: Arc<dyn IoBackend>) -> Self {
         let subject = Self { backend, local: false, kept: Mutex::default() };
@@ -106,8 +107,8 @@ impl Subject {
         self.backend.geometry()
     }
 
-    /// The unit of most transfers of the suite, in bytes: a logical block, or what the device demands
-    /// if that is more.
+    /// The unit of most transfers of the suite, in bytes: a logical block, or what the device
+    /// demands if that is more.
     fn block(&self) -> usize {
         let Geometry { logical_block, transfer_alignment, .. } = *self.geometry();
         logical_block.max(transfer_alignment) as usize

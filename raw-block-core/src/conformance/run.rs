@@ -1,4 +1,4 @@
-//! How a statement is run: with an end to patience, and in a process of its own if it measures the process, or
+//! How a statement is run: with a timeout, and in its own process if it measures the process, or
 //! holds the device until the process ends.
 
 use std::env;
@@ -35,7 +35,7 @@ pub(super) fn owning(
         Ok(subject) => subject,
         Err(skipped) => return skipped.tell(),
     };
-    // A backend that hangs would hang the whole test run: it gets a thread that can be left behind.
+    // A backend that hangs would hang the whole test run: it gets a thread that can be abandoned.
     let (over, is_over) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("statement").to_owned();
     let statement = move || {
@@ -51,7 +51,7 @@ pub(super) fn owning(
     }
 }
 
-/// Runs a statement about random cases, which takes as long as whoever set their number wants.
+/// Runs a statement about random cases, whose duration the caller decides by their number.
 pub(super) fn random(
     test: &str,
     make: impl FnOnce() -> Result<Subject, Skipped>,
@@ -66,8 +66,8 @@ pub(super) fn random(
     }
 }
 
-/// Runs a statement in a process of its own, where no other test uses the CPU, and after which the device is free
-/// whatever was lost: this test program again, with this one test.
+/// Runs a statement in its own process, where no other test uses the CPU, and after which the
+/// device is free even if something was leaked: this test program again, with this one test.
 pub(super) fn alone(
     test: &str,
     make: impl FnOnce() -> Result<Subject, Skipped>,
@@ -85,8 +85,5 @@ pub(super) fn alone(
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
-    assert!(
-        child.status.success() && said.contains("1 passed"),
-        "in a process of its own:\n{said}"
-    );
+    assert!(child.status.success() && said.contains("1 passed"), "in its own process:\n{said}");
 }

@@ -8,9 +8,10 @@ use crate::{Error, ErrorClass};
 
 /// Something that goes wrong on a [`SimulatedDevice`](super::SimulatedDevice), and when.
 ///
-/// Without more it hits every op of its kind. [`within`](Self::within) restricts it to a range of the
-/// device, [`nth`](Self::nth) to one of the ops that match. What counts is the op as the device gets it,
-/// so neighbours that were merged are one, and the parts of a merge that failed are ops again.
+/// Without more it hits every op of its kind. [`within`](Self::within) restricts it to a range of
+/// the device, [`nth`](Self::nth) to one of the ops that match. What counts is the op as the device
+/// gets it, so neighbours that were merged are one, and the parts of a merge that failed are ops
+/// again.
 ///
 /// Each fault counts and hits for itself: an op can be delayed by one and fail by another.
 ///
@@ -56,14 +57,16 @@ impl DeviceFault {
         Self::new(kind, Effect::Fail(errno))
     }
 
-    /// The op is carried out and fails with this error number all the same: only its success was lost.
+    /// The op is carried out and fails with this error number all the same: only its success was
+    /// lost.
     #[must_use]
     pub fn fail_after(kind: OpKind, errno: i32) -> Self {
         Self::new(kind, Effect::FailAfter(errno))
     }
 
-    /// The medium is bad: the op fails with `ENODATA`, which is [`ErrorKind::Media`](crate::ErrorKind::Media). Of a write, the blocks outside the range of this fault are stored all the
-    /// same, and those in the range keep what they hold.
+    /// The medium is bad: the op fails with `ENODATA`, which is
+    /// [`ErrorKind::Media`](crate::ErrorKind::Media). Of a write, the blocks outside the range of
+    /// this fault are stored all the same, and those in the range keep what they hold.
     ///
     /// # Examples
     /// ```
@@ -80,21 +83,22 @@ impl DeviceFault {
         Self::new(kind, Effect::Bad)
     }
 
-    /// The op completes late: so many reaps pass it over, unless they have nothing else to give.
+    /// The op completes late: this number of reaps skip it, unless they have nothing else to
+    /// return.
     #[must_use]
     pub fn delay(kind: OpKind, reaps: u32) -> Self {
         Self::new(kind, Effect::Delay(reaps))
     }
 
-    /// The op is neither carried out nor completed until the faults are cleared, the power is cut, the
-    /// process is killed, or its queue is dropped. Whoever waits for it without a deadline waits as long.
+    /// The op is neither carried out nor completed until the faults are cleared, the power is cut,
+    /// the process is killed, or its queue is dropped. A caller without a deadline waits as long.
     #[must_use]
     pub fn hold(kind: OpKind) -> Self {
         Self::new(kind, Effect::Hold)
     }
 
-    /// A read finds one bit of each block flipped: this one, counted from the block's first byte and its
-    /// lowest bit, or a seeded one. The device itself keeps what it holds.
+    /// A read finds one bit of each block flipped: this one, counted from the block's first byte
+    /// and its lowest bit, or a seeded one. The device itself keeps what it holds.
     #[must_use]
     pub fn flip_bit(bit: Option<u32>) -> Self {
         Self::new(OpKind::Read, Effect::FlipBit(bit))
@@ -112,8 +116,8 @@ impl DeviceFault {
         Self::new(OpKind::Read, Effect::OldVersion)
     }
 
-    /// A read finds what lies elsewhere: what is at byte `from`, in place of the first block of the range
-    /// of this fault, and so on. Behind the end of the device there are zeroes.
+    /// A read returns blocks of another place: the block at byte `from` for the first block of the
+    /// range of this fault, and so on. Beyond the end of the device there are zeroes.
     #[must_use]
     pub fn other_block(from: u64) -> Self {
         Self::new(OpKind::Read, Effect::OtherBlock(from))
@@ -125,16 +129,17 @@ impl DeviceFault {
         Self::new(OpKind::Write, Effect::Lost)
     }
 
-    /// A write fails with `EINTR` and the class [`Unknown`](crate::ErrorClass::Unknown), and takes effect all the same:
-    /// after `ops` more ops have changed the device since it was reaped, over whatever they wrote. A flush does not make
-    /// it durable. If the power is cut or the process killed before, it may take effect then.
+    /// A write fails with `EINTR` and the class [`Unknown`](crate::ErrorClass::Unknown), and takes
+    /// effect all the same: after `ops` more ops have changed the device since it was reaped, over
+    /// whatever they wrote. A flush does not make it durable. If the power is cut or the process
+    /// killed before, it may take effect then.
     #[must_use]
     pub fn late_write(ops: u64) -> Self {
         Self::new(OpKind::Write, Effect::Late(ops))
     }
 
-    /// A write is acknowledged and stored elsewhere: at byte `to`, what should be in the first block of the
-    /// range of this fault, and so on. Behind the end of the device it is lost.
+    /// A write is acknowledged and stored elsewhere: the first block of the range of this fault at
+    /// byte `to`, and so on. Beyond the end of the device it is lost.
     #[must_use]
     pub fn misdirected_write(to: u64) -> Self {
         Self::new(OpKind::Write, Effect::Misdirected(to))
@@ -150,9 +155,9 @@ impl DeviceFault {
         Self { kind, effect, range: 0..u64::MAX, nth: None, matches: 0, permanent: false }
     }
 
-    /// The same fault for ops that touch these bytes of the device. Where it concerns what is read or
-    /// stored, it concerns no other blocks of the op than those that lie in the range, whole or in part. A
-    /// flush touches everything.
+    /// The same fault for ops that touch these bytes of the device. Where it concerns what is read
+    /// or stored, it concerns no other blocks of the op than those that lie in the range, whole or
+    /// in part. A flush touches everything.
     #[must_use]
     pub fn within(mut self, range: Range<u64>) -> Self {
         self.range = range;
@@ -166,8 +171,9 @@ impl DeviceFault {
         self
     }
 
-    /// The same fault for the life of the device: it stays after [`power_on`](super::SimulatedDevice::power_on), after a
-    /// kill, and after [`clear_faults`](super::SimulatedDevice::clear_faults).
+    /// The same fault for the life of the device: it stays after
+    /// [`power_on`](super::SimulatedDevice::power_on), after a kill, and after
+    /// [`clear_faults`](super::SimulatedDevice::clear_faults).
     #[must_use]
     pub fn permanent(mut self) -> Self {
         self.permanent = true;
@@ -228,7 +234,8 @@ pub(super) fn error(hits: &[Hit], op: &Op) -> Option<Error> {
     })
 }
 
-/// How many ops have to change the device before the op takes effect, if it does so after it failed.
+/// How many ops have to change the device before the op takes effect, if it does so after it
+/// failed.
 pub(super) fn late(hits: &[Hit]) -> Option<u64> {
     hits.iter().find_map(|hit| match hit.effect {
         Effect::Late(ops) => Some(ops),

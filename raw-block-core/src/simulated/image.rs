@@ -10,15 +10,16 @@ pub(super) type Bytes = Arc<[u8]>;
 /// What a block holds since it was last written.
 #[derive(Clone, Debug)]
 pub(super) struct Version {
-    /// The write that it is part of. Writes are numbered as they take effect, and of two versions the
-    /// higher number wins wherever they meet: in a flush and in a power cut.
+    /// The write that it is part of. Writes are numbered as they take effect, and of two versions
+    /// the higher number wins wherever they meet: in a flush and in a power cut.
     write: u64,
     bytes: Bytes,
     before: Bytes,
 }
 
 impl Version {
-    /// A version of which the power cut left only a part: the rest is what was there before, or noise; or one bit is wrong.
+    /// A version of which the power cut left only a part: the rest is what was there before, or
+    /// noise; or one bit is wrong.
     pub(super) fn torn(self, rng: &mut fastrand::Rng) -> Self {
         let mut bytes = self.bytes.to_vec();
         let from = rng.usize(..bytes.len());
@@ -41,7 +42,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Blocks of so many bytes that hold zeroes.
+    /// Blocks of this number of bytes, all zero.
     pub(super) fn new(block_len: usize) -> Self {
         let zeroes = vec![0; block_len].into();
         Self { zeroes, durable: Arc::default(), cache: BTreeMap::new() }

@@ -32,7 +32,7 @@ impl Queue {
         Self { device, depth, in_flight: Vec::new() }
     }
 
-    /// Hands out at least `least` completions if so many ops are not held, and by chance more.
+    /// Returns at least `least` completions if that many ops are not held, and by chance more.
     fn hand_out(&mut self, state: &mut State, least: usize, done: &mut Vec<Completion>) -> usize {
         let (mut ready, mut on_time) = (0, 0);
         for entry in self.in_flight.iter().filter(|entry| !state.held.contains(&entry.number)) {
@@ -57,7 +57,8 @@ impl Queue {
         count
     }
 
-    /// The op that completes next: one of those with the least delay that is not held, if there is one.
+    /// The op that completes next: one of those with the least delay that is not held, if there is
+    /// one.
     fn choose(&self, state: &mut State) -> usize {
         if state.over.is_some() {
             return 0;
@@ -117,7 +118,8 @@ impl IoQueue for Queue {
         self.device.stats.update(|stats| stats.submissions += 1);
     }
 
-    /// Ops that were accepted take effect at any moment: other threads may go on, and some ops do now.
+    /// Ops that were accepted take effect at any moment: other threads may go on, and some ops do
+    /// now.
     fn start(&mut self) {
         scheduler::yield_now();
         let mut state = self.device.state();

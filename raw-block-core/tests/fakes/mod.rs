@@ -137,7 +137,7 @@ impl Gate {
         state.waiting -= 1;
     }
 
-    /// Returns when somebody stands before it.
+    /// Returns when a thread waits at it.
     pub(crate) fn until_someone_waits(&self) {
         let state = self.state.lock().unwrap();
         drop(self.changed.wait_while(state, |state| state.waiting == 0).unwrap());
@@ -221,7 +221,7 @@ impl IoQueue for Queue {
     }
 }
 
-/// A queue that somebody wants.
+/// A queue that is requested.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
     /// How many were wanted before it.
@@ -280,8 +280,8 @@ where
     }
 }
 
-/// A dispatcher over a device of 1 MiB in blocks of 512 bytes. `behaviour` is asked for each queue that
-/// is opened, with its number from 0 on.
+/// A dispatcher over a device of 1 MiB in blocks of 512 bytes. `behaviour` is asked for each queue
+/// that is opened, with its number from 0 on.
 pub(crate) fn device<F>(behaviour: F) -> Dispatcher
 where
     F: Fn(usize) -> Result<Box<dyn Behaviour>, Error> + Send + Sync + 'static,
@@ -289,7 +289,7 @@ where
     device_with_queues(4, move |wanted| behaviour(wanted.number))
 }
 
-/// The same with so many queues at the most; `behaviour` hears for whom each is.
+/// The same with at most this number of queues; `behaviour` gets the user of each.
 pub(crate) fn device_with_queues<F>(max_queues: usize, behaviour: F) -> Dispatcher
 where
     F: Fn(Wanted) -> Result<Box<dyn Behaviour>, Error> + Send + Sync + 'static,
@@ -332,12 +332,13 @@ pub(crate) fn within_seconds<R: Send + 'static>(test: impl FnOnce() -> R + Send 
     }
 }
 
-/// `count` writes of one block each, far enough apart not to be merged, of a byte that is its number.
+/// `count` writes of one block each, far enough apart not to be merged, of a byte that is its
+/// number.
 pub(crate) fn writes(blocks: &[[u8; 512]]) -> Vec<WriteAt<'_>> {
     (0..).zip(blocks).map(|(number, block)| WriteAt::new(place(number), block)).collect()
 }
 
-/// Blocks to write, each of its own bytes.
+/// Blocks to write, each with different bytes.
 pub(crate) fn blocks(count: u8) -> Vec<[u8; 512]> {
     (0..count).map(|number| [number + 1; 512]).collect()
 }
@@ -347,7 +348,7 @@ pub(crate) fn place(number: u64) -> u64 {
     4096 * number
 }
 
-/// The same writes with buffers of their own.
+/// The same writes with owned buffers.
 pub(crate) fn owned(blocks: &[[u8; 512]]) -> Vec<OwnedTransfer> {
     (0..)
         .zip(blocks)

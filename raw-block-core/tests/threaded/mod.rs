@@ -1,5 +1,5 @@
-//! A device in memory whose queues work: each has a thread that carries out ops one by one, in an order
-//! of its own. Where `MemoryBackend` is done before it is asked, here ops are under way.
+//! A device in memory whose queues work: each has a thread that executes ops one by one, in its own
+//! order. `MemoryBackend` completes ops at once; here they stay in flight.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

@@ -1,4 +1,4 @@
-//! A simulated device, and writes to it whose every block tells their version.
+//! A simulated device, and writes to it whose every block contains their version.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 

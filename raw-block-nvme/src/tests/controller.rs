@@ -37,7 +37,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-/// The ranges of a Dataset Management command that deallocates: the first block and the number of blocks of each.
+/// The ranges of a Dataset Management command that deallocates: the first block and the number of
+/// blocks of each.
 ///
 /// # Safety
 /// The memory that the command names is valid.
@@ -77,7 +78,8 @@ impl FakeController {
     pub(super) unsafe fn execute(&mut self, command: &[u8; 80], vectored: bool) {
         assert_eq!(u32_at(command, 4), self.nsid);
         let is_zero = |range: std::ops::Range<usize>| command[range].iter().all(|&byte| byte == 0);
-        // Flags; reserved; dwords 2 and 3; metadata; its length; dwords 14 and 15; timeout; reserved.
+        // Flags; reserved; dwords 2 and 3; metadata; its length; dwords 14 and 15; timeout;
+        // reserved.
         for reserved in [1..4, 8..24, 32..36, 56..80] {
             assert!(is_zero(reserved.clone()), "{reserved:?} of {command:?}");
         }
@@ -103,7 +105,8 @@ impl FakeController {
                     let (memory, len) = (segment.iov_base.cast::<u8>(), segment.iov_len);
                     let image = self.image[at..at + len].as_mut_ptr();
                     let (from, to) = if opcode == 0x01 { (memory, image) } else { (image, memory) };
-                    // SAFETY: the memory is the command's (the contract of this function), the other is ours.
+                    // SAFETY: the memory is the command's (the contract of this function), the
+                    // other is ours.
                     unsafe { to.copy_from_nonoverlapping(from, len) };
                     at += len;
                 }
@@ -133,7 +136,7 @@ impl FakeController {
 
     fn check_memory(&self, list: &[iovec], len: u64) {
         let total: u64 = list.iter().map(|segment| segment.iov_len as u64).sum();
-        assert_eq!(total, len, "the controller moves as many blocks, whatever the kernel was told");
+        assert_eq!(total, len, "the controller moves as many blocks, regardless of the kernel");
         let ends: Vec<_> = list
             .iter()
             .map(|segment| {

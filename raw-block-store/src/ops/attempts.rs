@@ -45,7 +45,7 @@ pub(super) enum GaveUp {
     NoSpace,
 }
 
-/// Slots whose objects are in flight until they are written elsewhere or given up.
+/// Slots whose objects are in flight until they are written elsewhere or fail for good.
 struct FailedSlots<'a> {
     state: &'a StoreState,
     slots: VecDeque<Failed>,
@@ -64,8 +64,8 @@ impl Drop for FailedSlots<'_> {
 impl StoreState {
     /// Begins a call that changes something, unless it cannot succeed.
     ///
-    /// Where no background thread takes checkpoints to see whether the device accepts writes again, some calls do: fewer and
-    /// fewer, as long as it does not.
+    /// Where no background thread takes checkpoints to see whether the device accepts writes again,
+    /// some calls do: fewer and fewer, as long as it does not.
     ///
     /// # Errors
     /// [`Error::Device`], [`Error::Closed`].
@@ -79,8 +79,9 @@ impl StoreState {
         self.check_writes(context).map(|()| call)
     }
 
-    /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an allocation once, and
-    /// returns what failed; `give_up` is called with each object that is not written, why, and the error of its write.
+    /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an
+    /// allocation once, and returns what failed; `give_up` is called with each object that is not
+    /// written, why, and the error of its write.
     pub(super) fn write_slots(
         &self,
         first: &Allocation,
@@ -122,7 +123,7 @@ impl StoreState {
         let mut left = failed.objects.clone();
         let mut allocation = Allocation::default();
         let extended = self.with_space(|space| {
-            // What does not fit is given up: while it is in flight, a reclaim may wait for it.
+            // Objects without space fail: while they are in flight, a reclaim may wait for them.
             let _ = space.allocate_again(&failed.slot, &mut left, &mut allocation);
             self.extend_index(space, 0, &mut allocation)
         });

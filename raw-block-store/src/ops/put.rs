@@ -24,8 +24,9 @@ const MAX_SUBMISSION: usize = 1024;
 /// Objects that are longer than this part of a segment waste space.
 const LARGE_PART: u64 = 8;
 
-/// Reclaims in a row that free nothing before the store counts as full for a put. A store stops compacting after fewer
-/// that free nothing; then one that evicts does so. So it is met only where pinned objects are moved in vain.
+/// Reclaims in a row that free nothing before the store counts as full for a put. A store stops
+/// compacting after fewer that free nothing; then one that evicts does so. So it is met only where
+/// pinned objects are moved in vain.
 const MAX_VAIN_RECLAIMS: usize = 64;
 
 /// An object to put.
@@ -47,15 +48,15 @@ pub struct Put<'a> {
 impl<'a> Put<'a> {
     /// An object without metadata.
     ///
-    /// The key has at least one byte. A payload that is aligned like a device buffer, and whose length is a
-    /// multiple of the block size, is written without a copy.
+    /// The key has at least one byte. A payload that is aligned like a device buffer, and whose
+    /// length is a multiple of the block size, is written without a copy.
     #[must_use]
     pub fn new(key: &'a [u8], payload: &'a [u8]) -> Self {
         Self { key, metadata: &[], payload }
     }
 
-    /// The same with a small description of the payload, for the caller's own use. Key and metadata together
-    /// fit into a block less 128 bytes.
+    /// The same with a small description of the payload, for the caller's own use. Key and metadata
+    /// together fit into a block less 128 bytes.
     #[must_use]
     pub fn with_metadata(self, metadata: &'a [u8]) -> Self {
         Self { metadata, ..self }
@@ -82,27 +83,28 @@ impl Store {
 
     /// Puts a batch of objects, which are written next to each other.
     ///
-    /// Each object has its own result, in the order of the batch. One that succeeded replaces the object
-    /// that had its key, for every get that begins afterwards; it is durable after the next
-    /// [`flush`](Self::flush). One that failed leaves the older object in place, and after a crash may
-    /// turn out to have happened, whole. If a key appears twice in the batch, the later one wins, and both have its
-    /// result.
+    /// Each object has its own result, in the order of the batch. One that succeeded replaces the
+    /// object that had its key, for every get that begins afterwards; it is durable after the next
+    /// [`flush`](Self::flush). One that failed leaves the older object in place, and after a crash
+    /// may turn out to have happened, whole. If a key appears twice in the batch, the later one
+    /// wins, and both have its result.
     ///
     /// An object whose write fails is written elsewhere, up to three times.
     ///
-    /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when the
-    /// object does not fit, [`Error::OutOfSpace`] when the store is full, [`Error::Device`] when the device
-    /// fails.
+    /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when
+    /// the object does not fit, [`Error::OutOfSpace`] when the store is full, [`Error::Device`]
+    /// when the device fails.
     pub fn put_many(&self, puts: &[Put<'_>]) -> BatchResult<()> {
         let put = self.put_all(puts, Duplicates::LastWins);
         put.into_iter().map(|result| result.map(drop)).collect()
     }
 
-    /// Puts those objects of a batch whose keys are absent. Each result says whether its object was put; a key that is
-    /// present counts as used, and its object is not compared. If a key appears twice in the batch, the first one counts.
+    /// Puts those objects of a batch whose keys are absent. Each result says whether its object was
+    /// put; a key that is present counts as used, and its object is not compared. If a key appears
+    /// twice in the batch, the first one counts.
     ///
-    /// A damaged object counts as absent. One that a recovery found, and that was never read since, is verified first,
-    /// because the power cut may have torn it.
+    /// A damaged object counts as absent. One that a recovery found, and that was never read since,
+    /// is verified first, because the power cut may have torn it.
     ///
     /// For keys that are derived from the content. See [`put_many`](Self::put_many) for the rest.
     pub fn put_many_if_absent(&self, puts: &[Put<'_>]) -> BatchResult<bool> {
@@ -185,7 +187,7 @@ impl Store {
         Ok(())
     }
 
-    /// Logs once that payloads are so long that segments have ends into which none fits.
+    /// Logs once that long payloads leave the ends of segments unused.
     fn warn_of_waste(&self, len: usize) {
         let segment =
             u64::from(self.state.layout.segment_blocks) * u64::from(self.state.layout.block_size);
@@ -203,8 +205,8 @@ impl Store {
     }
 }
 
-/// Puts a batch. What could not be written, and found no space elsewhere, is put again from the start: nothing of it is in
-/// flight, so that a reclaim can make space for it.
+/// Puts a batch. What could not be written, and found no space elsewhere, is put again from the
+/// start: nothing of it is in flight, so that a reclaim can make space for it.
 fn put_where_it_works(
     state: &StoreState,
     batch: &PutBatch<'_>,
@@ -229,7 +231,8 @@ fn put_where_it_works(
     }
 }
 
-/// Puts a batch. Returns the positions of those objects whose writes failed and for which there is no space elsewhere.
+/// Puts a batch. Returns the positions of those objects whose writes failed and for which there is
+/// no space elsewhere.
 fn put_batch(
     state: &StoreState,
     batch: &PutBatch<'_>,
@@ -284,8 +287,8 @@ fn put_batch(
     unplaced
 }
 
-/// Allocates as much of a batch as there is space for. Waits while nothing at all can be allocated, and that will
-/// change by itself.
+/// Allocates as much of a batch as there is space for. Waits while nothing at all can be allocated,
+/// and that will change by itself.
 fn allocate(
     state: &StoreState,
     left: &mut Batch,

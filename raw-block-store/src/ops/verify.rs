@@ -1,4 +1,4 @@
-//! Verifying objects without a caller who gets them.
+//! Verifying objects without returning them to a caller.
 
 use std::collections::HashSet;
 
@@ -29,7 +29,8 @@ pub(super) struct VerifyFailure {
 }
 
 impl Store {
-    /// Verifies objects that a recovery found. Returns the keys of those that fail, or cannot be read.
+    /// Verifies objects that a recovery found. Returns the keys of those that fail, or cannot be
+    /// read.
     pub(super) fn find_torn(&self, mut objects: Vec<Located>) -> HashSet<KeyHash> {
         let mut torn = HashSet::new();
         if objects.is_empty() {
@@ -102,7 +103,8 @@ impl Store {
         }
     }
 
-    /// Reads an object in parts, slot header and payload, and verifies it. The caller keeps its segment.
+    /// Reads an object in parts, slot header and payload, and verifies it. The caller keeps its
+    /// segment.
     ///
     /// # Errors
     /// There is no memory for a part.

@@ -1,12 +1,13 @@
-//! Discard: telling the device which segments are free.
+//! Discards free segments.
 
 use raw_block_core::sync;
 
 use crate::state::StoreState;
 use crate::state::unwind::OnPanic;
 
-/// Discards one free segment, if the store was opened to do that: one that every checkpoint calls free that is valid or
-/// may be. It is not opened before the discard has completed. Returns whether there may be another one.
+/// Discards one free segment, if the store was opened to do that: one that every checkpoint calls
+/// free that is valid or may be. It is not opened before the discard has completed. Returns whether
+/// there may be another one.
 pub(super) fn discard_free(state: &StoreState) -> bool {
     if !state.options.discard || !state.dispatcher.geometry().discard {
         return false;

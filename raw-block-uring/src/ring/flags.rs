@@ -19,7 +19,7 @@ pub(crate) const SET_UP: &str = "set up io_uring";
 /// `DEFER_TASKRUN` does not need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flag {
-    /// Linux 6.6: submission entries are taken in order, without an index array.
+    /// Linux 6.6: the kernel takes submission entries in order, without an index array.
     NoSqarray,
     /// Linux 6.1: the system call that waits for completions reaps all of them at once. The thread
     /// is woken only when the requested number has arrived.

@@ -9,7 +9,7 @@
 //! - [`Ring`]: one ring, and a value of the backend for each of its entries.
 //! - [`Width`]: the size of the entries, [`Standard`] or [`Big`].
 //! - [`Kernel`]: the system calls of a ring; [`Linux`], except in tests.
-//! - [`InFlightTable`]: the table behind [`Ring::insert`], for backends whose ops take several
+//! - [`InFlightTable`]: the table used by [`Ring::insert`], for backends whose ops take several
 //!   entries.
 //!
 //! # Examples

@@ -12,7 +12,7 @@ use crate::ring::Standard;
 pub(super) const BLOCK: usize = 4096;
 pub(super) const WRITES: usize = 8;
 
-/// A device behind a script.
+/// A device with a scripted kernel.
 pub(super) struct Stage {
     pub(super) device: Dispatcher,
     pub(super) script: Arc<Mutex<Script>>,

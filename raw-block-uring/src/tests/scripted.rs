@@ -21,7 +21,7 @@ use crate::ring::{Enter, Kernel, RingDevice, Width};
 pub(super) enum OnEnter {
     /// Fail it, without the kernel.
     Fail(i32),
-    /// Let the kernel take at most so many entries, and wait for nothing.
+    /// Let the kernel take at most this number of entries, and wait for nothing.
     Take(u32),
     /// Let it pass.
     Pass,
@@ -34,7 +34,8 @@ pub(super) enum OnResult {
     Keep,
 }
 
-/// What happens to the system calls and results of a backend, in turn. After its end everything passes.
+/// What happens to the system calls and results of a backend, in turn. After its end everything
+/// passes.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) enters: VecDeque<OnEnter>,
@@ -100,7 +101,7 @@ impl Script {
     }
 }
 
-/// The kernel, behind a script that the queues of a backend share.
+/// The kernel with a script that the queues of a backend share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scripted(pub(super) Arc<Mutex<Script>>);
 
@@ -138,7 +139,7 @@ impl Kernel for Scripted {
     }
 }
 
-/// A backend whose rings have this width and are behind a script.
+/// A backend whose rings have this width and a scripted kernel.
 pub(super) struct ScriptedBackend<W> {
     file: Arc<DeviceFile>,
     geometry: Geometry,
@@ -155,8 +156,8 @@ impl AsFd for Shared {
     }
 }
 
-/// A backend on a new file of so many bytes, and the file. With `idle` a thread of the kernel looks for
-/// submissions.
+/// A backend on a new file of this number of bytes, and the file. With `idle` a thread of the
+/// kernel looks for submissions.
 pub(super) fn backend<W: Width>(
     len: u64,
     kernel: Scripted,

@@ -17,7 +17,7 @@ const DEPTH: usize = 4;
 /// Patience with a device.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A device behind a script, with short queues.
+/// A device with a scripted kernel and short queues.
 fn stage() -> (Dispatcher, Arc<Mutex<Script>>, TempFile) {
     let kernel = Scripted::default();
     let script = Arc::clone(&kernel.0);

@@ -1,8 +1,8 @@
 //! An allocator that notices when freed memory is written to, also by the kernel.
 //!
-//! AddressSanitizer sees what the program does with freed memory, not what the kernel does. Here freed
-//! memory of a page or more is kept and filled with a pattern. Where the pattern is not intact later,
-//! somebody wrote who had no right to any more: a read that was still under way, for example.
+//! AddressSanitizer sees what the program does with freed memory, not what the kernel does. Here
+//! freed memory of a page or more is kept and filled with a pattern. A pattern that is not intact
+//! later shows an invalid write: by a read that was still in flight, for example.
 //!
 //! Memory of a `BufferPool` is mapped and not allocated, so it does not pass here.
 
@@ -14,7 +14,8 @@ use std::io::{self, Write};
 use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Smaller allocations are none that a direct transfer could use as they are: they go to the system.
+/// Smaller allocations are none that a direct transfer could use as they are: they go to the
+/// system.
 const SMALLEST: usize = 4096;
 /// Beyond these, what was freed first is looked at for the last time and given back.
 const MOST_BYTES: usize = 512 << 20;
@@ -28,8 +29,8 @@ static TABLE: Mutex<Table> = Mutex::new(Table::EMPTY);
 /// The allocator. Name it as `#[global_allocator]`.
 pub(crate) struct Quarantine;
 
-// SAFETY: everything is passed on to the system's allocator; a part of what is freed only later, and
-// each piece once.
+// SAFETY: everything is passed on to the system's allocator; a part of what is freed only later,
+// and each piece once.
 unsafe impl GlobalAlloc for Quarantine {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.
@@ -46,7 +47,7 @@ unsafe impl GlobalAlloc for Quarantine {
             // SAFETY: the caller keeps the contract of `dealloc`, and `start` came from `System`.
             return unsafe { System.dealloc(start, layout) };
         }
-        // SAFETY: the caller gives these bytes away, and nobody else gets them yet.
+        // SAFETY: the caller gives these bytes away, and no other code gets them yet.
         unsafe { start.write_bytes(PATTERN, layout.size()) };
         let mut table = table();
         while table.is_full(layout.size()) {
@@ -73,8 +74,8 @@ pub(crate) fn damage() -> Option<Damage> {
     table().pieces().find_map(Piece::damage)
 }
 
-/// Gives back all that is kept. Tells the first damage that was found, if there was any; then nothing
-/// is given back, but lost, because whoever did it may go on.
+/// Frees all that is kept. Returns the first damage, if there is any; then nothing is freed, but
+/// leaked, because the invalid writes may continue.
 pub(crate) fn empty() -> Option<Damage> {
     let mut table = table();
     let mut damage = table.pieces().find_map(Piece::damage);
@@ -88,7 +89,7 @@ pub(crate) fn empty() -> Option<Damage> {
     damage
 }
 
-/// Loses all that is kept: after a failure nobody knows what the kernel still writes to.
+/// Leaks all that is kept: after a failure it is unknown to which memory the kernel still writes.
 pub(crate) fn lose() {
     table().lose_all();
 }
@@ -177,8 +178,8 @@ impl Table {
         self.count -= 1;
         self.bytes -= piece.layout.size();
         let damage = piece.damage();
-        // SAFETY: the piece came from `System` with this layout, its owner gave it away, and it has just
-        // left the table.
+        // SAFETY: the piece came from `System` with this layout, its owner gave it away, and it has
+        // just left the table.
         unsafe { System.dealloc(piece.at(0).cast_mut(), piece.layout) };
         damage
     }

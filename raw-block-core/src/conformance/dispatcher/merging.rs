@@ -94,7 +94,7 @@ pub(crate) fn neighbours_with_padding_share_an_op(subject: &Subject) {
     let write = counted(subject, || device.write_buffers(&batch).all().unwrap());
     assert_merged(subject, write);
     assert_holds(&device, 0, &expected, "padded neighbours");
-    assert_holds(&device, subject.at(NEIGHBOURS), &vec![0xFF; block], "behind them");
+    assert_holds(&device, subject.at(NEIGHBOURS), &vec![0xFF; block], "after them");
 }
 
 pub(crate) fn a_refused_transfer_parts_its_neighbours(subject: &Subject) {

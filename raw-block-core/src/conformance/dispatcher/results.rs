@@ -169,7 +169,7 @@ pub(crate) fn overlapping_writes_are_refused_but_for_one(subject: &Subject) {
     let block = subject.block();
     let before = pattern(204, 8 * block);
     fill(&device, 0, &before);
-    // The same place three times; a long one over two short ones; one that touches nobody.
+    // The same place three times; a long one over two short ones; one that overlaps none.
     let bytes = pattern(205, 9 * block);
     let part = |first: usize, blocks: usize| &bytes[first * block..(first + blocks) * block];
     let places = [(0, 1), (0, 1), (0, 1), (2, 3), (4, 1), (3, 1), (6, 1)];
@@ -188,7 +188,7 @@ pub(crate) fn overlapping_writes_are_refused_but_for_one(subject: &Subject) {
         "one of three is written"
     );
     assert!(overlap(&results[3]) != (overlap(&results[4]) && overlap(&results[5])), "{results:?}");
-    assert_eq!(results[6], None, "the last one overlaps nobody");
+    assert_eq!(results[6], None, "the last one overlaps none");
 
     let mut expected = before;
     for (number, &(at, blocks)) in places.iter().enumerate() {

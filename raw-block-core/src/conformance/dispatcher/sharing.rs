@@ -12,7 +12,7 @@ use crate::{Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
 /// Threads at once; more than queues in one of the statements.
 const THREADS: usize = 8;
 
-/// Each thread writes and reads blocks of its own.
+/// Each thread writes and reads its own blocks.
 fn work_on_distinct_ranges(subject: &Subject, device: &Dispatcher) {
     let block = subject.block();
     thread::scope(|scope| {
@@ -145,7 +145,7 @@ pub(crate) fn blocking_calls_work_while_tickets_are_out(subject: &Subject) {
                 for round in 0..10 {
                     let place = subject.at(10 * worker + round);
                     fill(device, place, &bytes);
-                    assert_holds(device, place, &bytes, "beside tickets");
+                    assert_holds(device, place, &bytes, "while tickets are in flight");
                 }
                 device.flush().unwrap();
             });
@@ -165,6 +165,6 @@ pub(crate) fn a_ticket_outlives_its_dispatcher(subject: &Subject) {
     let references = Arc::strong_count(&subject.backend);
     drop(device);
     assert!(ticket.wait().into_iter().all(|finished| finished.result.is_ok()));
-    assert!(Arc::strong_count(&subject.backend) < references, "somebody still has the backend");
+    assert!(Arc::strong_count(&subject.backend) < references, "something still holds the backend");
     assert_holds(&subject.dispatcher(), subject.at(1), &bytes, "of the ticket");
 }

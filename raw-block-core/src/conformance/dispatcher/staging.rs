@@ -66,7 +66,7 @@ pub(crate) fn a_padded_read_leaves_the_bytes_behind_its_payload_alone(subject: &
     let direct = whole_units(subject, payload);
     assert_eq!(counted, (direct, 3 * block as u64 - direct));
     assert_same(&memory[..payload], &bytes[..payload], "the payload");
-    assert!(memory[payload..].iter().all(|&byte| byte == 0xEE), "bytes behind the payload changed");
+    assert!(memory[payload..].iter().all(|&byte| byte == 0xEE), "bytes after the payload changed");
 }
 
 pub(crate) fn a_transfer_may_be_padding_alone(subject: &Subject) {
@@ -113,7 +113,7 @@ pub(crate) fn memory_at_any_address_serves(subject: &Subject) {
         assert_eq!(read, expected, "a read into memory {shift} off");
         assert_same(&memory[range.clone()], &bytes, "read into odd memory");
         assert!(memory[..shift].iter().all(|&byte| byte == 0xEE), "bytes in front changed");
-        assert!(memory[range.end..].iter().all(|&byte| byte == 0xEE), "bytes behind changed");
+        assert!(memory[range.end..].iter().all(|&byte| byte == 0xEE), "bytes after it changed");
     }
 }
 
@@ -127,7 +127,8 @@ pub(crate) fn memory_that_cannot_be_pinned_serves(subject: &Subject) {
     };
     let bytes = pattern(306, len);
     secret.copy_from_slice(&bytes);
-    // Its neighbours, which are merged with it, come from other memory; the last has a part of both.
+    // Its neighbours, which are merged with it, come from other memory; the last has a part of
+    // both.
     let other = aligned(&bytes);
     let part = |memory: usize| memory * block..(memory + 1) * block;
     fill(&device, 0, &vec![0xFF; len]);

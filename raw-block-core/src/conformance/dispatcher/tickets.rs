@@ -151,10 +151,10 @@ pub(crate) fn a_forgotten_ticket_is_counted_and_costs_its_queue(subject: &Subjec
     }
     let refused = device.batched_write(Vec::new()).unwrap_err();
     assert_eq!(refused.error.kind(), ErrorKind::Busy);
-    // Blocking calls have a queue of their own.
+    // Blocking calls have their own queue.
     let bytes = pattern(651, subject.block());
     fill(&device, subject.at(1000), &bytes);
-    assert_holds(&device, subject.at(1000), &bytes, "beside forgotten tickets");
+    assert_holds(&device, subject.at(1000), &bytes, "next to forgotten tickets");
     assert_eq!(device.stats().tickets_out, 2);
 }
 
@@ -222,6 +222,6 @@ pub(crate) fn each_transfer_of_a_ticket_has_its_own_result(subject: &Subject) {
     let Finished { buffer, result } = all.remove(0);
     result.unwrap();
     assert_same(&buffer[..=block], &expected[..=block], "the payload");
-    assert!(buffer[block + 1..].iter().all(|&byte| byte == 0xEE), "bytes behind it changed");
+    assert!(buffer[block + 1..].iter().all(|&byte| byte == 0xEE), "bytes after it changed");
     drop::<AlignedBuf>(buffer);
 }

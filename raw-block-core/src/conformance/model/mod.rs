@@ -55,7 +55,7 @@ impl Transfer {
         parts.concat()
     }
 
-    /// Whether the memory beside the payload is as it was before the transfer.
+    /// Whether the memory around the payload is unchanged by the transfer.
     fn beside_is_untouched(&self) -> bool {
         let mut beside = self.memory.to_vec();
         for part in &self.parts {
@@ -65,7 +65,7 @@ impl Transfer {
     }
 }
 
-/// The array beside the device.
+/// The array that models the device.
 struct Model<'a> {
     subject: &'a Subject,
     device: Dispatcher,
@@ -183,7 +183,7 @@ impl Model<'_> {
             } else if batch.write {
                 prop_assert!(transfer.found() == transfer.payload, "write {number} was changed");
             }
-            prop_assert!(transfer.beside_is_untouched(), "memory beside the payload of {number}");
+            prop_assert!(transfer.beside_is_untouched(), "memory around the payload of {number}");
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ pub(super) struct Batch {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Call {
-    /// Borrowed memory, so many segments each.
+    /// Borrowed memory, with this number of segments each.
     Borrowed(usize),
     Wait,
     TryWait,
@@ -45,7 +45,7 @@ pub(super) enum Place {
     Block(usize),
     /// Where the one before it ends.
     Next,
-    /// So many blocks before the last number there is.
+    /// This number of blocks before the highest block number.
     Huge(u64),
 }
 

@@ -22,7 +22,8 @@ pub(crate) fn every_accepted_op_completes_once_and_comes_back_as_itself(subject:
         })
         .collect();
     driver.run();
-    // The driver checked each completion; what is left is that none is missing, and none comes late.
+    // The driver checked each completion; what is left is that none is missing, and none comes
+    // late.
     assert_eq!(driver.reap(1, None), 0, "an op ended twice");
     for op in ops {
         driver.take(op);
@@ -33,7 +34,7 @@ pub(crate) fn a_queue_accepts_from_the_front_until_it_is_full(subject: &Subject)
     let mut driver = Driver::open(subject, 4);
     let depth = driver.queue.depth();
     line_up_reads(subject, &mut driver, 3 * depth + 1);
-    assert_eq!(driver.submit(), depth, "there is room for as many ops as the depth says");
+    assert_eq!(driver.submit(), depth, "a queue accepts as many ops as its depth");
     assert_eq!(driver.submit(), 0, "a full queue accepts nothing");
     driver.run();
 }

@@ -11,8 +11,8 @@ use crate::conformance::{Skipped, Subject};
 /// More than the 1024 segments that one system call takes.
 const MANY_SEGMENTS: usize = 1024 + 13;
 
-/// `count` segments of one block each, in memory as the device wants it, and their buffer's length. In
-/// the order of the device they lie backwards, so that no two are neighbours.
+/// `count` segments of one block each, in memory as the device wants it, and their buffer's length.
+/// In the order of the device they lie backwards, so that no two are neighbours.
 fn scattered(subject: &Subject, count: usize) -> (Vec<Range<usize>>, usize) {
     let block = subject.block();
     let stride = block.max(subject.geometry().memory_alignment as usize);
@@ -99,7 +99,7 @@ pub(crate) fn the_last_block_can_be_written_and_read(subject: &Subject) {
 pub(crate) fn many_transfers_at_once_do_not_mix_their_bytes(subject: &Subject) {
     let mut driver = Driver::open(subject, 64);
     let block = subject.block();
-    // Far apart and near, in an order of their own.
+    // Far apart and near, not in ascending order.
     let places: Vec<_> = (0..200).map(|number| (number * 89 + 7) % 512 * 3).collect();
     for (seed, &place) in (100..).zip(&places) {
         driver.write(subject.at(place), &pattern(seed, block));

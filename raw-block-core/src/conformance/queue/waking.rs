@@ -14,14 +14,14 @@ use crate::conformance::driver::Driver;
 pub(crate) const SOON: u16 = 10_000;
 /// How long a queue is watched doing nothing.
 const IDLE: Duration = Duration::from_millis(200);
-/// The CPU time that other threads may use in that: a spinning thread uses more, even if it shares a processor with 50
-/// others.
+/// The CPU time that other threads may use in that: a spinning thread uses more, even if it shares
+/// a processor with 50 others.
 const REST: Duration = Duration::from_millis(2);
-/// How often a queue is watched. Threads that the last transfer woke may run late on a busy machine, and a virtual machine
-/// may count time in which it did not run.
+/// How often a queue is watched. Threads that the last transfer woke may run late on a busy
+/// machine, and a virtual machine may count time in which it did not run.
 const WINDOWS: usize = 25;
 
-/// Whether the descriptor becomes readable within so many milliseconds.
+/// Whether the descriptor becomes readable within this number of milliseconds.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>, patience: u16) -> bool {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(patience)).unwrap() > 0
 }
@@ -54,7 +54,7 @@ pub(crate) fn an_event_fd_falls_silent_when_all_is_reaped(subject: &Subject) {
         driver.read(subject.at(number), subject.block());
     }
     driver.run();
-    // One late signal may be under way; reaping takes it in.
+    // One late signal may be pending; reaping consumes it.
     let silent = (0..100).any(|_| {
         driver.reap(0, None);
         !is_readable(driver.queue.event_fd().unwrap(), 10)

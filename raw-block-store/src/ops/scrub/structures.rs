@@ -33,7 +33,7 @@ impl Scrub<'_> {
         Ok(())
     }
 
-    /// Verifies the committed checkpoint. No other one is taken in the meantime.
+    /// Verifies the committed checkpoint. No other checkpoint is taken concurrently.
     pub(super) fn checkpoint(&mut self) -> Result<(), Error> {
         let state = &*self.store.state;
         let verified = {
