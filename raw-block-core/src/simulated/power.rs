@@ -21,8 +21,8 @@ impl State {
 
     /// Cuts the power: what is durable from then on is all there is.
     ///
-    /// Flushes in flight have no effect. That hides nothing: any outcome that they could have is one of
-    /// those without them.
+    /// Flushes in flight have no effect. That hides nothing: any outcome that they could have is
+    /// one of those without them.
     pub(super) fn power_cut(&mut self) -> CutReport {
         if let Some(report) = self.over {
             return report;
@@ -87,7 +87,7 @@ impl State {
         self.over = Some(CutReport::default());
     }
 
-    /// The device as whoever opens it next finds it.
+    /// The device as the next opener finds it.
     pub(super) fn successor(&self) -> Self {
         let mut next = self.clone();
         next.over = None;
