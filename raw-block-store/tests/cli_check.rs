@@ -111,6 +111,7 @@ fn every_damage_is_found_and_its_place_is_named() {
     let store = open(path);
     fill(&store, 1);
     store.close().unwrap();
+    drop(store);
     let old = fs::read(path).unwrap();
     let store = open(path);
     // All segments are used, so those of the first objects are used again.
@@ -119,6 +120,7 @@ fn every_damage_is_found_and_its_place_is_named() {
     }
     store.delete(&[b'k', 0]).unwrap();
     store.close().unwrap();
+    drop(store);
     let image = fs::read(path).unwrap();
     assert!(done("check", path, [""; 0]).text().starts_with("healthy "));
 
@@ -180,6 +182,7 @@ fn damages_are_printed_as_json_with_their_places() {
     let store = open(path);
     fill(&store, 1);
     store.close().unwrap();
+    drop(store);
     let mut image = fs::read(path).unwrap();
     let places = Places::of(path, &image);
     for at in [places.payload, places.table] {
@@ -202,6 +205,7 @@ fn a_slot_that_is_lost_with_its_table_is_named() {
     let store = open(path);
     fill(&store, 1);
     store.close().unwrap();
+    drop(store);
     let mut image = fs::read(path).unwrap();
     let places = Places::of(path, &image);
     for at in [places.slot, places.table] {
@@ -221,9 +225,11 @@ fn a_store_that_cannot_be_opened_is_checked_all_the_same() {
     let store = open(path);
     fill(&store, 1);
     store.close().unwrap();
+    drop(store);
     let store = open(path);
     store.checkpoint().unwrap();
     store.close().unwrap();
+    drop(store);
     let mut image = fs::read(path).unwrap();
     let layout = Layout::of(Superblock::read(&image[..BLOCK]).unwrap());
     for container in layout.container_offset {
@@ -283,6 +289,7 @@ fn a_damaged_payload_is_named_by_its_key() {
         &[Put::new(b"well", &bytes(1, PAYLOAD)), Put::new(b"ill\xff", &bytes(2, PAYLOAD))],
     );
     store.close().unwrap();
+    drop(store);
     let mut image = fs::read(path).unwrap();
     let device = open_backend(path, Engine::Posix, Direct::Preferred).unwrap();
     image[offset(newest(&device, b"ill\xff").payload)] ^= 1;
