@@ -83,6 +83,12 @@ pub struct OpenOptions {
     /// part of a segment cannot be read. Objects that were deleted, evicted or replaced since may
     /// come back.
     pub accept_older_states: bool,
+    /// Whether segments in quarantine are used again, from the next checkpoint on for good: for a
+    /// device that was repaired. Those whose writes keep failing return to quarantine.
+    ///
+    /// The device must have been opened since their writes failed, because it may carry out a write
+    /// with an unknown outcome until then.
+    pub lift_quarantine: bool,
     /// Called with the progress of a recovery, by the thread that opens the store; not at all after
     /// an orderly end.
     pub recovery_progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
@@ -134,6 +140,13 @@ impl OpenOptions {
         self
     }
 
+    /// Sets whether segments in quarantine are used again.
+    #[must_use]
+    pub fn lift_quarantine(mut self, lift_quarantine: bool) -> Self {
+        self.lift_quarantine = lift_quarantine;
+        self
+    }
+
     /// Sets the function that is called with the progress of a recovery.
     #[must_use]
     pub fn recovery_progress(
@@ -156,6 +169,7 @@ impl Default for OpenOptions {
             background: true,
             discard: false,
             accept_older_states: false,
+            lift_quarantine: false,
             recovery_progress: None,
         }
     }
@@ -170,6 +184,7 @@ impl fmt::Debug for OpenOptions {
             background,
             discard,
             accept_older_states,
+            lift_quarantine,
             recovery_progress,
         } = self;
         f.debug_struct("OpenOptions")
@@ -179,6 +194,7 @@ impl fmt::Debug for OpenOptions {
             .field("background", background)
             .field("discard", discard)
             .field("accept_older_states", accept_older_states)
+            .field("lift_quarantine", lift_quarantine)
             .field("recovery_progress", &recovery_progress.is_some())
             .finish()
     }

@@ -159,8 +159,18 @@ impl Store {
         if writes {
             check_numbers(&dispatcher, &superblocks, &recovered)?;
         }
-        let Recovery { index, space, containers, clean, damaged, adopted, unreadable_containers } =
-            recovered;
+        let Recovery {
+            index,
+            mut space,
+            containers,
+            clean,
+            damaged,
+            adopted,
+            unreadable_containers,
+        } = recovered;
+        if options.lift_quarantine {
+            space.segments.iter_mut().for_each(|segment| segment.bad = false);
+        }
         let space = Space::restore(shape, options.eviction, space);
         let options = options.clone();
         let parts = StateParts { dispatcher, layout, options, index, space, containers };

@@ -90,6 +90,18 @@ fn info_names_the_segments_in_quarantine() {
     assert_eq!(dumped.iter().filter(|line| line["bad"] == true).count(), 2);
 }
 
+#[test]
+fn the_quarantine_of_segments_is_lifted_for_good() {
+    let Some(device) = store_in_a_file() else { return };
+    quarantine(device.path(), &[3, 200]);
+    for lifted in ["2 segments used again\n", "0 segments used again\n"] {
+        let ran = run("lift", device.path(), NONE);
+        assert!(ran.text().ends_with(lifted), "{} {}", ran.text(), ran.stderr);
+    }
+    let json = &run("info", device.path(), ["--json"]).json()[0];
+    assert_eq!((&json["health"], &json["bad_segments"]), (&"healthy".into(), &json!([])));
+}
+
 /// Puts segments that are not used into quarantine, in the newest checkpoint of a store.
 fn quarantine(path: &Path, segments: &[u32]) {
     let mut image = fs::read(path).unwrap();

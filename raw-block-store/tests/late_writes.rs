@@ -8,12 +8,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use common::slots::layout_of;
-use common::{payload, small, without_thread};
+use common::{check_segments, payload, small, without_thread};
 use raw_block_core::backend::IoBackend;
 use raw_block_core::simulated::{DeviceFault, SimulatedDevice, SimulatedOptions};
 use raw_block_core::{ErrorClass, ErrorKind, Geometry};
 use raw_block_store::format::Layout;
-use raw_block_store::{Error, HealthState, Store};
+use raw_block_store::{Error, HealthState, OpenOptions, Store};
 
 /// Later than anything that a test writes.
 const NEVER: u64 = 1 << 20;
@@ -233,4 +233,25 @@ fn a_late_copy_of_the_superblock_ends_opening_and_closing() {
         assert_eq!(kind(store.close()), Some(ErrorKind::WritesStopped));
         assert_eq!(payload(&open(&device.process_kill()), b"key").unwrap(), b"value");
     }
+}
+
+#[test]
+fn an_opening_on_request_lifts_the_quarantine() {
+    let (device, layout) = device();
+    let store = open(&device);
+    late(&device, segments(&layout), 1);
+    store.put(b"key", b"value").unwrap();
+    assert_eq!(store.stats().bad_segments, 1);
+    store.close().unwrap();
+    drop(store);
+    let lifting = OpenOptions::default().background(false).lift_quarantine(true);
+    let device = device.power_on();
+    let store = Store::open_with(device.backend(), &lifting).unwrap();
+    assert_eq!(store.stats().bad_segments, 0);
+    assert_eq!(store.stats().health.state, HealthState::Healthy);
+    check_segments(&store);
+    assert_eq!(payload(&store, b"key").unwrap(), b"value");
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(open(&device).stats().bad_segments, 0, "for good");
 }

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Verifies everything that the store needs: superblock, checkpoints, tables, every object
     #[command(long_about = CHECK_ABOUT)]
     Check(Check),
+    /// Lifts the quarantine of segments, if the device was repaired; durable when it returns
+    #[command(long_about = LIFT_ABOUT)]
+    Lift(Lift),
     /// Shows the structures on the device as they are, also damaged ones; writes nothing
     #[command(after_help = DUMP_EXAMPLES)]
     Dump(Dump),
@@ -99,6 +102,10 @@ there is no store or the device cannot be read at all.
 
 In a store that was not closed in order, an object that was being written when the power failed may be torn. \
 It is printed as a damage; a get does not find it.";
+
+const LIFT_ABOUT: &str = "\
+Lets segments in quarantine be used again, if the device was repaired. Segments are quarantined when writes \
+to them fail; `info` lists them. Those whose writes keep failing return to quarantine.";
 
 const DUMP_EXAMPLES: &str = "\
 Examples:
@@ -271,6 +278,15 @@ pub(crate) struct Clear {
     /// Confirm that all objects are to be deleted
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Lift {
+    #[command(flatten)]
+    pub(crate) device: Device,
+
+    #[command(flatten)]
+    pub(crate) opening: Opening,
 }
 
 #[derive(Args, Debug)]

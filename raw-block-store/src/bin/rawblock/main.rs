@@ -6,6 +6,7 @@ mod destination;
 mod device;
 mod dump;
 mod info;
+mod lift;
 mod make;
 mod objects;
 mod output;
@@ -58,6 +59,7 @@ fn run(arguments: &Arguments) -> Result<Answer> {
         Command::Rm(options) => objects::remove(options),
         Command::Clear(options) => objects::clear(options),
         Command::Check(options) => check::run(options),
+        Command::Lift(options) => lift::run(options),
         Command::Dump(options) => dump::run(options),
     }
 }
