@@ -41,8 +41,8 @@ impl Program {
 const WITH_FAILPOINTS: [&str; 2] = ["raw-block-torture", "xtask"];
 
 /// Returns the command that compiles the tests of the workspace, except those of
-/// [`WITH_FAILPOINTS`], and does not run them. [`build`] runs it. `.ci/run` tests the same packages,
-/// so that they are compiled once.
+/// [`WITH_FAILPOINTS`], and does not run them. [`build`] runs it. `.ci/run` tests the same
+/// packages, so that they are compiled once.
 pub(crate) fn compiling() -> Command {
     let mut command = cargo("test");
     command.args(["--no-run", "--workspace"]);
@@ -85,7 +85,8 @@ fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// Runs cargo, and returns its JSON messages. Its progress and the errors of the compiler are shown.
+/// Runs cargo, and returns its JSON messages. Its progress and the errors of the compiler are
+/// shown.
 fn messages_of(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {
@@ -120,8 +121,8 @@ impl Artifact {
         serde_json::from_str(message).ok()
     }
 
-    /// The name of its package. The id is `URL#NAME@VERSION`, or `URL#VERSION` if the last segment of
-    /// the URL is the name.
+    /// The name of its package. The id is `URL#NAME@VERSION`, or `URL#VERSION` if the last segment
+    /// of the URL is the name.
     fn package(&self) -> Option<&str> {
         let (url, fragment) = self.package_id.rsplit_once('#')?;
         match fragment.split_once('@') {

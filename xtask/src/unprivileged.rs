@@ -19,7 +19,7 @@ Run as root, the other tests would not notice an operation that requires root. T
 becomes user 65534, without groups or capabilities. It runs copies of the test programs in a directory of that user. A \
 test that requires root prints one line, `skipped`. If you are not root, `cargo test` does the same.";
 
-/// The user "nobody". The kernel itself uses this number for users without a mapping.
+/// The user `nobody`. The kernel itself uses this number for users without a mapping.
 const USER: u32 = 65_534;
 
 const PACKAGES: [&str; 3] = ["raw-block-posix", "raw-block-uring", "raw-block-store"];

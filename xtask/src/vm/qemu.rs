@@ -65,8 +65,8 @@ impl Guest<'_> {
     /// booted again. A later crash of QEMU, or any other end of the guest, is a failure.
     ///
     /// # Errors
-    /// When QEMU cannot be run, is killed by a signal in each boot, or exits before the first process
-    /// runs. When the guest takes too much time.
+    /// When QEMU cannot be run, is killed by a signal in each boot, or exits before the
+    /// first process runs. When the guest takes too much time.
     pub(crate) fn start(&self) -> Result<Running> {
         until_first_line(|| self.boot())
     }

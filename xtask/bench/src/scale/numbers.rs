@@ -13,7 +13,8 @@ pub(super) fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Returns a number that looks random, the same for the same `number` (the finalizer of SplitMix64).
+/// Returns a number that looks random, the same for the same `number` (the finalizer of
+/// SplitMix64).
 pub(super) fn scatter(number: u64) -> u64 {
     let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

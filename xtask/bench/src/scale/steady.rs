@@ -30,8 +30,8 @@ pub(super) struct Options {
     #[arg(long, default_value = "64KiB", value_parser = bytes)]
     object_size: u64,
 
-    /// How full the store is, in percent. Below 100, this part of the keys fits and is overwritten;
-    /// at 100 there are ten times as many keys as fit, and absent ones are put
+    /// How full the store is, in percent. Below 100, this part of the keys that fit exists, and
+    /// puts overwrite them; at 100 there are ten times as many keys as fit, and absent ones are put
     #[arg(long, default_value = "90,100", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(10..=100))]
     full: Vec<u64>,
 

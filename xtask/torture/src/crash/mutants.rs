@@ -1,4 +1,4 @@
-//! Switches each rule of the protocol off in turn.
+//! Switches off each rule of the protocol in turn.
 
 use std::env;
 use std::process::Command;
