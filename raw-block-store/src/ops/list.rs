@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use raw_block_core::ReadAt;
 
 use super::escaped::Escaped;
-use super::get::{generation, locate};
 use super::header::slot_header;
+use super::locate::{generation, locate};
 use crate::Error;
 use crate::Store;
 use crate::error::Context;

@@ -9,9 +9,11 @@ mod escaped;
 mod get;
 mod header;
 mod list;
+mod locate;
 mod pin;
 mod put;
 mod read;
+mod request;
 mod scrub;
 mod stage;
 #[cfg(test)]
@@ -20,8 +22,7 @@ mod tombstones;
 mod verify;
 mod write;
 
-pub use get::{Get, GetInfo, Object};
 pub use list::ObjectInfo;
 pub use pin::Pin;
-pub use put::Put;
+pub use request::{Get, GetInfo, Object, Put};
 pub use scrub::{Finding, ScrubReport};

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::get::{Get, GetInfo};
 use super::read::{BatchReader, ReadTarget};
+use super::request::{Get, GetInfo};
 use crate::Error;
 use crate::Store;
 use crate::format::Damage;

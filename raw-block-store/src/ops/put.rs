@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::attempts::ATTEMPTS;
 use super::choose::{Chosen, Duplicates};
+use super::request::Put;
 use super::stage::PutBatch;
 use crate::BatchResult;
 use crate::Error;
@@ -12,7 +13,7 @@ use crate::Store;
 use crate::mutant;
 use crate::reclaim;
 use crate::state::index::{KeyHash, Located};
-use crate::state::space::{Allocation, Batch, Demand, Shortage};
+use crate::state::space::{Allocation, Batch, Shortage};
 use crate::state::{NoSpace, StoreState};
 
 /// What errors say that the store was doing.
@@ -28,49 +29,6 @@ const LARGE_PART: u64 = 8;
 /// compacting after fewer that free nothing; then one that evicts does so. So it is met only where
 /// pinned objects are moved in vain.
 const MAX_VAIN_RECLAIMS: usize = 64;
-
-/// An object to put.
-///
-/// # Examples
-/// ```
-/// use raw_block_store::Put;
-///
-/// let put = Put::new(b"layer 0", &[1; 1000]).with_metadata(b"f16, 500");
-/// # let _ = put;
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Put<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) metadata: &'a [u8],
-    pub(super) payload: &'a [u8],
-}
-
-impl<'a> Put<'a> {
-    /// An object without metadata.
-    ///
-    /// The key has at least one byte. A payload that is aligned like a device buffer, and whose
-    /// length is a multiple of the block size, is written without a copy.
-    #[must_use]
-    pub fn new(key: &'a [u8], payload: &'a [u8]) -> Self {
-        Self { key, metadata: &[], payload }
-    }
-
-    /// The same with a small description of the payload, for the caller's own use. Key and metadata
-    /// together fit into a block less 128 bytes.
-    #[must_use]
-    pub fn with_metadata(self, metadata: &'a [u8]) -> Self {
-        Self { metadata, ..self }
-    }
-
-    /// What it needs of a slot. The lengths were checked.
-    pub(super) fn demand(&self) -> Demand {
-        let names = self.key.len() + self.metadata.len();
-        Demand {
-            names: u32::try_from(names).unwrap_or(u32::MAX),
-            payload_len: u32::try_from(self.payload.len()).unwrap_or(u32::MAX),
-        }
-    }
-}
 
 impl Store {
     /// Puts one object. See [`put_many`](Self::put_many).

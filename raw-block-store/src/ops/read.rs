@@ -2,7 +2,7 @@
 
 use raw_block_core::ReadAt;
 
-use super::get::{Get, GetInfo};
+use super::request::{Get, GetInfo};
 use crate::error::Context;
 use crate::format::Damage;
 use crate::format::SlotHeader;

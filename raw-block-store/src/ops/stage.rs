@@ -2,7 +2,7 @@
 
 use raw_block_core::{WriteAt, WriteOptions};
 
-use super::put::Put;
+use super::request::Put;
 use crate::Error;
 use crate::format::{Entry, SegmentHeader, payload_checksum};
 use crate::io::Placement;

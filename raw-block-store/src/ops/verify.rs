@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use raw_block_core::{AlignedBuf, ReadAt};
 
-use super::get::{Get, generation, locate};
 use super::header::slot_header;
+use super::locate::{generation, locate};
 use super::read::{BatchReader, ReadTarget};
+use super::request::Get;
 use crate::Error;
 use crate::Store;
 use crate::error::Context;

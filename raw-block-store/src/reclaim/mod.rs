@@ -3,6 +3,7 @@
 //! One reclaim runs at a time. Callers that need space in the meantime wait for it. When it ends, the deletes that wait
 //! get space first. The background worker runs reclaims before a put has to wait for one.
 
+mod candidates;
 mod clear;
 mod copy;
 mod discard;

@@ -1,5 +1,6 @@
 //! Moves: copies of objects take their places, all together or not at all.
 
+use super::candidates::candidates;
 use super::copy::{self, CopyOutcome};
 use crate::Error;
 use crate::checkpoint;
@@ -72,7 +73,7 @@ pub(super) fn move_all(
 pub(super) fn rescue_pinned(state: &StoreState) -> Result<bool, Error> {
     let mut any = false;
     for segment in state.with_space(|space| space.kept_by_pins()) {
-        let mut pinned = super::victims::candidates(state, segment);
+        let mut pinned = candidates(state, segment);
         pinned.retain(|candidate| candidate.pinned);
         any |= !pinned.is_empty()
             && matches!(move_all(state, segment, &pinned)?, Ok(MoveOutcome::All));
