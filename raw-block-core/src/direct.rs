@@ -5,10 +5,11 @@
 pub enum Direct {
     /// Bypass the page cache, or fail to open.
     Required,
-    /// Bypass the page cache where the file system can; [`DeviceFile::is_direct`](crate::backend::DeviceFile::is_direct) tells.
+    /// Bypass the page cache where the file system can; see
+    /// [`DeviceFile::is_direct`](crate::backend::DeviceFile::is_direct).
     #[default]
     Preferred,
-    /// Go through the page cache, which takes any byte range and any memory. It is empty when the device has been
-    /// opened.
+    /// Go through the page cache, which takes any byte range and any memory. It is empty when the
+    /// device has been opened.
     Off,
 }

@@ -34,7 +34,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// There is no such path.
     NotFound,
-    /// Somebody else holds the device, or a bounded resource of this process is used up for now.
+    /// Another process holds the device, or a bounded resource of this process is exhausted for
+    /// now.
     Busy,
     /// No memory, file descriptors or lockable memory left.
     OutOfResources,
@@ -44,13 +45,14 @@ pub enum ErrorKind {
     EndOfDevice,
     /// The device is gone.
     DeviceGone,
-    /// The device or the kernel reports a failed transfer, for another reason than [`Media`](Self::Media).
+    /// The device or the kernel reports a failed transfer, for another reason than
+    /// [`Media`](Self::Media).
     Io,
-    /// The medium at this place: its data are lost or fail their check, or it cannot be written. Other
-    /// places are not affected.
+    /// The medium at this place: its data are lost or fail their check, or it cannot be written.
+    /// Other places are not affected.
     Media,
-    /// An earlier flush failed, so what is durable is unknown, or an earlier write may still take effect:
-    /// writes are refused until the device is opened again.
+    /// An earlier flush failed, so what is durable is unknown, or an earlier write may still take
+    /// effect: writes are refused until the device is opened again.
     WritesStopped,
     /// The process was forked, and this is the child: it must open the device itself.
     Forked,
@@ -69,14 +71,15 @@ impl ErrorKind {
             Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Self::NoSpace,
             Some(libc::ENODEV | libc::ENXIO | libc::ESHUTDOWN) => Self::DeviceGone,
             Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => Self::Unsupported,
-            // What the kernel makes of BLK_STS_MEDIUM and BLK_STS_PROTECTION (`block/blk-core.c`), and of
-            // a failed checksum in a file system (EFSBADCRC).
+            // What the kernel makes of BLK_STS_MEDIUM and BLK_STS_PROTECTION (`block/blk-core.c`),
+            // and of a failed checksum in a file system (EFSBADCRC).
             Some(libc::ENODATA | libc::EILSEQ | libc::EBADMSG) => Self::Media,
             _ => Self::Io,
         }
     }
 
-    /// Whether the device failed to carry out a transfer: [`Io`](Self::Io) or [`Media`](Self::Media).
+    /// Whether the device failed to carry out a transfer: [`Io`](Self::Io) or
+    /// [`Media`](Self::Media).
     #[must_use]
     pub const fn is_io(self) -> bool {
         matches!(self, Self::Io | Self::Media)
@@ -85,16 +88,16 @@ impl ErrorKind {
 
 /// What is known of the effect of an operation that failed.
 ///
-/// A caller, and the dispatcher when it repeats the parts of a merged op, may repeat an operation of
-/// the first two classes. An operation of class [`Unknown`](Self::Unknown) must not be repeated, and
-/// nothing newer must be written to its range before the device was opened again: the device may
-/// still carry it out, after what was written later.
+/// A caller, and the dispatcher when it repeats the parts of a merged op, may repeat an operation
+/// of the first two classes. An operation of class [`Unknown`](Self::Unknown) must not be repeated,
+/// and nothing newer must be written to its range before the device was opened again: the device
+/// may still carry it out, after what was written later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
     /// The operation was refused before it reached the device. The device is unchanged.
     NotStarted,
-    /// The device, or the kernel, has reported the failure. The operation has ended; a write may have
-    /// changed a part of its range.
+    /// The device, or the kernel, has reported the failure. The operation has ended; a write may
+    /// have changed a part of its range.
     Failed,
     /// The operation was interrupted or lost. Whether and when it takes effect is unknown.
     Unknown,
@@ -143,7 +146,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error found by a rule of ours: `rule` says which one broke and what to do about it.
+    /// An error found by a rule of this crate: `rule` says which one broke and what to do.
     pub fn new(kind: ErrorKind, action: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,

@@ -15,11 +15,11 @@ pub struct Geometry {
     /// The device's smallest addressable unit (LBA) in bytes: a power of two.
     ///
     /// The largest unit that a power cut leaves whole. A longer write can be torn between any two
-    /// blocks, also on a device that writes more than one block atomically: its transfers are merged
-    /// with others and split into commands.
+    /// blocks, also on a device that writes more than one block atomically: its transfers are
+    /// merged with others and split into commands.
     pub logical_block: u32,
-    /// Offsets, lengths and segment lengths are multiples of this many bytes: 1 where the page cache is
-    /// between, otherwise a power of two of at least `logical_block`.
+    /// Offsets, lengths and segment lengths are multiples of this many bytes: 1 where the page
+    /// cache is between, otherwise a power of two of at least `logical_block`.
     pub transfer_alignment: u32,
     /// Memory addresses of segments are multiples of this many bytes: a power of two.
     pub memory_alignment: u32,
@@ -33,8 +33,9 @@ pub struct Geometry {
     pub volatile_write_cache: bool,
     /// Whether a single write can be made durable, by [`WriteOptions::durable`].
     pub durable_writes: bool,
-    /// How many handles [`WriteOptions::placement`] can name: the reclaim unit handles of an NVMe namespace with flexible
-    /// data placement, or the write streams of a block device. 0 where the device or the backend has neither.
+    /// How many handles [`WriteOptions::placement`] can name: the reclaim unit handles of an NVMe
+    /// namespace with flexible data placement, or the write streams of a block device. 0 where the
+    /// device or the backend has neither.
     pub placement_handles: u16,
     /// Whether [`OpKind::Discard`] is supported.
     pub discard: bool,
@@ -42,8 +43,8 @@ pub struct Geometry {
     pub write_zeroes: bool,
     /// Whether the device was opened read-only: then nothing but [`OpKind::Read`] is supported.
     pub read_only: bool,
-    /// Whether it is a regular file: then its content may be of any kind, and the file system may have no space left
-    /// for the bytes that were never written.
+    /// Whether it is a regular file: then its content may be of any kind, and the file system may
+    /// have no space left for the bytes that were never written.
     pub regular_file: bool,
 }
 
@@ -54,8 +55,8 @@ impl Geometry {
     pub const MIN_LOGICAL_BLOCK: u32 = 512;
 
     /// The geometry of a device of `capacity` bytes in blocks of `logical_block` bytes, with all
-    /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, and neither
-    /// discard nor write-zeroes; it can be written to.
+    /// alignments equal to the block, one MiB transfers, 128 segments, a volatile cache, and
+    /// neither discard nor write-zeroes; it can be written to.
     ///
     /// `capacity` is rounded down to whole blocks, and to [`Geometry::MAX_CAPACITY`].
     ///
@@ -104,7 +105,7 @@ impl Geometry {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for length 0, [`ErrorKind::Misaligned`] when offset or length
     /// is not a multiple of [`transfer_alignment`](Self::transfer_alignment),
-    /// [`ErrorKind::OutOfRange`] when the range ends behind the device.
+    /// [`ErrorKind::OutOfRange`] when the range extends past the end of the device.
     pub fn check_range(&self, kind: OpKind, offset: u64, len: u64) -> Result<(), Error> {
         let align = u64::from(self.transfer_alignment);
         let (error, rule) = if len == 0 {
@@ -125,7 +126,7 @@ impl Geometry {
         } else if offset.checked_add(len).is_none_or(|end| end > self.capacity) {
             (
                 ErrorKind::OutOfRange,
-                format!("the range ends behind the device's {} bytes", self.capacity),
+                format!("the range extends past the end of the device ({} bytes)", self.capacity),
             )
         } else {
             return Ok(());
@@ -138,13 +139,13 @@ impl Geometry {
     /// Checks that the device has what a write asks of it.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where it has no such thing, [`ErrorKind::InvalidInput`] for a handle that is not
-    /// there.
+    /// [`ErrorKind::Unsupported`] where it has no such thing, [`ErrorKind::InvalidInput`] for a
+    /// handle that is not there.
     pub fn check_options(&self, options: WriteOptions) -> Result<(), Error> {
         let (error, rule) = match (options, self.placement_handles) {
             (WriteOptions { durable: true, .. }, _) if !self.durable_writes => (
                 ErrorKind::Unsupported,
-                "this device or backend makes no single write durable: flush behind it".to_owned(),
+                "this device or backend makes no single write durable: flush after it".to_owned(),
             ),
             (WriteOptions { placement: Some(_), .. }, 0) => (
                 ErrorKind::Unsupported,

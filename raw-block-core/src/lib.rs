@@ -1,11 +1,12 @@
 //! Batched block I/O: everything between a caller and a backend.
 //!
-//! A caller describes transfers ([`WriteAt`], [`ReadAt`]), the [`Dispatcher`] checks them against the
-//! [`Geometry`] of the device, copies what the device cannot take as it is, merges neighbours, and hands
-//! the batch to one queue of an [`IoBackend`] in one submission. Each transfer has its own result.
+//! A caller describes transfers ([`WriteAt`], [`ReadAt`]), the [`Dispatcher`] checks them against
+//! the [`Geometry`] of the device, copies what the device cannot take as it is, merges neighbours,
+//! and hands the batch to one queue of an [`IoBackend`] in one submission. Each transfer has its
+//! own result.
 //!
-//! This crate comes with one backend, [`MemoryBackend`], to test code on that works on a device. The
-//! crates `raw-block-posix` and `raw-block-uring` have those for files and block devices.
+//! This crate comes with one backend, [`MemoryBackend`], to test code on that works on a device.
+//! The crates `raw-block-posix` and `raw-block-uring` have those for files and block devices.
 //!
 //! # Examples
 //! ```
@@ -30,10 +31,10 @@
 //! ```
 //!
 //! # Features
-//! `conformance`: the test suite that every backend passes, for those who write one.
+//! `conformance`: the test suite that every backend passes, for authors of backends.
 //!
-//! `simulated`: a device in memory that loses power, reorders and fails as a test wants it, for those who
-//! keep something on a device.
+//! `simulated`: an in-memory device that loses power, reorders and fails on request, for programs
+//! that keep data on a device.
 
 pub use buffer::{AlignedBuf, BufferPool, Registration};
 pub use direct::Direct;

@@ -15,9 +15,9 @@ const SHARDS: usize = 64;
 /// A device in memory, for tests and for measuring what lies above a device.
 ///
 /// As strict as a real device opened with `O_DIRECT`: the dispatcher refuses or stages whatever its
-/// [`Geometry`] does not allow, by default blocks of 512 bytes and memory aligned to as much. Sparse:
-/// what was never written reads as zeroes and takes no memory, so a device may be larger than the
-/// machine.
+/// [`Geometry`] does not allow, by default blocks of 512 bytes and memory aligned to as much.
+/// Sparse: what was never written reads as zeroes and takes no memory, so a device may be larger
+/// than the machine.
 ///
 /// # Examples
 /// ```
@@ -46,7 +46,8 @@ impl MemoryBackend {
     /// A device of `capacity` bytes in blocks of 512 bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when `capacity` is below one block.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) when `capacity` is below one
+    /// block.
     pub fn new(capacity: u64) -> Result<Self, Error> {
         let mut geometry = Geometry::new(capacity, 512)?;
         geometry.discard = true;
@@ -119,12 +120,14 @@ impl Device {
         });
     }
 
-    /// Makes a range read as zeroes: whole chunks are given up, at either end a part of one is filled.
+    /// Makes a range read as zeroes: releases whole chunks, and fills the partial chunk at either
+    /// end.
     fn erase(&self, offset: u64, len: u64) {
         let chunk_len = CHUNK as u64;
         let end = offset + len;
         let whole = offset.div_ceil(chunk_len)..end / chunk_len;
-        // By what is stored, and not by the range: a sparse device may be larger than anybody can count.
+        // By what is stored, and not by the range: a sparse device may have too many chunks to
+        // count.
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|chunk, _| !whole.contains(chunk));
@@ -143,8 +146,8 @@ impl Device {
     }
 }
 
-/// Calls `visit` with the number of each chunk that `len` bytes from `offset` on touch, where in the
-/// chunk they begin, and which of the bytes they are.
+/// Calls `visit` with the number of each chunk that `len` bytes from `offset` on touch, where in
+/// the chunk they begin, and which of the bytes they are.
 fn for_each_chunk(
     offset: u64,
     len: usize,

@@ -1,7 +1,7 @@
-//! The number of the calling process, which tells a forked child from its parent.
+//! The id of the calling process, which distinguishes a forked child from its parent.
 //!
-//! Not an interface of this crate: it is here for the crates of this workspace. Every batch asks for the number, and
-//! `getpid` is a system call.
+//! Not an interface of this crate: it is here for the crates of this workspace. Every batch asks
+//! for the number, and `getpid` is a system call.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// The number of this process, 0 until it is known. Private memory that the kernel clears in a forked child.
+/// The number of this process, 0 until it is known. Private memory that the kernel clears in a
+/// forked child.
 struct Cache(NonNull<AtomicU32>);
 
 // SAFETY: it points to an atomic, which any thread may use, in memory that is never unmapped.
@@ -20,8 +21,8 @@ unsafe impl Sync for Cache {}
 
 /// Returns the number of the calling process.
 ///
-/// It is kept in a page that the kernel clears in a forked child (`MADV_WIPEONFORK`, Linux 4.14). Where that fails, every
-/// call asks the kernel.
+/// It is kept in a page that the kernel clears in a forked child (`MADV_WIPEONFORK`, Linux 4.14).
+/// Where that fails, every call asks the kernel.
 #[must_use]
 pub fn id() -> u32 {
     static CACHE: OnceLock<Option<Cache>> = OnceLock::new();
@@ -66,7 +67,8 @@ mod tests {
     fn a_forked_child_has_another_number() {
         let parent = id();
         assert_eq!(parent, std::process::id());
-        // SAFETY: the child calls only what is async-signal-safe: it loads and stores a number, and exits.
+        // SAFETY: the child calls only what is async-signal-safe: it loads and stores a number, and
+        // exits.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 let differs = id() != parent && id() == std::process::id();

@@ -53,15 +53,17 @@ pub struct StatsSnapshot {
     pub direct_bytes: u64,
     /// Bytes moved through aligned memory of the dispatcher.
     pub staged_bytes: u64,
-    /// Times that ops were handed over: system calls, except where a thread of the kernel looks for ops by
-    /// itself.
+    /// Times that ops were handed over: system calls, except where a thread of the kernel looks for
+    /// ops by itself.
     pub submissions: u64,
-    /// Entries that a ring handed over: an op is several where the backend splits it at the limits of the device.
-    /// Backends without a ring count none.
+    /// Entries that a ring handed over: an op is several where the backend splits it at the limits
+    /// of the device. Backends without a ring count none.
     pub commands: u64,
-    /// Entries under way at each submission, added up; see [`depth_at_submission`](Self::depth_at_submission).
+    /// The sum of the entries in flight at each submission; see
+    /// [`depth_at_submission`](Self::depth_at_submission).
     pub under_way_at_submissions: u64,
-    /// Ops, or rests of ops, that were issued again: short transfers, `EAGAIN`, parts of a failed merge.
+    /// Ops, or rests of ops, that were issued again: short transfers, `EAGAIN`, parts of a failed
+    /// merge.
     pub retries: u64,
     /// Ops that a backend served from registered memory.
     pub registered_ops: u64,
@@ -69,9 +71,11 @@ pub struct StatsSnapshot {
     pub refused_registrations: u64,
     /// Ops whose memory is registered, but not in one piece, so that a backend served them without.
     pub crossing_ops: u64,
-    /// Calls of [`Dispatcher::flush`](crate::Dispatcher::flush) that waited for a flush or performed one.
+    /// Calls of [`Dispatcher::flush`](crate::Dispatcher::flush) that waited for a flush or
+    /// performed one.
     pub flush_calls: u64,
-    /// Flushes that were submitted. Fewer than `flush_calls`, because one serves all callers that wait.
+    /// Flushes that were submitted. Fewer than `flush_calls`, because one serves all callers that
+    /// wait.
     pub flushes: u64,
     /// Tickets that are out now. A forgotten one is never subtracted.
     pub tickets_out: u64,
@@ -96,8 +100,8 @@ impl StatsSnapshot {
         Duration::from_nanos(self.latency.value_at_quantile(quantile))
     }
 
-    /// The mean number of ops in flight per queue while it was busy (by Little's law: the sum of all
-    /// latencies over the busy time).
+    /// The mean number of ops in flight per queue while it was busy (by Little's law: the sum of
+    /// all latencies over the busy time).
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean of counters needs no more than 52 bits")]
     pub fn achieved_depth(&self) -> f64 {
@@ -107,8 +111,9 @@ impl StatsSnapshot {
         self.latency_ns as f64 / self.busy_ns as f64
     }
 
-    /// The mean number of entries that a ring had under way when it handed some over, those included: how full it is
-    /// kept. Unlike [`achieved_depth`](Self::achieved_depth), it counts what ops were split into.
+    /// The mean number of entries in flight at a submission, including the submitted ones: how full
+    /// the ring is kept. Unlike [`achieved_depth`](Self::achieved_depth), it counts what ops were
+    /// split into.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean of counters needs no more than 52 bits")]
     pub fn depth_at_submission(&self) -> f64 {

@@ -1,5 +1,5 @@
-//! What callers ask for: transfers between a range of the device and memory of theirs, and the rule
-//! that says which of them can go to the device as they are.
+//! Transfers between a range of the device and memory of the caller, and the rule that says which
+//! of them need no copy.
 
 use std::io::{IoSlice, IoSliceMut};
 
@@ -39,7 +39,7 @@ impl<'a> WriteAt<'a> {
 }
 
 impl<'a, const N: usize> WriteAt<'a, N> {
-    /// A write of several segments, one behind the other on the device from byte `offset` on.
+    /// A write of several segments, contiguous on the device from byte `offset`.
     #[must_use]
     pub fn gather(offset: u64, segments: [&'a [u8]; N]) -> Self {
         Self {
@@ -67,8 +67,8 @@ impl<'a, const N: usize> WriteAt<'a, N> {
 
 /// A read of one range of the device into `N` memory segments, one after the other.
 ///
-/// The segments together are the *payload*; the device is read up to `total_len`, and what is read
-/// behind the payload is thrown away.
+/// The segments together are the *payload*; the device is read up to `total_len`, and bytes after
+/// the payload are discarded.
 ///
 /// # Examples
 /// ```
@@ -95,8 +95,7 @@ impl<'a> ReadAt<'a> {
 }
 
 impl<'a, const N: usize> ReadAt<'a, N> {
-    /// A read into several segments, which lie one behind the other on the device from byte `offset`
-    /// on.
+    /// A read into several segments, contiguous on the device from byte `offset`.
     #[must_use]
     pub fn scatter(offset: u64, segments: [&'a mut [u8]; N]) -> Self {
         Self {
@@ -193,12 +192,12 @@ pub trait Transfer: sealed::Sealed {
     /// How many bytes of the device are moved.
     fn total_len(&self) -> u64;
 
-    /// The memory segments: initialised, valid while the transfer is borrowed; for a read, exclusively
-    /// the transfer's.
+    /// The memory segments: initialised, valid while the transfer is borrowed; for a read,
+    /// exclusively the transfer's.
     #[doc(hidden)]
     fn iovecs(&self) -> &[libc::iovec];
 
-    /// What a write asks of the device beside.
+    /// Per-write options.
     fn options(&self) -> WriteOptions {
         WriteOptions::new()
     }

@@ -12,12 +12,13 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// The write is durable when it is over, without a flush (Force Unit Access); what was written before is not. See
-    /// [`Geometry::durable_writes`](crate::Geometry::durable_writes).
+    /// The write is durable when it has completed, without a flush (Force Unit Access); earlier
+    /// writes are not. See [`Geometry::durable_writes`](crate::Geometry::durable_writes).
     pub durable: bool,
-    /// Through which of the device's placement handles the bytes are written, counted from 0: the device keeps those of
-    /// one handle together, apart from those of others. `None` leaves it to the device. It changes where the bytes lie
-    /// on the medium, not what is read. See [`Geometry::placement_handles`](crate::Geometry::placement_handles).
+    /// Through which of the device's placement handles the bytes are written, counted from 0: the
+    /// device keeps those of one handle together, apart from those of others. `None` leaves it to
+    /// the device. It changes where the bytes lie on the medium, not what is read. See
+    /// [`Geometry::placement_handles`](crate::Geometry::placement_handles).
     pub placement: Option<u16>,
 }
 

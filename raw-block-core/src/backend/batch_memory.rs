@@ -4,7 +4,7 @@ use crate::AlignedBuf;
 
 /// One memory segment: an address and a length, as the kernel takes them.
 ///
-/// Only a pair of numbers: whoever follows the address proves that it may.
+/// Only a pair of numbers: code that dereferences the address must prove that it may.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(crate) struct Segment(pub(crate) libc::iovec);
@@ -17,9 +17,10 @@ unsafe impl Sync for Segment {}
 /// The memory that the ops of one batch point into: their segment lists, what was staged, and the
 /// buffers of an owned batch.
 ///
-/// Every [`Op`](super::op::Op) holds a reference. While there is one, nothing here moves or is freed; when there is
-/// none, no backend can touch the caller's memory any more. So the dispatcher never counts
-/// completions to decide that a batch is over: it asks whether it holds the only reference.
+/// Every [`Op`](super::op::Op) holds a reference. While there is one, nothing here moves or is
+/// freed; when there is none, no backend can touch the caller's memory any more. So the dispatcher
+/// never counts completions to decide that a batch has completed: it checks whether it holds the
+/// only reference.
 #[derive(Debug, Default)]
 pub(crate) struct BatchMemory {
     pub(crate) segments: Vec<Segment>,

@@ -9,10 +9,11 @@ use super::batch_memory::{BatchMemory, Segment};
 use super::op_kind::OpKind;
 use crate::{Error, ErrorClass, ErrorKind, WriteOptions};
 
-/// One transfer: a range of the device and the memory segments that it is read into or written from.
+/// One transfer: a range of the device and the memory segments that it is read into or written
+/// from.
 ///
-/// Only the dispatcher makes ops, after it checked range and alignment, so a backend need not. An op
-/// cannot be cloned: whoever holds it owns the transfer, and gives it back with
+/// Only the dispatcher makes ops, after it checked range and alignment, so a backend need not. An
+/// op cannot be cloned: its holder owns the transfer, and returns it with
 /// [`complete`](Op::complete) or [`fail`](Op::fail). Until then its memory stays valid.
 ///
 /// What is left to do shrinks from the front with [`advance`](Op::advance): after a short transfer,
@@ -30,21 +31,22 @@ pub struct Op {
     memory: Arc<BatchMemory>,
 }
 
-// SAFETY: an op owns its part of the segment list exclusively, and the memory that the segments name
-// is valid from any thread until the op is dropped (the contract of `Op::new`).
+// SAFETY: an op owns its part of the segment list exclusively, and the memory that the segments
+// name is valid from any thread until the op is dropped (the contract of `Op::new`).
 unsafe impl Send for Op {}
 
 impl Op {
     /// The most bytes that one system call should be asked to move.
     ///
-    /// The kernel moves at most 2 GiB less a page (`read(2)`), and leaves the rest to the next call. With blocks
-    /// above 4 KiB that is no multiple of the block, and `O_DIRECT` refuses it. This limit is a multiple of any block.
+    /// The kernel moves at most 2 GiB less a page (`read(2)`), and leaves the rest to the next
+    /// call. With blocks above 4 KiB that is no multiple of the block, and `O_DIRECT` refuses it.
+    /// This limit is a multiple of any block.
     pub const MAX_CALL_BYTES: usize = 1 << 30;
 
     /// # Safety
-    /// `segments` lies inside `memory.segments` and belongs to no other op. Each segment names memory
-    /// that stays valid until this op is dropped: for a read, initialised memory that nothing else
-    /// accesses; for any other kind, initialised memory that nothing writes to.
+    /// `segments` lies inside `memory.segments` and belongs to no other op. Each segment names
+    /// memory that stays valid until this op is dropped: for a read, initialised memory that
+    /// nothing else accesses; for any other kind, initialised memory that nothing writes to.
     pub(crate) unsafe fn new(
         kind: OpKind,
         index: u32,
@@ -85,7 +87,7 @@ impl Op {
         self.kind
     }
 
-    /// What a write asks of the device beside; the [`Geometry`](crate::Geometry) says that the device has it.
+    /// Per-write options; the [`Geometry`](crate::Geometry) says that the device supports them.
     #[must_use]
     pub fn options(&self) -> WriteOptions {
         self.options
@@ -109,8 +111,8 @@ impl Op {
         self.len == 0
     }
 
-    /// The memory segments of what is left, as the kernel takes them; none for a flush, a discard or
-    /// write-zeroes.
+    /// The memory segments of what is left, as the kernel takes them; none for a flush, a discard
+    /// or write-zeroes.
     ///
     /// The list itself stays where it is until the op is dropped or advanced.
     #[must_use]
@@ -122,10 +124,11 @@ impl Op {
         }
     }
 
-    /// The segments for the next system call: at most `max_segments`, together at most [`Op::MAX_CALL_BYTES`] long.
+    /// The segments for the next system call: at most `max_segments`, together at most
+    /// [`Op::MAX_CALL_BYTES`] long.
     ///
-    /// The call ends between two segments, and so between two blocks. If the first segment alone is longer, it is
-    /// the only one, and the caller cuts it at [`Op::MAX_CALL_BYTES`].
+    /// The call ends between two segments, and so between two blocks. If the first segment alone is
+    /// longer, it is the only one, and the caller cuts it at [`Op::MAX_CALL_BYTES`].
     #[must_use]
     pub fn iovecs_for_call(&self, max_segments: usize) -> &[libc::iovec] {
         fitting(self.iovecs(), max_segments)
@@ -150,9 +153,9 @@ impl Op {
     pub fn destination(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let segments = if self.kind == OpKind::Read { self.iovecs() } else { &[] };
         segments.iter().map(|segment| {
-            // SAFETY: the segments of a read are initialised memory that nothing else accesses while the
-            // op lives, each is given once, and the borrow of `self` keeps a second such iterator from
-            // existing beside this one.
+            // SAFETY: the segments of a read are initialised memory that nothing else accesses
+            // while the op lives, each is given once, and the borrow of `self` keeps a second such
+            // iterator from existing at the same time.
             unsafe { std::slice::from_raw_parts_mut(segment.iov_base.cast(), segment.iov_len) }
         })
     }
@@ -166,8 +169,8 @@ impl Op {
         self.len -= bytes;
         let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
         while self.segment_count > 0 {
-            // SAFETY: at least one segment is left, so the pointer names an element of the list that
-            // this op owns; `&mut self` makes the access exclusive.
+            // SAFETY: at least one segment is left, so the pointer names an element of the list
+            // that this op owns; `&mut self` makes the access exclusive.
             let segment = &mut unsafe { self.segments.as_mut() }.0;
             if segment.iov_len > left {
                 segment.iov_base = segment.iov_base.cast::<u8>().wrapping_add(left).cast();
@@ -176,7 +179,7 @@ impl Op {
             }
             left -= segment.iov_len;
             self.segment_count -= 1;
-            // SAFETY: one element behind an element of the list is inside the list or at its end.
+            // SAFETY: one element after an element of the list is inside the list or at its end.
             self.segments = unsafe { self.segments.add(1) };
         }
     }
@@ -189,11 +192,11 @@ impl Op {
 
     /// The error of an op that never began, or has ended, with the op's kind, offset and length.
     ///
-    /// Its class follows from `source`: [`Unknown`](ErrorClass::Unknown) if the device did not answer a write in time
-    /// (`ETIMEDOUT`) or the path to it was lost (`ENOLINK`), because the device may still carry out what it has
-    /// received. The error of a flush is never of class [`NotStarted`](ErrorClass::NotStarted): the kernel may have
-    /// reported, and forgotten, that earlier writes failed. A backend that knows better says so by
-    /// [`Error::with_class`].
+    /// Its class follows from `source`: [`Unknown`](ErrorClass::Unknown) if the device did not
+    /// answer a write in time (`ETIMEDOUT`) or the path to it was lost (`ENOLINK`), because the
+    /// device may still carry out what it has received. The error of a flush is never of class
+    /// [`NotStarted`](ErrorClass::NotStarted): the kernel may have reported, and forgotten, that
+    /// earlier writes failed. A backend that knows better says so by [`Error::with_class`].
     #[must_use]
     pub fn error(&self, source: std::io::Error) -> Error {
         let unanswered = matches!(source.raw_os_error(), Some(libc::ETIMEDOUT | libc::ENOLINK));
@@ -216,8 +219,8 @@ impl Op {
 
     /// Gives the op back as failed with this error, which names the place itself.
     ///
-    /// An op that was interrupted or lost, and may still take effect, needs an error
-    /// [with the class](Error::with_class) [`Unknown`](crate::ErrorClass::Unknown): the dispatcher repeats
+    /// An op that was interrupted or lost, and may still take effect, needs an error [with the
+    /// class](Error::with_class) [`Unknown`](crate::ErrorClass::Unknown): the dispatcher repeats
     /// transfers after errors of any other class.
     #[must_use]
     pub fn fail_with(self, error: Error) -> Completion {
@@ -235,7 +238,7 @@ impl Op {
     }
 }
 
-/// An op that is over, with its memory, and how it went.
+/// A completed op, with its memory and its result.
 #[derive(Debug)]
 pub struct Completion {
     pub(crate) op: Op,
@@ -243,7 +246,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// The op that is over.
+    /// The completed op.
     #[must_use]
     pub fn op(&self) -> &Op {
         &self.op

@@ -3,8 +3,8 @@
 /// What an op does.
 ///
 /// Exhaustive on purpose: a new kind is a compile error in every backend, and not an op that a
-/// wildcard completes without doing anything. The dispatcher submits discards and write-zeroes only to
-/// backends whose [`Geometry`](crate::Geometry) offers them.
+/// wildcard completes without doing anything. The dispatcher submits discards and write-zeroes only
+/// to backends whose [`Geometry`](crate::Geometry) offers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OpKind {
     /// Device to memory.
@@ -13,7 +13,7 @@ pub enum OpKind {
     Write,
     /// Makes durable every write that was reaped before this op was submitted.
     Flush,
-    /// Tells the device that a range, of any length, holds nothing of value; it reads as anything afterwards.
+    /// Discards a range, of any length; its contents are unspecified afterwards.
     Discard,
     /// Makes a range read as zeroes.
     WriteZeroes,

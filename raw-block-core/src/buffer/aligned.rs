@@ -8,12 +8,12 @@ use std::ptr::NonNull;
 use super::slab::Loan;
 use crate::{Error, ErrorKind};
 
-/// An owned buffer that starts at a multiple of [`AlignedBuf::ALIGNMENT`], so that a device can transfer
-/// from and to it without a copy.
+/// An owned buffer that starts at a multiple of [`AlignedBuf::ALIGNMENT`], so that a device can
+/// transfer from and to it without a copy.
 ///
 /// It comes from the heap ([`AlignedBuf::zeroed`]) or from a [`BufferPool`](crate::BufferPool), to
-/// which it returns when it is dropped. The bytes are always initialised; those of a pool's buffer are
-/// what its last user left there.
+/// which it returns when it is dropped. The bytes are always initialised; those of a pool's buffer
+/// are what its last user left there.
 ///
 /// # Examples
 /// ```
@@ -45,7 +45,8 @@ unsafe impl Send for AlignedBuf {}
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// Every buffer starts at a multiple of this many bytes: the page size, which satisfies any device.
+    /// Every buffer starts at a multiple of this many bytes: the page size, which satisfies any
+    /// device.
     pub const ALIGNMENT: usize = 4096;
 
     /// A buffer of `len` zeroes from the heap. `len` may be any number of bytes, also 0.
@@ -73,8 +74,8 @@ impl AlignedBuf {
         })
     }
 
-    /// The address of the first byte, for memory that is shared with ops: it stays good for writing
-    /// as long as nobody borrows the bytes through `Deref`.
+    /// The address of the first byte, for memory that is shared with ops: it stays valid for
+    /// writing while no borrow of the bytes through `Deref` exists.
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
@@ -82,8 +83,8 @@ impl AlignedBuf {
     /// The buffer that a pool lends.
     ///
     /// # Safety
-    /// `start` is aligned to [`AlignedBuf::ALIGNMENT`] and names `len` initialised bytes that nothing else
-    /// accesses until `loan` is dropped.
+    /// `start` is aligned to [`AlignedBuf::ALIGNMENT`] and names `len` initialised bytes that
+    /// nothing else accesses until `loan` is dropped.
     pub(super) unsafe fn lent(start: NonNull<u8>, len: usize, loan: Loan) -> Self {
         Self { start, len, home: Home::Pool(loan) }
     }

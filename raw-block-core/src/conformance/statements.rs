@@ -52,7 +52,7 @@ statements! { $
     borrowing accepting {
         every_accepted_op_completes_once_and_comes_back_as_itself
         a_queue_accepts_from_the_front_until_it_is_full
-        a_reaped_op_leaves_its_room_to_the_next
+        a_reaped_op_leaves_its_place_to_the_next
         a_batch_larger_than_the_queue_can_be_pumped_to_its_end
         a_queue_of_depth_one_works
         submitting_nothing_changes_nothing

@@ -1,10 +1,11 @@
 //! A batch: its requests, and the waves that carry them.
 //!
-//! The first waves carry all valid requests, merged where they are neighbours; there is more than one
-//! only if the requests need more staging memory than one wave may use. Later waves repeat requests,
-//! each as an op of its own: those of merged ops that failed, so that one bad block does not fail its
-//! neighbours, and those whose memory the kernel could not use, which is now copied. A request whose
-//! outcome is unknown is never repeated: the first attempt may still take effect, after newer writes.
+//! The first waves carry all valid requests, merged where they are neighbours; there is more than
+//! one only if the requests need more staging memory than one wave may use. Later waves repeat
+//! requests, each as a separate op: those of merged ops that failed, so that one bad block does not
+//! fail its neighbours, and those whose memory the kernel could not use, which is now copied. A
+//! request whose outcome is unknown is never repeated: the first attempt may still take effect,
+//! after newer writes.
 
 use std::io;
 use std::ops::Range;
@@ -56,8 +57,8 @@ impl Batch {
 
     /// Adds transfers with their buffers.
     pub(super) fn add_owned(&mut self, transfers: Vec<OwnedTransfer>, geometry: &Geometry) {
-        // SAFETY: the heap or a pool holds the bytes of the buffers, which move into the memory of the
-        // ops. They are taken from there only when no op is left.
+        // SAFETY: the heap or a pool holds the bytes of the buffers, which move into the memory of
+        // the ops. They are taken from there only when no op is left.
         let buffers = unsafe { self.requests.add_owned(transfers, geometry) };
         self.wave.memory().owned = buffers;
     }
@@ -85,7 +86,8 @@ impl Batch {
         true
     }
 
-    /// The positions of the requests that share the next wave, and the staging memory that they need.
+    /// The positions of the requests that share the next wave, and the staging memory that they
+    /// need.
     fn cut_wave(&mut self, geometry: &Geometry) -> (Range<usize>, usize) {
         let (first, end) = (self.carried, self.requests.order.len());
         if !self.requests.kind.transfers() {
@@ -140,13 +142,13 @@ impl Batch {
         });
     }
 
-    /// Repeats the requests of an op that failed, or gives them the error. Returns the number of those
-    /// that are repeated.
+    /// Repeats the requests of an op that failed, or gives them the error. Returns the number of
+    /// those that are repeated.
     fn fail(&mut self, positions: Range<usize>, error: &Error) -> u64 {
         let merged = positions.len() > 1;
         let ended = error.class() != ErrorClass::Unknown;
-        // EFAULT: the kernel cannot pin the memory (`memfd_secret(2)`, mappings of devices). The processor
-        // can copy it.
+        // EFAULT: the kernel cannot pin the memory (`memfd_secret(2)`, mappings of devices). The
+        // processor can copy it.
         let faulted = error.os_error().and_then(io::Error::raw_os_error) == Some(libc::EFAULT);
         let mut repeated = 0;
         for position in positions {
@@ -179,11 +181,13 @@ impl Batch {
             }
             self.requests.lay_out(request, geometry, request.staging, |piece| {
                 if let Piece::Staged { caller: Segment(caller), at } = piece {
-                    // SAFETY: `cut_wave` laid out the same pieces, so `at` is inside the staging memory.
+                    // SAFETY: `cut_wave` laid out the same pieces, so `at` is inside the staging
+                    // memory.
                     let from = unsafe { self.wave.memory.staging.start().add(at) };
                     let to = caller.iov_base.cast::<u8>();
-                    // SAFETY: both are `iov_len` bytes: the caller's, exclusively this batch's by the contract
-                    // of `Requests::add`, and this request's part of the staging memory, whose op was dropped.
+                    // SAFETY: both are `iov_len` bytes: the caller's, exclusively this batch's by
+                    // the contract of `Requests::add`, and this request's part of the staging
+                    // memory, whose op was dropped.
                     unsafe { from.as_ptr().copy_to_nonoverlapping(to, caller.iov_len) };
                 }
             });
@@ -204,7 +208,8 @@ impl Batch {
         }
     }
 
-    /// The buffers of [`add_owned`](Self::add_owned), in the same order, once the batch has completed.
+    /// The buffers of [`add_owned`](Self::add_owned), in the same order, once the batch has
+    /// completed.
     pub(super) fn take_owned(&mut self) -> Vec<AlignedBuf> {
         std::mem::take(&mut self.wave.memory().owned)
     }

@@ -11,12 +11,12 @@ use crate::{AlignedBuf, Error, ErrorKind, Geometry, StatsSnapshot};
 
 /// Moves batches between memory and one device.
 ///
-/// Each call takes a batch of transfers, checks them against the [`Geometry`], copies what the device
-/// cannot take as it is through aligned memory, merges neighbours, and hands everything to one queue of
-/// the backend in one submission. Every transfer has a result of its own.
+/// Each call takes a batch of transfers, checks them against the [`Geometry`], copies unaligned
+/// memory through aligned memory, merges neighbours, and hands everything to one queue of the
+/// backend in one submission. Every transfer gets its own result.
 ///
-/// A dispatcher is shared between threads by reference; each call uses a queue alone, so threads do not
-/// wait for each other's transfers.
+/// A dispatcher is shared between threads by reference; each call uses a queue alone, so threads do
+/// not wait for each other's transfers.
 ///
 /// # Examples
 /// ```
@@ -50,8 +50,9 @@ impl Dispatcher {
     /// A dispatcher over `backend`, with default options. Opens no queue yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond [`AlignedBuf::ALIGNMENT`], one of its alignments is
-    /// no power of two, or it is larger than [`Geometry::MAX_CAPACITY`].
+    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond
+    /// [`AlignedBuf::ALIGNMENT`], one of its alignments is no power of two, or it is larger than
+    /// [`Geometry::MAX_CAPACITY`].
     pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
         Self::with_options(backend, DispatcherOptions::new())
     }
@@ -131,9 +132,9 @@ impl Dispatcher {
     /// Whether ops of this kind are accepted at all.
     ///
     /// # Errors
-    /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened for reading
-    /// alone, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on the backend, or
-    /// [writes were stopped](crate::backend::FlushState::stop_writes).
+    /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened
+    /// read-only, [`ErrorKind::WritesStopped`] when an earlier flush failed, by any dispatcher on
+    /// the backend, or [writes were stopped](crate::backend::FlushState::stop_writes).
     pub fn check_accepted(&self, kind: OpKind) -> Result<(), Error> {
         let accepted = if kind == OpKind::Read {
             Ok(())

@@ -11,8 +11,8 @@ use crate::backend::{BatchMemory, Segment};
 use crate::backend::{Op, OpKind, Stats};
 use crate::{AlignedBuf, Error, Geometry};
 
-/// A merged op never becomes longer, in bytes: above, merging gains little, and what the caller does with a
-/// part of the batch while the rest is under way begins later.
+/// A merged op never becomes longer, in bytes: above, merging gains little, and the caller starts
+/// later with a part of the batch while the rest is in flight.
 const LONGEST_MERGE: u64 = 256 << 10;
 
 impl Batch {
@@ -98,10 +98,10 @@ impl Batch {
             let part = NonNull::new(part)
                 .unwrap_or_else(|| unreachable!("a vector's pointer is not null"));
             let shared = Arc::clone(shared);
-            // SAFETY: the parts of different runs do not overlap, and `shared` keeps the list in place.
-            // Its segments are staging memory, kept by `shared` and laid out without overlap, or the
-            // callers' memory, which by the contract of `add` is the batch's until it is released,
-            // that is, until every op was dropped.
+            // SAFETY: the parts of different runs do not overlap, and `shared` keeps the list in
+            // place. Its segments are staging memory, kept by `shared` and laid out without
+            // overlap, or the callers' memory, which by the contract of `add` is the batch's until
+            // it is released, that is, until every op was dropped.
             let op = unsafe { Op::new(kind, index, run.offset, run.len, part, shared) };
             waiting.push_back(op.with_options(run.options));
         }
@@ -109,8 +109,9 @@ impl Batch {
     }
 }
 
-/// Appends a piece to the segment list, and for a write fills its staging memory. Pieces of one request
-/// (whose segments begin at `first`) that touch each other in staging memory become one segment.
+/// Appends a piece to the segment list, and for a write fills its staging memory. Pieces of one
+/// request (whose segments begin at `first`) that touch each other in staging memory become one
+/// segment.
 fn place(piece: Piece, kind: OpKind, memory: &mut BatchMemory, first: usize) {
     let (at, len) = match piece {
         Piece::Direct(segment) => {
@@ -126,8 +127,9 @@ fn place(piece: Piece, kind: OpKind, memory: &mut BatchMemory, first: usize) {
         match piece {
             Piece::Staged { caller: Segment(caller), .. } => {
                 let from = caller.iov_base.cast::<u8>().cast_const();
-                // SAFETY: `from` is `len` bytes of the caller's, which nobody writes to (the contract
-                // of `add`); `to` is `len` bytes of staging memory that no op has yet.
+                // SAFETY: `from` is `len` bytes of the caller's, to which no other thread writes
+                // (the contract of `add`); `to` is `len` bytes of staging memory that no op has
+                // yet.
                 unsafe { to.as_ptr().copy_from_nonoverlapping(from, len) };
             }
             // SAFETY: as above.

@@ -12,10 +12,10 @@ use crate::{Error, ErrorKind, Geometry};
 
 /// Lends each lane to one caller at a time, and opens queues as callers need them.
 ///
-/// A blocking call runs on one thread from its beginning to its end, so its lane may have a queue of that
-/// thread alone, which costs less where the backend has such queues. Tickets move between threads, and take
-/// lanes that any thread may use. When there are more threads than lanes can be open, lanes of one thread
-/// give way to such lanes. A thread that ends closes its own.
+/// A blocking call runs on one thread from its beginning to its end, so its lane may have a queue
+/// of that thread alone, which costs less where the backend has such queues. Tickets move between
+/// threads, and take lanes that any thread may use. When there are more threads than lanes can be
+/// open, such lanes replace idle lanes of one thread. A thread that ends closes its own.
 pub(super) struct LanePool {
     pub(super) backend: Arc<dyn IoBackend>,
     /// As it was when the dispatcher was made.
@@ -30,7 +30,7 @@ thread_local! {
     static BORROWED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// For whom a lane is opened.
+/// The user of a lane that is opened.
 #[derive(Clone, Copy)]
 enum User {
     ThisThread,
@@ -59,8 +59,8 @@ impl LanePool {
 
     /// Lends a lane for a blocking call; waits while all are lent.
     ///
-    /// A thread that has a lane already may be what the others wait for, so it does not wait: it opens one
-    /// beyond the limit, which is closed when it is given back.
+    /// A thread that has a lane already may be what the others wait for, so it does not wait: it
+    /// opens one beyond the limit, which is closed when it is given back.
     pub(super) fn lend(self: &Arc<Self>) -> Result<LaneGuard, Error> {
         self.check_process()?;
         let this_thread = thread::current().id();
@@ -88,8 +88,8 @@ impl LanePool {
             match opened {
                 Ok(guard) => return Ok(guard),
                 Err(error) => {
-                    // No further queue can be had: take one of those that there are, or wait for it, but
-                    // not for tickets, which may be this caller's own.
+                    // No further queue can be had: take one of those that there are, or wait for
+                    // it, but not for tickets, which may be this caller's own.
                     state = self.lanes.state();
                     if state.open == state.ticketed {
                         return Err(error);
@@ -105,7 +105,8 @@ impl LanePool {
         BORROWED.get() > 0
     }
 
-    /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last one.
+    /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last
+    /// one.
     pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<LaneGuard, Error> {
         self.check_process()?;
         let busy =
@@ -132,9 +133,9 @@ impl LanePool {
         busy("every queue is in use: try again, or allow more queues".to_owned())
     }
 
-    /// Opens a queue, instead of an idle lane that was open, and lends it. The lane is counted before, so that
-    /// no more are opened than allowed; whatever happens to the backend meanwhile, dropping what is lent
-    /// corrects the count.
+    /// Opens a queue, instead of an idle lane that was open, and lends it. The lane is counted
+    /// before, so that no more are opened than allowed; if the backend fails or panics, dropping
+    /// the loan corrects the count.
     fn open(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,

@@ -74,7 +74,7 @@ impl Requests {
         &mut self.list[index as usize]
     }
 
-    /// Gives a request this error, of its own range.
+    /// Sets the error of a request, with the range of the request.
     pub(super) fn fail(&mut self, index: u32, error: Error) {
         let Request { offset, total_len, .. } = self.list[index as usize];
         self.results[index as usize] = Err(error.at(offset, total_len));
@@ -113,7 +113,8 @@ impl Requests {
     /// Adds transfers, and returns their buffers in the same order.
     ///
     /// # Safety
-    /// The buffers stay where they are, and nothing accesses their bytes, until the batch is released.
+    /// The buffers stay where they are, and nothing accesses their bytes, until the batch is
+    /// released.
     pub(super) unsafe fn add_owned(
         &mut self,
         transfers: Vec<OwnedTransfer>,
@@ -131,7 +132,8 @@ impl Requests {
             } else {
                 let iov_base = buffer.start().as_ptr().cast();
                 let segment = Segment(libc::iovec { iov_base, iov_len: payload_len });
-                // SAFETY: the segment is inside the buffer, for which the caller upholds the contract.
+                // SAFETY: the segment is inside the buffer, for which the caller upholds the
+                // contract.
                 unsafe { self.add(offset, total_len, options, std::iter::once(segment), geometry) };
             }
             buffers.push(buffer);
@@ -147,8 +149,8 @@ impl Requests {
     /// Adds a transfer; an invalid one gets its error at once.
     ///
     /// # Safety
-    /// The memory of the transfer stays valid until the batch is released or started anew. Until then
-    /// nothing else writes to it, and for a read nothing else reads it either.
+    /// The memory of the transfer stays valid until the batch is released or started anew. Until
+    /// then nothing else writes to it, and for a read nothing else reads it either.
     unsafe fn add(
         &mut self,
         offset: u64,

@@ -9,14 +9,14 @@ use super::lane::WaitMode;
 use super::pool::LaneGuard;
 use crate::{AlignedBuf, Error, OwnedTransfer};
 
-/// A batch under way, with its buffers. Any thread may wait for it.
+/// A batch in flight, with its buffers. Any thread may wait for it.
 ///
-/// Ops beyond the depth of the queue wait for the calls of the ticket, each of which refills the queue. So a
-/// batch longer than [`queue_depth`](crate::DispatcherOptions::queue_depth) goes on only while its caller tries
-/// or waits.
+/// Ops beyond the depth of the queue wait for the calls of the ticket, each of which refills the
+/// queue. So a batch longer than [`queue_depth`](crate::DispatcherOptions::queue_depth) goes on
+/// only while its caller tries or waits.
 ///
-/// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue and
-/// its buffers for good, which is sound, and visible as
+/// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue
+/// and its buffers for good, which is sound, and visible as
 /// [`tickets_out`](crate::StatsSnapshot::tickets_out).
 ///
 /// # Examples
@@ -41,7 +41,7 @@ pub struct Ticket {
     lane: Option<LaneGuard>,
 }
 
-/// One transfer of an owned batch that is over.
+/// One transfer of a completed owned batch.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use]
@@ -81,33 +81,35 @@ impl Ticket {
         self.lane.as_ref()?.event_fd()
     }
 
-    /// Waits until the batch is over. The results are in the order of the batch.
+    /// Waits until the batch has completed. The results are in the order of the batch.
     ///
-    /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) gave them before.
+    /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) gave them
+    /// before.
     #[must_use]
     pub fn wait(mut self) -> Vec<Finished> {
         self.advance(WaitMode::All).unwrap_or_default()
     }
 
-    /// Takes the completions that are there and refills the queue, without waiting; the results, if the batch has
-    /// completed.
+    /// Takes the completions that are there and refills the queue, without waiting; the results, if
+    /// the batch has completed.
     ///
-    /// When it has not, ops are in flight, and [`event_fd`](Self::event_fd) is readable as soon as one completes.
+    /// When it has not, ops are in flight, and [`event_fd`](Self::event_fd) is readable as soon as
+    /// one completes.
     #[must_use]
     pub fn try_wait(&mut self) -> Option<Vec<Finished>> {
         self.advance(WaitMode::Poll)
     }
 
-    /// Waits until the batch has completed or `deadline` has passed; the results, if it has completed. After the
-    /// deadline it does what [`try_wait`](Self::try_wait) does, and no more.
+    /// Waits until the batch has completed or `deadline` has passed; the results, if it has
+    /// completed. After the deadline it does what [`try_wait`](Self::try_wait) does, and no more.
     #[must_use]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Vec<Finished>> {
         self.advance(WaitMode::Until(deadline))
     }
 
     fn advance(&mut self, mode: WaitMode) -> Option<Vec<Finished>> {
-        // Out of the ticket while it runs: if the backend panics, the lane goes with the panic, and the
-        // ticket's own drop finds nothing left to do.
+        // Out of the ticket while it runs: if the backend panics, the lane goes with the panic, and
+        // the ticket's own drop finds nothing left to do.
         let mut lane = self.lane.take()?;
         if let Err(error) = lane.pool.check_process() {
             // The parent has the queue; what the child has of it is a copy that nothing fills.

@@ -23,7 +23,7 @@ pub(super) enum Change {
         blocks: Vec<(u64, Bytes)>,
         atomic: bool,
     },
-    /// Not a list of blocks before its moment: a range may have more of them than anybody can count.
+    /// Not a list of blocks before its moment: a range may have too many of them to count.
     Erase {
         blocks: Range<u64>,
         kind: OpKind,

@@ -17,8 +17,8 @@ use crate::{Error, ErrorKind, Geometry};
 ///
 /// Clones are handles to the same device; for a copy of the device there is [`fork`](Self::fork).
 ///
-/// Sparse: what was never written reads as zeroes and takes no memory. What was written takes twice its
-/// size, for the version before is kept too, see [`DeviceFault::old_version`].
+/// Sparse: what was never written reads as zeroes and takes no memory. What was written takes twice
+/// its size, for the version before is kept too, see [`DeviceFault::old_version`].
 #[derive(Clone)]
 pub struct SimulatedDevice(Arc<Device>);
 
@@ -34,8 +34,8 @@ impl SimulatedDevice {
     /// A device of this shape that holds zeroes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when transfers or the capacity are not made of whole logical blocks, or
-    /// a queue is to hold nothing.
+    /// [`ErrorKind::InvalidInput`] when transfers or the capacity are not made of whole logical
+    /// blocks, or a queue is to hold nothing.
     pub fn with_options(geometry: Geometry, options: SimulatedOptions) -> Result<Self, Error> {
         let refuse = |rule| Err(Error::new(ErrorKind::InvalidInput, "simulate a device", rule));
         let Geometry { capacity, logical_block, transfer_alignment, .. } = geometry;
@@ -70,21 +70,22 @@ impl SimulatedDevice {
         Arc::new(self.clone())
     }
 
-    /// How many ops have taken effect that change the device: writes, flushes, discards, write-zeroes. An
-    /// op that a fault keeps from happening does not count.
+    /// How many ops have taken effect that change the device: writes, flushes, discards,
+    /// write-zeroes. An op that a fault keeps from happening does not count.
     #[must_use]
     pub fn ops_so_far(&self) -> u64 {
         self.0.state().effects
     }
 
     /// Cuts the power just after the `n`th op took effect, counted as in
-    /// [`ops_so_far`](Self::ops_so_far); at once if so many have. That op is in flight at the time: nobody
-    /// has been told of its success. A flush in this place did make durable what it covers.
+    /// [`ops_so_far`](Self::ops_so_far); at once if that many have. That op is in flight at the
+    /// time: no caller has seen its success. A flush in this place did make durable what it covers.
     pub fn cut_after(&self, n: u64) {
         self.end_after(n, PlannedEnd::PowerCut);
     }
 
-    /// Kills the process just after the `n`th op took effect, as [`cut_after`](Self::cut_after) cuts the power.
+    /// Kills the process just after the `n`th op took effect, as [`cut_after`](Self::cut_after)
+    /// cuts the power.
     pub fn kill_after(&self, n: u64) {
         self.end_after(n, PlannedEnd::Kill);
     }
@@ -118,8 +119,9 @@ impl SimulatedDevice {
         self.0.state().over.is_some()
     }
 
-    /// The device after the power came back, with what the cut left: a new one each time this is called,
-    /// with counters at zero and no faults but [permanent](DeviceFault::permanent) ones. Cuts the power first if it is still on.
+    /// The device after the power came back, with what the cut left: a new one each time this is
+    /// called, with counters at zero and no faults but [permanent](DeviceFault::permanent) ones.
+    /// Cuts the power first if it is still on.
     ///
     /// After [`process_kill`](Self::process_kill) it is the device that the next process finds.
     #[must_use]
@@ -128,12 +130,12 @@ impl SimulatedDevice {
         Self::holding(self.0.geometry, self.0.options, self.0.state().successor())
     }
 
-    /// Kills the process that uses this device: each op in flight happened or did not, in part only if it
-    /// can be torn, and the device acknowledged what happened. All ops of this handle's queues fail from now
-    /// on with `EIO`.
+    /// Kills the process that uses this device: each op in flight happened or did not, in part only
+    /// if it can be torn, and the device acknowledged what happened. All ops of this handle's
+    /// queues fail from now on with `EIO`.
     ///
-    /// Returns the device as the next process finds it. What was in the volatile cache is still there, and
-    /// still volatile. Counters are at zero, and there are no faults but permanent ones.
+    /// Returns the device as the next process finds it. What was in the volatile cache is still
+    /// there, and still volatile. Counters are at zero, and there are no faults but permanent ones.
     #[must_use]
     pub fn process_kill(&self) -> Self {
         self.0.state().process_kill();
@@ -141,13 +143,15 @@ impl SimulatedDevice {
         Self::holding(self.0.geometry, self.0.options, self.0.state().successor())
     }
 
-    /// Kills the process that uses this device, and lets another one use it before the last request of the killed one has
-    /// completed: as [`process_kill`](Self::process_kill), but what happens of the ops in flight happens on the device
-    /// that is returned, at seeded moments while it is used, over whatever was written in the meantime. The parts of a
-    /// write may take effect at different moments, or never.
+    /// Kills the process that uses this device, and lets another one use it before the last request
+    /// of the killed one has completed: as [`process_kill`](Self::process_kill), but what happens
+    /// of the ops in flight happens on the device that is returned, at seeded moments while it is
+    /// used, over whatever was written in the meantime. The parts of a write may take effect at
+    /// different moments, or never.
     ///
-    /// A lock that the system releases only after the last request of a process keeps this from happening: see
-    /// [`lock_device`](crate::backend::lock_device). With `process_kill` the next process waits for such a lock.
+    /// A lock that the system releases only after the last request of a process keeps this from
+    /// happening: see [`lock_device`](crate::backend::lock_device). With `process_kill` the next
+    /// process waits for such a lock.
     #[must_use]
     pub fn process_kill_leaving_writes(&self) -> Self {
         self.0.state().process_kill_leaving_writes();
@@ -155,10 +159,10 @@ impl SimulatedDevice {
         Self::holding(self.0.geometry, self.0.options, self.0.state().successor())
     }
 
-    /// A copy of the device in every respect, but with another seed from here on. Neither sees what happens
-    /// to the other. Blocks are shared until one of the two writes them.
+    /// A copy of the device in every respect, but with another seed from here on. Neither sees what
+    /// happens to the other. Blocks are shared until one of the two writes them.
     ///
-    /// Ops in flight are in flight on the copy too, where nobody reaps them.
+    /// Ops in flight are in flight on the copy too, where no caller reaps them.
     #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
         let mut state = self.0.state().clone();
@@ -181,8 +185,8 @@ impl SimulatedDevice {
         self.0.released.notify_all();
     }
 
-    /// What the device holds, as a read without faults would find it now: `len` bytes from byte `offset`
-    /// on, at any alignment. What lies behind the end of the device is zeroes.
+    /// What the device holds, as a read without faults would find it now: `len` bytes from byte
+    /// `offset` on, at any alignment. Bytes beyond the end of the device are zero.
     #[must_use]
     pub fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
         let block = u64::from(self.0.geometry.logical_block);
@@ -195,15 +199,19 @@ impl SimulatedDevice {
         bytes
     }
 
-    /// Changes what the device holds behind everybody's back, at any alignment: durable at once, and not
-    /// counted as an op. For damage that has to stay, where a [`DeviceFault`] would go with the power.
+    /// Changes the contents of the device directly, at any alignment: durable at once, and not
+    /// counted as an op. For damage that has to stay, where a [`DeviceFault`] would go with the
+    /// power.
     ///
     /// # Panics
     /// When the range is not inside the device.
     pub fn poke(&self, offset: u64, bytes: &[u8]) {
         let geometry = &self.0.geometry;
         let end = offset.checked_add(bytes.len() as u64);
-        assert!(end.is_some_and(|end| end <= geometry.capacity), "poked behind the device's end");
+        assert!(
+            end.is_some_and(|end| end <= geometry.capacity),
+            "poked past the end of the device"
+        );
         let block_len = geometry.logical_block as usize;
         let block = offset / block_len as u64;
         let first = block * block_len as u64;

@@ -31,8 +31,8 @@ pub(super) enum Fate {
 }
 
 impl Mood {
-    /// With many writes, that all of them have the same fate would hardly ever happen by chance; but it is
-    /// what real devices often do.
+    /// With many writes, that all of them have the same fate would hardly ever happen by chance;
+    /// but it is what real devices often do.
     pub(super) fn seeded(rng: &mut fastrand::Rng) -> Self {
         match rng.u8(..8) {
             0 => Self::AllLost,
@@ -41,7 +41,7 @@ impl Mood {
         }
     }
 
-    /// The fate of one write of so many blocks.
+    /// The fate of one write of this number of blocks.
     pub(super) fn decide(self, rng: &mut fastrand::Rng, blocks: usize, atomic: bool) -> Fate {
         let divisible = !atomic && blocks > 1;
         match self {

@@ -1,5 +1,5 @@
-//! How long the background worker waits after a failure, and how many calls there are between the attempts that they make
-//! for themselves.
+//! How long the background worker waits after a failure, and how many calls there are between the
+//! attempts that they make for themselves.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Backoff {
     }
 }
 
-/// How long to wait after so many failures in a row.
+/// How long to wait after this number of consecutive failures.
 pub(crate) fn wait_after(failures: u32) -> Duration {
     let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
     SHORTEST.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(LONGEST)
@@ -37,8 +37,9 @@ pub(crate) fn wait_after(failures: u32) -> Duration {
 /// The most calls between two attempts.
 const MOST_CALLS: u32 = 64;
 
-/// Which calls of a store without a background worker make an attempt: the first one, and then, while attempts fail, after
-/// twice as many calls each time. A number of calls, so that a simulation always does the same.
+/// Which calls of a store without a background worker make an attempt: the first one, and then,
+/// while attempts fail, after twice as many calls each time. A number of calls, so that a
+/// simulation always does the same.
 #[derive(Debug, Default)]
 pub(crate) struct CallBackoff {
     calls: AtomicU32,

@@ -11,19 +11,20 @@ use crate::{Error, ErrorKind};
 
 /// How long opening waits for a device that a running process holds: it may be about to close it.
 const CLOSING: Duration = Duration::from_secs(2);
-/// How long opening waits for a device that an ended process holds: the kernel keeps it open until its last
-/// request has completed.
+/// How long opening waits for a device that an ended process holds: the kernel keeps it open until
+/// its last request has completed.
 const IN_FLIGHT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Locks an open device with `flock(2)`, exclusively or shared with other readers: for backends that open their device
-/// themselves.
+/// Locks an open device with `flock(2)`, exclusively or shared with other readers: for backends
+/// that open their device themselves.
 ///
-/// The lock belongs to the open file description, so the device is to be read and written through this one: after
-/// `SIGKILL` the kernel then keeps the lock until the last request of the process has completed.
+/// The lock belongs to the open file description, so the device is to be read and written through
+/// this one: after `SIGKILL` the kernel then keeps the lock until the last request of the process
+/// has completed.
 ///
-/// A device that a running process has locked is tried again for 2 seconds, and one that an ended process has
-/// locked for 60 seconds. `device` is its name in messages.
+/// A device that a running process has locked is tried again for 2 seconds, and one that an ended
+/// process has locked for 60 seconds. `device` is its name in messages.
 ///
 /// # Errors
 /// [`ErrorKind::Busy`]: it is still locked.
@@ -46,8 +47,9 @@ pub fn lock_device(file: &File, shared: bool, device: &str) -> Result<(), Error>
 
 /// Names this process as the holder of a block device that is open exclusively.
 ///
-/// `O_EXCL` keeps other processes out, but does not say who has it open. A shared lock does, and is in the way of no
-/// process that shares it, such as udev. Without it the next opener only waits less.
+/// `O_EXCL` keeps other processes out, but does not show which process has it open. A shared lock
+/// does, and is in the way of no process that shares it, such as udev. Without it the next opener
+/// only waits less.
 pub(super) fn name_holder(file: &File) {
     let _ = file.try_lock_shared();
 }
@@ -57,8 +59,8 @@ pub(super) fn name_holder(file: &File) {
 pub(super) enum Holder {
     /// A process that runs, or something else, such as a mount.
     Running(Option<u32>),
-    /// A process that has ended, or is ending. One without a number is not in this PID namespace, and counts as ended:
-    /// the kernel does not say whether it runs.
+    /// A process that has ended, or is ending. One without a number is not in this PID namespace,
+    /// and counts as ended: the kernel does not say whether it runs.
     Ended(Option<u32>),
 }
 
@@ -108,11 +110,12 @@ impl Holder {
 
 /// The processes that have locked a file with this inode number, from the text of `/proc/locks`.
 ///
-/// The number of the file system is not compared: on btrfs that of `stat(2)` is another one. A lock on another file with
-/// the same inode number can only be one process more.
+/// The number of the file system is not compared: on btrfs that of `stat(2)` is another one. A lock
+/// on another file with the same inode number can only be one process more.
 fn lockers(locks: &str, inode: u64) -> impl Iterator<Item = u32> + Clone {
     locks.lines().filter_map(move |line| {
-        // "1: FLOCK  ADVISORY  WRITE 29482 fe:00:16418770 0 EOF"; a process that waits has "->" before FLOCK.
+        // "1: FLOCK  ADVISORY  WRITE 29482 fe:00:16418770 0 EOF"; a process that waits has "->"
+        // before FLOCK.
         let mut fields = line.split_whitespace().skip(1);
         let is_lock = fields.next() == Some("FLOCK");
         let process = fields.nth(2)?.parse().ok()?;
@@ -142,7 +145,7 @@ fn is_ending(status: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) error: io::Error,
-    /// Who holds the device, where that is the reason.
+    /// The holder of the device, if that is the reason.
     pub(super) holder: Option<Holder>,
 }
 

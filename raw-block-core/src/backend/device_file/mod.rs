@@ -22,18 +22,19 @@ pub use hold::lock_device;
 /// An open regular file or block device, held against others.
 ///
 /// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
-/// `flock(2)`, exclusively by those who write, together by those who only read. Nothing is written by opening, and a
-/// symbolic link stands for what it points to.
+/// `flock(2)`, exclusively by a writer, shared by readers. Opening writes nothing, and follows
+/// symbolic links.
 ///
-/// The open file description that holds the device is the one that does its I/O. The kernel closes it when the
-/// process has ended, however it ended, and its last request has completed: after `SIGKILL` no write of the
-/// process takes effect once another one has opened the device.
+/// The open file description that holds the device is the one that does its I/O. The kernel closes
+/// it when the process has ended, however it ended, and its last request has completed: after
+/// `SIGKILL` no write of the process takes effect once another one has opened the device.
 ///
-/// Where transfers go through the page cache, opening writes back what the cache holds of the device and drops it: reads
-/// return what the medium holds, also after the kernel failed to write an earlier process's pages back.
+/// Where transfers go through the page cache, opening writes back what the cache holds of the
+/// device and drops it: reads return what the medium holds, also after the kernel failed to write
+/// an earlier process's pages back.
 ///
-/// Its size is asked for once. If somebody else makes a file shorter later, reads behind its end fail,
-/// and writes there make it longer again, as the system does it.
+/// Its size is read once. If another process truncates a file later, reads beyond its end fail, and
+/// writes there extend it again.
 #[derive(Debug)]
 pub struct DeviceFile {
     file: File,
@@ -46,26 +47,28 @@ pub struct DeviceFile {
 impl DeviceFile {
     /// Opens the device at `path` for reading and writing, and asks it for its geometry.
     ///
-    /// A device that a running process holds is tried again for 2 seconds, because the process may be about to close
-    /// it. A device that an ended process holds is tried again for 60 seconds, with a warning after 2: the I/O of that
-    /// process is in flight. For that, a block device gets a shared `flock(2)` as well, which names its holder. Where
-    /// `/proc` is missing, every holder counts as running; in a PID namespace, a holder outside of it counts as ended.
+    /// A device that a running process holds is tried again for 2 seconds, because the process may
+    /// be about to close it. A device that an ended process holds is tried again for 60 seconds,
+    /// with a warning after 2: the I/O of that process is in flight. For that, a block device gets
+    /// a shared `flock(2)` as well, which names its holder. Where `/proc` is missing, every holder
+    /// counts as running; in a PID namespace, a holder outside of it counts as ended.
     ///
     /// # Errors
-    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says; the latter also
-    ///   for a write-protected block device.
-    /// - [`ErrorKind::Busy`]: another process, a mount or another store in this process holds it, or I/O of an
-    ///   ended process is still in flight.
+    /// - [`ErrorKind::NotFound`], [`ErrorKind::PermissionDenied`]: as the system says; the latter
+    ///   also for a write-protected block device.
+    /// - [`ErrorKind::Busy`]: another process, a mount or another store in this process holds it,
+    ///   or I/O of an ended process is still in flight.
     /// - [`ErrorKind::Unsupported`]: it is neither a regular file nor a block device, it is a
-    ///   host-managed zoned device or a file of hugetlbfs, or the file system has no `O_DIRECT` and that
-    ///   was required.
+    ///   host-managed zoned device or a file of hugetlbfs, or the file system has no `O_DIRECT` and
+    ///   that was required.
     /// - [`ErrorKind::InvalidInput`]: it is smaller than one logical block.
     pub fn open(path: impl AsRef<Path>, direct: Direct) -> Result<Self, Error> {
         Self::open_for(path.as_ref(), direct, false)
     }
 
-    /// Opens the device at `path` read-only, which takes no permission to write, and keeps writers out for as
-    /// long. Files can be read by several at a time. A device that takes no writes can be opened this way.
+    /// Opens the device at `path` read-only, which takes no permission to write, and keeps writers
+    /// out for as long. Files can be read by several at a time. A device that takes no writes can
+    /// be opened this way.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -170,25 +173,26 @@ impl DeviceFile {
         self.is_block_device
     }
 
-    /// Returns how many write streams the device has, as sysfs says now (`queue/max_write_streams`, Linux 6.16): of those,
-    /// 1 to this number can be named in a write through io_uring. For backends that set
-    /// [`Geometry::placement_handles`].
+    /// Returns how many write streams the device has, as sysfs says now (`queue/max_write_streams`,
+    /// Linux 6.16): of those, 1 to this number can be named in a write through io_uring. For
+    /// backends that set [`Geometry::placement_handles`].
     ///
-    /// 0 for regular files and partitions, and where transfers go through the page cache, because the kernel then ignores
-    /// the stream or refuses it.
+    /// 0 for regular files and partitions, and where transfers go through the page cache, because
+    /// the kernel then ignores the stream or refuses it.
     #[must_use]
     pub fn write_streams(&self) -> u16 {
         if self.is_block_device && self.direct { geometry::write_streams(&self.file) } else { 0 }
     }
 
-    /// Tells the device that `len` bytes from byte `offset` on hold nothing of value, and waits until it
-    /// has taken note: for backends, to carry out an [`OpKind::Discard`](crate::backend::OpKind::Discard).
+    /// Discards `len` bytes from byte `offset`, and waits until the device has accepted that: for
+    /// backends, to execute an [`OpKind::Discard`](crate::backend::OpKind::Discard).
     ///
-    /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`: the
-    /// kernel makes such a hole by writing zeroes, and refuses it where the device has no command for
-    /// that. Of a range that begins or ends inside a logical block, the blocks in between are discarded.
-    /// The kernel splits it into requests of at most `queue/discard_max_bytes`. In a file it is a hole, and its space goes
-    /// back to the file system.
+    /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`:
+    /// the kernel makes such a hole by writing zeroes, and refuses it where the device has no
+    /// command for that. Of a range that begins or ends inside a logical block, the blocks in
+    /// between are discarded. The kernel splits it into requests of at most
+    /// `queue/discard_max_bytes`. In a file it is a hole, and its space goes back to the file
+    /// system.
     ///
     /// # Errors
     /// Those of the system: `EOPNOTSUPP` where the device or the file system has no such operation,
@@ -206,8 +210,8 @@ impl DeviceFile {
     /// Makes `len` bytes from byte `offset` on read as zeroes, for backends, to carry out an
     /// [`OpKind::WriteZeroes`](crate::backend::OpKind::WriteZeroes).
     ///
-    /// Nothing is transferred, but for the parts of logical blocks at the ends of the range, and for a block
-    /// device whose page cache the kernel cannot drop (`EBUSY`).
+    /// Nothing is transferred, but for the parts of logical blocks at the ends of the range, and
+    /// for a block device whose page cache the kernel cannot drop (`EBUSY`).
     ///
     /// # Errors
     /// As [`discard`](Self::discard).
@@ -221,13 +225,14 @@ impl DeviceFile {
 
     /// Asks the system for the size of the device in bytes as it is now.
     ///
-    /// It differs from the capacity in [`geometry`](Self::geometry) if the device was made shorter or longer
-    /// since it was opened.
+    /// It differs from the capacity in [`geometry`](Self::geometry) if the device was made shorter
+    /// or longer since it was opened.
     ///
     /// # Errors
     /// Those of the system.
     pub fn current_len(&self) -> io::Result<u64> {
-        // Of a block device `stat` reports no size. Transfers do not use the position that this changes.
+        // Of a block device `stat` reports no size. Transfers do not use the position that this
+        // changes.
         (&self.file).seek(SeekFrom::End(0))
     }
 
@@ -235,10 +240,11 @@ impl DeviceFile {
         self.geometry.logical_block.into()
     }
 
-    /// Makes durable what was written: for backends, to carry out an [`OpKind::Flush`](crate::backend::OpKind::Flush).
+    /// Makes durable what was written: for backends, to execute an
+    /// [`OpKind::Flush`](crate::backend::OpKind::Flush).
     ///
-    /// What it takes to find the bytes again, such as newly allocated blocks, is made durable as well
-    /// (`fdatasync(2)`). It leaves out timestamps, which nobody looks at.
+    /// What it takes to find the bytes again, such as newly allocated blocks, is made durable as
+    /// well (`fdatasync(2)`). It leaves out timestamps.
     ///
     /// # Errors
     /// Those of the system.

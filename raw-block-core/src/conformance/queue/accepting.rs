@@ -39,15 +39,15 @@ pub(crate) fn a_queue_accepts_from_the_front_until_it_is_full(subject: &Subject)
     driver.run();
 }
 
-pub(crate) fn a_reaped_op_leaves_its_room_to_the_next(subject: &Subject) {
+pub(crate) fn a_reaped_op_leaves_its_place_to_the_next(subject: &Subject) {
     let mut driver = Driver::open(subject, 4);
     let depth = driver.queue.depth();
     line_up_reads(subject, &mut driver, 4 * depth);
     driver.submit();
     while driver.waiting() > 0 {
-        let room = driver.reap(1, None);
-        let expected = room.min(driver.waiting());
-        assert_eq!(driver.submit(), expected, "{room} ops were reaped");
+        let reaped = driver.reap(1, None);
+        let expected = reaped.min(driver.waiting());
+        assert_eq!(driver.submit(), expected, "{reaped} ops were reaped");
     }
     driver.run();
 }
