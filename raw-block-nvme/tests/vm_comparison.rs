@@ -1,7 +1,8 @@
-//! Passthrough compared with the block path, on one namespace in the virtual machine: the same
-//! batches, in turn.
+//! Compares passthrough with the block path: the same batches, alternately, on one namespace in the
+//! virtual machine.
 //!
-//! It prints medians of ratios within a round, and asserts no time: an emulated machine is noisy.
+//! It prints medians of the ratios within a round. It asserts no times, because an emulated machine
+//! is noisy.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::io::{self, Write};
@@ -20,7 +21,7 @@ const LEN: usize = 16 << 10;
 const ROUNDS: usize = 15;
 const BATCHES: usize = 60;
 
-/// Nanoseconds that an op took, and nanoseconds of this process's processor time.
+/// Nanoseconds per op, and nanoseconds of processor time of this process.
 #[derive(Clone, Copy)]
 struct Cost {
     wall: f64,
@@ -32,8 +33,8 @@ fn cpu_ns() -> i64 {
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
 
-/// Runs batches of one kind. Places are apart, so that each transfer is an op, and each op one
-/// command.
+/// Runs batches of one kind. The ranges are not adjacent, so that each transfer is an op, and each
+/// op one command.
 #[expect(clippy::cast_precision_loss, reason = "for a ratio")]
 fn run(backend: Arc<dyn IoBackend>, kind: OpKind) -> Cost {
     let pool = BufferPool::new(LEN, BATCH).unwrap();
@@ -93,7 +94,7 @@ fn passthrough_costs_what_the_block_path_costs_or_less() {
     for kind in [OpKind::Write, OpKind::Read] {
         let rounds: Vec<_> = (0..ROUNDS)
             .map(|round| {
-                // The order changes from round to round.
+                // The order alternates between rounds.
                 if round % 2 == 0 {
                     let first = run(block(), kind);
                     (first, run(passthrough(), kind))
@@ -114,7 +115,7 @@ fn passthrough_costs_what_the_block_path_costs_or_less() {
             of(|(_, passthrough)| passthrough.cpu / 1000.0),
             of(|(block, _)| block.cpu / 1000.0),
         );
-        // Past the test harness, which keeps the output of tests that pass.
+        // Bypasses the test harness, which captures the output of tests that pass.
         io::stderr().write_all(line.as_bytes()).unwrap();
     }
 }

@@ -1,9 +1,8 @@
-//! What is special about passthrough, on NVMe namespaces in the virtual machine: commands,
-//! placement, faults.
+//! Tests of passthrough on NVMe namespaces in the virtual machine: commands, placement, faults.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 #[path = "../examples/identify.rs"]
-#[allow(dead_code, reason = "what the example does when it is run as a program")]
+#[allow(dead_code, reason = "only the program uses it")]
 mod example;
 
 use std::fs;
@@ -19,7 +18,7 @@ use raw_block_core::{
 use raw_block_fixtures::{NvmeNamespace, read_fault, write_fault};
 use raw_block_nvme::{Advice, NvmeBackend, NvmeOptions, Status};
 
-/// The namespace of a scenario, or nothing outside of the virtual machine.
+/// The namespace of a scenario; `None` outside of the virtual machine.
 fn namespace(scenario: &str) -> Option<NvmeNamespace> {
     NvmeNamespace::find(scenario, 1).inspect_err(Skipped::tell).ok()
 }
@@ -39,7 +38,7 @@ fn buffers(count: u8, len: usize) -> Vec<AlignedBuf> {
 }
 
 #[test]
-fn the_example_prints_a_sheet_of_controller_and_namespace() {
+fn the_example_prints_controller_and_namespace() {
     let Some(namespace) = namespace("plain-4096") else { return };
     let sheet = example::identify(namespace.generic()).unwrap().to_string();
     for line in [
@@ -63,7 +62,7 @@ fn all_commands_of_a_batch_keep_the_ring_full() {
     let device = Dispatcher::with_options(open(namespace.generic()), options).unwrap();
     assert_eq!(device.geometry().max_transfer, 64 << 10);
     let mut buffers = buffers(16, 256 << 10);
-    // Apart, so that nothing is merged.
+    // Not adjacent, so that nothing is merged.
     let places = || (0..).step_by(512 << 10);
     let before = device.stats();
     let writes: Vec<_> =
@@ -78,8 +77,8 @@ fn all_commands_of_a_batch_keep_the_ring_full() {
     }
     assert_eq!(stats.ops - before.ops, 32);
     assert_eq!(stats.commands - before.commands, 32 * 4, "256 KiB are four commands");
-    // A ring that is refilled as soon as some commands have completed is nearly full at each entry,
-    // except the last; one op at a time would be 4 deep.
+    // The ring is refilled when some commands have completed, so it is almost full at each system
+    // call except the last ones. With one op at a time, the depth would be 4.
     let depth = stats.depth_at_submission();
     assert!((0.75 * DEPTH as f64..=DEPTH as f64).contains(&depth), "{depth} commands in flight");
 }
@@ -118,7 +117,7 @@ fn registered_memory_is_used_by_passthrough_too() {
     let before = device.stats();
     device.write_buffers(&[WriteAt::new(0, &one), WriteAt::new(1 << 20, &two)]).all().unwrap();
     assert_eq!(device.stats().registered_ops - before.registered_ops, 2);
-    // A list of segments uses it from Linux 6.15 on, and works before as well.
+    // A list of segments uses it from Linux 6.15 on, and works without it before.
     device.write_buffers(&[WriteAt::gather(4 << 20, [&one[..4096], &two])]).all().unwrap();
     let read = ReadAt::scatter(4 << 20, [&mut two[..4096], &mut one[..]]);
     device.read_buffers(&mut [read]).all().unwrap();
@@ -161,7 +160,7 @@ fn a_discard_of_the_whole_namespace_is_one_command() {
 }
 
 #[test]
-fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
+fn a_bad_range_is_reported_with_its_status_and_command() {
     let Some(namespace) = namespace("faulty") else { return };
     let device = Dispatcher::new(open(namespace.generic())).unwrap();
     let most = device.geometry().max_transfer;
@@ -181,7 +180,7 @@ fn a_bad_place_is_told_by_its_name_and_its_commands_range() {
     let at = write_fault() - len / 2;
     let error = device.write_buffers(&[WriteAt::new(at, &buffer)]).all().unwrap_err();
     check(error, write_fault(), "Write Fault");
-    // Nothing but that place.
+    // No other range is affected.
     device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
     device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
 }
@@ -223,7 +222,7 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
     let refused = write(placed(4)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("the device has 0 to 3"), "{refused}");
-    // Without one, the device chooses.
+    // Without a handle, the device chooses.
     write(WriteOptions::new().durable(true)).unwrap();
 }
 
@@ -231,7 +230,7 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
 fn a_device_that_vanishes_fails_ops_in_flight_and_hangs_none() {
     let Some(namespace) = namespace("vanishing") else { return };
     let name = namespace.block().file_name().unwrap().to_str().unwrap();
-    // The controller, also with multipath, where the parent is a subsystem.
+    // The controller; with multipath, the parent is a subsystem.
     let serial = |path: &Path| fs::read_to_string(path.join("serial")).unwrap_or_default();
     let mut controllers =
         fs::read_dir("/sys/class/nvme").unwrap().map(|entry| entry.unwrap().path());
@@ -256,7 +255,7 @@ fn a_device_that_vanishes_fails_ops_in_flight_and_hangs_none() {
     let buffer = &buffers[0];
     let error = device.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error}");
-    // The kernel takes the namespace down when its block device is not held any more.
+    // The kernel removes the namespace when its block device is no longer held.
     drop(device);
     remove.join().unwrap();
     assert!(!Path::new("/sys/block").join(name).exists());

@@ -1,4 +1,4 @@
-//! What a backend refuses to open, and what it says, on NVMe namespaces in the virtual machine.
+//! Refusals to open NVMe namespaces in the virtual machine, and their errors.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs::{self, File, Permissions};
@@ -18,7 +18,7 @@ use raw_block_fixtures::NvmeNamespace;
 use raw_block_nvme::{NvmeBackend, NvmeOptions};
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// The namespace of a scenario, or nothing outside of the virtual machine.
+/// The namespace of a scenario; `None` outside of the virtual machine.
 fn namespace(scenario: &str) -> Option<NvmeNamespace> {
     NvmeNamespace::find(scenario, 1).inspect_err(Skipped::tell).ok()
 }
@@ -31,7 +31,8 @@ fn open(path: &Path) -> Result<Arc<NvmeBackend>, Error> {
     open_with(path, &NvmeOptions::new())
 }
 
-/// Opening fails with this kind of error, which names the path and has these words.
+/// Asserts that opening failed with this kind of error, which names the path and contains these
+/// words.
 #[track_caller]
 fn assert_refused(result: Result<Arc<NvmeBackend>, Error>, kind: ErrorKind, words: &[&str]) {
     let error = result.unwrap_err();
@@ -42,7 +43,7 @@ fn assert_refused(result: Result<Arc<NvmeBackend>, Error>, kind: ErrorKind, word
     }
 }
 
-/// The controller of a namespace, in `/sys/class/nvme`: of this serial number.
+/// The controller with this serial number in `/sys/class/nvme`.
 fn controller(scenario: &str) -> PathBuf {
     let mut controllers =
         fs::read_dir("/sys/class/nvme").unwrap().map(|entry| entry.unwrap().path());
@@ -52,7 +53,7 @@ fn controller(scenario: &str) -> PathBuf {
 }
 
 #[test]
-fn what_is_no_namespace_is_refused_in_words() {
+fn other_devices_are_refused_with_the_reason() {
     let Some(namespace) = namespace("plain-512") else { return };
     let block = open(namespace.block());
     assert_refused(block, ErrorKind::Unsupported, &["block device", "/dev/ng0n1"]);
@@ -72,13 +73,13 @@ fn a_format_with_metadata_is_refused() {
 }
 
 #[test]
-fn a_namespace_that_somebody_else_uses_is_refused() {
+fn a_namespace_in_use_is_refused() {
     let Some(namespace) = namespace("plain-4096") else { return };
     let (block, generic) = (namespace.block(), namespace.generic());
     let name = block.to_str().unwrap();
     let force = NvmeOptions::new().force(true);
 
-    // The kernel uses it, as a mounted one.
+    // The kernel uses it, as if it were mounted.
     let run = |program: &str| {
         let status = Command::new(program).arg(block).status().unwrap();
         assert!(status.success(), "{program} {name}: {status}");
@@ -96,7 +97,7 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
     assert_refused(open(generic), ErrorKind::Busy, &[name]);
     let other = UringBackend::open(block, &UringOptions::new()).unwrap_err();
     assert_eq!(other.kind(), ErrorKind::Busy, "passthrough holds the block device");
-    // Held as long as there is anything that could write.
+    // Held while anything could write.
     let device = Dispatcher::new(first).unwrap();
     assert_refused(open(generic), ErrorKind::Busy, &[name]);
     drop(device);
@@ -104,15 +105,15 @@ fn a_namespace_that_somebody_else_uses_is_refused() {
 }
 
 #[test]
-fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
+fn only_the_part_of_a_namespace_in_the_options_is_used() {
     let Some(namespace) = namespace("two-namespaces") else { return };
     let part = |offset, len| {
         let options = NvmeOptions::new().offset(offset).len(len);
         open_with(namespace.generic(), &options)
     };
     let size = open(namespace.generic()).unwrap().geometry().capacity;
-    let behind = part(size - 4096, Some(8192));
-    assert_refused(behind, ErrorKind::OutOfRange, &["past the end", &size.to_string()]);
+    let past = part(size - 4096, Some(8192));
+    assert_refused(past, ErrorKind::OutOfRange, &["past the end", &size.to_string()]);
     assert_refused(part(size + 512, None), ErrorKind::OutOfRange, &["past the end"]);
     assert_refused(part(u64::MAX - 511, Some(1024)), ErrorKind::OutOfRange, &["past the end"]);
     assert_refused(part(100, None), ErrorKind::Misaligned, &["block of 512 bytes"]);
@@ -144,12 +145,12 @@ fn a_part_of_a_namespace_lies_inside_it_and_is_all_that_is_used() {
     assert!(found[12288..].iter().all(|&found| found == 1), "after the part");
 }
 
-/// Runs `test` in a thread of the user `nobody`, without the capabilities of root.
+/// Runs `test` in a thread of an unprivileged user without capabilities.
 fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     const NOBODY: libc::uid_t = 65534;
     let run = || {
-        // SAFETY: the bare system call, unlike the function of the C library, changes this thread
-        // alone, and takes nothing but numbers.
+        // SAFETY: the system call only takes numbers. Unlike the function of the C library, it
+        // changes only this thread.
         let failed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
         assert_eq!(failed, 0);
         test()
@@ -158,7 +159,7 @@ fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 #[test]
-fn permission_on_the_nodes_is_all_that_it_takes() {
+fn permission_on_the_nodes_is_enough() {
     let Some(namespace) = namespace("plain-512") else { return };
     let (block, generic) = (namespace.block(), namespace.generic());
     let refused = as_nobody(|| open(generic));
@@ -233,7 +234,7 @@ fn a_read_only_namespace_opens_for_reads_and_not_for_writes() {
     open(namespace.generic()).unwrap();
 }
 
-/// What `blockdev --setro` and `--setrw` do.
+/// Does the same as `blockdev --setro` and `--setrw`.
 fn set_read_only(block: &Path, read_only: bool) {
     // `linux/fs.h`: BLKROSET is _IO(0x12, 93), and takes a pointer to an int.
     nix::ioctl_write_ptr_bad!(blkroset, nix::request_code_none!(0x12, 93), libc::c_int);
@@ -243,11 +244,11 @@ fn set_read_only(block: &Path, read_only: bool) {
 }
 
 #[test]
-fn without_sysfs_it_takes_force_and_commands_are_short() {
+fn without_sysfs_opening_needs_force_and_commands_are_short() {
     let Some(namespace) = namespace("plain-512") else { return };
     let generic = namespace.generic();
     let hidden = || {
-        // For this thread alone.
+        // Only for this thread.
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();

@@ -1,4 +1,5 @@
-//! Transfers are as fine as the kernel takes them, and go nowhere but to the memory that they name.
+//! Transfers have the finest alignment that the kernel allows, and only touch the memory that they
+//! name.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
@@ -41,19 +42,19 @@ fn the_page_cache_takes_any_byte_range() {
 }
 
 #[test]
-fn a_reflinked_file_takes_the_transfers_that_its_original_took() {
+fn a_reflinked_file_accepts_the_transfers_of_its_original() {
     let Some(directory) = passed_on() else {
         if !is_root() {
             return skip("only root can mount a file system");
         }
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let test = "a_reflinked_file_takes_the_transfers_that_its_original_took";
+        let test = "a_reflinked_file_accepts_the_transfers_of_its_original";
         let path = directory.path().to_str().unwrap();
         return run_again(test, path, |command| {
             prefixed("unshare", &["--mount", "--propagation", "private", "--"], &command)
         });
     };
-    // The second size takes Linux 6.12.
+    // The second size needs Linux 6.12.
     for block_size in [4096, 16384] {
         if let Err(reason) = mount_xfs(Path::new(&directory), block_size) {
             skip(&format!("XFS with blocks of {block_size}: {reason}"));
@@ -127,7 +128,7 @@ impl Drop for Zram {
 }
 
 #[test]
-fn a_driver_of_whole_pages_leaves_other_memory_alone() {
+fn a_driver_of_whole_pages_leaves_other_memory_unchanged() {
     let disk = match Zram::add(1 << 20) {
         Ok(disk) => disk,
         Err(error) => return skip(&format!("no zram device can be added: {error}")),
@@ -135,14 +136,14 @@ fn a_driver_of_whole_pages_leaves_other_memory_alone() {
     let device = open(&disk.path(), Direct::Required);
     let bytes: Vec<_> = (0..=250_u8).cycle().take(4 * PAGE).collect();
     device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
-    // The kernel reports that this device takes such memory.
+    // The kernel reports that this device accepts such memory.
     for shift in [0, 512, 1024] {
         let mut memory = AlignedBuf::zeroed(4 * PAGE).unwrap();
         memory.fill(0xA5);
         let part = &mut memory[shift..shift + PAGE];
         device.read_buffers(&mut [ReadAt::new(PAGE as u64, part)]).all().unwrap();
         assert!(memory[shift..shift + PAGE] == bytes[PAGE..2 * PAGE], "{shift} bytes in a page");
-        let beside = memory[..shift].iter().chain(&memory[shift + PAGE..]);
-        assert!(beside.copied().all(|byte| byte == 0xA5), "{shift} bytes in a page");
+        let around = memory[..shift].iter().chain(&memory[shift + PAGE..]);
+        assert!(around.copied().all(|byte| byte == 0xA5), "{shift} bytes in a page");
     }
 }

@@ -25,8 +25,8 @@ fn open(path: &Path, direct: Direct) -> Dispatcher {
     Dispatcher::new(Arc::new(PosixBackend::open(path, &options).unwrap())).unwrap()
 }
 
-/// Writes to the first three MiB, gives up the second one, and sees to it that the others are as they
-/// were.
+/// Writes to the first three MiB, discards the second one, and checks that the others are
+/// unchanged.
 fn discard_between_neighbours(device: &Dispatcher) {
     let mut buffer = AlignedBuf::zeroed(3 << 20).unwrap();
     buffer.fill(9);
@@ -76,13 +76,13 @@ fn a_block_device_without_discard_still_writes_zeroes() {
         return run_again(test, path, |command| {
             let propagation = ["--mount", "--propagation", "private", "--"];
             let mut command = prefixed("unshare", &propagation, &command);
-            // Where the file under the loop device will be.
+            // The directory for the file under the loop device.
             command.env("CARGO_TARGET_TMPDIR", path);
             command
         });
     };
-    // A file system without fallocate, so that the loop device over a file of it has nothing to discard
-    // or to write zeroes with. What is mounted here goes away with this process.
+    // A file system without fallocate, so that a loop device over one of its files cannot discard
+    // or write zeroes. The mount ends with this process.
     let mount = Command::new("mount").args(["-t", "ramfs", "none"]).arg(&directory).output();
     match mount {
         Ok(output) if output.status.success() => {}
@@ -117,12 +117,13 @@ fn a_discard_of_a_file_makes_a_hole() {
     let device = open(file.path(), Direct::Preferred);
     discard_between_neighbours(&device);
     device.discard(CAPACITY - MIB, MIB).unwrap();
-    // What a file system takes to note where the holes are is less than a hole.
+    // The file system needs less space to record the holes than the size of a hole.
     assert!(allocated() < before - MIB, "{} of {before} bytes are allocated", allocated());
     assert_eq!(fs::metadata(file.path()).unwrap().len(), CAPACITY);
 }
 
-/// Writes a block before a range, at both of its ends and after it; discards the range; looks at the blocks outside.
+/// Writes a block before a range, at both of its ends and after it, discards the range, and checks
+/// the blocks outside.
 fn discard_between_blocks(device: &Dispatcher, offset: u64, len: u64) {
     let block = 4096;
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -146,7 +147,7 @@ fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
-    // Sparse, so that it takes no space.
+    // Sparse, so that it needs no space.
     let opened = fs::OpenOptions::new().write(true).open(file.path()).unwrap();
     opened.set_len(LEN + 2 * MIB).unwrap();
     drop(opened);

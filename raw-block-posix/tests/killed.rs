@@ -46,7 +46,7 @@ fn a_file_is_locked_until_writes_of_a_killed_process_land() {
         Ok(killed) => killed,
         Err(skipped) => return skipped.tell(),
     };
-    // The process ends only when its threads have come back from their writes.
+    // The process ends only after its threads have returned from their writes.
     assert!(File::open(file.path()).unwrap().try_lock().is_err(), "writes are in flight");
     killed.finish();
     let _device = open(file.path());

@@ -1,4 +1,5 @@
-//! What cannot be opened is refused with a kind to match on and a text that says what to do.
+//! Devices that cannot be opened are refused with a kind to match on and a message that says what
+//! to do.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
@@ -24,12 +25,12 @@ fn open(path: impl AsRef<Path>, direct: Direct) -> Result<PosixBackend, Error> {
     PosixBackend::open(path, &PosixOptions::new().direct(direct))
 }
 
-/// Opens what cannot be opened; the error names it and contains `text`.
+/// Opens a path that is refused. The error names the path and contains `text`.
 fn refused(path: impl AsRef<Path>, text: &str) -> ErrorKind {
     let error = open(&path, Direct::Preferred).unwrap_err();
-    let said = error.to_string();
-    assert!(said.contains(path.as_ref().to_str().unwrap()), "which device? {said}");
-    assert!(said.contains(text), "{text}? {said}");
+    let message = error.to_string();
+    assert!(message.contains(path.as_ref().to_str().unwrap()), "no path in: {message}");
+    assert!(message.contains(text), "no {text:?} in: {message}");
     error.kind()
 }
 
@@ -85,7 +86,7 @@ fn a_file_that_is_open_already_is_busy_until_it_is_closed() {
     let first = open(file.path(), Direct::Preferred).unwrap();
     let asked = Instant::now();
     assert_eq!(refused(file.path(), "it is open already"), ErrorKind::Busy);
-    assert!(asked.elapsed() < Duration::from_secs(20), "patience ends");
+    assert!(asked.elapsed() < Duration::from_secs(20), "the wait is bounded");
     drop(first);
     open(file.path(), Direct::Preferred).unwrap();
 }
@@ -99,7 +100,7 @@ fn a_file_that_this_user_may_only_read_is_refused() {
         File::create(&path).unwrap().set_len(1 << 20).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
         let test = "a_file_that_this_user_may_only_read_is_refused";
-        // To root, a mode means nothing.
+        // Modes do not restrict root.
         let as_nobody = |mut command: Command| {
             if is_root() {
                 command.uid(NOBODY).gid(NOBODY);
@@ -125,7 +126,7 @@ fn without_o_direct_a_file_is_refused_or_uses_the_page_cache() {
             prefixed("unshare", &["--mount", "--propagation", "private", "--"], &command)
         });
     };
-    // What is mounted here goes away with this process.
+    // The mount ends with this process.
     let mount = Command::new("mount").args(["-t", "ramfs", "none"]).arg(&path).output();
     match mount {
         Ok(output) if output.status.success() => {}
@@ -167,14 +168,14 @@ fn a_write_protected_device_can_only_be_read() {
 }
 
 #[test]
-fn a_file_of_hugetlbfs_is_refused_in_words() {
+fn a_file_of_hugetlbfs_is_refused_with_the_reason() {
     let Some(path) = passed_on() else {
         if !is_root() {
             return skip("only root mounts hugetlbfs");
         }
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_str().unwrap();
-        return run_again("a_file_of_hugetlbfs_is_refused_in_words", path, |command| {
+        return run_again("a_file_of_hugetlbfs_is_refused_with_the_reason", path, |command| {
             prefixed("unshare", &["--mount", "--propagation", "private", "--"], &command)
         });
     };
@@ -189,7 +190,7 @@ fn a_file_of_hugetlbfs_is_refused_in_words() {
 }
 
 #[test]
-fn what_was_granted_can_be_asked() {
+fn the_backend_reports_what_was_granted() {
     let Ok(file) = temp_file(1 << 20) else {
         return skip("no directory on a disk can be written to");
     };

@@ -1,4 +1,4 @@
-//! Threads: when they are started, what they cost, and when they end.
+//! Threads: when they are started, their cost, and when they end.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod support;
@@ -25,13 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    until_workers_are_gone();
+    wait_for_the_end_of_workers();
     alone
 }
 
-/// Waits until the kernel lists no thread of a backend. It still does for a while after a thread
-/// was joined.
-fn until_workers_are_gone() {
+/// Waits until the kernel lists no thread of a backend. It still lists a thread for a while after
+/// it was joined.
+fn wait_for_the_end_of_workers() {
     let end = Instant::now() + PATIENCE;
     while !workers().is_empty() {
         assert!(Instant::now() < end, "threads are left: {:?}", workers());
@@ -47,7 +47,7 @@ fn open(threads: usize) -> (NamedTempFile, Dispatcher) {
     (file, Dispatcher::new(Arc::new(backend)).unwrap())
 }
 
-/// Reads this number of blocks, no two of them adjacent, in one batch.
+/// Reads this many blocks, no two of them adjacent, in one batch.
 fn read(device: &Dispatcher, count: usize) {
     let mut buffers: Vec<_> = (0..count).map(|_| AlignedBuf::zeroed(BLOCK).unwrap()).collect();
     let places = (0..).step_by(2 * BLOCK);
@@ -56,7 +56,7 @@ fn read(device: &Dispatcher, count: usize) {
     device.read_buffers(&mut batch).all().unwrap();
 }
 
-/// How often each thread of a backend, in this process, gave up the CPU to wait for something.
+/// The number of voluntary context switches of each thread of a backend in this process.
 fn workers() -> Vec<(String, u64)> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     tasks
@@ -105,14 +105,14 @@ fn threads_start_when_there_is_work_and_end_with_the_backend() {
         let count = workers().len();
         assert!(count <= 3, "{count} threads besides the caller's");
     }
-    // A thread has its name only when it runs.
+    // A thread has its name only once it runs.
     let end = Instant::now() + PATIENCE;
     while workers().is_empty() {
-        assert!(Instant::now() < end, "no thread helped");
+        assert!(Instant::now() < end, "no thread took part");
         thread::sleep(Duration::from_millis(1));
     }
     drop(device);
-    until_workers_are_gone();
+    wait_for_the_end_of_workers();
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn idle_threads_do_not_wake_up() {
     let _alone = alone();
     let (_file, device) = open(8);
     read(&device, 64);
-    // On a busy machine, threads that the last op woke may run late.
+    // On a busy machine, threads that were woken for the last op may run late.
     let rested = (0..50).any(|_| {
         let before = workers();
         thread::sleep(Duration::from_millis(200));
@@ -146,13 +146,13 @@ fn many_callers_share_the_threads() {
 }
 
 #[test]
-fn with_one_thread_each_look_at_a_ticket_carries_out_one_op() {
+fn with_one_thread_each_poll_of_a_ticket_executes_one_op() {
     let _alone = alone();
     let (_file, device) = open(1);
     let batch = (0..8).map(|number| {
         OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
     });
-    // Starting a batch is the first look.
+    // Starting a batch is the first poll.
     let mut ticket = device.batched_read(batch.collect()).unwrap();
     for done in 1..8 {
         assert_eq!(device.stats().submissions, done);
@@ -179,8 +179,8 @@ fn without_more_threads_the_available_ones_do_the_work() {
     let Some(limit) = passed_on() else {
         for limit in ["1", "2", "4"] {
             let test = "without_more_threads_the_available_ones_do_the_work";
-            // To root, the limit means nothing; and of another user, all threads count. So no other
-            // run of this test may be the same user.
+            // The limit does not restrict root, and it counts all threads of another user. So no
+            // other run of this test may have the same user.
             let user = format!("--reuid=3{:08}{limit}", process::id());
             run_again(test, limit, |command| {
                 let command = prefixed("prlimit", &[&format!("--nproc={limit}"), "--"], &command);
@@ -200,7 +200,7 @@ fn without_more_threads_the_available_ones_do_the_work() {
     let mut ticket = device.batched_read(batch.collect()).unwrap();
     let end = Instant::now() + PATIENCE;
     while ticket.try_wait().is_none() {
-        assert!(Instant::now() < end, "looking at a ticket makes no progress");
+        assert!(Instant::now() < end, "polling a ticket makes no progress");
         thread::sleep(Duration::from_micros(100));
     }
     read(&device, 64);
@@ -210,17 +210,17 @@ fn without_more_threads_the_available_ones_do_the_work() {
 }
 
 #[test]
-fn a_forked_child_can_drop_what_it_inherited() {
+fn a_forked_child_can_drop_inherited_queues() {
     let _alone = alone();
     let (_file, device) = open(4);
     read(&device, 64);
-    // SAFETY: the child only drops what it inherited and ends.
+    // SAFETY: the child only drops inherited values and exits.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             // Ends a child that hangs.
             alarm::set(120);
             drop(device);
-            // SAFETY: it ends the process.
+            // SAFETY: it only ends the process.
             unsafe { nix::libc::_exit(0) };
         }
         ForkResult::Parent { child } => {
@@ -230,5 +230,5 @@ fn a_forked_child_can_drop_what_it_inherited() {
     read(&device, 64);
     let path = device.backend().name().to_owned();
     let again = PosixBackend::open(&path, &PosixOptions::new());
-    assert!(again.is_err(), "the child gave up the parent's lock");
+    assert!(again.is_err(), "the child released the lock of its parent");
 }

@@ -1,4 +1,4 @@
-//! Transfers that a healthy device never sees, and what the counters say of the others.
+//! Transfers that fail or are short, and the statistics of the others.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs::{self, OpenOptions};
@@ -25,7 +25,7 @@ fn file() -> NamedTempFile {
     file
 }
 
-/// Reads 4 blocks each from the places, in one batch; the kinds of the errors.
+/// Reads 4 blocks from each offset, in one batch. Returns the kinds of the errors.
 fn read(device: &Dispatcher, places: &[usize]) -> Vec<Option<ErrorKind>> {
     let mut buffers: Vec<_> =
         places.iter().map(|_| AlignedBuf::zeroed(4 * BLOCK).unwrap()).collect();
@@ -44,7 +44,7 @@ fn a_device_that_shrank_fails_only_transfers_past_its_end() {
         for threads in [1, 4] {
             let file = file();
             let device = open(file.path(), direct, threads);
-            // Once between two blocks and once inside a block, which leaves an unaligned rest.
+            // Ends once between two blocks and once inside a block, which leaves an unaligned rest.
             for len in [LEN / 2, LEN / 4 + 100] {
                 let other = OpenOptions::new().write(true).open(file.path()).unwrap();
                 other.set_len(len as u64).unwrap();
@@ -64,7 +64,7 @@ fn one_thread_and_several_leave_the_same_bytes() {
         let device = open(file.path(), Direct::Preferred, threads);
         let mut random = 1_u64;
         for round in 0..40_u8 {
-            // Places in no particular order; overlapping ones are refused, the same ones each time.
+            // Offsets in their own order. Those that overlap are refused, the same ones each time.
             let buffers: Vec<_> = (0..40_u8)
                 .map(|number| {
                     let mut buffer = AlignedBuf::zeroed(usize::from(number % 7 + 1) * 512).unwrap();
@@ -107,8 +107,8 @@ fn each_system_call_is_counted() {
 }
 
 #[test]
-fn zeroes_are_written_where_the_file_system_knows_only_holes() {
-    // Linux keeps these files in memory, with holes but without FALLOC_FL_ZERO_RANGE.
+fn zeroes_are_written_where_the_file_system_only_has_holes() {
+    // Linux keeps these files in memory. They have holes, but no FALLOC_FL_ZERO_RANGE.
     let Ok(file) = NamedTempFile::new_in("/dev/shm") else {
         let _ = io::stderr().write_all(b"skipped: /dev/shm cannot be written to\n");
         return;

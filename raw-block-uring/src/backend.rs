@@ -17,7 +17,21 @@ use crate::ring::{Linux, Lookup, Ring, RingDevice, Standard};
 
 /// A file or block device, read and written through io_uring.
 ///
-/// Needs Linux 5.13; newer kernels make it faster. See the [crate](crate) for an example.
+/// Needs Linux 5.13; newer kernels make it faster.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_uring::{Direct, Dispatcher, UringBackend, UringOptions};
+///
+/// # let file = tempfile::NamedTempFile::new()?;
+/// # file.as_file().set_len(1 << 20)?;
+/// # let path = file.path();
+/// let backend = UringBackend::open(path, &UringOptions::new().direct(Direct::Off))?;
+/// println!("queues of blocking calls have the flags {:?}", backend.granted_local_flags());
+/// let dispatcher = Dispatcher::new(Arc::new(backend))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct UringBackend {
     file: Arc<DeviceFile>,
     geometry: Geometry,
@@ -28,16 +42,18 @@ impl UringBackend {
     /// Opens the device at `path`.
     ///
     /// # Errors
-    /// Those of [`DeviceFile::open`], and those of [`probe`](crate::probe) where io_uring itself is
-    /// refused; [`ErrorKind::InvalidInput`](raw_block_core::ErrorKind::InvalidInput) or
-    /// [`ErrorKind::PermissionDenied`](raw_block_core::ErrorKind::PermissionDenied) where it cannot poll
-    /// for submissions as the options ask,
-    /// [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) where it cannot for completions.
+    /// - Those of [`DeviceFile::open`], and those of [`probe`](crate::probe) if io_uring is
+    ///   refused.
+    /// - [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) or
+    ///   [`ErrorKind::PermissionDenied`](crate::ErrorKind::PermissionDenied): the kernel cannot
+    ///   poll for submissions as the options ask.
+    /// - [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): the device cannot be polled for
+    ///   completions.
     pub fn open(path: impl AsRef<Path>, options: &UringOptions) -> Result<Self, Error> {
         Self::on(DeviceFile::open(path, options.direct)?, options)
     }
 
-    /// Opens the device at `path` read-only, which takes no permission to write. See
+    /// Opens the device at `path` read-only, which needs no write permission. See
     /// [`DeviceFile::open_read_only`].
     ///
     /// # Errors
@@ -61,7 +77,7 @@ impl UringBackend {
         Ok(backend)
     }
 
-    /// Reads the first block, to see whether the device can be asked for its completions.
+    /// Reads the first block to find out whether the device can be polled for completions.
     fn check_polling(&self) -> Result<(), Error> {
         let geometry = self.geometry();
         let len = geometry.transfer_alignment;
@@ -69,7 +85,8 @@ impl UringBackend {
         let mut ring = Ring::<Standard, ()>::open(Arc::clone(&self.rings), 1, Linux)?;
         let Ok(slot) = ring.insert(()) else { unreachable!("a new ring has a free slot") };
         let read = opcode::Read::new(types::Fixed(0), buffer.as_mut_ptr(), len).build();
-        // SAFETY: the buffer is `len` bytes, and lives until the completion was taken below, or for ever.
+        // SAFETY: the buffer has `len` bytes, and lives until the completion was taken below, or is
+        // leaked.
         unsafe { ring.push(slot, read, Lookup::Plain) };
         let result = loop {
             if let Some((_, outcome)) = ring.take_completion() {
@@ -96,7 +113,7 @@ impl UringBackend {
         self.file.is_direct()
     }
 
-    /// The setup flags that the kernel granted queues which any thread may use: those of tickets.
+    /// The setup flags that the kernel granted queues that any thread may use: those of tickets.
     #[must_use]
     pub fn granted_flags(&self) -> GrantedFlags {
         self.rings.granted_flags()
@@ -156,7 +173,7 @@ impl IoBackend for UringBackend {
 }
 
 impl Drop for UringBackend {
-    /// Registered memory may go away with its registration from now on.
+    /// Unregisters all memory, because queues may outlive the backend.
     fn drop(&mut self) {
         self.rings.unregister_all();
     }
@@ -164,13 +181,13 @@ impl Drop for UringBackend {
 
 const POLL: &str = "poll for completions";
 
-/// Why the first read of a ring that polls for completions failed: because the device cannot be polled,
-/// which the kernel refuses before the read begins, or because the read itself failed.
+/// Explains why the first read of a ring that polls for completions failed: the device cannot be
+/// polled, which the kernel reports before the read starts, or the read itself failed.
 fn explain_polled_read(error: io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EOPNOTSUPP | libc::EINVAL) => Error::os(POLL, error).with_rule(
-            "the device cannot be asked for completions: its driver needs queues for that (for NVMe the \
-             module parameter `poll_queues`) and transfers O_DIRECT; open it without completion polling",
+            "the device cannot be polled for completions: its driver needs queues for polling (for NVMe the \
+             module parameter `poll_queues`) and transfers need O_DIRECT; open it without completion polling",
         ),
         _ => Error::os("read", error),
     }
@@ -191,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn polling_is_blamed_only_for_what_the_kernel_refuses() {
+    fn only_refusals_of_the_kernel_are_explained_by_polling() {
         let explain = |errno| explain_polled_read(io::Error::from_raw_os_error(errno)).to_string();
         for errno in [libc::EOPNOTSUPP, libc::EINVAL] {
             assert!(explain(errno).contains("poll_queues"), "{}", explain(errno));

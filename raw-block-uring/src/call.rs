@@ -1,4 +1,4 @@
-//! Ops by system calls, for what a ring cannot carry out.
+//! Executes ops by system calls, where a ring cannot.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,9 +8,9 @@ use raw_block_core::backend::{DeviceFile, Op, OpKind};
 /// The most segments of one call: `UIO_MAXIOV` of `linux/uio.h`.
 const MAX_SEGMENTS: usize = 1024;
 
-/// Carries out an op, or of a transfer as much as the kernel does in one call, and waits for it. Returns what
-/// a completion of the ring would say: a number of bytes, or a negative `errno`.
-pub(crate) fn carry_out(file: &DeviceFile, op: &Op) -> i32 {
+/// Executes an op, and waits for it. A transfer moves as much as the kernel moves in one call.
+/// Returns the result that a completion would have: a number of bytes, or a negative `errno`.
+pub(crate) fn execute(file: &DeviceFile, op: &Op) -> i32 {
     let result = match op.kind() {
         OpKind::Read | OpKind::Write => transfer(file, op),
         OpKind::Flush => file.sync_data().map(|()| 0),
@@ -21,11 +21,11 @@ pub(crate) fn carry_out(file: &DeviceFile, op: &Op) -> i32 {
 }
 
 fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
-    let one;
+    let shortened;
     let segments = match op.iovecs_for_call(MAX_SEGMENTS) {
         [segment] => {
-            one = cut(*segment);
-            std::slice::from_ref(&one)
+            shortened = shorten(*segment);
+            std::slice::from_ref(&shortened)
         }
         segments => segments,
     };
@@ -35,11 +35,11 @@ fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
     let at = libc::off_t::try_from(op.offset())
         .map_err(|_| io::Error::from_raw_os_error(libc::EOVERFLOW))?;
     let moved = if op.kind() == OpKind::Read {
-        // SAFETY: the list has `count` segments, and names memory that nothing else accesses while the op
+        // SAFETY: the list has `count` segments. Nothing else accesses their memory while the op
         // lives.
         unsafe { libc::preadv(fd, list, count, at) }
     } else {
-        // SAFETY: the list has `count` segments, and names memory that nothing writes to while the op lives.
+        // SAFETY: the list has `count` segments. Nothing writes to their memory while the op lives.
         unsafe { libc::pwritev(fd, list, count, at) }
     };
     // At most `Op::MAX_CALL_BYTES`.
@@ -50,8 +50,8 @@ fn transfer(file: &DeviceFile, op: &Op) -> io::Result<i32> {
     }
 }
 
-/// As much of a segment as one call moves.
-fn cut(segment: libc::iovec) -> libc::iovec {
+/// Shortens a segment to the most bytes that one call moves.
+fn shorten(segment: libc::iovec) -> libc::iovec {
     libc::iovec { iov_len: segment.iov_len.min(Op::MAX_CALL_BYTES), ..segment }
 }
 
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn a_call_ends_at_a_multiple_of_any_block() {
         let segment = |iov_len| libc::iovec { iov_base: std::ptr::null_mut(), iov_len };
-        assert_eq!(cut(segment(4096)).iov_len, 4096);
-        assert_eq!(cut(segment((1 << 31) + 65_536)).iov_len, Op::MAX_CALL_BYTES);
+        assert_eq!(shorten(segment(4096)).iov_len, 4096);
+        assert_eq!(shorten(segment((1 << 31) + 65_536)).iov_len, Op::MAX_CALL_BYTES);
     }
 }

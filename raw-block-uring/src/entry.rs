@@ -1,43 +1,45 @@
-//! From an op to a submission entry.
+//! Encodes an op as a submission entry.
 
 use io_uring::{opcode, squeue, types};
 use raw_block_core::backend::{Op, OpKind};
 
 use crate::ring::Lookup;
 
-/// The device's place in the ring's table of registered files.
+/// The device's index in the ring's table of registered files.
 const DEVICE: types::Fixed = types::Fixed(0);
-/// One entry takes at most this many segments, `UIO_MAXIOV` of `linux/uio.h`, and [`Op::MAX_CALL_BYTES`]. The rest of a
-/// longer op follows.
+/// The most segments of one entry: `UIO_MAXIOV` of `linux/uio.h`. The rest of a longer op takes
+/// further entries.
 const MAX_SEGMENTS: usize = 1024;
 
-/// Discards a range of a block device, from Linux 6.12 on: `BLOCK_URING_CMD_DISCARD` of `linux/blkdev.h`,
-/// which is `_IO(0x12, 0)`.
+/// Discards a range of a block device, from Linux 6.12 on: `BLOCK_URING_CMD_DISCARD` of
+/// `linux/blkdev.h`, which is `_IO(0x12, 0)`.
 const DISCARD: u32 = 0x12 << 8;
 
 /// The write stream of an op, from 1 on; 0 for none. The kernel takes 8 bits (`linux/io_uring.h`).
 fn write_stream(op: &Op) -> u8 {
     let stream = op.options().placement.and_then(|handle| handle.checked_add(1));
-    // The geometry has no handle above; without a stream the write would be as good.
+    // The geometry has no handle above 254. Without a stream, the write would still be correct.
     stream.map_or(0, |stream| u8::try_from(stream).unwrap_or(0))
 }
 
-/// How many of a device's write streams an entry can name.
+/// The number of write streams that an entry can name.
 pub(crate) const MAX_STREAMS: u16 = u8::MAX as u16;
 
-/// These segments as one, if each begins where the one before it ends: the kernel then has no list to take in.
-pub(crate) fn one_piece(segments: &[libc::iovec]) -> Option<libc::iovec> {
+/// Joins segments into one if each begins where the previous one ends, so that the kernel reads no
+/// list.
+pub(crate) fn join(segments: &[libc::iovec]) -> Option<libc::iovec> {
     let end = |segment: &libc::iovec| segment.iov_base.cast::<u8>().wrapping_add(segment.iov_len);
     let (first, rest) = segments.split_first()?;
-    rest.iter().try_fold(*first, |piece, next| {
-        let iov_len = piece.iov_len.checked_add(next.iov_len)?;
-        (end(&piece).cast() == next.iov_base).then_some(libc::iovec { iov_len, ..piece })
+    rest.iter().try_fold(*first, |joined, next| {
+        let iov_len = joined.iov_len.checked_add(next.iov_len)?;
+        (end(&joined).cast() == next.iov_base).then_some(libc::iovec { iov_len, ..joined })
     })
 }
 
-/// The entry that carries out what is left of an op.
+/// The entry for the rest of an op.
 ///
-/// `segments` is the op's own list, or a single segment in its place; `is_block_device` says what is discarded.
+/// `segments` is the list of the op, or one segment in its place. A discard of a block device
+/// (`is_block_device`) and one of a file are different operations.
 pub(crate) fn of(
     op: &Op,
     segments: &[libc::iovec],
@@ -54,7 +56,7 @@ pub(crate) fn of(
             [segment] => one_segment(op, segment, region),
             segments => many_segments(op, segments, region),
         },
-        // Data and whatever is needed to find them again: the size of the device never changes here.
+        // Data, and the metadata needed to read them: no op changes the size of the device.
         (OpKind::Flush, _) => opcode::Fsync::new(DEVICE).flags(types::FsyncFlags::DATASYNC).build(),
         (OpKind::Discard, _) if is_block_device => discard(op),
         (OpKind::WriteZeroes, _) => change_range(op, libc::FALLOC_FL_ZERO_RANGE),
@@ -127,15 +129,15 @@ mod tests {
             iov_base: std::ptr::without_provenance_mut(start),
             iov_len,
         };
-        let piece = |segments: &[libc::iovec]| {
-            one_piece(segments).map(|piece| (piece.iov_base as usize, piece.iov_len))
+        let joined = |segments: &[libc::iovec]| {
+            join(segments).map(|joined| (joined.iov_base as usize, joined.iov_len))
         };
         let (first, second) = (segment(0x1000, 0x200), segment(0x1200, 0x1000));
-        assert_eq!(piece(&[first]), Some((0x1000, 0x200)));
-        assert_eq!(piece(&[first, second]), Some((0x1000, 0x1200)));
-        assert_eq!(piece(&[first, second, segment(0x2200, 1)]), Some((0x1000, 0x1201)));
-        assert_eq!(piece(&[second, first]), None, "in the other order");
-        assert_eq!(piece(&[first, second, segment(0x2201, 1)]), None, "a byte apart");
-        assert_eq!(piece(&[]), None);
+        assert_eq!(joined(&[first]), Some((0x1000, 0x200)));
+        assert_eq!(joined(&[first, second]), Some((0x1000, 0x1200)));
+        assert_eq!(joined(&[first, second, segment(0x2200, 1)]), Some((0x1000, 0x1201)));
+        assert_eq!(joined(&[second, first]), None, "in the other order");
+        assert_eq!(joined(&[first, second, segment(0x2201, 1)]), None, "a byte apart");
+        assert_eq!(joined(&[]), None);
     }
 }

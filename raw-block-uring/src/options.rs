@@ -22,7 +22,7 @@ pub struct UringOptions {
     /// Whether transfers bypass the page cache. [`Direct::Preferred`] by default.
     pub direct: Direct,
     /// Whether a kernel thread, one for the device, polls for submissions (`SQPOLL`), so that
-    /// starting a batch takes no system call while the thread is awake. The thread keeps a
+    /// starting a batch needs no system call while the thread is awake. The thread keeps a
     /// processor busy, and sleeps after this idle time, in whole milliseconds. Needs privileges
     /// before Linux 5.11. Off by default.
     pub kernel_polling: Option<Duration>,

@@ -14,10 +14,10 @@ use crate::entry;
 use crate::in_flight::{End, InFlight, Verdict};
 use crate::ring::{Kernel, Linux, Ring, RingDevice, Standard, Width};
 
-/// Ops that one caller has in a ring, an entry for each.
+/// The ops of one caller, with an entry in a ring for each.
 ///
-/// An entry is pushed when its op is accepted, and the system call that waits for completions hands
-/// all entries to the kernel.
+/// An entry is pushed when its op is accepted. The system call that waits for completions also
+/// submits all entries.
 pub(crate) struct UringQueue<W: Width = Standard, K: Kernel = Linux> {
     ring: Ring<W, InFlight, K>,
     file: Arc<DeviceFile>,
@@ -43,46 +43,46 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
         Ok(Self { ring: Ring::open_local(device, depth, kernel)?, file })
     }
 
-    /// Puts the entry for what is left of an op into the submission queue.
+    /// Puts the entry for the rest of an op into the submission queue.
     fn push(&mut self, slot: u32) {
         let Some(InFlight { op, .. }) = self.ring.get(slot) else { return };
-        let piece = entry::one_piece(op.iovecs());
-        let segments = piece.as_ref().map_or(op.iovecs(), std::slice::from_ref);
+        let joined = entry::join(op.iovecs());
+        let segments = joined.as_ref().map_or(op.iovecs(), std::slice::from_ref);
         let memory = self.ring.region(segments);
         let entry = entry::of(op, segments, self.file.is_block_device(), memory);
-        // SAFETY: the entry names the memory of the op and its segment list, both valid while the
-        // op lives, and the op stays in its slot until its completion was reaped. Its region was
-        // looked up just now.
+        // SAFETY: the entry names the memory of the op and its segment list. Both are valid while
+        // the op lives, and the op stays in its slot until its completion was reaped. The region
+        // was looked up in the current table.
         unsafe { self.ring.push(slot, entry, memory) };
     }
 
-    /// Carries out what is left of an op by system calls, and waits for it.
+    /// Executes the rest of an op by system calls, and waits for it.
     fn call(&self, mut in_flight: InFlight) -> Completion {
         in_flight.issued_here();
         loop {
-            let result = call::carry_out(&self.file, &in_flight.op);
+            let result = call::execute(&self.file, &in_flight.op);
             match in_flight.judge(result, &self.file) {
                 _ if result == -libc::EINTR => {}
-                Verdict::Again => {}
+                Verdict::Resubmit => {}
                 Verdict::NeedsCall(errno) => return in_flight.complete(End::Failed(errno)),
                 Verdict::Ended(end) => return in_flight.complete(end),
             }
         }
     }
 
-    /// Reaps completions: appends completed ops to `done`, pushes unfinished ones again.
-    fn take_completions(&mut self, done: &mut Vec<Completion>) {
+    /// Reaps completions: appends completed ops to `done`, and pushes the others again.
+    fn reap_completions(&mut self, done: &mut Vec<Completion>) {
         let mut retries = 0;
         while let Some((slot, outcome)) = self.ring.take_completion() {
             let broken = self.ring.is_broken();
             let Some(in_flight) = self.ring.get_mut(slot) else { continue };
             match in_flight.judge(outcome.result, &self.file) {
-                Verdict::Again if !broken => {
+                Verdict::Resubmit if !broken => {
                     in_flight.issued_here();
                     retries += 1;
                     self.push(slot);
                 }
-                Verdict::Again | Verdict::NeedsCall(_) => {
+                Verdict::Resubmit | Verdict::NeedsCall(_) => {
                     let rest = self.ring.remove(slot);
                     done.extend(rest.map(|rest| self.call(rest)));
                 }
@@ -140,13 +140,12 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
         let target = done.len().saturating_add(min);
         let mut entered = false;
         loop {
-            self.take_completions(done);
+            self.reap_completions(done);
             let want = target.saturating_sub(done.len()).min(self.ring.in_use());
             let idle = self.ring.in_use() == 0;
             let enough = want == 0 && (entered || min > 0);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            // The polling thread may have carried out the last entries before they were counted as
-            // handed over.
+            // The polling thread may execute the last entries before they count as submitted.
             if self.ring.is_submitted() && (idle || enough || late) {
                 return;
             }
@@ -156,16 +155,16 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        // Where the call that waits takes completions in, or polls for them, nothing is seen before
-        // it.
+        // Where the waiting call reaps completions, or polls for them, the descriptor shows none
+        // before.
         let silent = self.ring.is_local() || self.ring.polls_completions();
         (!silent).then(|| self.ring.event_fd())
     }
 }
 
 impl<W: Width, K: Kernel> Drop for UringQueue<W, K> {
-    /// Waits for everything that was accepted: the kernel still owns its memory. Where this thread
-    /// cannot wait for it, the ring leaks it.
+    /// Waits for all accepted ops, because the kernel uses their memory. If this thread cannot wait
+    /// for them, the ring leaks them.
     fn drop(&mut self) {
         self.reap(usize::MAX, None, &mut Vec::new());
     }

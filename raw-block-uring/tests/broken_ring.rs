@@ -1,5 +1,4 @@
-//! A ring that the kernel takes no more ops from is replaced. Alone in its file, because it breaks
-//! every ring of its process.
+//! A broken ring is replaced. Alone in its file, because it breaks every ring of its process.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -11,7 +10,8 @@ use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer, ReadAt, WriteAt};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// Replaces the descriptor of every ring by one that is no ring. Returns how many there were.
+/// Replaces every ring of the process by a file under the same descriptor. Returns the number of
+/// rings.
 fn break_rings() -> usize {
     let other = File::open("/dev/null").unwrap();
     let descriptors = fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
@@ -21,7 +21,7 @@ fn break_rings() -> usize {
     let rings: Vec<i32> =
         rings.map(|path| path.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
     for &ring in &rings {
-        // SAFETY: both descriptors are open. The owner of the ring's still has an open descriptor,
+        // SAFETY: both descriptors are open. The owner of the ring still has an open descriptor,
         // and the memory of the ring stays mapped.
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), ring) }, ring);
     }

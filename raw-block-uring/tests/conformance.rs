@@ -27,7 +27,7 @@ fn on_a_loop_device(sector_size: u32, direct: Direct) -> Result<Subject, Skipped
 
 fn with_kernel_polling() -> Result<Subject, Skipped> {
     let file = temp_file(LEN)?;
-    // Asleep most of the time, so that waking it up is tried as well.
+    // The thread sleeps most of the time, so that wake-ups are tested too.
     let kernel_polling = Some(Duration::from_millis(1));
     let options = UringOptions::new().kernel_polling(kernel_polling);
     let backend = UringBackend::open(file.path(), &options).unwrap();

@@ -1,4 +1,4 @@
-//! A discard reaches a block device as a discard, and neither as zeroes nor as a write.
+//! A discard reaches a block device as a discard, not as zeroes or a write.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -39,7 +39,7 @@ fn a_block_device_sees_a_discard_and_no_write() {
 }
 
 #[test]
-fn zeroes_replace_what_is_dirty_in_the_page_cache() {
+fn zeroes_replace_dirty_pages_of_the_page_cache() {
     let loop_device = match LoopDevice::attach(16 * MIB, 4096) {
         Ok(attached) => attached,
         Err(skipped) => return skipped.tell(),
@@ -60,7 +60,8 @@ fn zeroes_replace_what_is_dirty_in_the_page_cache() {
     }
 }
 
-/// Writes a block before a range, at both of its ends and after it; discards the range; looks at the blocks outside.
+/// Writes a block before a range, at both of its ends and after it, discards the range, and checks
+/// the blocks outside.
 fn discard_between_blocks(device: &Dispatcher, offset: u64, len: u64) {
     let block = 4096;
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -84,7 +85,7 @@ fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
     };
-    // Sparse, so that it takes no space.
+    // Sparse, so that it needs no space.
     let opened = fs::OpenOptions::new().write(true).open(file.path()).unwrap();
     opened.set_len(LEN + 2 * MIB).unwrap();
     drop(opened);

@@ -1,4 +1,4 @@
-//! A thread ends while what it submitted is in flight. What the kernel then cancels is submitted again.
+//! A thread ends while its ops are in flight. Ops that the kernel then cancels are submitted again.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs::{self, File};
@@ -13,11 +13,11 @@ use raw_block_uring::{UringBackend, UringOptions};
 
 const LEN: u64 = 4 << 20;
 
-/// Makes the kernel forget what it has cached of a file.
+/// Drops a file from the page cache.
 fn drop_cache(path: &Path) {
     let file = File::open(path).unwrap();
     let fd = file.as_raw_fd();
-    // SAFETY: the descriptor is open, and no memory is named.
+    // SAFETY: the descriptor is open, and the call takes no memory.
     assert_eq!(unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
 }
 

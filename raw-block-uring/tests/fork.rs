@@ -1,5 +1,5 @@
-//! A forked child shares neither rings nor threads with its parent. Alone in its file, because
-//! forking is for processes in which little else goes on.
+//! A forked child shares neither rings nor threads with its parent. Alone in its file, because a
+//! process should fork while no other thread holds a lock.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -14,12 +14,12 @@ use raw_block_core::{
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// New memory of many sizes, each piece filled with its own byte. It takes the places of memory
-/// that the parent has and the child has not.
+/// New memory of many sizes, each allocation filled with its own byte. It gets addresses that the
+/// parent has mapped and the child has not.
 struct Memory {
     /// Mappings, from one page on.
     mapped: Vec<AlignedBuf>,
-    /// What the allocator makes of requests that it passes on to the system.
+    /// Allocations that the allocator maps directly.
     allocated: Vec<Vec<u8>>,
 }
 
@@ -43,7 +43,7 @@ impl Memory {
         (1..).zip(mapped.chain(allocated))
     }
 
-    /// Whether it is all there, can be written to, and holds what it held.
+    /// Whether all of it is mapped, can be written to, and is unchanged.
     fn is_intact(&mut self) -> bool {
         self.pieces_mut().all(|(number, piece)| {
             piece.iter_mut().all(|byte| std::mem::replace(byte, !number) == number)
@@ -94,7 +94,7 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
         }
     }
     assert!(pending.wait()[0].result.is_ok());
-    // The parent goes on as if nothing had happened, and still holds the lock.
+    // The parent continues unaffected, and still holds the lock.
     let second = UringBackend::open(file.path(), &UringOptions::new()).unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Busy);
     buffer.fill(0);

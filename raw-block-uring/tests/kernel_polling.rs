@@ -1,4 +1,4 @@
-//! A thread of the kernel takes the entries (`SQPOLL`).
+//! A kernel thread polls for submissions (`SQPOLL`).
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::sync::Arc;
@@ -38,5 +38,5 @@ fn no_op_is_lost_when_the_submission_queue_is_full() {
         assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
         batches += 1;
     }
-    assert_eq!(device.stats().commands, batches * BATCH, "each handed over once");
+    assert_eq!(device.stats().commands, batches * BATCH, "each submitted once");
 }

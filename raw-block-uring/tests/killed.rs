@@ -19,7 +19,8 @@ use raw_block_uring::{UringBackend, UringOptions};
 
 const LEN: u64 = 1 << 20;
 const BLOCK: usize = 4096;
-/// Where the child writes: no two places are neighbours, so that each write is a separate op.
+/// The offsets of the writes of the child. No two are adjacent, so that each write is a separate
+/// op.
 const OFFSETS: [u64; 8] =
     [0, 0x4000, 0x8000, 0xc000, 0x1_0000, 0x1_4000, 0x1_8000, LEN - BLOCK as u64];
 const WRITTEN: u8 = 0xd1;
@@ -42,7 +43,7 @@ fn write(path: &Path) -> ! {
     KilledWriter::wait_to_be_killed()
 }
 
-/// Whether another program can have the device: a file by a lock, a block device exclusively.
+/// Whether another program can use the device: a file by a lock, a block device exclusively.
 fn is_free(path: &Path) -> bool {
     let is_block_device = path.metadata().unwrap().file_type().is_block_device();
     let flags = if is_block_device { libc::O_EXCL } else { 0 };
@@ -60,7 +61,7 @@ fn assert_held_until_the_writes_land(test: &str, path: &Path) -> Result<(), Skip
     assert!(!is_free(path), "the process has ended, and its writes are in flight");
     let device = thread::scope(|scope| {
         let opening = scope.spawn(|| open(path));
-        // Longer than opening waits for a process that runs.
+        // Longer than opening waits for a running process.
         thread::sleep(Duration::from_millis(2200));
         killed.finish();
         opening.join().unwrap()
@@ -101,7 +102,8 @@ fn second(path: &Path) -> PathBuf {
     path.with_extension("second")
 }
 
-/// The child: submits a write through one file, in a ring that holds a second file, which is locked.
+/// The child: submits a write through one file, in a ring that holds a second file, which is
+/// locked.
 fn write_holding_a_second_file(path: &Path) -> ! {
     let file = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
     let locked = File::create(second(path)).unwrap();

@@ -1,8 +1,8 @@
-//! Memory to which the kernel still writes is not freed, whatever happens to a batch.
+//! Memory that the kernel still writes to is not freed, whatever happens to a batch.
 //!
-//! Each test starts reads into memory from the heap, more than the device can have done when
-//! something happens to the batch. In the end no memory that was freed in between may have been
-//! written: the allocator of this program keeps freed memory, and checks it.
+//! Each test starts more reads into memory from the heap than the device can complete before
+//! something happens to the batch. The allocator of this program keeps freed memory, and checks at
+//! the end that nothing wrote to it.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod busy;
@@ -30,7 +30,7 @@ use raw_block_core::{BufferPool, Dispatcher, Finished, ReadAt};
 #[global_allocator]
 static ALLOCATOR: Quarantine = Quarantine;
 
-/// The file has no zeroes to speak of, and the buffers had nothing else.
+/// The file has hardly any zeroes, and the buffers had only zeroes.
 fn assert_read(finished: &[Finished]) {
     for Finished { buffer, result, .. } in finished {
         assert!(result.is_ok(), "{result:?}");
@@ -56,15 +56,15 @@ fn a_forgotten_ticket_never_frees_its_memory() {
         let last = |address| address + busy::READ - size_of::<u64>();
         let words =
             addresses.iter().map(|&address| ptr::with_exposed_provenance::<u64>(last(address)));
-        // SAFETY: no thread frees the buffers any more, and this is their last use. The kernel may
-        // be writing to them, which a volatile read allows for.
+        // SAFETY: the buffers are never freed, and these are their last words. The kernel may be
+        // writing to them, which a volatile read permits.
         words.filter(|word| unsafe { word.read_volatile() } != 0).count()
     };
-    // Only the thread that waits for a short read asks for the rest of it, so not all buffers have
-    // to become full.
+    // Only a thread that waits for a short read submits the rest of it, so not all buffers become
+    // full.
     let (first, end) = (filled(), Instant::now() + PATIENCE);
     while first < addresses.len() && filled() == first {
-        assert!(Instant::now() < end, "nothing arrives after the {first} reads of before");
+        assert!(Instant::now() < end, "no read completes after the first {first}");
         thread::sleep(Duration::from_millis(1));
     }
     assert!(!addresses.iter().any(|&address| quarantine::keeps(address)), "never freed");
@@ -98,7 +98,7 @@ fn a_panic_with_a_ticket_out_frees_memory_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let (_ticket, _) = busy.reads_under_way();
-        // As a panic, but without a word about it.
+        // A panic without a message.
         resume_unwind(Box::new(()));
     }));
     assert!(unwound.is_err());
@@ -121,7 +121,7 @@ fn a_ticket_may_be_dropped_after_its_dispatcher_and_backend() {
 }
 
 #[test]
-fn memory_may_be_freed_as_soon_as_its_reads_are_over() {
+fn memory_may_be_freed_once_its_reads_have_completed() {
     let Some(busy) = Busy::new() else { return };
     let device = Dispatcher::with_options(busy.backend(), busy::OPTIONS).unwrap();
     let mut buffers = heap();
@@ -138,7 +138,7 @@ fn memory_may_be_freed_as_soon_as_its_reads_are_over() {
     assert!(succeeded);
 }
 
-/// The lane goes with the panic, and its queue is dropped with everything in flight.
+/// The panic drops the lane, and its queue with all ops in flight.
 #[test]
 fn a_panic_inside_a_blocking_read_unwinds_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
@@ -162,8 +162,8 @@ fn a_panic_in_making_a_ticket_frees_memory_after_the_kernel() {
     panic_with_reads_in_flight(|| drop(device.batched_read(batch(heap()))));
 }
 
-/// Arenas are mapped, so the allocator does not see them: here it is asked whether they are still
-/// there.
+/// Arenas are mapped, so the allocator does not see them. This test checks whether they are still
+/// mapped.
 #[test]
 fn an_arena_stays_mapped_while_the_kernel_writes_to_it() {
     let Some(mut busy) = Busy::new() else { return };
@@ -188,9 +188,9 @@ fn an_arena_stays_mapped_while_the_kernel_writes_to_it() {
 }
 
 #[test]
-fn a_process_may_exit_while_reads_are_under_way() {
+fn a_process_may_exit_while_reads_are_in_flight() {
     const CHILD: &str = "RAW_BLOCK_EXIT_WITH_READS_UNDER_WAY";
-    const NAME: &str = "a_process_may_exit_while_reads_are_under_way";
+    const NAME: &str = "a_process_may_exit_while_reads_are_in_flight";
     let Some(busy) = Busy::new() else { return };
     if env::var_os(CHILD).is_some() {
         let _both = [busy.reads_under_way(), busy.reads_under_way()];
@@ -215,12 +215,12 @@ fn a_process_may_exit_while_reads_are_under_way() {
         }
         thread::sleep(Duration::from_millis(5));
     };
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(status.success() && said.contains("leaving"), "{status}: {said}");
+    let mut output = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(status.success() && output.contains("leaving"), "{status}: {output}");
 }
 
-/// Shows that the tests above could fail: here memory is freed too early, on purpose.
+/// Shows that the tests above can fail: this one frees memory too early on purpose.
 #[test]
 fn memory_freed_before_the_kernel_wrote_to_it_is_noticed() {
     let _alone = Alone::new();
@@ -230,9 +230,9 @@ fn memory_freed_before_the_kernel_wrote_to_it_is_noticed() {
     let start = buffer.as_ptr().expose_provenance();
     let to = ptr::with_exposed_provenance_mut(start + 5000);
     let read = opcode::Read::new(types::Fd(reader.as_raw_fd()), to, 16).build();
-    // SAFETY: the memory is freed while the read is pending, which is the fault that this test is
-    // about. The allocator of this program keeps freed memory allocated, and no other code gets it
-    // before `empty` returns it, which is after the read.
+    // SAFETY: the memory is freed while the read is in flight, which is the fault under test. The
+    // allocator of this program keeps freed memory allocated, and hands it out again only after
+    // `empty` has released it, which is after the read.
     unsafe { ring.submission().push(&read) }.unwrap();
     ring.submit().unwrap();
     drop(buffer);

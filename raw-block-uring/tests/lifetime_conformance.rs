@@ -1,4 +1,4 @@
-//! The conformance suite once more, over an allocator that notices when freed memory is written to.
+//! The conformance suite, with an allocator that detects writes to freed memory.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod quarantine;
@@ -16,7 +16,7 @@ use raw_block_uring::{UringBackend, UringOptions};
 static ALLOCATOR: Quarantine = Quarantine;
 
 /// Checks freed memory when it is dropped, which is after the backend. Other tests run
-/// concurrently, so nothing is returned; what they free must be intact just as well.
+/// concurrently, so it releases nothing. Memory that they free must be intact too.
 struct Check;
 
 impl Drop for Check {

@@ -1,4 +1,4 @@
-//! What happens when no more memory may be pinned. Alone in its file, because it takes rights away from its
+//! A process that may pin no more memory. Alone in its file, because it drops rights of its
 //! process.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -9,8 +9,9 @@ use raw_block_core::{BufferPool, Dispatcher, ErrorKind, ReadAt, WriteAt};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// Takes `CAP_IPC_LOCK` from this thread, with which the limit would not hold (`capabilities(7)`).
-fn give_up_unlimited_locking() {
+/// Drops `CAP_IPC_LOCK` from this thread, because the limit does not apply with it
+/// (`capabilities(7)`).
+fn drop_unlimited_locking() {
     const VERSION_3: u32 = 0x2008_0522;
     const IPC_LOCK: u32 = 14;
     let mut header = [VERSION_3, 0];
@@ -26,9 +27,9 @@ fn give_up_unlimited_locking() {
 }
 
 #[test]
-fn memory_that_may_not_be_pinned_serves_unregistered() {
+fn memory_that_may_not_be_pinned_works_unregistered() {
     setrlimit(Resource::RLIMIT_MEMLOCK, 8 << 20, 8 << 20).unwrap();
-    give_up_unlimited_locking();
+    drop_unlimited_locking();
     let file = temp_file(1 << 20).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let device = Dispatcher::new(backend.clone()).unwrap();

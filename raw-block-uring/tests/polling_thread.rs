@@ -1,5 +1,5 @@
-//! The kernel's polling thread is one for all queues. Alone in its file, because it counts the threads of its
-//! process.
+//! All queues share one polling thread of the kernel. Alone in its file, because it counts the
+//! threads of its process.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -10,7 +10,8 @@ use raw_block_core::{AlignedBuf, Dispatcher, OwnedTransfer};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// How many polling threads the kernel runs for this process. It may run others, for ops that would block.
+/// The number of polling threads that the kernel runs for this process. It may run other threads,
+/// for ops that would block.
 fn polling_threads() -> usize {
     let names = fs::read_dir("/proc/self/task")
         .unwrap()

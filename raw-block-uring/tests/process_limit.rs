@@ -1,5 +1,5 @@
-//! What happens when the kernel can start no worker for a ring. Alone in its file, because it takes rights away
-//! from its process.
+//! A process for which the kernel cannot start worker threads. Alone in its file, because it drops
+//! rights of its process.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use raw_block_core::{AlignedBuf, Direct, Dispatcher, ErrorKind, ReadAt, WriteAt}
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// Lets this process start no more threads.
+/// Makes this process unable to start threads.
 fn reach_the_limit() -> Result<(), Skipped> {
     if Uid::effective().is_root() {
-        // Root has no such limit. A user that has no other process has.
+        // The limit does not restrict root, but a user without other processes.
         setuid(Uid::from_raw(54_321)).map_err(Skipped::because)?;
     }
     setrlimit(Resource::RLIMIT_NPROC, 1, 1).map_err(Skipped::because)?;
@@ -35,7 +35,7 @@ fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
         UringOptions::new().kernel_polling(kernel_polling),
     ]
     .map(|options| {
-        // Deleted here, while it can be.
+        // Deleted now, while the rights suffice.
         let file = temp_file(1 << 20).unwrap();
         let backend = UringBackend::open(file.path(), &options).unwrap();
         Dispatcher::new(Arc::new(backend)).unwrap()

@@ -1,4 +1,4 @@
-//! What happens where io_uring, or the device, is refused.
+//! Refusals of io_uring and of devices.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -50,14 +50,14 @@ fn each_system_call_that_is_refused_is_named_at_opening() {
 }
 
 #[test]
-fn a_kernel_without_io_uring_is_told_apart_from_a_forbidden_one() {
+fn a_kernel_without_io_uring_differs_from_a_forbidden_one() {
     let error = without_io_uring(libc::ENOSYS, || probe().unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("this kernel has no io_uring"), "{error}");
 }
 
 #[test]
-fn exhausted_lockable_memory_is_told_apart_from_a_ban() {
+fn exhausted_lockable_memory_differs_from_a_ban() {
     let error = without_io_uring(libc::ENOMEM, || probe().unwrap_err());
     assert_eq!(error.kind(), ErrorKind::OutOfResources);
     assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
@@ -65,8 +65,8 @@ fn exhausted_lockable_memory_is_told_apart_from_a_ban() {
 
 #[test]
 fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
-    // A filter cannot read the flags through a pointer; refusing all shows that the ladder
-    // ends.
+    // A filter cannot read the flags, which are in memory. Refusing all of them shows that the
+    // search ends.
     let error = without_io_uring(libc::EINVAL, || probe().unwrap_err());
     assert_eq!(error.os_error().unwrap().raw_os_error(), Some(libc::EINVAL));
     let file = temp_file(1 << 20).unwrap();
@@ -75,13 +75,13 @@ fn a_kernel_that_refuses_a_ring_with_any_flags_ends_the_search() {
 }
 
 #[test]
-fn completion_polling_is_refused_in_words_where_it_cannot_work() {
+fn completion_polling_is_refused_where_it_cannot_work() {
     let file = temp_file(1 << 20).unwrap();
     let open = |direct| {
         let options = UringOptions::new().direct(direct).completion_polling(true);
         UringBackend::open(file.path(), &options)
     };
-    // Polling does not work through the page cache; with direct I/O it depends on the driver of the
+    // Polling through the page cache is impossible. With O_DIRECT it depends on the driver of the
     // disk.
     let mut refusals = vec![open(Direct::Off).unwrap_err()];
     match open(Direct::Required) {
@@ -122,7 +122,7 @@ fn an_open_file_is_refused_and_free_again_afterwards() {
 }
 
 #[test]
-fn the_page_cache_is_bypassed_only_where_that_was_asked_for() {
+fn the_page_cache_is_bypassed_only_on_request() {
     let file = temp_file(1 << 20).unwrap();
     let options = |direct| UringOptions::new().direct(direct);
     for (direct, expected) in [(Direct::Required, true), (Direct::Off, false)] {

@@ -1,4 +1,4 @@
-//! Registered memory: pools, the caller's own, large, scattered, and refused.
+//! Registered memory: of pools, of the caller, large, scattered, and refused.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::num::NonZeroUsize;
@@ -29,26 +29,26 @@ impl Foreign {
     fn map(len: usize) -> Self {
         let len = NonZeroUsize::new(len).unwrap();
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: no address is asked for, so the new mapping replaces nothing.
+        // SAFETY: no address is requested, so the new mapping replaces nothing.
         let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) };
         Self(start.unwrap().cast(), len)
     }
 
     fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping is readable, writable, zeroed and this value's own.
+        // SAFETY: the mapping is readable, writable and zeroed, and belongs to this value.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), self.1.get()) }
     }
 }
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and nothing borrows it any more.
+        // SAFETY: the mapping belongs to this value, and nothing borrows it.
         unsafe { munmap(self.0.cast(), self.1.get()) }.unwrap();
     }
 }
 
-/// Writes and reads `memory` as one transfer. Returns how many of the two ops used registered memory, and
-/// how many were kept from it by a border.
+/// Writes and reads `memory` as one transfer each. Returns how many of the two ops used registered
+/// memory, and how many could not because they cross a border.
 fn both_ways(device: &Dispatcher, memory: &mut [u8], byte: u8) -> (u64, u64) {
     let before = device.stats();
     memory.fill(byte);
@@ -76,7 +76,7 @@ fn memory_is_registered_until_the_guard_is_dropped() {
 fn a_registered_address_that_is_mapped_anew_is_plain_memory() {
     let (_file, backend, device) = open();
     for round in 1..=20 {
-        // Mostly at the address of the round before.
+        // Mostly at the address of the previous round.
         let mut foreign = Foreign::map(16 * BLOCK);
         assert_eq!(both_ways(&device, foreign.bytes(), round), (0, 0), "round {round}");
         let ranges = [(foreign.0, foreign.1.get())];
@@ -105,7 +105,7 @@ fn a_transfer_across_two_regions_is_served_and_counted() {
 fn thousands_of_ranges_can_be_registered() {
     const RANGES: usize = 4000;
     let (_file, backend, device) = open();
-    // Every other page, so that none touches the next.
+    // Every other page, so that none is adjacent to the next.
     let mut foreign = Foreign::map(2 * RANGES * BLOCK);
     let page = |number: usize| foreign.0.as_ptr().wrapping_add(2 * number * BLOCK);
     let ranges: Vec<_> =
@@ -113,7 +113,7 @@ fn thousands_of_ranges_can_be_registered() {
     // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
     let _guard = match unsafe { Registration::new(backend, &ranges) } {
         Ok(guard) => guard,
-        // They are more than a user may lock by default.
+        // They exceed what a user may lock by default.
         Err(error) if error.kind() == ErrorKind::OutOfResources => {
             return Skipped::because(error).tell();
         }
@@ -136,7 +136,7 @@ fn segments_of_one_region_share_a_registered_transfer() {
     for (number, buffer) in lent.iter_mut().enumerate() {
         buffer.fill(u8::try_from(number).unwrap());
     }
-    // Neighbours on the device, in the other order in memory: they are merged, as several segments.
+    // Adjacent on the device, in reverse order in memory: merged as several segments.
     let places = |number: usize| (15 - number) as u64 * BLOCK as u64;
     let writes: Vec<_> = lent.iter().enumerate().map(|(n, b)| WriteAt::new(places(n), b)).collect();
     device.write_buffers(&writes).all().unwrap();
@@ -158,7 +158,7 @@ fn segments_of_one_region_share_a_registered_transfer() {
 }
 
 #[test]
-fn memory_may_be_registered_while_transfers_are_under_way() {
+fn memory_may_be_registered_while_transfers_are_in_flight() {
     let (_file, backend, device) = open();
     let pool = BufferPool::new(64 * BLOCK, 16).unwrap();
     for _ in 0..10 {
@@ -166,7 +166,8 @@ fn memory_may_be_registered_while_transfers_are_under_way() {
         let ticket = device.batched_read((0..8).map(owned).collect()).unwrap();
         let mut foreign = Foreign::map(4 * BLOCK);
         let ranges = [(foreign.0, foreign.1.get())];
-        // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
+        // SAFETY: the mapping is dropped after the registration, and nothing changes its pages
+        // before.
         let guard = unsafe { Registration::new(backend.clone(), &ranges) }.unwrap();
         let other = device.batched_read((8..16).map(owned).collect()).unwrap();
         assert_eq!(both_ways(&device, foreign.bytes(), 5), (2, 0));
@@ -189,9 +190,9 @@ fn ranges_without_memory_are_refused() {
 }
 
 #[test]
-fn a_region_may_be_larger_than_the_kernel_takes_at_once() {
+fn memory_may_be_larger_than_one_region_of_the_kernel() {
     let (_file, backend, device) = open();
-    // Registering pins the pages: not everywhere is there so much memory.
+    // Registering pins the pages, and not every machine has that much memory.
     let pool = BufferPool::new(BLOCK, (1 << 30) / BLOCK + 2).unwrap();
     let _registration = match pool.register_with(backend) {
         Ok(registration) => registration,

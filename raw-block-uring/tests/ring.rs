@@ -1,4 +1,4 @@
-//! What is special about this backend: system calls, registered memory, devices that shrink.
+//! Tests of this backend: system calls, registered memory, devices that shrink.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
@@ -27,7 +27,7 @@ fn open(options: DispatcherOptions) -> (TempFile, Arc<UringBackend>, Dispatcher)
     (file, backend, dispatcher)
 }
 
-/// Places that are no neighbours, so that nothing is merged.
+/// Offsets that are not adjacent, so that nothing is merged.
 fn apart(count: u64) -> impl Iterator<Item = u64> {
     (0..count).map(|number| number * 8192)
 }
@@ -86,7 +86,7 @@ fn memory_of_a_registered_pool_is_used_as_registered_memory() {
         let mut buffer = pool.take().unwrap();
         buffer.fill(u8::try_from(offset >> 16).unwrap());
         device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
-        // An interior slice qualifies too.
+        // A slice inside a buffer qualifies too.
         let mut inner = pool.take().unwrap_or(buffer);
         device.read_buffers(&mut [ReadAt::new(offset, &mut inner[4096..])]).all().unwrap();
         assert_eq!(inner[4096], u8::try_from(offset >> 16).unwrap());
@@ -94,18 +94,18 @@ fn memory_of_a_registered_pool_is_used_as_registered_memory() {
     };
     assert_eq!(write(&pool, 1 << 16), 0, "before it is registered");
     let registration = pool.register_with(backend.clone()).unwrap();
-    assert_eq!(write(&pool, 2 << 16), 2, "on a queue that was open already");
+    assert_eq!(write(&pool, 2 << 16), 2, "on a queue that was already open");
     assert_eq!(write(&other, 3 << 16), 0, "memory of another pool");
     let _other = other.register_with(backend).unwrap();
     assert_eq!(write(&other, 4 << 16), 2);
-    assert_eq!(write(&pool, 5 << 16), 2, "the first one still");
+    assert_eq!(write(&pool, 5 << 16), 2, "the first one is still registered");
     drop(registration);
-    assert_eq!(write(&pool, 6 << 16), 0, "not any more");
-    assert_eq!(write(&other, 7 << 16), 2, "the other one still");
+    assert_eq!(write(&pool, 6 << 16), 0, "no longer registered");
+    assert_eq!(write(&other, 7 << 16), 2, "the other one is still registered");
 }
 
 #[test]
-fn a_registered_pool_may_go_away_before_the_backend() {
+fn a_registered_pool_may_be_dropped_before_the_backend() {
     let (_file, backend, device) = open(DispatcherOptions::new());
     let pool = BufferPool::new(4096, 1).unwrap();
     let _registration = pool.register_with(backend).unwrap();
@@ -140,7 +140,7 @@ fn a_file_that_shrank_ends_in_an_error_not_in_a_loop() {
 }
 
 #[test]
-fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
+fn a_dropped_ticket_completes_and_closing_waits_for_it() {
     let (file, backend, device) = open(DispatcherOptions::new());
     let batch = apart(64)
         .map(|offset| {
@@ -152,7 +152,7 @@ fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
     drop(device.batched_write(batch).unwrap());
     drop(device);
     drop(backend);
-    // Free again at once: nothing holds the device in the background.
+    // Free at once: nothing holds the device in the background.
     let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut found = AlignedBuf::zeroed(4096).unwrap();
@@ -163,9 +163,9 @@ fn a_dropped_ticket_wrote_what_it_had_and_closing_waits_for_it() {
 }
 
 #[test]
-fn zeroes_are_written_where_the_file_system_knows_only_holes() {
+fn zeroes_are_written_where_the_file_system_only_has_holes() {
     const BLOCK: usize = 512;
-    // Linux keeps these files in memory, with holes but without FALLOC_FL_ZERO_RANGE.
+    // Linux keeps these files in memory. They have holes, but no FALLOC_FL_ZERO_RANGE.
     let file = match tempfile::NamedTempFile::new_in("/dev/shm") {
         Ok(file) => file,
         Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).tell(),
@@ -174,7 +174,7 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
     let options = UringOptions::new().direct(Direct::Off);
     let backend = UringBackend::open(file.path(), &options).unwrap();
     let device = Dispatcher::new(Arc::new(backend)).unwrap();
-    // The second one is on a queue that has seen the refusal.
+    // The second one is on a queue that has seen the error.
     device.write_zeroes(BLOCK as u64, 100 * BLOCK as u64).unwrap();
     device.write_zeroes(300 * BLOCK as u64, BLOCK as u64).unwrap();
     device.discard(200 * BLOCK as u64, BLOCK as u64).unwrap();
@@ -189,7 +189,7 @@ fn zeroes_are_written_where_the_file_system_knows_only_holes() {
 }
 
 #[test]
-fn what_a_ring_got_can_be_seen() {
+fn the_backend_reports_its_granted_flags() {
     let (_file, backend, _) = open(DispatcherOptions::new());
     let text = format!("{backend:?}");
     assert!(text.contains("granted_flags") && text.contains("CLAMP"), "{text}");
@@ -197,7 +197,10 @@ fn what_a_ring_got_can_be_seen() {
     assert_eq!(backend.engine(), "uring");
     let names = |flags: GrantedFlags| flags.names().collect::<Vec<_>>();
     for flag in ["SINGLE_ISSUER", "DEFER_TASKRUN", "COOP_TASKRUN"] {
-        assert!(!names(backend.granted_flags()).contains(&flag), "{flag}: queues move");
+        assert!(
+            !names(backend.granted_flags()).contains(&flag),
+            "{flag}: any thread may use the queues"
+        );
     }
     let is_local = names(backend.granted_local_flags()).contains(&"SINGLE_ISSUER");
     assert_eq!(backend.open_local_queue(1).unwrap().is_local(), is_local);
@@ -221,7 +224,7 @@ fn a_ticket_completes_while_its_submitter_computes() {
         for _ in 0..20 {
             let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
             sender.send(device.batched_read(batch).unwrap()).unwrap();
-            // Not a system call until the other thread has its results.
+            // No system call until the other thread has its results.
             while !is_over.swap(false, Ordering::Acquire) {
                 hint::spin_loop();
             }
@@ -233,7 +236,7 @@ fn a_ticket_completes_while_its_submitter_computes() {
 #[test]
 fn the_device_is_free_once_another_thread_has_closed_it() {
     let (file, backend, device) = open(DispatcherOptions::new());
-    // Both rings are of threads that have ended.
+    // Both rings belong to threads that have ended.
     for _ in 0..2 {
         let write = || device.write_buffers(&[WriteAt::new(0, &[1; 4096])]).all().unwrap();
         thread::scope(|scope| scope.spawn(write).join().unwrap());
@@ -248,7 +251,7 @@ fn the_device_is_free_once_another_thread_has_closed_it() {
 fn a_file_stays_locked_when_ops_of_a_ring_are_leaked() {
     for leaks in [false, true] {
         let file = temp_file(4096).unwrap();
-        // Keeps the open file description, as the kernel does until the last op has completed.
+        // Keeps the file open, as the kernel does until the last op has completed.
         let kept = fs::File::open(file.path()).unwrap();
         kept.try_lock().unwrap();
         let device = RingDevice::new(kept.try_clone().unwrap(), "test", None).unwrap();
@@ -263,7 +266,7 @@ fn a_file_stays_locked_when_ops_of_a_ring_are_leaked() {
 }
 
 #[test]
-fn the_kernel_can_look_for_submissions_itself() {
+fn the_kernel_can_poll_for_submissions() {
     let file = temp_file(LEN).unwrap();
     let polling = |idle| UringOptions::new().kernel_polling(Some(idle));
     let backend = UringBackend::open(file.path(), &polling(Duration::from_millis(20))).unwrap();

@@ -1,4 +1,4 @@
-//! A thread that ends closes its ring. The only test of its process, because it counts rings.
+//! A thread closes its ring when it ends. The only test of its process, because it counts rings.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -10,7 +10,7 @@ use raw_block_core::{BufferPool, Dispatcher, WriteAt};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-/// How many rings this process has open.
+/// The number of open rings of this process.
 fn rings() -> usize {
     let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
@@ -33,6 +33,6 @@ fn threads_that_ended_leave_no_rings_open() {
         let during = thread::scope(|scope| scope.spawn(work).join().unwrap());
         assert_eq!(during, before + 1, "the thread has a ring, and no earlier one is left");
     }
-    // Where the kernel has no rings of one thread, a single one serves all.
+    // Where the kernel has no local rings, one ring serves all threads.
     assert!(rings() <= before + 1);
 }

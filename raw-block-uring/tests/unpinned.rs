@@ -1,5 +1,5 @@
-//! Memory is pinned as long as it is registered. The only test of its process, because the kernel counts the
-//! pinned pages of a process.
+//! Memory is pinned while it is registered. The only test of its process, because the kernel counts
+//! the pinned pages of a process.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -16,14 +16,15 @@ use raw_block_uring::{UringBackend, UringOptions};
 
 const BUFFER: usize = 2 << 20;
 
-/// How much memory of this process is pinned, in bytes.
+/// The pinned memory of this process, in bytes.
 fn pinned() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// Whether soon no more than this is pinned: the kernel takes a ring down after its owner closed it.
+/// Whether soon at most this much is pinned. The kernel takes a ring down after its owner has
+/// closed it.
 fn is_pinned_soon(at_most: usize) -> bool {
     (0..2000).any(|_| {
         let enough = pinned() <= at_most;
@@ -53,18 +54,18 @@ fn memory_is_unpinned_when_its_registration_ends() {
             device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
         };
         write(0);
-        // On its own thread, whose queue is closed at its end.
+        // On another thread, whose queue is closed when it ends.
         thread::scope(|scope| scope.spawn(|| write(4 << 20)).join().unwrap());
         assert!(pinned() > 0, "it is registered");
         // Before Linux 6.12 the queue of this thread pins it a second time.
         assert!(is_pinned_soon(2 * 4 * BUFFER), "{} bytes are pinned", pinned());
         drop(registration);
     }
-    // The queue of this thread learns of it when it is used next.
+    // The queue of this thread unpins it at its next use.
     device.write_buffers(&[WriteAt::new(0, &[0; 4096])]).all().unwrap();
     assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
 
-    // Registrations end with the backend, also when a queue of it is left.
+    // Registrations end with the backend, even if one of its queues remains.
     let pool = BufferPool::new(BUFFER, 4).unwrap();
     let registration = pool.register_with(backend.clone()).unwrap();
     let queue = backend.open_queue(4).unwrap();

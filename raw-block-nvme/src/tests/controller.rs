@@ -1,8 +1,8 @@
-//! A controller in memory. It knows nothing of this crate but the bytes that the kernel is given.
+//! A controller in memory, which only sees the bytes that the kernel gets.
 
 use libc::iovec;
 
-/// `len` bytes that repeat only after `period`, a prime number, so that no block is like the next.
+/// `len` bytes that repeat only after `period`, a prime number, so that consecutive blocks differ.
 pub(super) fn pattern(period: usize, len: usize) -> Vec<u8> {
     let mut bytes: Vec<_> = (0..period).map(|at| (at * at + at / 7) as u8).collect();
     bytes = bytes.repeat(len / period + 1);
@@ -10,22 +10,22 @@ pub(super) fn pattern(period: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A namespace whose controller takes commands, and refuses those that break a limit.
+/// A namespace whose controller executes commands, and fails the test if one exceeds a limit.
 pub(super) struct FakeController {
     pub(super) image: Vec<u8>,
     pub(super) nsid: u32,
     pub(super) block: u64,
-    /// Of a read, write or Write Zeroes, in bytes.
+    /// The most bytes of a read or write, and of Write Zeroes.
     pub(super) most: u64,
     pub(super) most_zeroes: u64,
-    /// Of a range of Dataset Management, and of all ranges of a command.
+    /// The most bytes of a range of Dataset Management, and of all ranges of a command.
     pub(super) most_of_range: u64,
     pub(super) most_deallocated: u64,
-    /// Of the kernel: pages of memory, and where segments may have gaps.
+    /// The limits of the kernel: pages of memory, and where segments may have gaps.
     pub(super) pages: u64,
     pub(super) gap_mask: u64,
     pub(super) boundary: u64,
-    /// How often each block was covered.
+    /// The number of commands that covered each block.
     pub(super) covered: Vec<u32>,
 }
 
@@ -48,7 +48,7 @@ pub(super) unsafe fn ranges(command: &[u8; 80]) -> Vec<(u64, u64)> {
     let count = u32_at(command, 40) + 1;
     assert!(count <= 256, "{count} ranges in one command");
     assert_eq!(len, 16 * count as usize, "their number is counted from 0");
-    // SAFETY: the contract of this function.
+    // SAFETY: the contract is the same.
     let bytes = unsafe { std::slice::from_raw_parts(addr as *const u8, len) };
     bytes.chunks(16).map(|range| (u64_at(range, 8), u32_at(range, 4).into())).collect()
 }
@@ -71,7 +71,7 @@ impl FakeController {
         }
     }
 
-    /// Carries out a command in the layout of `struct nvme_uring_cmd`.
+    /// Executes a command in the layout of `struct nvme_uring_cmd`.
     ///
     /// # Safety
     /// The memory that the command names is valid, and for a read nothing else accesses it.
@@ -93,7 +93,7 @@ impl FakeController {
                 let list = if vectored {
                     assert!(data_len > 1, "a list of {data_len} segments");
                     let list = addr as *const iovec;
-                    // SAFETY: the list is the command's.
+                    // SAFETY: the list belongs to the command, so it is valid.
                     unsafe { std::slice::from_raw_parts(list, data_len as usize) }.to_vec()
                 } else {
                     let iov_base = addr as *mut libc::c_void;
@@ -105,8 +105,8 @@ impl FakeController {
                     let (memory, len) = (segment.iov_base.cast::<u8>(), segment.iov_len);
                     let image = self.image[at..at + len].as_mut_ptr();
                     let (from, to) = if opcode == 0x01 { (memory, image) } else { (image, memory) };
-                    // SAFETY: the memory is the command's (the contract of this function), the
-                    // other is ours.
+                    // SAFETY: the memory belongs to the command (the contract of this function),
+                    // and does not overlap ours.
                     unsafe { to.copy_from_nonoverlapping(from, len) };
                     at += len;
                 }
@@ -121,7 +121,7 @@ impl FakeController {
                 self.cover(start, blocks);
             }
             0x09 => {
-                // SAFETY: the ranges are the command's.
+                // SAFETY: the ranges belong to the command, so they are valid.
                 let ranges = unsafe { ranges(command) };
                 let total: u64 = ranges.iter().map(|(_, blocks)| blocks * self.block).sum();
                 assert!(total <= self.most_deallocated, "{total} bytes in one command");
@@ -136,7 +136,10 @@ impl FakeController {
 
     fn check_memory(&self, list: &[iovec], len: u64) {
         let total: u64 = list.iter().map(|segment| segment.iov_len as u64).sum();
-        assert_eq!(total, len, "the controller moves as many blocks, regardless of the kernel");
+        assert_eq!(
+            total, len,
+            "the controller moves that many blocks, whatever length the kernel got"
+        );
         let ends: Vec<_> = list
             .iter()
             .map(|segment| {

@@ -1,4 +1,4 @@
-//! Discards become as few commands as the limits of Dataset Management allow, whatever these are.
+//! Discards become as few commands as any limits of Dataset Management allow.
 
 use proptest::prelude::*;
 use raw_block_core::WriteOptions;
@@ -11,14 +11,14 @@ use crate::in_flight::{Part, Segments};
 use crate::limits::{Limits, Position};
 use crate::translator::Translator;
 
-/// The limits of Dataset Management that a controller reports; 0 is no limit.
+/// The limits of Dataset Management that a controller reports; 0: no limit.
 #[derive(Clone, Copy, Debug)]
 struct Reported {
-    /// Ranges of a command (DMRL).
+    /// The most ranges of a command (DMRL).
     ranges: u8,
-    /// Blocks of a range (DMRSL).
+    /// The most blocks of a range (DMRSL).
     range: u32,
-    /// Blocks of a command (DMSL).
+    /// The most blocks of a command (DMSL).
     total: u64,
     /// Optimal boundary of reads and writes, in blocks (NOIOB).
     boundary: u16,
@@ -26,7 +26,7 @@ struct Reported {
 
 const NOTHING: Reported = Reported { ranges: 0, range: 0, total: 0, boundary: 0 };
 
-/// The ranges of each command for `len` blocks from block `start` on, of 512 bytes.
+/// The ranges of each command for `len` blocks of 512 bytes from block `start` on.
 fn commands(reported: Reported, offset: u64, start: u64, len: u64) -> Vec<Vec<(u64, u64)>> {
     const BLOCK: u64 = 512;
     let specific = page(&[
@@ -86,7 +86,7 @@ proptest! {
         reported in reports(),
         offset in 0..1_u64 << 40,
         start in 0..1_u64 << 40,
-        // How many commands, and how much of the last one, in parts of 1000.
+        // The number of commands, and the length of the last one in thousandths.
         (count, last) in (1..6_u64, 1..=1000_u64),
     ) {
         let range = u64::from(limit(reported.range, u32::MAX));
@@ -110,12 +110,12 @@ proptest! {
 }
 
 #[test]
-fn a_discard_of_a_tebibyte_takes_no_heed_of_the_boundary() {
+fn a_discard_of_a_tebibyte_ignores_the_optimal_boundary() {
     let blocks = (1 << 40) / 512;
     // The boundary of many drives: 128 KiB.
     let reported = Reported { boundary: 256, ..NOTHING };
     assert_eq!(commands(reported, 0, 100, blocks), [[(100, blocks)]]);
-    // Ranges of 1 GiB, of which a command takes 256.
+    // Ranges of 1 GiB, 256 per command.
     let reported = Reported { range: (1 << 30) / 512, ..reported };
     let counts: Vec<_> = commands(reported, 0, 0, blocks).iter().map(Vec::len).collect();
     assert_eq!(counts, [256; 4]);

@@ -1,4 +1,4 @@
-//! Each command has its fields where the specification has them.
+//! The fields of each command match the specification.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::command::{Command, Range};
 use crate::limits::Limits;
 use crate::translator::Translator;
 
-/// The dwords of a command entry that the kernel copies: 10 to 15 are those of the command.
+/// The dwords of an entry that the kernel copies; 10 to 15 are those of the command.
 fn dwords(command: Command) -> [u32; 20] {
     let bytes = command.to_entry();
     std::array::from_fn(|index| {
@@ -54,7 +54,7 @@ fn the_other_commands_have_their_opcodes() {
 }
 
 #[test]
-fn without_a_volatile_cache_durability_costs_nothing() {
+fn without_a_volatile_cache_durable_writes_are_plain() {
     let translator = |volatile_write_cache| Translator {
         nsid: 1,
         offset: 0,

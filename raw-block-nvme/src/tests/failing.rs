@@ -1,4 +1,4 @@
-//! What comes of an op when the controller or the kernel fails its commands.
+//! Ops whose commands the controller or the kernel fails.
 
 use raw_block_core::backend::OpKind;
 use raw_block_core::{AlignedBuf, Error, ErrorClass, ReadAt, WriteAt};
@@ -8,11 +8,11 @@ use crate::Status;
 
 /// The longest command of the stage, in bytes.
 pub(super) const COMMAND: usize = 128 << 10;
-/// What a timer in the ring says when its time has come.
+/// The result of a timer in the ring that expired.
 const TIMER: i32 = -libc::ETIME;
 
-/// Runs one op of `commands` commands whose completions have these results. Returns its result, and how many entries
-/// the kernel took.
+/// Executes an op of `commands` commands whose completions have these results. Returns its result,
+/// and the number of entries that the kernel took.
 pub(super) fn run(
     stage: &Stage,
     kind: OpKind,
@@ -38,7 +38,7 @@ fn a_write_of_unknown_outcome_is_sent_once() {
         let error = written.unwrap_err();
         assert_eq!((error.class(), entries), (ErrorClass::Unknown, 1), "{error}");
     }
-    // A read is sent again: a command, a timer, a command.
+    // A read is retried: a command, a timer, a command.
     for result in [0x371, -libc::EINTR] {
         let (read, entries) = run(&stage, OpKind::Read, 1, &[result, TIMER, 0]);
         read.unwrap();
@@ -47,7 +47,7 @@ fn a_write_of_unknown_outcome_is_sent_once() {
 }
 
 #[test]
-fn a_write_that_the_controller_ended_or_never_got_is_repeated() {
+fn a_write_of_known_outcome_is_retried() {
     let Some(stage) = Stage::new() else { return };
     let (written, entries) = run(&stage, OpKind::Write, 1, &[0x021, TIMER, 0x007, TIMER, 0]);
     assert_eq!((written.map_err(|error| error.to_string()), entries), (Ok(()), 5));
@@ -56,13 +56,13 @@ fn a_write_that_the_controller_ended_or_never_got_is_repeated() {
 }
 
 #[test]
-fn a_command_that_rests_in_a_ring_that_breaks_fails() {
+fn a_command_that_pauses_when_its_ring_breaks_fails() {
     for stage in [Stage::new(), Stage::polling()] {
         let Some(stage) = stage else { return };
         stage.break_after(1);
         let (written, entries) = run(&stage, OpKind::Write, 1, &[0x021]);
         let error = written.unwrap_err();
-        // The controller has begun it.
+        // The controller has started it.
         assert_eq!((error.class(), entries), (ErrorClass::Failed, 1), "{error}");
         assert_eq!(error.os_error().and_then(std::io::Error::raw_os_error), Some(libc::EBADF));
         stage.break_after(0);
@@ -79,7 +79,7 @@ fn an_op_has_the_class_of_all_its_commands() {
         let error = written.unwrap_err();
         (error.class(), Status::of(&error).unwrap().code())
     };
-    // Out of range, and a write fault.
+    // LBA Out of Range, and Write Fault.
     assert_eq!(class(&[0x080]), (ErrorClass::NotStarted, 0x80));
     assert_eq!(class(&[0x080, 0x080, 0x080]), (ErrorClass::NotStarted, 0x80));
     assert_eq!(class(&[0x080, 0, 0]), (ErrorClass::Failed, 0x80), "the others were written");

@@ -1,4 +1,4 @@
-//! What controllers and namespaces say, and what follows from it.
+//! What controllers and namespaces report, and the limits that follow.
 
 use raw_block_core::ErrorKind;
 
@@ -87,7 +87,7 @@ fn a_namespace_is_read_from_its_structure() {
 
 #[test]
 fn there_are_more_than_16_formats() {
-    // Number 37: bits 3:0 are 5, the upper ones are 2.
+    // Format 37: bits 3:0 are 5, the upper bits are 2.
     let page = namespace(9, &[(26, &[0b100_0101]), (128 + 4 * 37, &[0, 0, 12])]);
     assert_eq!(Namespace::parse(1, &page).unwrap().block, 4096);
     let page = namespace(9, &[(26, &[5]), (128 + 4 * 5, &[0, 0, 12])]);
@@ -95,7 +95,7 @@ fn there_are_more_than_16_formats() {
 }
 
 #[test]
-fn formats_that_cannot_be_used_are_refused_in_words() {
+fn unsupported_formats_are_refused_with_the_reason() {
     let refused = |page: &Page, kind, word: &str| {
         let error = Namespace::parse(3, page).unwrap_err();
         assert_eq!(error.kind(), kind);
@@ -113,7 +113,7 @@ fn a_protected_namespace_opens_read_only_and_not_for_writing() {
     let parse = |bits| Namespace::parse(3, &namespace(9, &[(99, &[bits])])).unwrap();
     assert!(parse(0b11).write_protected && !parse(0b10).write_protected);
     parse(0).check_writable(false).unwrap();
-    // Protected on the device; on this machine, as by `blockdev --setro`.
+    // Protected on the device; read-only on this host, as by `blockdev --setro`.
     for (bits, block_device_is_read_only, words) in
         [(1, false, ["write-protected", "nvme"]), (0, true, ["read-only", "blockdev --setrw"])]
     {
@@ -143,9 +143,9 @@ fn the_longest_command_is_the_smallest_of_all_limits() {
     };
     assert_eq!(most(4, Some(KERNEL), None), 64 << 10, "MDTS");
     assert_eq!(most(0, Some(KERNEL), None), 256 << 10, "the segments, to a power of two");
-    let roomy = QueueLimits { max_hw_bytes: 1 << 40, max_segments: 1 << 20, ..KERNEL };
-    assert_eq!(most(0, Some(roomy), None), 1 << 20, "our own");
-    assert_eq!(most(200, Some(roomy), None), 1 << 20, "an MDTS beyond all numbers");
+    let wide = QueueLimits { max_hw_bytes: 1 << 40, max_segments: 1 << 20, ..KERNEL };
+    assert_eq!(most(0, Some(wide), None), 1 << 20, "the limit of this crate");
+    assert_eq!(most(200, Some(wide), None), 1 << 20, "an MDTS that overflows");
     let narrow = QueueLimits { max_hw_bytes: 32 << 10, ..KERNEL };
     assert_eq!(most(7, Some(narrow), None), 32 << 10, "the kernel");
     assert_eq!(most(7, Some(KERNEL), Some(20_000)), 16 << 10, "the user");
@@ -155,7 +155,7 @@ fn the_longest_command_is_the_smallest_of_all_limits() {
 }
 
 #[test]
-fn commands_without_data_have_limits_of_their_own() {
+fn commands_without_data_have_their_own_limits() {
     let namespace = Namespace::parse(1, &namespace(9, &[])).unwrap();
     let specific = page(&[(1, &[5]), (4, &[16])]);
     let told = Controller::parse(&page(&[(77, &[3])]), Some(&specific));
@@ -164,6 +164,6 @@ fn commands_without_data_have_limits_of_their_own() {
     assert_eq!((limits.range, limits.deallocate), (16 * 512, 256 * 16 * 512));
     let limits = Limits::new(&controller(3), &namespace, Some(&KERNEL), None).unwrap();
     assert_eq!(limits.write_zeroes, 32 << 10, "as careful as the kernel");
-    assert_eq!(limits.range, u64::from(u32::MAX) * 512, "what a range can say");
+    assert_eq!(limits.range, u64::from(u32::MAX) * 512, "the largest value of the field");
     assert_eq!(limits.deallocate, 256 * limits.range, "and as many as a command can have");
 }

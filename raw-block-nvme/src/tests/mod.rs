@@ -1,4 +1,5 @@
-//! Splitting and encoding, held against a controller that carries out what it is sent, byte by byte.
+//! Tests of splitting and encoding against a controller that executes the bytes of each command,
+//! and of queues with scripted results.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test may")]
 
 mod controller;

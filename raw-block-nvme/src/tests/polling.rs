@@ -1,4 +1,4 @@
-//! Queues that poll for completions, and queues of one thread.
+//! Queues that poll for completions, and local queues.
 
 use raw_block_core::backend::OpKind;
 use raw_block_core::{AlignedBuf, ErrorKind, OwnedTransfer, WriteAt};
@@ -10,12 +10,12 @@ use crate::polling::check_driver;
 use crate::sysfs::QueueLimits;
 
 #[test]
-fn a_polling_queue_repeats_commands_without_timers() {
+fn a_polling_queue_retries_commands_without_timers() {
     let Some(stage) = Stage::polling() else { return };
-    // Retryable statuses, and no entry between the commands.
+    // Retryable statuses; no entry between the commands is a timer.
     let (written, entries) = run(&stage, OpKind::Write, 1, &[0x021, 0x022, 0]);
     assert_eq!((written.map_err(|error| error.to_string()), entries), (Ok(()), 3));
-    // The first and the third of three commands rest, the second completes in the meantime.
+    // The first and the third of three commands pause, and the second completes in the meantime.
     let (written, entries) = run(&stage, OpKind::Write, 3, &[0x021, 0, 0x021, 0, 0]);
     assert_eq!((written.map_err(|error| error.to_string()), entries), (Ok(()), 5));
     let (written, entries) = run(&stage, OpKind::Write, 1, &[0x021; 6]);
@@ -23,13 +23,13 @@ fn a_polling_queue_repeats_commands_without_timers() {
 }
 
 #[test]
-fn tickets_of_a_polling_queue_wait_for_commands_that_rest() {
+fn tickets_of_a_polling_queue_wait_for_pauses() {
     let Some(stage) = Stage::polling() else { return };
     stage.script(&[0x021, 0]);
     let buffer = AlignedBuf::zeroed(4096).unwrap();
     let batch = vec![OwnedTransfer::new(0, buffer)];
     let mut ticket = stage.dispatcher.batched_write(batch).unwrap();
-    // None of these calls waits for the rest to end.
+    // None of these calls waits for the end of the pause.
     let finished = loop {
         if let Some(finished) = ticket.try_wait() {
             break finished;
@@ -54,7 +54,7 @@ fn polling_is_refused_where_driver_or_kernel_cannot() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains(word), "{error}");
     }
-    // `/dev/null` takes commands, and cannot be polled.
+    // `/dev/null` accepts commands, and cannot be polled.
     let (Some(polling), Some(plain)) = (Stage::polling(), Stage::new()) else { return };
     let error = polling.check_polling().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -63,11 +63,11 @@ fn polling_is_refused_where_driver_or_kernel_cannot() {
 }
 
 #[test]
-fn a_local_queue_repeats_commands_and_has_no_event_fd() {
+fn a_local_queue_retries_commands_and_has_no_event_fd() {
     let Some(stage) = Stage::new() else { return };
     let queue = stage.local_queue();
     assert_eq!(queue.event_fd().is_none(), queue.is_local());
-    // A blocking call uses one.
+    // A blocking call uses a local queue.
     stage.script(&[0x021, -libc::ETIME, 0]);
     let buffer = AlignedBuf::zeroed(4096).unwrap();
     stage.dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();

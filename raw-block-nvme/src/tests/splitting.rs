@@ -30,7 +30,8 @@ struct Case {
     boundary: u64,
     pages: u64,
     gap_mask: u64,
-    /// The length of each segment in blocks, and the offset of its address in a page; `None`: it follows the previous one.
+    /// The length of each segment in blocks, and the offset of its address in a page; `None`: it
+    /// follows the previous one.
     segments: Vec<(u64, Option<u64>)>,
     /// Which commands the kernel rejects.
     rejected: Vec<bool>,

@@ -1,4 +1,5 @@
-//! A backend whose device, `/dev/null`, takes passthrough commands and does nothing, and whose results come from a script.
+//! A backend with scripted results on `/dev/null`, which accepts passthrough commands and does
+//! nothing.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,9 +20,9 @@ use crate::queue::NvmeQueue;
 
 #[derive(Debug, Default)]
 struct Script {
-    /// The results of completions, in turn; after the last one, those of the kernel.
+    /// The results of completions, in order; after the last one, those of the kernel.
     results: VecDeque<i32>,
-    /// How many system calls pass; all others fail, if this is set.
+    /// If set, all system calls after this many fail.
     passing: Option<u32>,
 }
 
@@ -135,7 +136,7 @@ impl Stage {
         Ok(Self { backend, dispatcher })
     }
 
-    /// Whether its kernel polls for passthrough commands.
+    /// Checks whether the kernel polls for passthrough commands.
     pub(super) fn check_polling(&self) -> Result<(), Error> {
         polling::check_kernel(&self.backend.rings, &self.backend.device.translator)
     }
@@ -149,12 +150,12 @@ impl Stage {
         self.backend.kernel.0.lock().unwrap().results = results.iter().copied().collect();
     }
 
-    /// The results of the script that no completion had.
+    /// The results of the script that no completion has used.
     pub(super) fn left(&self) -> Vec<i32> {
         self.backend.kernel.0.lock().unwrap().results.iter().copied().collect()
     }
 
-    /// Lets all system calls after the next `passing` ones fail, and so break the rings.
+    /// Makes all system calls after the next `passing` ones fail, which breaks the rings.
     pub(super) fn break_after(&self, passing: u32) {
         self.backend.kernel.0.lock().unwrap().passing = Some(passing);
     }

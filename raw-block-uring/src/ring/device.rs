@@ -253,7 +253,8 @@ impl RingDevice {
         })
     }
 
-    /// Unregisters an arena, as [`IoBackend::unregister`](raw_block_core::backend::IoBackend::unregister).
+    /// Unregisters an arena, as
+    /// [`IoBackend::unregister`](raw_block_core::backend::IoBackend::unregister).
     pub fn unregister(&self, arena: &Arc<Arena>) {
         self.change_arenas(|arenas| {
             let position = arenas.iter().position(|registered| Arc::ptr_eq(registered, arena));

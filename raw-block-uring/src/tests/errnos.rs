@@ -1,4 +1,4 @@
-//! What the error numbers of completions mean.
+//! The handling of error numbers in completions.
 
 use std::fs::File;
 use std::thread;
@@ -12,7 +12,7 @@ fn errno(error: &Error) -> Option<i32> {
     error.os_error().and_then(std::io::Error::raw_os_error)
 }
 
-/// Reads a block with a ticket that another thread started, which has ended.
+/// Reads a block with a ticket of another thread, which has ended.
 fn read_for_an_ended_thread(stage: &Stage) -> Finished {
     let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(BLOCK).unwrap())];
     let start = || stage.device.batched_read(batch).unwrap();
@@ -21,7 +21,7 @@ fn read_for_an_ended_thread(stage: &Stage) -> Finished {
 }
 
 #[test]
-fn what_the_kernel_cannot_start_is_done_by_the_calling_thread() {
+fn ops_that_the_kernel_cannot_start_run_on_the_calling_thread() {
     const CANCELED: OnResult = OnResult::Replace(-libc::ECANCELED);
     let stage = Stage::new();
     stage.script(&[], &[CANCELED; WRITES]);
@@ -43,7 +43,7 @@ fn what_the_kernel_cannot_start_is_done_by_the_calling_thread() {
 }
 
 #[test]
-fn what_ended_with_its_thread_is_submitted_again() {
+fn ops_that_ended_with_their_thread_are_submitted_again() {
     for errno in [libc::EFAULT, libc::ECANCELED] {
         let stage = Stage::new();
         stage.write();
@@ -56,10 +56,10 @@ fn what_ended_with_its_thread_is_submitted_again() {
 }
 
 #[test]
-fn the_ring_repeats_no_bad_address_of_its_own_thread() {
+fn the_ring_does_not_retry_bad_addresses_of_its_thread() {
     const BAD: OnResult = OnResult::Replace(-libc::EFAULT);
     let stage = Stage::new();
-    // The dispatcher repeats each transfer once, with its memory copied.
+    // The dispatcher retries each transfer once, with its memory copied.
     stage.script(&[], &[BAD; 2 * WRITES]);
     for result in stage.try_write() {
         let error = result.unwrap_err();
@@ -69,11 +69,11 @@ fn the_ring_repeats_no_bad_address_of_its_own_thread() {
     stage.script(&[], &[BAD; 3]);
     let error = read_for_an_ended_thread(&stage).result.unwrap_err();
     assert_eq!((errno(&error), error.class()), (Some(libc::EFAULT), ErrorClass::Failed));
-    assert_eq!(stage.script.lock().unwrap().taken, 3, "the ring repeats the first");
+    assert_eq!(stage.script.lock().unwrap().taken, 3, "the ring retries the first");
 }
 
 #[test]
-fn a_refusal_after_progress_is_the_end_only_at_the_end() {
+fn einval_after_progress_is_the_end_only_at_the_end() {
     let refused = [OnResult::Replace(512), OnResult::Replace(-libc::EINVAL)];
     let stage = Stage::new();
     let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();

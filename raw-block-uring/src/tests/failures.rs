@@ -12,7 +12,7 @@ use crate::ring::Standard;
 pub(super) const BLOCK: usize = 4096;
 pub(super) const WRITES: usize = 8;
 
-/// A device with a scripted kernel.
+/// A dispatcher over a backend with a scripted kernel.
 pub(super) struct Stage {
     pub(super) device: Dispatcher,
     pub(super) script: Arc<Mutex<Script>>,
@@ -24,7 +24,7 @@ impl Stage {
         Self::with(None)
     }
 
-    /// With a thread of the kernel that looks for submissions, if `idle` is given.
+    /// With `idle`, a kernel thread polls for submissions.
     pub(super) fn with(idle: Option<Duration>) -> Self {
         let kernel = Scripted::default();
         let script = Arc::clone(&kernel.0);
@@ -39,7 +39,8 @@ impl Stage {
         (script.taken, script.calls) = (0, 0);
     }
 
-    /// Writes blocks that are no neighbours, each full of its number, and says how each went.
+    /// Writes blocks that are not adjacent, each filled with its number. Returns the kinds of the
+    /// errors.
     pub(super) fn write(&self) -> Vec<Result<(), ErrorKind>> {
         let results = self.try_write();
         results.iter().map(|result| result.as_ref().copied().map_err(Error::kind)).collect()
@@ -59,7 +60,7 @@ impl Stage {
         self.device.write_buffers(&writes).to_vec()
     }
 
-    /// How many of the blocks hold what [`write`](Self::write) puts there, read without any script.
+    /// The number of blocks with the contents from [`write`](Self::write), read without a script.
     pub(super) fn written(&self) -> usize {
         self.script(&[], &[]);
         let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();
@@ -126,12 +127,12 @@ fn an_entry_that_waits_when_the_ring_breaks_was_not_started() {
 }
 
 #[test]
-fn want_of_memory_that_does_not_end_fails_the_batch() {
+fn a_lasting_lack_of_memory_fails_the_batch() {
     for errno in [libc::EAGAIN, libc::EBUSY, libc::ENOMEM] {
         let stage = Stage::new();
-        stage.script.lock().unwrap().fails_for_ever = Some(errno);
+        stage.script.lock().unwrap().always_fails = Some(errno);
         assert!(stage.write().iter().all(Result::is_err), "errno {errno}");
-        stage.script.lock().unwrap().fails_for_ever = None;
+        stage.script.lock().unwrap().always_fails = None;
         assert_eq!(stage.written(), 0);
         assert_eq!(stage.write(), [Ok(()); WRITES], "with a new ring");
     }
@@ -149,7 +150,7 @@ fn a_broken_ring_fails_only_what_the_kernel_did_not_take() {
 }
 
 #[test]
-fn a_short_transfer_goes_on_where_it_stopped() {
+fn a_short_transfer_continues_where_it_stopped() {
     let stage = Stage::new();
     let short = OnResult::Replace(512);
     stage.script(&[], &[short, OnResult::Keep, OnResult::Replace(2048), short]);
@@ -178,12 +179,15 @@ fn a_transient_failure_of_a_transfer_is_repeated_with_a_limit() {
         assert_eq!(stage.device.stats().retries, 2 * WRITES as u64);
         stage.script(&[], &[OnResult::Replace(-errno); 10_000]);
         assert!(stage.write().iter().all(Result::is_err), "errno {errno}");
-        assert!(stage.script.lock().unwrap().taken < 20 * WRITES, "the end came soon");
+        assert!(
+            stage.script.lock().unwrap().taken < 20 * WRITES,
+            "the number of retries is bounded"
+        );
     }
 }
 
 #[test]
-fn an_error_of_one_transfer_leaves_its_neighbours_alone() {
+fn an_error_of_one_transfer_does_not_affect_others() {
     let stage = Stage::new();
     stage.script(&[], &[OnResult::Keep, OnResult::Replace(-libc::EIO)]);
     let results = stage.write();
@@ -192,7 +196,7 @@ fn an_error_of_one_transfer_leaves_its_neighbours_alone() {
 }
 
 #[test]
-fn zeroes_that_the_ring_cannot_write_are_written_without_it() {
+fn zeroes_that_the_ring_cannot_write_are_written_by_a_call() {
     let stage = Stage::new();
     stage.write();
     for (errno, at) in [(libc::EOPNOTSUPP, 0), (libc::EINVAL, 1), (libc::EBUSY, 2)] {
@@ -214,7 +218,7 @@ fn an_unsupported_flush_uses_a_call_and_a_failed_one_does_not() {
 }
 
 #[test]
-fn a_discard_that_the_ring_cannot_do_is_done_without_it() {
+fn a_discard_that_the_ring_cannot_do_is_done_by_a_call() {
     let stage = Stage::new();
     stage.write();
     stage.script(&[], &[OnResult::Replace(-libc::EOPNOTSUPP)]);

@@ -1,5 +1,4 @@
-//! What can only be tried between our code and the kernel: failures that no device produces when asked to,
-//! and rings of another width.
+//! Tests with a scripted kernel: failures that no device produces on request, and big rings.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod conformance;

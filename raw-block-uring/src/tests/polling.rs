@@ -1,4 +1,4 @@
-//! A thread of the kernel that takes the entries (`SQPOLL`): when it is called.
+//! The kernel's polling thread (`SQPOLL`): when it is woken by a system call.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use super::scripted::{OnEnter, Scripted};
 use crate::ring::{Lookup, Ring, RingDevice, Standard};
 
 #[test]
-fn an_awake_polling_thread_is_not_called() {
+fn an_awake_polling_thread_needs_no_system_call() {
     let stage = Stage::with(Some(Duration::from_secs(60)));
-    // It may sleep until there is an entry for the first time.
+    // It may sleep until the first entry.
     for round in 0..20 {
         let batch = (0..4)
             .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
@@ -50,7 +50,7 @@ fn entries_completed_before_a_system_call_are_counted() {
 }
 
 #[test]
-fn an_entry_is_handed_over_once_the_thread_is_awake() {
+fn an_entry_is_submitted_once_the_thread_is_awake() {
     let file = temp_file(BLOCK as u64).unwrap();
     let kernel = Scripted::default();
     let script = Arc::clone(&kernel.0);
@@ -70,7 +70,7 @@ fn an_entry_is_handed_over_once_the_thread_is_awake() {
             ring.enter(0, None);
         }
         script.lock().unwrap().enters.clear();
-        // Now the completion comes without a further call.
+        // Now the completion arrives without another call.
         while ring.take_completion().is_none() {
             thread::yield_now();
         }

@@ -1,4 +1,4 @@
-//! A kernel that follows a script, and a backend on it.
+//! A kernel with scripted results, and a backend on it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,46 +16,46 @@ use raw_block_fixtures::{TempFile, temp_file};
 use crate::queue::UringQueue;
 use crate::ring::{Enter, Kernel, RingDevice, Width};
 
-/// What to do with a system call.
+/// What happens to a system call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OnEnter {
-    /// Fail it, without the kernel.
+    /// It fails without reaching the kernel.
     Fail(i32),
-    /// Let the kernel take at most this number of entries, and wait for nothing.
+    /// The kernel takes at most this many entries, and does not wait.
     Take(u32),
-    /// Let it pass.
+    /// It reaches the kernel unchanged.
     Pass,
 }
 
-/// What to make of a result.
+/// What happens to a result.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OnResult {
     Replace(i32),
     Keep,
 }
 
-/// What happens to the system calls and results of a backend, in turn. After its end everything
-/// passes.
+/// What happens to the system calls and results of a backend, in order. After the end, all pass
+/// unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) enters: VecDeque<OnEnter>,
     pub(super) results: VecDeque<OnResult>,
-    /// How many entries the submission queue has space for, as the ring sees it, push by push.
+    /// The number of free entries that the ring sees in the submission queue, for each push.
     pub(super) free_entries: VecDeque<usize>,
-    /// The state of a generator, if failures that pass are to be strewn in.
+    /// The state of a generator of random transient failures, if there are any.
     pub(super) random: Option<u64>,
-    /// Every system call fails with this.
-    pub(super) fails_for_ever: Option<i32>,
-    /// How long the thread that uses a ring pauses before each entry and after each completion.
+    /// Every system call fails with this `errno`.
+    pub(super) always_fails: Option<i32>,
+    /// The pause of the thread that uses a ring, before each entry and after each completion.
     pub(super) pause: Duration,
-    /// How many entries the kernel took.
+    /// The number of entries that the kernel took.
     pub(super) taken: usize,
-    /// How often it was called, or would have been.
+    /// The number of system calls, including those that failed by the script.
     pub(super) calls: usize,
 }
 
 impl Script {
-    /// A number below `bound` (SplitMix64).
+    /// A random number below `bound` (SplitMix64).
     fn random(state: &mut u64, bound: u64) -> u64 {
         *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -65,7 +65,7 @@ impl Script {
 
     fn next_enter(&mut self) -> OnEnter {
         self.calls += 1;
-        if let Some(errno) = self.fails_for_ever {
+        if let Some(errno) = self.always_fails {
             return OnEnter::Fail(errno);
         }
         if let Some(state) = &mut self.random {
@@ -92,7 +92,7 @@ impl Script {
             return match Self::random(state, 8) {
                 0 => OnResult::Replace(-libc::EAGAIN),
                 1 => OnResult::Replace(-libc::ECANCELED),
-                // A direct transfer ends short at a block of the device.
+                // A short direct transfer ends at a block of the device.
                 2 if result > 512 => OnResult::Replace(result / 2 / 512 * 512),
                 _ => OnResult::Keep,
             };
@@ -101,7 +101,7 @@ impl Script {
     }
 }
 
-/// The kernel with a script that the queues of a backend share.
+/// The kernel, with a script that the queues of a backend share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scripted(pub(super) Arc<Mutex<Script>>);
 
@@ -156,8 +156,8 @@ impl AsFd for Shared {
     }
 }
 
-/// A backend on a new file of this number of bytes, and the file. With `idle` a thread of the
-/// kernel looks for submissions.
+/// A backend on a new file of this length in bytes, and the file. With `idle`, a kernel thread
+/// polls for submissions.
 pub(super) fn backend<W: Width>(
     len: u64,
     kernel: Scripted,
@@ -168,7 +168,7 @@ pub(super) fn backend<W: Width>(
     Ok((backend_on::<W>(file, kernel, idle, 0), kept))
 }
 
-/// A backend on a file or block device that claims to have that many placement handles.
+/// A backend on a file or block device that reports this many placement handles.
 pub(super) fn backend_on<W: Width>(
     file: DeviceFile,
     kernel: Scripted,

@@ -1,4 +1,4 @@
-//! What a ticket costs in system calls, and what becomes of one whose ring breaks.
+//! The system calls of a ticket, and tickets whose ring breaks.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,10 +14,10 @@ use crate::ring::Standard;
 
 const BLOCK: usize = 4096;
 const DEPTH: usize = 4;
-/// Patience with a device.
+/// The timeout for a device.
 const SOON: Duration = Duration::from_secs(60);
 
-/// A device with a scripted kernel and short queues.
+/// A dispatcher with short queues over a backend with a scripted kernel.
 fn stage() -> (Dispatcher, Arc<Mutex<Script>>, TempFile) {
     let kernel = Scripted::default();
     let script = Arc::clone(&kernel.0);
@@ -31,7 +31,7 @@ fn start(device: &Dispatcher, count: usize) -> Ticket {
     device.batched_write((0..count as u64).map(transfer).collect()).unwrap()
 }
 
-/// Tries until the ticket has completed, and calls `each` after each try.
+/// Polls a ticket until it has completed, and calls `each` after each poll.
 fn try_to_the_end(mut ticket: Ticket, mut each: impl FnMut()) -> Vec<Finished> {
     let deadline = Instant::now() + SOON;
     loop {
@@ -40,7 +40,7 @@ fn try_to_the_end(mut ticket: Ticket, mut each: impl FnMut()) -> Vec<Finished> {
         if let Some(all) = tried {
             return all;
         }
-        assert!(Instant::now() < deadline, "it does not come to an end");
+        assert!(Instant::now() < deadline, "the ticket does not complete");
         thread::yield_now();
     }
 }
@@ -56,7 +56,7 @@ fn a_ticket_that_fits_its_ring_is_started_by_one_system_call() {
 }
 
 #[test]
-fn a_try_is_one_system_call_and_one_more_for_a_refill() {
+fn a_poll_is_one_system_call_and_one_more_for_a_refill() {
     let (device, script, _file) = stage();
     let mut before = (0, 0);
     let mut check = || {
@@ -72,7 +72,7 @@ fn a_try_is_one_system_call_and_one_more_for_a_refill() {
 }
 
 #[test]
-fn a_ticket_whose_ring_breaks_on_the_way_comes_to_an_end() {
+fn a_ticket_whose_ring_breaks_completes() {
     for calls in 0..12 {
         let (device, script, _file) = stage();
         script.lock().unwrap().enters = [OnEnter::Pass].repeat(calls).into();
@@ -80,11 +80,11 @@ fn a_ticket_whose_ring_breaks_on_the_way_comes_to_an_end() {
         let all = try_to_the_end(start(&device, 40), || {});
         assert_eq!(all.len(), 40);
         let done = all.iter().filter(|finished| finished.result.is_ok()).count();
-        assert_eq!(done, script.lock().unwrap().taken, "what the kernel took, and nothing else");
+        assert_eq!(done, script.lock().unwrap().taken, "exactly the entries that the kernel took");
         let failed = all.iter().filter_map(|finished| finished.result.as_ref().err());
         assert!(failed.into_iter().all(|error| error.kind() == ErrorKind::Io), "{calls}");
         drop(all);
-        // A fast device may have needed fewer system calls.
+        // A fast device may need fewer system calls.
         script.lock().unwrap().enters.clear();
         let all = try_to_the_end(start(&device, 40), || {});
         assert!(all.into_iter().all(|finished| finished.result.is_ok()), "with a new ring");

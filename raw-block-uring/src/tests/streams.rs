@@ -17,7 +17,7 @@ use super::scripted::{OnResult, Script, Scripted, backend_on};
 use crate::entry;
 use crate::ring::{Lookup, Standard};
 
-/// Numbers of `linux/io_uring.h`.
+/// Opcodes of `linux/io_uring.h`.
 const WRITEV: u8 = 2;
 const WRITE_FIXED: u8 = 5;
 const WRITE: u8 = 23;
@@ -35,7 +35,8 @@ fn code_and_stream(entry: &squeue::Entry) -> (u8, u8) {
     (bytes[0], bytes[44])
 }
 
-/// A device in memory that notes the entries which a ring would get, with or without registered memory.
+/// A backend in memory that records the entries that a ring would get, with or without registered
+/// memory.
 struct Noting {
     memory: MemoryBackend,
     geometry: Geometry,
@@ -133,7 +134,7 @@ fn handles_are_write_streams_from_one_in_all_entries() {
 }
 
 #[test]
-fn a_stream_stays_with_what_is_left_of_a_short_write() {
+fn the_rest_of_a_short_write_keeps_its_stream() {
     let file = match temp_file(1 << 20) {
         Ok(file) => file,
         Err(skipped) => return skipped.tell(),
@@ -176,7 +177,7 @@ fn the_kernel_sees_the_stream_of_a_write_to_a_block_device() {
         device.write_buffers(&[one]).all()
     };
     write(None).unwrap();
-    // The backend claimed streams that the device has not.
+    // The backend reported streams that the device does not have.
     let error = write(Some(1)).unwrap_err();
     let errno = error.os_error().and_then(std::io::Error::raw_os_error);
     assert_eq!(errno, Some(libc::EINVAL));

@@ -1,4 +1,4 @@
-//! A device that is kept busy with reads.
+//! A device kept busy with reads.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -16,22 +16,22 @@ use raw_block_uring::{UringBackend, UringOptions};
 
 use crate::quarantine;
 
-/// Bytes of one read, and how many of them are started at once: 128 MiB, which no device reads while they
-/// are being started.
+/// The bytes of one read, and the number of reads that are started at once: 128 MiB, which no
+/// device reads while they are started.
 pub(crate) const READ: usize = 1 << 20;
 pub(crate) const READS: usize = 128;
 /// All of them are in flight at once.
 pub(crate) const OPTIONS: DispatcherOptions =
     DispatcherOptions::new().queue_depth(READS).max_queues(8);
 
-/// The file that is read again and again, in bytes.
+/// The length of the file that is read repeatedly, in bytes.
 const FILE: u64 = 16 << 20;
-/// For how long reads are started again until most of them are seen in flight. On a busy machine this thread may get a
-/// processor only after they have completed.
+/// How long reads are started again until most of them are in flight. On a busy machine this thread
+/// may run again only after they have completed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One test at a time, so that damage is found by the test that did it. When this is dropped, nothing that
-/// was freed may have been written to.
+/// Lets one test run at a time, so that the test that damages memory fails. When it is dropped, it
+/// checks that nothing wrote to freed memory.
 pub(crate) struct Alone(#[expect(dead_code, reason = "held for its drop")] MutexGuard<'static, ()>);
 
 impl Alone {
@@ -46,7 +46,7 @@ impl Alone {
 impl Drop for Alone {
     fn drop(&mut self) {
         if thread::panicking() {
-            return quarantine::lose();
+            return quarantine::leak();
         }
         if let Some(damage) = quarantine::empty() {
             panic!("{damage}");
@@ -54,7 +54,7 @@ impl Drop for Alone {
     }
 }
 
-/// A file, opened for reads that take a while.
+/// A file, opened for slow reads.
 pub(crate) struct Busy {
     device: Option<Dispatcher>,
     backend: Option<Arc<UringBackend>>,
@@ -64,7 +64,7 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// `None`, and a word about it, where there is no disk to put a file on.
+    /// `None`, with a message, if there is no disk for a file.
     pub(crate) fn new() -> Option<Self> {
         let alone = Alone::new();
         let file = temp_file(FILE).map_err(|skipped| skipped.tell()).ok()?;
@@ -78,19 +78,19 @@ impl Busy {
         self.backend.clone().expect("it is open")
     }
 
-    /// Closes the device, as far as no ticket holds it.
+    /// Closes the device, unless a ticket holds it.
     pub(crate) fn close(&mut self) {
         self.device = None;
         self.backend = None;
     }
 
-    /// Starts reads into new memory from the heap, and the addresses of their buffers.
+    /// Starts reads into new memory from the heap. Also returns the addresses of their buffers.
     pub(crate) fn reads_under_way(&self) -> (Ticket, Vec<usize>) {
         self.reads_under_way_into(heap)
     }
 
-    /// Starts reads into the buffers that are made for it. More than half of the bytes are still to be
-    /// read when this returns.
+    /// Starts reads into the buffers from `make`. More than half of the bytes are unread when it
+    /// returns.
     pub(crate) fn reads_under_way_into(
         &self,
         make: impl Fn() -> Vec<AlignedBuf>,
@@ -112,19 +112,19 @@ impl Busy {
     }
 }
 
-/// Buffers from the heap, for all reads.
+/// Buffers from the heap for all reads.
 pub(crate) fn heap() -> Vec<AlignedBuf> {
     touched((0..READS).map(|_| AlignedBuf::zeroed(READ).unwrap()).collect())
 }
 
-/// Buffers whose pages exist. Otherwise the kernel makes them while it starts the reads, which takes longer than the
-/// reads.
+/// Makes the pages of buffers exist. Otherwise the kernel makes them while it starts the reads,
+/// which takes longer than the reads.
 pub(crate) fn touched(mut buffers: Vec<AlignedBuf>) -> Vec<AlignedBuf> {
     buffers.iter_mut().for_each(|buffer| buffer.fill(0));
     buffers
 }
 
-/// Where each read begins.
+/// The offset of each read.
 pub(crate) fn offsets() -> impl Iterator<Item = u64> {
     (0..FILE).step_by(READ).cycle()
 }
@@ -133,12 +133,12 @@ pub(crate) fn batch(buffers: Vec<AlignedBuf>) -> Vec<OwnedTransfer> {
     offsets().zip(buffers).map(|(offset, buffer)| OwnedTransfer::new(offset, buffer)).collect()
 }
 
-/// A backend that panics as soon as it has started what its queue accepted.
+/// A backend that panics once it has started the ops that its queue accepted.
 pub(crate) struct PanicsWhenReaped(pub(crate) Arc<UringBackend>);
 
 struct Queue(Box<dyn IoQueue>);
 
-/// What it panics with: how many ops were in flight.
+/// The payload of the panic: the number of ops in flight.
 struct InFlight(usize);
 
 impl IoBackend for PanicsWhenReaped {
@@ -186,12 +186,12 @@ impl IoQueue for Queue {
 
     fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {
         self.0.reap(0, None, done);
-        // As a panic, but without a word about it.
+        // A panic without a message.
         resume_unwind(Box::new(InFlight(self.0.in_flight())));
     }
 }
 
-/// Runs what a [`PanicsWhenReaped`] ends, until reads were in flight when it did.
+/// Runs a call that [`PanicsWhenReaped`] ends, until reads were in flight when it panicked.
 pub(crate) fn panic_with_reads_in_flight(run: impl Fn()) {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
@@ -206,10 +206,10 @@ pub(crate) fn panic_with_reads_in_flight(run: impl Fn()) {
     panic!("most of {READS} reads had completed each time before the backend panicked");
 }
 
-/// Whether this process has a page at `address`, which is the beginning of one.
+/// Whether this process has a page mapped at `address`, which is page-aligned.
 pub(crate) fn is_mapped(address: usize) -> bool {
     let mut resident = 0_u8;
     let page = std::ptr::without_provenance_mut(address);
-    // SAFETY: the call looks at the page tables only, and puts one byte into `resident`, for one page.
+    // SAFETY: the call only reads the page tables, and writes one byte to `resident`, for one page.
     unsafe { libc::mincore(page, 1, &raw mut resident) == 0 }
 }

@@ -1,10 +1,11 @@
-//! An allocator that notices when freed memory is written to, also by the kernel.
+//! An allocator that detects writes to freed memory, including those of the kernel.
 //!
-//! AddressSanitizer sees what the program does with freed memory, not what the kernel does. Here
-//! freed memory of a page or more is kept and filled with a pattern. A pattern that is not intact
-//! later shows an invalid write: by a read that was still in flight, for example.
+//! AddressSanitizer detects accesses of the program to freed memory, but not those of the kernel.
+//! This allocator keeps freed memory of a page or more, and fills it with a pattern. If the pattern
+//! is damaged later, something wrote to the memory after it was freed: a read that was still in
+//! flight, for example.
 //!
-//! Memory of a `BufferPool` is mapped and not allocated, so it does not pass here.
+//! Memory of a `BufferPool` is mapped and not allocated, so this allocator does not see it.
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
@@ -14,10 +15,11 @@ use std::io::{self, Write};
 use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Smaller allocations are none that a direct transfer could use as they are: they go to the
-/// system.
+/// Direct transfers cannot use smaller allocations without a copy, so these go to the system's
+/// allocator.
 const SMALLEST: usize = 4096;
-/// Beyond these, what was freed first is looked at for the last time and given back.
+/// Above these limits, the allocations that were freed first are checked for the last time and
+/// released.
 const MOST_BYTES: usize = 512 << 20;
 const MOST_PIECES: usize = 1 << 16;
 
@@ -29,8 +31,8 @@ static TABLE: Mutex<Table> = Mutex::new(Table::EMPTY);
 /// The allocator. Name it as `#[global_allocator]`.
 pub(crate) struct Quarantine;
 
-// SAFETY: everything is passed on to the system's allocator; a part of what is freed only later,
-// and each piece once.
+// SAFETY: all calls are passed on to the system's allocator. Some memory is freed later, each
+// allocation once.
 unsafe impl GlobalAlloc for Quarantine {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of `alloc`.
@@ -47,7 +49,7 @@ unsafe impl GlobalAlloc for Quarantine {
             // SAFETY: the caller keeps the contract of `dealloc`, and `start` came from `System`.
             return unsafe { System.dealloc(start, layout) };
         }
-        // SAFETY: the caller gives these bytes away, and no other code gets them yet.
+        // SAFETY: the caller has freed these bytes, and they are not handed out again yet.
         unsafe { start.write_bytes(PATTERN, layout.size()) };
         let mut table = table();
         while table.is_full(layout.size()) {
@@ -74,8 +76,8 @@ pub(crate) fn damage() -> Option<Damage> {
     table().pieces().find_map(Piece::damage)
 }
 
-/// Frees all that is kept. Returns the first damage, if there is any; then nothing is freed, but
-/// leaked, because the invalid writes may continue.
+/// Releases all kept memory. Returns the first damage, if there is any; then it leaks the memory
+/// instead, because more writes may follow.
 pub(crate) fn empty() -> Option<Damage> {
     let mut table = table();
     let mut damage = table.pieces().find_map(Piece::damage);
@@ -89,8 +91,8 @@ pub(crate) fn empty() -> Option<Damage> {
     damage
 }
 
-/// Leaks all that is kept: after a failure it is unknown to which memory the kernel still writes.
-pub(crate) fn lose() {
+/// Leaks all kept memory: after a failure the kernel may still write to it.
+pub(crate) fn leak() {
     table().lose_all();
 }
 
@@ -104,10 +106,10 @@ pub(crate) fn keeps(address: usize) -> bool {
 /// Freed memory that was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// Where it begins.
+    /// Its first address.
     pub(crate) start: usize,
     pub(crate) len: usize,
-    /// The first byte of it that differs.
+    /// Its first byte that differs.
     pub(crate) offset: usize,
     pub(crate) found: u8,
 }
@@ -123,7 +125,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Memory that was freed and not given back.
+/// Memory that was freed and not released.
 #[derive(Clone, Copy)]
 struct Piece {
     start: usize,
@@ -135,8 +137,8 @@ impl Piece {
         let len = self.layout.size();
         let differs = |page: &usize| {
             let part = SMALLEST.min(len - page);
-            // SAFETY: the piece is allocated memory until it is given back, and `part` bytes of it
-            // begin here; no reference is made, because the kernel may be writing.
+            // SAFETY: the memory stays allocated until it is released, and `part` bytes of it begin
+            // here. No reference is made, because the kernel may be writing.
             unsafe { libc::memcmp(self.at(*page).cast(), PAGE.as_ptr().cast(), part) != 0 }
         };
         let page = (0..len).step_by(SMALLEST).find(differs)?;
@@ -151,7 +153,8 @@ impl Piece {
     }
 }
 
-/// What was freed and not given back, oldest first, in a ring: it must not allocate.
+/// Memory that was freed and not released, oldest first, in a ring buffer: the table must not
+/// allocate.
 struct Table {
     pieces: [Option<Piece>; MOST_PIECES],
     first: usize,
@@ -178,8 +181,8 @@ impl Table {
         self.count -= 1;
         self.bytes -= piece.layout.size();
         let damage = piece.damage();
-        // SAFETY: the piece came from `System` with this layout, its owner gave it away, and it has
-        // just left the table.
+        // SAFETY: the memory came from `System` with this layout, its owner has freed it, and it
+        // has just left the table.
         unsafe { System.dealloc(piece.at(0).cast_mut(), piece.layout) };
         damage
     }
