@@ -1,5 +1,5 @@
-//! Makes the seeds of every target, in `seeds/`: `cargo run --example seeds`, in `fuzz/`. Run it again when the format
-//! changes.
+//! Makes the seeds of every target, in `seeds/`: `cargo run --example seeds`, in `fuzz/`. Run it
+//! again when the format changes.
 
 use std::error::Error;
 use std::fs;
@@ -54,7 +54,8 @@ fn save(target: &str, name: &str, seed: &[u8]) -> std::io::Result<()> {
     fs::write(directory.join(name), seed)
 }
 
-/// Every image as it is, opened read-only, with forged checksums, and with older states; and one of each kind of edit.
+/// Every image as it is, opened read-only, with forged checksums, and with older states; and one of
+/// each kind of edit.
 fn images() -> std::io::Result<()> {
     for image in 0..8 {
         let ways = [("plain", 0, 0), ("looked-at", 0, 0x81), ("forged", 8, 2), ("older", 0x10, 3)];
@@ -126,7 +127,8 @@ fn table(layout: &Layout, entries: &[Entry]) -> Result<Vec<u8>, Box<dyn Error>> 
     Ok(block)
 }
 
-/// The first halves of two copies: of one generation, of two, and of a store that was closed and opened again.
+/// The first halves of two copies: of one generation, of two, and of a store that was closed and
+/// opened again.
 fn superblocks(layout: &Layout) -> Result<[(&'static str, Vec<u8>); 3], EncodeError> {
     let cell = |generation: u64, state| {
         let mut superblock = Superblock::new(layout, &[9; 16], 12 * layout.segment_size());

@@ -122,7 +122,8 @@ pub(crate) fn forge(image: &mut [u8], original: &[u8]) {
     }
 }
 
-/// Corrects the checksums of a segment: of its header, its table, and its slots with their payloads.
+/// Corrects the checksums of a segment: of its header, its table, and its slots with their
+/// payloads.
 fn forge_segment(bytes: &mut [u8], layout: &Layout, segment: u32) {
     let block_size = layout.block_size as usize;
     seal(&mut bytes[..SHORT]);

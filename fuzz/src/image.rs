@@ -34,7 +34,8 @@ pub fn object(key: u8, version: u8) -> Vec<u8> {
     bytes
 }
 
-/// Four images of a store that was closed, and four of one that was not. Its segments are filled several times.
+/// Four images of a store that was closed, and four of one that was not. Its segments are filled
+/// several times.
 fn make() -> Result<Vec<Image>, Error> {
     raw_block_store::simulate();
     let device = device(LEN);

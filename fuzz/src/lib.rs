@@ -1,8 +1,9 @@
 //! What the fuzz targets share.
 //!
-//! A checksum would stop nearly every input of a fuzzer. So before the targets decode a block they correct what a hostile
-//! author would correct as well: its [checksum](seal), and if the input says so, its magic, version and UUID. What the
-//! checksum protects is then reached by every second input, and the checksum itself by the others.
+//! A checksum would stop nearly every input of a fuzzer. So before the targets decode a block they
+//! correct what a hostile author would correct as well: its [checksum](seal), and if the input says
+//! so, its magic, version and UUID. What the checksum protects is then reached by every second
+//! input, and the checksum itself by the others.
 
 mod edit;
 pub mod image;
@@ -47,7 +48,8 @@ pub fn seal(structure: &mut [u8]) {
     }
 }
 
-/// Corrects the keyed hash of a slot header. No hostile author knows its secret, but what it protects is to be tried.
+/// Corrects the keyed hash of a slot header. No hostile author knows its secret, but what it
+/// protects is to be tried.
 pub fn hash_slot(block: &mut [u8], layout: &Layout) {
     let len = block[LEN].try_into().map_or(0, u32::from_le_bytes) as usize;
     if let Some(hashed) = block.get(HASHED..len) {

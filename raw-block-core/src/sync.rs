@@ -1,8 +1,8 @@
 //! Locks and condition variables that the [scheduler](crate::simulated::run_interleaved) of a
 //! simulation can interleave.
 //!
-//! For the crates of this workspace only, and not a public interface. Without the feature `simulated`
-//! these are the calls of the standard library.
+//! For the crates of this workspace only, and not a public interface. Without the feature
+//! `simulated` these are the calls of the standard library.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

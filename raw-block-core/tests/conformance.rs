@@ -1,4 +1,5 @@
-//! The device in memory keeps the contract, whatever its shape; and so does one whose ops take time.
+//! The device in memory keeps the contract, whatever its shape; and so does one whose ops take
+//! time.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 

@@ -1,5 +1,5 @@
-//! What a dispatcher keeps from batch to batch. Alone in its file, because it counts what the whole process
-//! allocates.
+//! What a dispatcher keeps from batch to batch. Alone in its file, because it counts what the whole
+//! process allocates.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 
@@ -83,7 +83,8 @@ fn a_long_batch_leaves_little_memory_allocated() {
     let kept = HELD.load(Ordering::Relaxed).saturating_sub(before);
     assert!(kept <= KEPT, "and a ticket as long {kept} bytes");
 
-    // What is kept is enough for batches of some thousand, which allocate no more than those of a few.
+    // What is kept is enough for batches of some thousand, which allocate no more than those of a
+    // few.
     let mut allocations = |count: usize| {
         read(&device, &mut memory[..count]);
         let before = ALLOCATIONS.load(Ordering::Relaxed);

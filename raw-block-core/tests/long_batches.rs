@@ -1,5 +1,5 @@
-//! A batch longer than its queue keeps the queue filled, and leaves its caller in charge: no call takes more
-//! completions than it must.
+//! A batch longer than its queue keeps the queue filled, and leaves its caller in charge: no call
+//! takes more completions than it must.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 

@@ -27,7 +27,8 @@ fn place(number: usize) -> u64 {
     (number * LEN) as u64
 }
 
-/// Reads stretches of `len` bytes; returns for each, in the order of the calls, its number and what was found.
+/// Reads stretches of `len` bytes; returns for each, in the order of the calls, its number and what
+/// was found.
 fn read(
     device: &Dispatcher,
     len: usize,

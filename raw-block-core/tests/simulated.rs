@@ -1,4 +1,5 @@
-//! The simulated device keeps the contract while nothing goes wrong, in whatever order it does things.
+//! The simulated device keeps the contract while nothing goes wrong, in whatever order it does
+//! things.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 

@@ -1,4 +1,5 @@
-//! The lives of a simulated device: what it does once it is off, what the next life finds, and its forks.
+//! The lives of a simulated device: what it does once it is off, what the next life finds, and its
+//! forks.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 

@@ -1,4 +1,5 @@
-//! Memory that the kernel cannot pin (`EFAULT`) is copied; only transfers from or to it are, and only once.
+//! Memory that the kernel cannot pin (`EFAULT`) is copied; only transfers from or to it are, and
+//! only once.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 

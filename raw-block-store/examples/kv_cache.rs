@@ -1,8 +1,8 @@
-//! The KV cache of an LLM server on a device: the chunks of a prompt are put in one batch, and the longest prefix that the
-//! store holds is loaded in one batch.
+//! The KV cache of an LLM server on a device: the chunks of a prompt are put in one batch, and the
+//! longest prefix that the store holds is loaded in one batch.
 //!
-//! Usage: `kv_cache [PATH]`. PATH is a file or a block device, whose contents are lost. Without it, a temporary file is
-//! used.
+//! Usage: `kv_cache [PATH]`. PATH is a file or a block device, whose contents are lost. Without it,
+//! a temporary file is used.
 
 use std::error::Error;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,7 +18,8 @@ use raw_block_store::{
 const CHUNK_TOKENS: usize = 256;
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// The key of each chunk: a hash of all tokens up to its end, because attention looks at all of them.
+/// The key of each chunk: a hash of all tokens up to its end, because attention looks at all of
+/// them.
 fn chunk_keys(tokens: &[u32]) -> Vec<[u8; 8]> {
     let mut hasher = DefaultHasher::new();
     tokens

@@ -1,5 +1,5 @@
-//! Mutations of the protocol, to see that the crash tests notice them. Only with the feature `faults`, and
-//! then only one at a time, when asked for.
+//! Mutations of the protocol, to see that the crash tests notice them. Only with the feature
+//! `faults`, and then only one at a time, when asked for.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -195,8 +195,8 @@ impl Mutant {
         cfg!(feature = "faults") && active() == self as u8
     }
 
-    /// The mutant that the environment names, if there is one: for tests, which cannot switch a mutant on while others
-    /// run.
+    /// The mutant that the environment names, if there is one: for tests, which cannot switch a
+    /// mutant on while others run.
     fn of_environment() -> Self {
         let named = std::env::var("RAW_BLOCK_MUTANT").ok();
         let is_named = |mutant: &&Self| Some(format!("{mutant:?}")) == named;
@@ -221,8 +221,8 @@ const UNKNOWN: u8 = u8::MAX;
 
 static ACTIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// Prepares this process for simulations: stores have small limits from now on, so that small ones reach them, and new
-/// ones have the same secret every time. This is no mutant.
+/// Prepares this process for simulations: stores have small limits from now on, so that small ones
+/// reach them, and new ones have the same secret every time. This is no mutant.
 pub fn simulate() {
     SIMULATES.store(true, Ordering::SeqCst);
 }

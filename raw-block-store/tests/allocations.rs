@@ -1,4 +1,5 @@
-//! A batch allocates no memory per key. Alone in its file, because it counts the allocations of the whole process.
+//! A batch allocates no memory per key. Alone in its file, because it counts the allocations of the
+//! whole process.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -63,8 +64,8 @@ fn a_batch_allocates_nothing_per_key() {
         let store = Store::open_with(device, &without_thread()).unwrap();
         let keys: Vec<_> = (0..128_u16).map(u16::to_le_bytes).collect();
         let mut buffers: Vec<_> = keys.iter().map(|_| AlignedBuf::zeroed(8192).unwrap()).collect();
-        // Often enough that everything is kept that is kept from batch to batch, and for the threads that the engine posix
-        // spawns while it has work for them.
+        // Often enough that everything is kept that is kept from batch to batch, and for the
+        // threads that the engine posix spawns while it has work for them.
         let mut least = |count| {
             (0..60)
                 .map(|_| cost(&store, &keys, count, &mut buffers))

@@ -51,7 +51,8 @@ fn the_table_of_a_full_segment_is_written_once() {
 #[test]
 fn a_long_checkpoint_is_flushed_in_between() {
     let (simulated, store) = store(500 << 20, 4096);
-    // A record of each segment, in writes of 256 KiB: a flush follows each sixteenth of them, and the last.
+    // A record of each segment, in writes of 256 KiB: a flush follows each sixteenth of them, and
+    // the last.
     let body_len = store.stats().segments * RECORD_LEN as u64;
     let writes = body_len.div_ceil(body_capacity(512) as u64).div_ceil(512);
     assert!(writes > 16, "{writes} writes");

@@ -1,4 +1,5 @@
-//! The operator's tool where its output cannot be written, would hit the store, or its input has not come yet.
+//! The operator's tool where its output cannot be written, would hit the store, or its input has
+//! not come yet.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -233,7 +234,8 @@ fn only_a_value_that_is_there_makes_or_shortens_a_file() {
     assert_eq!(fs::read(&path).unwrap(), b"value");
 }
 
-/// Runs a command that may make no file longer than `limit` blocks of 512 bytes, nor write past them.
+/// Runs a command that may make no file longer than `limit` blocks of 512 bytes, nor write past
+/// them.
 fn run_limited(limit: u32, limited: &Command, input: &[u8]) -> Ran {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -f {limit}; exec \"$0\" \"$@\"")]);

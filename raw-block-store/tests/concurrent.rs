@@ -1,9 +1,10 @@
-//! Puts, gets, deletions, pins, checkpoints, moves and evictions at once, compared with a history of each key.
+//! Puts, gets, deletions, pins, checkpoints, moves and evictions at once, compared with a history
+//! of each key.
 //!
-//! One thread changes each key, in versions: most put a payload that contains the number of the version, some delete the
-//! key. A reader must find a version from the last one that had completed before the get to the last one that had begun
-//! after it. All threads change one more key: the store decides which change is the last, and a recovery must decide the
-//! same.
+//! One thread changes each key, in versions: most put a payload that contains the number of the
+//! version, some delete the key. A reader must find a version from the last one that had completed
+//! before the get to the last one that had begun after it. All threads change one more key: the
+//! store decides which change is the last, and a recovery must decide the same.
 //!
 //! Each test runs for half a second, or for `RAW_BLOCK_SECONDS`.
 

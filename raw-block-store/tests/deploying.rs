@@ -1,4 +1,5 @@
-//! What `docs/deploying.md` says of containers: the tool where io_uring is forbidden, and without sysfs.
+//! What `docs/deploying.md` says of containers: the tool where io_uring is forbidden, and without
+//! sysfs.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

@@ -1,5 +1,5 @@
-//! The documents are true: every `$ rawblock` command in them runs as it is written, in the order of its file,
-//! and where help is shown, it is what the program prints.
+//! The documents are true: every `$ rawblock` command in them runs as it is written, in the order
+//! of its file, and where help is shown, it is what the program prints.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

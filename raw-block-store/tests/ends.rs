@@ -1,4 +1,5 @@
-//! How a store ends: closed under load, dropped, on a device that panics, or fails in the middle of a checkpoint.
+//! How a store ends: closed under load, dropped, on a device that panics, or fails in the middle of
+//! a checkpoint.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -72,8 +73,8 @@ fn a_store_that_threads_used_is_closed_with_what_they_put() {
 
 #[test]
 fn a_checkpoint_that_fails_leaves_the_one_before() {
-    // Its writes and flushes: body, flush, header, flush. No segment is full, so there is no table. A flush that fails stops all
-    // writing.
+    // Its writes and flushes: body, flush, header, flush. No segment is full, so there is no table.
+    // A flush that fails stops all writing.
     for (kind, nth, goes_on) in [
         (OpKind::Write, 1, true),
         (OpKind::Flush, 1, false),

@@ -1,4 +1,5 @@
-//! Devices that fail writes and flushes: nothing that was acknowledged is lost, and the store goes on where it can.
+//! Devices that fail writes and flushes: nothing that was acknowledged is lost, and the store goes
+//! on where it can.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -117,8 +118,8 @@ fn a_failed_put_leaves_the_older_object_and_its_neighbours() {
     assert_eq!(payload(&store, b"a").unwrap(), [1; 5000]);
     assert_eq!(payload(&store, b"b").unwrap(), b"older");
     assert_eq!(payload(&store, b"c").unwrap(), [3; 5000]);
-    // Three attempts failed in different segments, so the device refuses writes until a checkpoint succeeds. Without a
-    // background thread the next change takes it.
+    // Three attempts failed in different segments, so the device refuses writes until a checkpoint
+    // succeeds. Without a background thread the next change takes it.
     assert_eq!(store.stats().health.state, HealthState::ReadOnly);
     store.put(b"d", b"value").unwrap();
     device.rule(|_| Fate::Done);

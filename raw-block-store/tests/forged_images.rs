@@ -1,5 +1,5 @@
-//! Images of a store whose structures lie, with valid checksums and keyed hashes: an error or a result, no panic, no bytes
-//! that were not put, and nothing else is lost.
+//! Images of a store whose structures lie, with valid checksums and keyed hashes: an error or a
+//! result, no panic, no bytes that were not put, and nothing else is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -75,7 +75,8 @@ fn look(store: &Store, what: &str, fate: &impl Fn(u8) -> Fate) -> usize {
     intact
 }
 
-/// Opens a store on a forged image and uses it. Returns how many objects were intact, or why it was not opened.
+/// Opens a store on a forged image and uses it. Returns how many objects were intact, or why it was
+/// not opened.
 fn hold(forged: &Forged, what: &str, fate: impl Fn(u8) -> Fate) -> Result<usize, Error> {
     let device = Faulty::holding(forged.image.clone());
     let store = Store::open_with(device.backend(), &without_thread()).inspect_err(|error| {
@@ -114,7 +115,8 @@ fn lies(truth: u64, width: usize) -> Vec<u64> {
 /// A field of a structure: its place and its length.
 type Field = (usize, usize);
 
-/// Tries all lies of these fields. `forge` changes a structure of the image, and `fate` says what may become of an object.
+/// Tries all lies of these fields. `forge` changes a structure of the image, and `fate` says what
+/// may become of an object.
 fn each_lie(
     original: &Forged,
     fields: &[Field],
@@ -295,7 +297,8 @@ fn a_table_whose_entries_claim_one_block_is_replaced_by_a_scan() {
 #[test]
 fn a_checkpoint_that_lies_is_refused_or_shows_what_was_put() {
     const HEADER: [Field; 6] = [(32, 8), (40, 8), (48, 8), (56, 8), (64, 4), (68, 4)];
-    // The body block, and the records of the first two segments, of which each has a word of live bits.
+    // The body block, and the records of the first two segments, of which each has a word of live
+    // bits.
     let mut body = vec![(32, 8), (40, 8)];
     for record in [48, 48 + 40] {
         let fields = [(0, 8), (8, 2), (10, 2), (12, 4), (16, 4), (20, 4), (24, 8), (32, 8)];

@@ -1,5 +1,6 @@
-//! A forked child has neither the threads nor the rings of its parent: calls on a store that it inherited fail, and it can
-//! drop the store. Alone in its file, because a process that forks should have no other threads.
+//! A forked child has neither the threads nor the rings of its parent: calls on a store that it
+//! inherited fail, and it can drop the store. Alone in its file, because a process that forks
+//! should have no other threads.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -17,8 +18,8 @@ use raw_block_store::{Engine, Error, FormatOptions, OpenOptions, Store, open_bac
 
 /// Runs a child, and asserts that `child` returns true there.
 fn in_a_child(child: impl FnOnce() -> bool + std::panic::UnwindSafe) {
-    // SAFETY: the child runs only code that uses no lock which another thread of this process may hold: this is the
-    // only test of the process, and the background thread sleeps.
+    // SAFETY: the child runs only code that uses no lock which another thread of this process may
+    // hold: this is the only test of the process, and the background thread sleeps.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             // A child that waits for a thread of its parent waits forever.

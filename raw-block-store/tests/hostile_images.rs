@@ -1,5 +1,6 @@
-//! Images of a store that were changed by accident: no panic, no bytes that were not put, and an image that cannot be
-//! opened stays as it is. The fuzz targets in `fuzz/` go further; this runs on every machine.
+//! Images of a store that were changed by accident: no panic, no bytes that were not put, and an
+//! image that cannot be opened stays as it is. The fuzz targets in `fuzz/` go further; this runs on
+//! every machine.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

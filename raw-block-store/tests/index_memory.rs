@@ -1,4 +1,5 @@
-//! Memory that an open store takes for each key. Alone in its file, because it counts what the whole process allocates.
+//! Memory that an open store takes for each key. Alone in its file, because it counts what the
+//! whole process allocates.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

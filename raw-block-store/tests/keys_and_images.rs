@@ -80,8 +80,8 @@ fn headers_in_an_image_that_is_a_payload_do_not_count() {
         store.put(b"long", &[round; 10_000]).unwrap();
         let from = newest(&device, b"long");
         assert_eq!(from.slot, layout.block_offset(from.segment, 4));
-        // In another: blocks 2 to 4 of the first one as a payload in blocks 2 to 4, and after it an object where the slot
-        // would be that the header in block 4 claims.
+        // In another: blocks 2 to 4 of the first one as a payload in blocks 2 to 4, and after it an
+        // object where the slot would be that the header in block 4 claims.
         let image = read(&device, layout.block_offset(from.segment, 2), 3 * BLOCK);
         store.put(b"fills a segment", &whole_segment).unwrap();
         store.put(b"image", &image).unwrap();

@@ -1,4 +1,5 @@
-//! Writes whose outcome is unknown: they fail, and the device may carry them out later, over newer ones.
+//! Writes whose outcome is unknown: they fail, and the device may carry them out later, over newer
+//! ones.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -140,7 +141,8 @@ fn a_store_dropped_with_unknown_writes_stops_its_backend() {
     assert_eq!(payload(&store, b"other").unwrap(), b"value");
 }
 
-/// Checks that a store has stopped all writes after a late write to a place that it writes again and again.
+/// Checks that a store has stopped all writes after a late write to a place that it writes again
+/// and again.
 fn has_stopped_writes(store: &Store) {
     let refused = [
         store.put(b"key", b"newer"),

@@ -1,4 +1,5 @@
-//! Stores of very many segments, up to the largest that the format knows, on devices of more than 2^48 bytes.
+//! Stores of very many segments, up to the largest that the format knows, on devices of more than
+//! 2^48 bytes.
 //!
 //! The largest takes some GiB of memory and some minutes, so it runs only when asked for:
 //!
@@ -87,7 +88,8 @@ impl fake::Device for Sparse {
     }
 }
 
-/// The options of a store, and the length of the smallest device on which it has that many segments.
+/// The options of a store, and the length of the smallest device on which it has that many
+/// segments.
 fn sizes(segments: u32, block_size: u32, segment_blocks: u64) -> (FormatOptions, u64) {
     let segment_size = Some(segment_blocks * u64::from(block_size));
     let options = FormatOptions::default().segment_size(segment_size).block_size(block_size);

@@ -19,8 +19,9 @@ use tracing::{Event, Metadata, Subscriber};
 
 /// Notes the events of the store, one a line, with the level in front.
 ///
-/// It is the only subscriber of the process, and keeps the events of each thread apart. Every test installs it first: if a
-/// thread reaches an event while no subscriber is installed, `tracing` may remember that none wants it.
+/// It is the only subscriber of the process, and keeps the events of each thread apart. Every test
+/// installs it first: if a thread reaches an event while no subscriber is installed, `tracing` may
+/// remember that none wants it.
 struct Log;
 
 thread_local! {
@@ -79,7 +80,8 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// A formatted store on a device, opened without a background thread: the calling thread logs everything.
+/// A formatted store on a device, opened without a background thread: the calling thread logs
+/// everything.
 fn store_on(device: Arc<dyn IoBackend>) -> Store {
     Store::format(device.clone(), &small()).unwrap();
     Store::open_with(device, &without_thread()).unwrap()

@@ -15,7 +15,8 @@ use common::{check_segments, payload, small};
 use raw_block_core::backend::OpKind;
 use raw_block_store::{Error, EvictionPolicy, OpenOptions, Put, Store};
 
-/// Keys that are overwritten in turn: they fill about half of the store, so that segments are emptied by moves.
+/// Keys that are overwritten in turn: they fill about half of the store, so that segments are
+/// emptied by moves.
 const KEYS: u32 = 100;
 
 /// Overwrites and deletes keys of a store, and remembers what they hold.

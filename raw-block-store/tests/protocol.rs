@@ -1,4 +1,5 @@
-//! Rules of `docs/protocol.md` that show in what is written where and when, on a device that is watched.
+//! Rules of `docs/protocol.md` that show in what is written where and when, on a device that is
+//! watched.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -31,7 +32,8 @@ fn new_store() -> (Faulty, Store, Layout) {
     (device.clone(), open(&device), layout)
 }
 
-/// The offsets of the writes from now on, `None` for a flush, in their order. Those that `fails` names fail.
+/// The offsets of the writes from now on, `None` for a flush, in their order. Those that `fails`
+/// names fail.
 fn watch(
     device: &Faulty,
     mut fails: impl FnMut(u64) -> bool + Send + 'static,
@@ -81,7 +83,8 @@ fn a_segment_is_written_once_between_two_releases() {
     for round in 0..400_u32 {
         store.put(&[(round % 7).to_le_bytes()[0]], &[1; 5000]).unwrap();
     }
-    // Where the next write of each segment may begin, and how many checkpoints were committed when it was opened.
+    // Where the next write of each segment may begin, and how many checkpoints were committed when
+    // it was opened.
     let mut segments: Vec<Option<(u64, u32)>> = vec![None; layout.segment_count as usize];
     let (mut reopened, mut checkpoints, mut header) = (0, 0, false);
     for write in seen.lock().unwrap().iter() {
@@ -157,7 +160,8 @@ fn what_changes_while_a_checkpoint_is_written_is_recovered() {
         store.put(&[key], &[key; 5000]).unwrap();
     }
     std::thread::scope(|scope| {
-        // The first flush of the checkpoint, when the index has been copied, ends only after the changes.
+        // The first flush of the checkpoint, when the index has been copied, ends only after the
+        // changes.
         let (flushing, is_flushing) = mpsc::channel();
         let (changed, is_changed) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(Some((flushing, is_changed))));
@@ -204,7 +208,8 @@ fn each_attempt_at_a_checkpoint_has_its_own_number() {
     assert!(numbers.contains(&Some(4)) && numbers.contains(&Some(1)), "{numbers:?}");
 }
 
-/// What is on the device if the power goes at any moment, and everything that was written since the last flush is torn.
+/// What is on the device if the power goes at any moment, and everything that was written since the
+/// last flush is torn.
 struct Tearing {
     durable: Vec<u8>,
     since: Vec<Range<usize>>,

@@ -172,7 +172,8 @@ fn a_full_store_takes_puts_again_after_deletes() {
     assert!(count > 100, "{count}");
     let is_full = |result: &Result<(), Error>| matches!(result, Err(Error::OutOfSpace { objects, .. }) if *objects == count as u64);
     assert!(results[count..].iter().all(is_full), "{:?}", results[count]);
-    // Six objects fill a segment. Space is gained by segments: deleting those of two makes space for those of one.
+    // Six objects fill a segment. Space is gained by segments: deleting those of two makes space
+    // for those of one.
     let (deleted, kept) = keys[..count].split_at(12);
     for key in deleted {
         assert!(store.delete(key).unwrap());

@@ -1,5 +1,5 @@
-//! A device that reads something else than was written: gets return no wrong bytes, damage is counted, and nothing else
-//! is harmed.
+//! A device that reads something else than was written: gets return no wrong bytes, damage is
+//! counted, and nothing else is harmed.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -62,7 +62,8 @@ fn a_get_finds_the_right_bytes_or_says_what_is_wrong() {
                     get_with_fault(&store, victim, what, is_header);
                     let findings = scrub(&store).findings;
                     assert_eq!(findings.len(), 1, "{what}: {findings:?}");
-                    // It is there again if the device could not read it, and else when it is put again.
+                    // It is there again if the device could not read it, and else when it is put
+                    // again.
                     device.clear_faults();
                     if what != "an error" {
                         assert!(store.get(&key(victim)).is_err());

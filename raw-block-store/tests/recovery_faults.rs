@@ -1,5 +1,5 @@
-//! A device that reads something else than was written to a store that is opened: damage costs the objects that it hits,
-//! and no others.
+//! A device that reads something else than was written to a store that is opened: damage costs the
+//! objects that it hits, and no others.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

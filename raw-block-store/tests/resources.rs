@@ -1,5 +1,6 @@
-//! Systems without threads, descriptors, memory or space: calls fail with an error, nothing is lost, nothing hangs. Limits
-//! hold for a whole process, so each test runs again in its own process.
+//! Systems without threads, descriptors, memory or space: calls fail with an error, nothing is
+//! lost, nothing hangs. Limits hold for a whole process, so each test runs again in its own
+//! process.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -260,7 +261,8 @@ fn on_a_full_file_system_deleting_closing_and_opening_work() {
     }
 }
 
-/// Whether a change succeeded, or was refused because the file system has no space for another block.
+/// Whether a change succeeded, or was refused because the file system has no space for another
+/// block.
 fn has_space<T>(result: Result<T, Error>) -> bool {
     match result {
         Ok(_) => true,

@@ -1,5 +1,5 @@
-//! Formatting regular files, by every engine: it refuses to overwrite what other programs made, and with `force`
-//! leaves no trace of it.
+//! Formatting regular files, by every engine: it refuses to overwrite what other programs made, and
+//! with `force` leaves no trace of it.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -53,8 +53,8 @@ fn sparse(path: &Path) {
     File::create(path).unwrap().set_len(LEN).unwrap();
 }
 
-/// Programs with arguments that keep them from flushing every file system (`sync(2)`), and what `blkid` says of the
-/// result.
+/// Programs with arguments that keep them from flushing every file system (`sync(2)`), and what
+/// `blkid` says of the result.
 const MADE: &[(&str, &[&str], &str)] = &[
     ("mkfs.ext4", &["-q", "-F"], "TYPE=ext4"),
     ("mkfs.xfs", &["-q"], "TYPE=xfs"),

@@ -1,4 +1,5 @@
-//! Devices with places that cannot be read: an opening finds all the rest, and says what it left out.
+//! Devices with places that cannot be read: an opening finds all the rest, and says what it left
+//! out.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -20,7 +21,8 @@ fn open_whatever_is_left(device: &Faulty) -> Store {
     Store::open_with(device.backend(), &options).unwrap()
 }
 
-/// A store that was not closed, with an object in each of eight slots. Nothing of it is in the checkpoint.
+/// A store that was not closed, with an object in each of eight slots. Nothing of it is in the
+/// checkpoint.
 fn not_closed() -> Faulty {
     let device = Faulty::new(1 << 20);
     Store::format(device.backend(), &small()).unwrap();

@@ -1,5 +1,6 @@
-//! A store on the kernel's `dm-flakey`, in the virtual machine: a device that fails, loses writes, or changes bytes.
-//! `RAW_BLOCK_VM_ROUNDS` is the number of rounds of each kind; each round has other changes.
+//! A store on the kernel's `dm-flakey`, in the virtual machine: a device that fails, loses writes,
+//! or changes bytes. `RAW_BLOCK_VM_ROUNDS` is the number of rounds of each kind; each round has
+//! other changes.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
@@ -114,7 +115,8 @@ fn a_device_that_fails_costs_nothing_that_was_acknowledged() {
             found.failed += flakey.history.refused - refused;
             flakey.behave();
             check_exactly(&flakey.history, &store);
-            // It refuses changes until a checkpoint succeeds or, after a failed flush, until it is opened again.
+            // It refuses changes until a checkpoint succeeds or, after a failed flush, until it is
+            // opened again.
             flakey.work(&store);
             check_exactly(&flakey.history, &store);
             // After a failed flush it cannot be closed in order, and is recovered.
@@ -186,7 +188,8 @@ fn writes_that_are_lost_or_changed_are_never_taken_for_others() {
         flakey.misbehave(mode);
         flakey.work(&store);
         flakey.behave();
-        // Only what was written in the meantime is damaged, and the store knows what should be there.
+        // Only what was written in the meantime is damaged, and the store knows what should be
+        // there.
         let damaged = |error: &Error| matches!(error, Error::Damaged { .. });
         let history = &flakey.history;
         let mut found = history.check(
@@ -215,7 +218,8 @@ fn writes_that_are_lost_or_changed_are_never_taken_for_others() {
         });
         let store = match store {
             Ok(store) => store,
-            // All checkpoints were written in the meantime: that is reported, and nothing is made up.
+            // All checkpoints were written in the meantime: that is reported, and nothing is made
+            // up.
             Err(refused) => {
                 assert!(damaged(&refused), "{refused}");
                 return found;

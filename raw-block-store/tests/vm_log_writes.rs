@@ -1,6 +1,6 @@
-//! A store on the kernel's `dm-log-writes`, in the virtual machine: the log is replayed up to each flush, and with any of
-//! the writes before the next one, and the store that is found there keeps its promises. `RAW_BLOCK_VM_ROUNDS` is the
-//! number of rounds; each round has other changes.
+//! A store on the kernel's `dm-log-writes`, in the virtual machine: the log is replayed up to each
+//! flush, and with any of the writes before the next one, and the store that is found there keeps
+//! its promises. `RAW_BLOCK_VM_ROUNDS` is the number of rounds; each round has other changes.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
@@ -93,8 +93,8 @@ fn write(device: &Path, log: &Path, seed: u64) -> History {
     history
 }
 
-/// Checks what is on the device after every flush, and what may be on it before the next one: any of the writes between
-/// them. Returns how many flushes there were.
+/// Checks what is on the device after every flush, and what may be on it before the next one: any
+/// of the writes between them. Returns how many flushes there were.
 fn replay(log: &WriteLog, device: &SimulatedDevice, history: &History, seed: u64) -> u64 {
     let marks = log.entries().iter().filter_map(|entry| entry.mark.as_ref()?.parse::<u64>().ok());
     let mut marks = marks.peekable();
@@ -128,7 +128,8 @@ fn replay(log: &WriteLog, device: &SimulatedDevice, history: &History, seed: u64
     flushes
 }
 
-/// A store is there, with everything up to the step that was flushed, and nothing past the next one.
+/// A store is there, with everything up to the step that was flushed, and nothing past the next
+/// one.
 fn check(device: &SimulatedDevice, history: &History, [flushed, next]: [u64; 2], what: &str) {
     let opened = Store::open(device.fork(0).backend());
     let store = opened.unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -1,5 +1,6 @@
-//! A store whose machine loses its power, in two guests of the virtual machine: one writes until the power is cut, the
-//! other one checks what the drive has kept. `cargo xtask vm` runs them, one after the other.
+//! A store whose machine loses its power, in two guests of the virtual machine: one writes until
+//! the power is cut, the other one checks what the drive has kept. `cargo xtask vm` runs them, one
+//! after the other.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
@@ -16,8 +17,8 @@ use raw_block_store::{Engine, FormatOptions, Put, Store, open_backend};
 
 /// Keys that a round changes.
 const KEYS_PER_ROUND: u64 = 8;
-/// Rounds until a key is changed again. The first round has this number, so that every round has one before it
-/// that would have changed the same keys.
+/// Rounds until a key is changed again. The first round has this number, so that every round has
+/// one before it that would have changed the same keys.
 const GROUPS: u64 = 4;
 /// Large enough that the first segments are opened again after some ninety rounds.
 const PAYLOAD_LEN: usize = 96 << 10;

@@ -19,7 +19,8 @@ use tempfile::TempDir;
 const OBJECTS: u16 = 300;
 const PAYLOAD: usize = 28 << 10;
 
-/// A loop device over a sparse file on a file system in memory. When that is full, writing back fails.
+/// A loop device over a sparse file on a file system in memory. When that is full, writing back
+/// fails.
 struct Full {
     folder: TempDir,
     device: PathBuf,

@@ -12,18 +12,19 @@ use crate::{Error, ErrorClass, ErrorKind, sync};
 /// A backend has one, next to its [`Stats`], and returns it from
 /// [`IoBackend::flush_state`](crate::backend::IoBackend::flush_state). It holds two things:
 ///
-/// - **Group commit.** One flush is in flight at a time, because the kernel reports a failure to one
-///   flush only. Callers that arrive in the meantime wait for the next flush, which one of them performs
-///   for all of them. A flush that was submitted before a call never serves that call.
+/// - **Group commit.** One flush is in flight at a time, because the kernel reports a failure to
+///   one flush only. Callers that arrive in the meantime wait for the next flush, which one of them
+///   performs for all of them. A flush that was submitted before a call never serves that call.
 /// - **Whether writes are stopped.** After a failed flush it is unknown what is durable, so every
-///   dispatcher on the backend refuses writes and flushes from then on. A program that depends on a write
-///   whose outcome is unknown [stops them too](Self::stop_writes).
+///   dispatcher on the backend refuses writes and flushes from then on. A program that depends on a
+///   write whose outcome is unknown [stops them too](Self::stop_writes).
 #[derive(Default)]
 pub struct FlushState {
     state: Mutex<State>,
     /// Signalled when a flush has ended, and when a caller that was about to submit one gives up.
     changed: Condvar,
-    /// Set once writes are stopped. Not in `state`, so that a batch of writes checks it without a lock.
+    /// Set once writes are stopped. Not in `state`, so that a batch of writes checks it without a
+    /// lock.
     stopped: OnceLock<Stopped>,
 }
 
@@ -59,10 +60,12 @@ impl FlushState {
     }
 
     /// Stops writes because of `error`, which is that of a write whose outcome is
-    /// [unknown](ErrorClass::Unknown). For programs that could not go on without writing to its range.
+    /// [unknown](ErrorClass::Unknown). For programs that could not go on without writing to its
+    /// range.
     ///
     /// From then on every dispatcher on the backend refuses writes and flushes with
-    /// [`ErrorKind::WritesStopped`], until the device is opened again. What is in flight may still succeed.
+    /// [`ErrorKind::WritesStopped`], until the device is opened again. What is in flight may still
+    /// succeed.
     pub fn stop_writes(&self, error: &Error) {
         self.stop(None, error.clone());
     }
@@ -85,16 +88,16 @@ impl FlushState {
         Err(Error::new(ErrorKind::WritesStopped, kind.name(), rule))
     }
 
-    /// Returns when a flush that was submitted after this call has succeeded: one that another caller
-    /// performs, or the caller's own, which is `flush` with what `prepare` returned.
+    /// Returns when a flush that was submitted after this call has succeeded: one that another
+    /// caller performs, or the caller's own, which is `flush` with what `prepare` returned.
     ///
-    /// With `holds_queue` the caller has a queue that others may wait for, so it does not wait for a
-    /// caller that waits for a queue.
+    /// With `holds_queue` the caller has a queue that others may wait for, so it does not wait for
+    /// a caller that waits for a queue.
     ///
     /// # Errors
-    /// Those of the flush; [`ErrorKind::WritesStopped`] when an earlier one failed in the meantime. An
-    /// error of class [`ErrorClass::NotStarted`] stops no writes, and fails only the caller that performs
-    /// the flush: the others try again.
+    /// Those of the flush; [`ErrorKind::WritesStopped`] when an earlier one failed in the meantime.
+    /// An error of class [`ErrorClass::NotStarted`] stops no writes, and fails only the caller that
+    /// performs the flush: the others try again.
     ///
     /// # Panics
     /// When `flush` does, which stops writes, or `prepare`, which does not.
@@ -132,7 +135,8 @@ impl FlushState {
         in_flight.end(flush(queue))
     }
 
-    /// Waits until `proceed`. Gives the result instead, once flush `wanted` or a later one has ended.
+    /// Waits until `proceed`. Gives the result instead, once flush `wanted` or a later one has
+    /// ended.
     fn wait_until<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,

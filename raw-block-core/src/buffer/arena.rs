@@ -7,12 +7,12 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 
 use crate::Error;
 
-/// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the memory
-/// of a [`BufferPool`](crate::BufferPool), or the caller's own.
+/// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the
+/// memory of a [`BufferPool`](crate::BufferPool), or the caller's own.
 ///
-/// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants them. The memory of no
-/// pool is inherited by forked children (`MADV_DONTFORK`): what a child does with a buffer of it, other than to drop it,
-/// ends the child.
+/// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants
+/// them. The memory of no pool is inherited by forked children (`MADV_DONTFORK`): what a child does
+/// with a buffer of it, other than to drop it, ends the child.
 #[derive(Debug)]
 pub struct Arena {
     ranges: Vec<(NonNull<u8>, usize)>,
@@ -49,10 +49,11 @@ impl Arena {
     }
 }
 
-/// The length in bytes of a huge page, and what one starts at a multiple of: on x86-64, and on ARM with pages
-/// of 4 KiB (`Documentation/admin-guide/mm/transhuge.rst`).
+/// The length in bytes of a huge page, and what one starts at a multiple of: on x86-64, and on ARM
+/// with pages of 4 KiB (`Documentation/admin-guide/mm/transhuge.rst`).
 const HUGE_PAGE: usize = 2 << 20;
-/// From this length in bytes on, an arena is whole huge pages. The memory of a smaller one is not worth one.
+/// From this length in bytes on, an arena is whole huge pages. The memory of a smaller one is not
+/// worth one.
 const HUGE_FROM: usize = 64 << 10;
 
 /// An anonymous mapping of an arena.
@@ -73,7 +74,8 @@ impl Mapping {
             Error::os("map an arena", errno.into())
                 .with_rule(format!("the system gives no {len} bytes"))
         };
-        // Addresses cost nothing: there are enough of them to begin and to end with a whole huge page.
+        // Addresses cost nothing: there are enough of them to begin and to end with a whole huge
+        // page.
         let mapped = if len.get() >= HUGE_FROM {
             let whole = len.get().checked_next_multiple_of(HUGE_PAGE);
             whole.and_then(|whole| NonZeroUsize::new(whole.checked_add(HUGE_PAGE)?))
@@ -86,7 +88,8 @@ impl Mapping {
         let base = unsafe { mmap_anonymous(None, mapped, protection, MapFlags::MAP_PRIVATE) };
         let base: NonNull<u8> = base.map_err(failed)?.cast();
         let skipped = if mapped > len { base.align_offset(HUGE_PAGE) } else { 0 };
-        // SAFETY: less than a huge page is skipped, and the mapping has one more than the arena needs.
+        // SAFETY: less than a huge page is skipped, and the mapping has one more than the arena
+        // needs.
         let start = unsafe { base.add(skipped) };
         let mapping = Self { base, mapped, start, process: std::process::id() };
         // Huge pages are a wish: a kernel without them still serves the arena.
@@ -96,8 +99,8 @@ impl Mapping {
     }
 
     fn advise(&self, advice: MmapAdvise) -> nix::Result<()> {
-        // SAFETY: the range is this mapping's own, and the two kinds of advice that are given here change
-        // neither its contents nor its addresses in this process.
+        // SAFETY: the range is this mapping's own, and the two kinds of advice that are given here
+        // change neither its contents nor its addresses in this process.
         unsafe { madvise(self.base.cast(), self.mapped.get(), advice) }
     }
 }
@@ -107,8 +110,8 @@ impl Drop for Mapping {
         if std::process::id() != self.process {
             return;
         }
-        // SAFETY: this process has the mapping, it is the arena's own, and everything that points into
-        // it holds a reference to the arena.
+        // SAFETY: this process has the mapping, it is the arena's own, and everything that points
+        // into it holds a reference to the arena.
         let unmapped = unsafe { munmap(self.base.cast(), self.mapped.get()) };
         debug_assert!(unmapped.is_ok());
     }

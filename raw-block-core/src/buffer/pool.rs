@@ -55,13 +55,13 @@ impl BufferPool {
         Ok(Self { slab, buffer_len })
     }
 
-    /// Lends the free buffer with the lowest address, or `None` when all are lent. Buffers whose length is
-    /// a multiple of [`AlignedBuf::ALIGNMENT`] are contiguous.
+    /// Lends the free buffer with the lowest address, or `None` when all are lent. Buffers whose
+    /// length is a multiple of [`AlignedBuf::ALIGNMENT`] are contiguous.
     #[must_use]
     pub fn take(&self) -> Option<AlignedBuf> {
         let (start, loan) = self.slab.take()?;
-        // SAFETY: a slot starts at a multiple of the alignment, because the arena and the stride do, and has at
-        // least `buffer_len` bytes. `Slab::take` states the rest.
+        // SAFETY: a slot starts at a multiple of the alignment, because the arena and the stride
+        // do, and has at least `buffer_len` bytes. `Slab::take` states the rest.
         Some(unsafe { AlignedBuf::lent(start, self.buffer_len, loan) })
     }
 

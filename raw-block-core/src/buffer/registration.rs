@@ -11,12 +11,13 @@ use crate::{Error, ErrorKind};
 /// Memory that is registered with a backend until this is dropped: that of a
 /// [`BufferPool`](crate::BufferPool::register_with), or the caller's own.
 ///
-/// The caller's own is memory from another allocator: pinned host memory of a GPU library, a shared segment.
-/// Any slice inside it then serves as a registered buffer.
+/// The caller's own is memory from another allocator: pinned host memory of a GPU library, a shared
+/// segment. Any slice inside it then serves as a registered buffer.
 ///
-/// A registration ends when it is dropped, for transfers that begin later, and with the backend, which it does
-/// not keep open. A queue that has the pages lets go of them when it is used next, or closed; until then
-/// they count as pinned. The queue of a thread is closed at the latest when the thread ends.
+/// A registration ends when it is dropped, for transfers that begin later, and with the backend,
+/// which it does not keep open. A queue that has the pages lets go of them when it is used next, or
+/// closed; until then they count as pinned. The queue of a thread is closed at the latest when the
+/// thread ends.
 ///
 /// # Examples
 /// ```
@@ -42,13 +43,13 @@ impl Registration {
     /// Registers ranges of memory, each an address and a number of bytes.
     ///
     /// # Errors
-    /// Those of [`IoBackend::register`]; [`ErrorKind::InvalidInput`] when a range is empty. Nothing is
-    /// registered then, and transfers work all the same.
+    /// Those of [`IoBackend::register`]; [`ErrorKind::InvalidInput`] when a range is empty. Nothing
+    /// is registered then, and transfers work all the same.
     ///
     /// # Safety
-    /// Until the registration is dropped, every range stays mapped to the pages that it has now: it is not
-    /// unmapped, remapped or moved, nor given other pages by `madvise(2)`. Otherwise the device reads and
-    /// writes the old pages, and reports success.
+    /// Until the registration is dropped, every range stays mapped to the pages that it has now: it
+    /// is not unmapped, remapped or moved, nor given other pages by `madvise(2)`. Otherwise the
+    /// device reads and writes the old pages, and reports success.
     #[expect(clippy::needless_pass_by_value, reason = "only a value coerces to `dyn IoBackend`")]
     pub unsafe fn new(
         backend: Arc<dyn IoBackend>,

@@ -13,7 +13,8 @@ pub(super) struct Slab {
     /// The distance of two slots in bytes.
     stride: usize,
     pub(super) count: usize,
-    /// The numbers of the free slots, the lowest first: buffers that are taken together are adjacent.
+    /// The numbers of the free slots, the lowest first: buffers that are taken together are
+    /// adjacent.
     free: Mutex<BinaryHeap<Reverse<usize>>>,
 }
 
@@ -30,11 +31,12 @@ impl Slab {
         Self { arena: Arc::new(arena), stride, count, free }
     }
 
-    /// Lends the free slot with the lowest address. Its `stride` bytes are initialised, and nothing else
-    /// accesses them until the loan is dropped.
+    /// Lends the free slot with the lowest address. Its `stride` bytes are initialised, and nothing
+    /// else accesses them until the loan is dropped.
     pub(super) fn take(self: &Arc<Self>) -> Option<(NonNull<u8>, Loan)> {
         let Reverse(number) = self.free().pop()?;
-        // SAFETY: `number` is below `count`, so the sum is inside the arena's `stride * count` bytes.
+        // SAFETY: `number` is below `count`, so the sum is inside the arena's `stride * count`
+        // bytes.
         let start = unsafe { self.arena.start().add(number * self.stride) };
         Some((start, Loan { slab: Arc::clone(self), number }))
     }

@@ -16,7 +16,9 @@
 //! });
 //!
 //! # struct MyBackend;
-//! # impl MyBackend { fn new(_: DeviceFile) -> MemoryBackend { MemoryBackend::new(16 << 20).unwrap() } }
+//! # impl MyBackend {
+//! #     fn new(_: DeviceFile) -> MemoryBackend { MemoryBackend::new(16 << 20).unwrap() }
+//! # }
 //! raw_block_core::conformance_suite!(temporary_file, || {
 //!     let file = tempfile::NamedTempFile::new().map_err(Skipped::because)?;
 //!     file.as_file().set_len(16 << 20).unwrap();

@@ -10,13 +10,13 @@ use crate::{Error, ErrorKind};
 impl Dispatcher {
     /// Makes durable every write that completed before this call.
     ///
-    /// One flush is in flight at a time on each backend. Callers that arrive in the meantime, on any
-    /// dispatcher on the backend, share the next one (group commit).
+    /// One flush is in flight at a time on each backend. Callers that arrive in the meantime, on
+    /// any dispatcher on the backend, share the next one (group commit).
     ///
     /// # Errors
-    /// Those of the device. After a failed flush it is unknown what is durable, so every dispatcher on the
-    /// backend refuses writes with [`ErrorKind::WritesStopped`] until the device is opened again. A flush
-    /// that was not started stops no writes: its error is of class
+    /// Those of the device. After a failed flush it is unknown what is durable, so every dispatcher
+    /// on the backend refuses writes with [`ErrorKind::WritesStopped`] until the device is opened
+    /// again. A flush that was not started stops no writes: its error is of class
     /// [`ErrorClass::NotStarted`](crate::ErrorClass::NotStarted).
     pub fn flush(&self) -> Result<(), Error> {
         // In a forked child the lock of the flush state may have no owner.
@@ -33,17 +33,18 @@ impl Dispatcher {
         })
     }
 
-    /// Discards `len` bytes from byte `offset` on: the device may forget them. Until they are written
-    /// again, a read of them returns arbitrary bytes.
+    /// Discards `len` bytes from byte `offset` on: the device may forget them. Until they are
+    /// written again, a read of them returns arbitrary bytes.
     ///
-    /// Like a write, a discard is not durable until a later [`flush`](Self::flush). The device may ignore
-    /// it. The range may be of any length: the kernel, or the backend of NVMe passthrough, splits it into
-    /// commands. Returns when the device has executed all of them, which may take seconds.
+    /// Like a write, a discard is not durable until a later [`flush`](Self::flush). The device may
+    /// ignore it. The range may be of any length: the kernel, or the backend of NVMe passthrough,
+    /// splits it into commands. Returns when the device has executed all of them, which may take
+    /// seconds.
     ///
-    /// In a [regular file](crate::Geometry::regular_file) the range becomes a hole: its space returns to
-    /// the file system, so a later write may fail with [`ErrorKind::NoSpace`]. To keep the space, use
-    /// [`write_zeroes`](Self::write_zeroes), which keeps it on file systems that can zero a range of a file,
-    /// such as ext4 and XFS, and makes a hole on others.
+    /// In a [regular file](crate::Geometry::regular_file) the range becomes a hole: its space
+    /// returns to the file system, so a later write may fail with [`ErrorKind::NoSpace`]. To keep
+    /// the space, use [`write_zeroes`](Self::write_zeroes), which keeps it on file systems that can
+    /// zero a range of a file, such as ext4 and XFS, and makes a hole on others.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the device has no such operation, those of

@@ -9,8 +9,8 @@ use crate::{Error, ReadAt, WriteAt};
 impl Dispatcher {
     /// Writes a batch, and returns when it has completed.
     ///
-    /// The writes are not durable until a later [`flush`](Self::flush). A batch has no order: of writes
-    /// that overlap, all but one are refused.
+    /// The writes are not durable until a later [`flush`](Self::flush). A batch has no order: of
+    /// writes that overlap, all but one are refused.
     pub fn write_buffers<const N: usize>(&self, batch: &[WriteAt<'_, N>]) -> BatchResult {
         self.run(batch)
     }
@@ -32,27 +32,29 @@ impl Dispatcher {
             Err(error) => return BatchResult::refused(&error, batch.len()),
         };
         let backend = &*self.pool.backend;
-        // SAFETY: the transfers borrow their memory, reads exclusively (only `read_buffers` calls this with
-        // reads, and it borrows them mutably), until this returns or unwinds. Either happens only when the
-        // batch is released: `drive` waits for that, and so does the drop of an unfinished lane.
+        // SAFETY: the transfers borrow their memory, reads exclusively (only `read_buffers` calls
+        // this with reads, and it borrows them mutably), until this returns or unwinds. Either
+        // happens only when the batch is released: `drive` waits for that, and so does the drop of
+        // an unfinished lane.
         unsafe { lane.batch.requests.add_borrowed(batch, self.geometry()) };
         lane.begin(backend);
         lane.drive(backend, WaitMode::All);
         BatchResult(lane.batch.take_results(backend))
     }
 
-    /// Starts a batch of writes, calls `work` while the device writes, and returns when the batch has
-    /// completed.
+    /// Starts a batch of writes, calls `work` while the device writes, and returns when the batch
+    /// has completed.
     ///
-    /// `work` is called once, also if the batch is empty or refused. It may read the memory of the batch,
-    /// and may call this dispatcher as in [`read_buffers_with`](Self::read_buffers_with). A flush in it
-    /// does not cover this batch.
+    /// `work` is called once, also if the batch is empty or refused. It may read the memory of the
+    /// batch, and may call this dispatcher as in [`read_buffers_with`](Self::read_buffers_with). A
+    /// flush in it does not cover this batch.
     ///
-    /// A batch that exceeds [`queue_depth`](crate::DispatcherOptions::queue_depth), or the staging memory
-    /// of one wave, is started in part; the rest follows after `work`. A backend without asynchronous I/O,
-    /// such as [`MemoryBackend`](crate::MemoryBackend), writes before or after `work`. Starting costs a
-    /// ring one system call more than [`write_buffers`](Self::write_buffers). The latencies in the
-    /// [statistics](Self::stats) include the time of `work`.
+    /// A batch that exceeds [`queue_depth`](crate::DispatcherOptions::queue_depth), or the staging
+    /// memory of one wave, is started in part; the rest follows after `work`. A backend without
+    /// asynchronous I/O, such as [`MemoryBackend`](crate::MemoryBackend), writes before or after
+    /// `work`. Starting costs a ring one system call more than
+    /// [`write_buffers`](Self::write_buffers). The latencies in the [statistics](Self::stats)
+    /// include the time of `work`.
     ///
     /// # Panics
     /// When `work` does, after every write that was started has completed.
@@ -84,8 +86,8 @@ impl Dispatcher {
             Err(error) => return (BatchResult::refused(&error, batch.len()), work()),
         };
         let backend = &*self.pool.backend;
-        // SAFETY: the transfers borrow their memory until this returns or unwinds, also by a panic of `work`:
-        // as in `run`, only when the batch is released.
+        // SAFETY: the transfers borrow their memory until this returns or unwinds, also by a panic
+        // of `work`: as in `run`, only when the batch is released.
         unsafe { lane.batch.requests.add_borrowed(batch, self.geometry()) };
         lane.begin_and_start(backend);
         let worked = work();
@@ -93,15 +95,16 @@ impl Dispatcher {
         (BatchResult(lane.batch.take_results(backend)), worked)
     }
 
-    /// Reads a batch, calls `each` once for every transfer, and returns when all of it has completed.
+    /// Reads a batch, calls `each` once for every transfer, and returns when all of it has
+    /// completed.
     ///
-    /// `each` gets the index of the transfer in the batch, and its segments or the error. The order is
-    /// unspecified. In a long batch, `each` is called for the transfers that have completed while the others
-    /// are in flight, so the caller's work on the bytes overlaps with I/O. It is one submission like
-    /// [`read_buffers`](Self::read_buffers), and more waits.
+    /// `each` gets the index of the transfer in the batch, and its segments or the error. The order
+    /// is unspecified. In a long batch, `each` is called for the transfers that have completed
+    /// while the others are in flight, so the caller's work on the bytes overlaps with I/O. It is
+    /// one submission like [`read_buffers`](Self::read_buffers), and more waits.
     ///
-    /// `each` may call this dispatcher. If all queues are in use, such a call opens another one and closes
-    /// it at its end, because to wait for one could be a deadlock.
+    /// `each` may call this dispatcher. If all queues are in use, such a call opens another one and
+    /// closes it at its end, because to wait for one could be a deadlock.
     ///
     /// # Panics
     /// When `each` does, after everything in flight has completed.
@@ -134,9 +137,10 @@ impl Dispatcher {
             Err(error) => return (0..batch.len()).for_each(|at| each(at, Err(error.clone()))),
         };
         let backend = &*self.pool.backend;
-        // SAFETY: `batch` and the memory that it names are borrowed mutably until this returns or unwinds, also
-        // by a panic of `each`: as in `run`, only when the batch is released. Until then only `each` accesses
-        // the memory, and only that of finished requests, of which no op is left.
+        // SAFETY: `batch` and the memory that it names are borrowed mutably until this returns or
+        // unwinds, also by a panic of `each`: as in `run`, only when the batch is released. Until
+        // then only `each` accesses the memory, and only that of finished requests, of which no op
+        // is left.
         unsafe { lane.batch.requests.add_borrowed(batch, self.geometry()) };
         lane.begin(backend);
         loop {

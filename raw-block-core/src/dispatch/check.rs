@@ -30,11 +30,11 @@ pub(super) fn check_transfer(
     Ok(())
 }
 
-/// Returns whether a batch goes to the device exactly as it is described, without a copy: the dispatcher
-/// accepts every transfer and stages none of its bytes.
+/// Returns whether a batch goes to the device exactly as it is described, without a copy: the
+/// dispatcher accepts every transfer and stages none of its bytes.
 ///
-/// A batch for which it returns `false` is still one submission: the unaligned parts are copied through
-/// aligned memory.
+/// A batch for which it returns `false` is still one submission: the unaligned parts are copied
+/// through aligned memory.
 ///
 /// # Examples
 /// ```

@@ -11,7 +11,8 @@ use crate::backend::{IoBackend, IoQueue};
 /// How often memory is checked whose ops a backend keeps against its contract.
 const RELEASE_POLL: Duration = Duration::from_millis(1);
 
-/// A queue with the batch that runs on it. The batch keeps its allocations from one use to the next.
+/// A queue with the batch that runs on it. The batch keeps its allocations from one use to the
+/// next.
 pub(super) struct Lane {
     /// `None` once it has broken its contract.
     queue: Option<Box<dyn IoQueue>>,
@@ -73,11 +74,11 @@ impl Lane {
         self.top_up();
     }
 
-    /// Advances the batch. Returns whether it has completed: then no op is left that could access its
-    /// memory.
+    /// Advances the batch. Returns whether it has completed: then no op is left that could access
+    /// its memory.
     ///
-    /// When it has not, ops are in flight that were started, and the queue is full or no op waits for it.
-    /// So the device has work, and the queue's event descriptor wakes the caller.
+    /// When it has not, ops are in flight that were started, and the queue is full or no op waits
+    /// for it. So the device has work, and the queue's event descriptor wakes the caller.
     pub(super) fn drive(&mut self, backend: &dyn IoBackend, mode: WaitMode) -> bool {
         loop {
             if !self.batch.wave.is_settled() {
@@ -114,8 +115,8 @@ impl Lane {
         };
         queue.reap(min, deadline, &mut wave.done);
         batch.settle(&self.geometry, backend.stats());
-        // Nothing is in flight, or the queue counts ops that no longer exist, and yet an op has not completed:
-        // the queue breaks its contract.
+        // Nothing is in flight, or the queue counts ops that no longer exist, and yet an op has not
+        // completed: the queue breaks its contract.
         let lost = in_flight == 0 || queue.in_flight() > 0 && batch.wave.has_only_waiting_ops();
         if lost && !batch.wave.is_settled() {
             tracing::error!(engine = backend.engine(), device = backend.name(), "a queue lost ops");
@@ -134,10 +135,11 @@ impl Lane {
         self.batch.next_wave(&self.geometry, backend.stats())
     }
 
-    /// Fills the queue and starts what it accepted. Returns `false` when nothing would wake the caller: the
-    /// queue broke, and the next reap returns the ops that it failed.
+    /// Fills the queue and starts what it accepted. Returns `false` when nothing would wake the
+    /// caller: the queue broke, and the next reap returns the ops that it failed.
     fn top_up(&mut self) -> bool {
-        // Without a queue there is no event descriptor, and the next call abandons the ops that are left.
+        // Without a queue there is no event descriptor, and the next call abandons the ops that are
+        // left.
         let Self { queue: Some(queue), batch: Batch { wave, .. }, .. } = self else { return true };
         if !wave.waiting.is_empty() {
             let waiting = wave.waiting.len();

@@ -10,8 +10,8 @@ use crate::process;
 
 /// The idle lanes of a pool, and how many it has.
 ///
-/// Apart from the pool, so that a thread that ends does not keep the backend open: its caller may have
-/// joined it only as far as its results go, and may be about to open the device again.
+/// Apart from the pool, so that a thread that ends does not keep the backend open: its caller may
+/// have joined it only as far as its results go, and may be about to open the device again.
 pub(super) struct Lanes {
     /// The process that opened the device: a forked child shares neither its rings nor its threads.
     process: u32,
@@ -72,8 +72,8 @@ impl Lanes {
         state
     }
 
-    /// Takes a lane back, or notes that what was lent is broken, or was not even `opened`. Returns the lane
-    /// if it is beyond the limit.
+    /// Takes a lane back, or notes that what was lent is broken, or was not even `opened`. Returns
+    /// the lane if it is beyond the limit.
     pub(super) fn take_back(
         &self,
         lane: Option<Lane>,
@@ -93,15 +93,15 @@ impl Lanes {
         if opened && state.waiting > 0 {
             self.returned.notify_one();
         } else if !opened && state.open == state.ticketed {
-            // The callers that wait cannot open a queue either, and need to know only when nothing is left
-            // to wait for.
+            // The callers that wait cannot open a queue either, and need to know only when nothing
+            // is left to wait for.
             self.returned.notify_all();
         }
         beyond
     }
 
-    /// Has the calling thread close its idle lanes when it ends. Returns whether it will: not when it ends
-    /// already.
+    /// Has the calling thread close its idle lanes when it ends. Returns whether it will: not when
+    /// it ends already.
     pub(super) fn close_with_this_thread(self: &Arc<Self>) -> bool {
         let noted = USED.try_with(|used| {
             let mut used = used.0.borrow_mut();
@@ -114,8 +114,8 @@ impl Lanes {
         noted.is_ok()
     }
 
-    /// Closes the idle lanes of a thread, which calls this as it ends: of a ring of one thread, no other can
-    /// give back what it holds.
+    /// Closes the idle lanes of a thread, which calls this as it ends: of a ring of one thread, no
+    /// other can give back what it holds.
     fn close_those_of(&self, thread: ThreadId) {
         if !self.are_of_this_process() {
             return;
@@ -140,7 +140,8 @@ impl Lanes {
         self.returned.notify_all();
     }
 
-    /// Closes all idle lanes, and returns when no lane is left: not even one that a thread closes which ends.
+    /// Closes all idle lanes, and returns when no lane is left: not even one that a thread closes
+    /// which ends.
     pub(super) fn close(&self) {
         if !self.are_of_this_process() {
             return;

@@ -10,20 +10,21 @@ pub(super) enum Piece {
     Direct(Segment),
     /// The caller's bytes, by way of the staging memory from byte `at` on.
     Staged { caller: Segment, at: usize },
-    /// Padding: `len` bytes of the staging memory from byte `at` on, zero in a write, ignored in a read.
+    /// Padding: `len` bytes of the staging memory from byte `at` on, zero in a write, ignored in a
+    /// read.
     Padding { at: usize, len: usize },
 }
 
 /// Splits the payload in `segments`, padded to `total_len`, into pieces. The payload is not longer.
 ///
-/// Stages only what breaks the alignment rules, unless all of it is `copied`: a segment at an unaligned
-/// address, or the part of a device block that a segment does not fill, with the bytes that complete
-/// that block. `staging` is the first free byte of the staging memory; returns the first one that is
-/// free afterwards. Consecutive staged pieces are contiguous in staging memory, from an aligned address
-/// to an aligned address.
+/// Stages only what breaks the alignment rules, unless all of it is `copied`: a segment at an
+/// unaligned address, or the part of a device block that a segment does not fill, with the bytes
+/// that complete that block. `staging` is the first free byte of the staging memory; returns the
+/// first one that is free afterwards. Consecutive staged pieces are contiguous in staging memory,
+/// from an aligned address to an aligned address.
 ///
-/// The same arguments give the same pieces: a write copies along them before it starts, a read after it
-/// has completed.
+/// The same arguments give the same pieces: a write copies along them before it starts, a read
+/// after it has completed.
 pub(super) fn lay_out(
     segments: impl IntoIterator<Item = Segment>,
     total_len: u64,
@@ -33,7 +34,8 @@ pub(super) fn lay_out(
     mut visit: impl FnMut(Piece),
 ) -> usize {
     let block = geometry.transfer_alignment as usize;
-    // `Dispatcher::with_options` accepts powers of two only, so masks replace twenty divisions a transfer.
+    // `Dispatcher::with_options` accepts powers of two only, so masks replace twenty divisions a
+    // transfer.
     let (in_block, in_address) = (block - 1, geometry.memory_alignment as usize - 1);
     let align = |at: usize| (at + in_address) & !in_address;
     // The bytes of the current block that are staged; at 0 the next piece may be direct.

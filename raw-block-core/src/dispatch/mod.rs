@@ -14,14 +14,16 @@
 //! lane.rs                 op                  op       backend::Op, in one submission
 //! ```
 //!
-//! A *transfer* is what the caller describes; accepted by a batch it is a *request*. A *piece* is a part of
-//! it that moves directly or through staging memory. A *run* is the requests that one *op* carries: the
-//! unit that a queue accepts and completes. A *wave* is the runs of a batch that are in flight at one time.
-//! A batch has one wave, or more if it needs much staging memory or repeats requests ([`batch`]).
+//! A *transfer* is what the caller describes; accepted by a batch it is a *request*. A *piece* is a
+//! part of it that moves directly or through staging memory. A *run* is the requests that one *op*
+//! carries: the unit that a queue accepts and completes. A *wave* is the runs of a batch that are
+//! in flight at one time. A batch has one wave, or more if it needs much staging memory or repeats
+//! requests ([`batch`]).
 //!
 //! The path of a batch: [`Dispatcher::write_buffers`] > `run` > `Lane::drive` > `pump` >
-//! [`IoQueue::submit`](crate::backend::IoQueue::submit). The lane comes from a [`pool`] and returns to it
-//! when its guard is dropped. What a lane waits for depends on its [`WaitMode`](lane::WaitMode):
+//! [`IoQueue::submit`](crate::backend::IoQueue::submit). The lane comes from a [`pool`] and returns
+//! to it when its guard is dropped. What a lane waits for depends on its
+//! [`WaitMode`](lane::WaitMode):
 //!
 //! | mode | of | `drive` returns when | completions that one reap waits for |
 //! |---|---|---|---|
@@ -30,8 +32,8 @@
 //! | `Until` | `Ticket::wait_deadline` | ..., or the deadline has passed | all in flight |
 //! | `Poll` | `Ticket::try_wait`, a new ticket | after one submission and one reap | none |
 //!
-//! While more ops wait than the queue accepts, each mode but `Poll` waits for a quarter of its depth: the
-//! queue is refilled well before it is empty.
+//! While more ops wait than the queue accepts, each mode but `Poll` waits for a quarter of its
+//! depth: the queue is refilled well before it is empty.
 
 mod bare;
 mod batch;

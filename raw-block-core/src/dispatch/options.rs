@@ -14,8 +14,8 @@
 pub struct DispatcherOptions {
     /// The depth asked for each queue, in ops.
     pub queue_depth: usize,
-    /// The most queues that are open at once: the most batches in flight. At least 2 for tickets. A thread that
-    /// calls the dispatcher from within [`Dispatcher::read_buffers_with`] or
+    /// The most queues that are open at once: the most batches in flight. At least 2 for tickets. A
+    /// thread that calls the dispatcher from within [`Dispatcher::read_buffers_with`] or
     /// [`Dispatcher::write_buffers_while`] may open one beyond.
     pub max_queues: usize,
 }

@@ -14,8 +14,8 @@ impl Dispatcher {
     /// # Errors
     /// The error and the batch when the batch cannot be started:
     /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) when too many tickets exist,
-    /// [`ErrorKind::WritesStopped`](crate::ErrorKind::WritesStopped) after a failed flush. An invalid
-    /// transfer does not fail the batch: it has its own result.
+    /// [`ErrorKind::WritesStopped`](crate::ErrorKind::WritesStopped) after a failed flush. An
+    /// invalid transfer does not fail the batch: it has its own result.
     pub fn batched_write(&self, batch: Vec<OwnedTransfer>) -> Result<Ticket, Refused> {
         self.start_owned(OpKind::Write, batch)
     }

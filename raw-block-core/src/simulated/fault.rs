@@ -21,7 +21,8 @@ use crate::{Error, ErrorClass};
 /// use raw_block_core::simulated::DeviceFault;
 ///
 /// const ENOSPC: i32 = 28;
-/// let third_write_above = DeviceFault::fail(OpKind::Write, ENOSPC).within(1 << 20..1 << 30).nth(3);
+/// let write_fails = DeviceFault::fail(OpKind::Write, ENOSPC);
+/// let third_write_above = write_fails.within(1 << 20..1 << 30).nth(3);
 /// # let _ = third_write_above;
 /// ```
 #[derive(Clone, Debug)]

@@ -1,11 +1,12 @@
-//! Writes that take effect after their op has ended: those that a fault made late, and those that a killed
-//! process left in flight.
+//! Writes that take effect after their op has ended: those that a fault made late, and those that a
+//! killed process left in flight.
 
 use super::change::{Change, Leftover};
 use super::fate::Mood;
 use super::state::State;
 
-/// The longest time after a kill at which a write takes effect, as a power of two, counted as in [`State::stirs`].
+/// The longest time after a kill at which a write takes effect, as a power of two, counted as in
+/// [`State::stirs`].
 const LONGEST_DELAY: u32 = 12;
 
 impl State {
@@ -19,8 +20,8 @@ impl State {
         }
     }
 
-    /// Kills the process as [`process_kill`](Self::process_kill) does, but what is to happen of the ops in flight
-    /// happens later.
+    /// Kills the process as [`process_kill`](Self::process_kill) does, but what is to happen of the
+    /// ops in flight happens later.
     pub(super) fn process_kill_leaving_writes(&mut self) {
         if self.over.is_some() {
             return;

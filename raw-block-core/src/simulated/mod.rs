@@ -1,28 +1,34 @@
 //! A device in memory that loses power, reorders and fails, to test what is kept on a device.
 //!
-//! A [`SimulatedDevice`] is a backend as strict as a real device opened with `O_DIRECT`. Beyond that:
+//! A [`SimulatedDevice`] is a backend as strict as a real device opened with `O_DIRECT`. Beyond
+//! that:
 //!
-//! - **Order.** Ops take effect at seeded moments, one by one, and are reaped in a seeded order, often
-//!   later than they could be.
-//! - **Volatile cache.** A write that took effect is read back, but a power cut may undo it. A flush makes
-//!   durable what was reaped before the flush was submitted, and nothing else. Without
-//!   [`volatile_write_cache`](Geometry::volatile_write_cache) a write is durable once it was reaped.
-//! - **[`power_cut`](SimulatedDevice::power_cut).** Each write that is not durable, in flight or not, is by
-//!   itself lost, kept, torn at a logical block, or kept in an arbitrary part of its blocks; one that
-//!   [`atomic_write_unit`](SimulatedOptions::atomic_write_unit) covers is lost or kept. Ops in flight and all
-//!   later ones fail, and what is left is found by [`power_on`](SimulatedDevice::power_on). With
-//!   [`cut_after`](SimulatedDevice::cut_after) the cut comes at any given write or flush.
-//! - **[`process_kill`](SimulatedDevice::process_kill).** What was in flight happened or did not; the cache
-//!   is still there, and still volatile. Or it happens later, below the next process, as without a lock that keeps
-//!   the next process out: [`process_kill_leaving_writes`](SimulatedDevice::process_kill_leaving_writes).
-//! - **Discards** are as volatile as writes. Each block of the range then reads as zeroes, as before or as garbage.
-//! - **[`fork`](SimulatedDevice::fork).** A cheap copy of everything, to try many ends of one story.
+//! - **Order.** Ops take effect at seeded moments, one by one, and are reaped in a seeded order,
+//!   often later than they could be.
+//! - **Volatile cache.** A write that took effect is read back, but a power cut may undo it. A
+//!   flush makes durable what was reaped before the flush was submitted, and nothing else. Without
+//!   [`volatile_write_cache`](Geometry::volatile_write_cache) a write is durable once it was
+//!   reaped.
+//! - **[`power_cut`](SimulatedDevice::power_cut).** Each write that is not durable, in flight or
+//!   not, is by itself lost, kept, torn at a logical block, or kept in an arbitrary part of its
+//!   blocks; one that [`atomic_write_unit`](SimulatedOptions::atomic_write_unit) covers is lost or
+//!   kept. Ops in flight and all later ones fail, and what is left is found by
+//!   [`power_on`](SimulatedDevice::power_on). With [`cut_after`](SimulatedDevice::cut_after) the
+//!   cut comes at any given write or flush.
+//! - **[`process_kill`](SimulatedDevice::process_kill).** What was in flight happened or did not;
+//!   the cache is still there, and still volatile. Or it happens later, below the next process, as
+//!   without a lock that keeps the next process out:
+//!   [`process_kill_leaving_writes`](SimulatedDevice::process_kill_leaving_writes).
+//! - **Discards** are as volatile as writes. Each block of the range then reads as zeroes, as
+//!   before or as garbage.
+//! - **[`fork`](SimulatedDevice::fork).** A cheap copy of everything, to try many ends of one
+//!   story.
 //! - **[`DeviceFault`]s**, each at the op where a test wants it.
 //!
-//! The same seed and the same calls from one thread have the same outcome, so a failure found by random
-//! tests is replayed by its seed; unless deadlines pass in between, which depend on the clock. So have the
-//! calls of several threads that [take turns](run_interleaved). Another version of this crate may do otherwise
-//! with the same seed.
+//! The same seed and the same calls from one thread have the same outcome, so a failure found by
+//! random tests is replayed by its seed; unless deadlines pass in between, which depend on the
+//! clock. So have the calls of several threads that [take turns](run_interleaved). Another version
+//! of this crate may do otherwise with the same seed.
 //!
 //! Short transfers are not part of it: they are dealt with below [`IoQueue`], where this
 //! device takes the place of a backend.

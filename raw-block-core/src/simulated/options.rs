@@ -16,14 +16,15 @@ pub struct SimulatedOptions {
     pub seed: u64,
     /// The most ops that one queue holds in flight, however many are asked for. At least 1.
     pub max_queue_depth: usize,
-    /// A power cut never tears a write of up to this many bytes at a multiple of its length. A single
-    /// logical block is never torn either, unless [`torn_blocks`](Self::torn_blocks) says so.
+    /// A power cut never tears a write of up to this many bytes at a multiple of its length. A
+    /// single logical block is never torn either, unless [`torn_blocks`](Self::torn_blocks) says
+    /// so.
     pub atomic_write_unit: u64,
-    /// Whether ops take effect and complete in a seeded order and late. Otherwise they do in the order in
-    /// which they were submitted, and as soon as they are reaped.
+    /// Whether ops take effect and complete in a seeded order and late. Otherwise they do in the
+    /// order in which they were submitted, and as soon as they are reaped.
     pub shuffle: bool,
-    /// Whether a power cut may tear a logical block: then it holds neither old nor new bytes. A write that
-    /// [`atomic_write_unit`](Self::atomic_write_unit) covers is not torn.
+    /// Whether a power cut may tear a logical block: then it holds neither old nor new bytes. A
+    /// write that [`atomic_write_unit`](Self::atomic_write_unit) covers is not torn.
     pub torn_blocks: bool,
 }
 

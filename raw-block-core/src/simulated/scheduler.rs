@@ -14,11 +14,11 @@ const TIMEOUT_ODDS: u32 = 64;
 /// Runs each function on its own thread under a deterministic scheduler.
 ///
 /// One thread runs at a time. Where it waits for a [`SimulatedDevice`](super::SimulatedDevice) or
-/// takes a lock of this workspace, the seed chooses the thread that runs next. The same seed gives the
-/// same interleaving, so a seed replays a race.
+/// takes a lock of this workspace, the seed chooses the thread that runs next. The same seed gives
+/// the same interleaving, so a seed replays a race.
 ///
-/// A thread waits for an op that a [`DeviceFault`](super::DeviceFault) holds as it waits for a lock.
-/// Between these points a thread must not wait for another one.
+/// A thread waits for an op that a [`DeviceFault`](super::DeviceFault) holds as it waits for a
+/// lock. Between these points a thread must not wait for another one.
 ///
 /// Returns when all functions have returned.
 ///
@@ -92,8 +92,8 @@ struct State {
 /// A thread that has not ended.
 struct Thread {
     index: usize,
-    /// The scheduling point before which it sleeps, unless all others sleep too. Long sleeps find more races: the
-    /// other threads do more between two steps of this one.
+    /// The scheduling point before which it sleeps, unless all others sleep too. Long sleeps find
+    /// more races: the other threads do more between two steps of this one.
     wakes: u64,
 }
 
@@ -145,8 +145,8 @@ pub(crate) fn wait() {
     });
 }
 
-/// As [`wait`], for a limited time. Returns whether the limit is reached: the seed decides, and it is at
-/// the latest when no other thread can go on.
+/// As [`wait`], for a limited time. Returns whether the limit is reached: the seed decides, and it
+/// is at the latest when no other thread can go on.
 pub(crate) fn wait_timeout() -> bool {
     let mut timed_out = false;
     with_mine(|scheduler, me| {

@@ -194,8 +194,8 @@ impl State {
         }
     }
 
-    /// Puts a change into the cache, or those parts of it that `keeps` chooses by their position. Returns
-    /// its number.
+    /// Puts a change into the cache, or those parts of it that `keeps` chooses by their position.
+    /// Returns its number.
     pub(super) fn store(&mut self, change: Change, keeps: impl Fn(usize) -> bool) -> Option<u64> {
         let (blocks, atomic) = match change {
             Change::Nothing | Change::Flush { .. } => return None,
@@ -214,8 +214,9 @@ impl State {
         Some(write)
     }
 
-    /// The blocks of a range that change when it is erased, of those that were ever written: all become zeroes, or, since
-    /// a discarded block may read as anything, each becomes zeroes or garbage or stays as it is, as the seed says.
+    /// The blocks of a range that change when it is erased, of those that were ever written: all
+    /// become zeroes, or, since a discarded block may read as anything, each becomes zeroes or
+    /// garbage or stays as it is, as the seed says.
     fn erased(&mut self, range: Range<u64>, kind: OpKind) -> Vec<(u64, Bytes)> {
         let mut erased = Vec::new();
         for block in self.image.written(range) {
@@ -254,8 +255,8 @@ impl State {
         }
     }
 
-    /// Acknowledges an op, which takes effect now if it has not yet. Returns `false` when the device has
-    /// stopped, before or by this very op.
+    /// Acknowledges an op, which takes effect now if it has not yet. Returns `false` when the
+    /// device has stopped, before or by this very op.
     pub(super) fn complete(&mut self, op: u64) -> bool {
         self.held.remove(&op);
         self.execute(op);

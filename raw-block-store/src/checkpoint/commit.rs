@@ -9,7 +9,8 @@ use crate::stats::Counter;
 /// Objects that leave the index between two times that the lock of the space is taken.
 const OBJECTS_PER_LOCK: usize = 64;
 
-/// A checkpoint is durable: forgets the tombstones that it covers, and drains the segments that it releases.
+/// A checkpoint is durable: forgets the tombstones that it covers, and drains the segments that it
+/// releases.
 pub(super) fn commit(state: &StoreState, plan: &CheckpointPlan, number: u64) {
     let (covered, emptying) = state.with_space(|space| {
         let covered = space.commit_checkpoint(plan, number);
@@ -24,8 +25,8 @@ pub(super) fn commit(state: &StoreState, plan: &CheckpointPlan, number: u64) {
     state.index.forget_deletions(state.with_space(|space| space.oldest_in_flight()));
 }
 
-/// Empties the draining segments in which something was pinned that is not pinned any more. Returns whether there were
-/// any.
+/// Empties the draining segments in which something was pinned that is not pinned any more. Returns
+/// whether there were any.
 pub(crate) fn empty_unpinned(state: &StoreState) -> bool {
     let mut any = false;
     while let Some(segment) = state.with_space(Space::take_to_empty) {
@@ -38,8 +39,8 @@ pub(crate) fn empty_unpinned(state: &StoreState) -> bool {
     any
 }
 
-/// Removes what is left in the index of draining segments that were opened before this sequence, also what is pinned:
-/// that stays readable by its pins.
+/// Removes what is left in the index of draining segments that were opened before this sequence,
+/// also what is pinned: that stays readable by its pins.
 pub(crate) fn empty_pinned(state: &StoreState, before: u64) {
     let (taken, of_others) = state.with_space(|space| space.take_all_to_empty(before));
     for &segment in taken.iter().chain(&of_others) {
@@ -56,15 +57,16 @@ pub(super) fn release_early(state: &StoreState, plan: &CheckpointPlan, number: u
     commit(state, plan, number);
 }
 
-/// Removes the objects of segments before the checkpoint is committed that releases them: a mutation.
+/// Removes the objects of segments before the checkpoint is committed that releases them: a
+/// mutation.
 pub(super) fn remove_released(state: &StoreState, released: &[u32]) {
     for &segment in released {
         remove_objects(state, segment, false, &state.counters.evictions);
     }
 }
 
-/// Removes the objects of a draining segment from the index. Those that are pinned stay, until they are moved or pinned
-/// no more.
+/// Removes the objects of a draining segment from the index. Those that are pinned stay, until they
+/// are moved or pinned no more.
 fn empty(state: &StoreState, segment: u32, counter: &Counter) {
     let is_empty = remove_objects(state, segment, false, counter);
     state.with_space(
@@ -74,8 +76,9 @@ fn empty(state: &StoreState, segment: u32, counter: &Counter) {
     );
 }
 
-/// Removes the objects of a segment from the index, those that are pinned only if `pinned` says so. Goes in pieces: no
-/// lock is held for longer than one of them takes. Counts the objects, and returns whether none is left.
+/// Removes the objects of a segment from the index, those that are pinned only if `pinned` says so.
+/// Goes in pieces: no lock is held for longer than one of them takes. Counts the objects, and
+/// returns whether none is left.
 fn remove_objects(state: &StoreState, segment: u32, pinned: bool, counter: &Counter) -> bool {
     let mut objects = Vec::new();
     state.index.for_each_live(segment, |number, entry| {

@@ -12,9 +12,9 @@ use crate::state::space::{CheckpointPlan, SegmentPlan, Space};
 /// Bits of a word.
 const WORD: u32 = u64::BITS;
 
-/// Copies the records of all segments, while changes go on: each entry is named that existed when the contents were
-/// chosen and is live now. What was in flight then, or began since, is above the covered sequence and past the settled
-/// prefix of its segment, so a recovery finds it by itself.
+/// Copies the records of all segments, while changes go on: each entry is named that existed when
+/// the contents were chosen and is live now. What was in flight then, or began since, is above the
+/// covered sequence and past the settled prefix of its segment, so a recovery finds it by itself.
 ///
 /// # Errors
 /// [`Error::Device`] if there is no memory, [`Error::Encode`].
@@ -71,7 +71,8 @@ fn record(state: &StoreState, segment: u32, of: &SegmentPlan) -> SegmentRecord {
     }
 }
 
-/// A bit for each entry that is live, those past the settled prefix and above the covered sequence included.
+/// A bit for each entry that is live, those past the settled prefix and above the covered sequence
+/// included.
 fn copy_bits(
     state: &StoreState,
     segment: u32,

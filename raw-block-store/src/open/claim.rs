@@ -7,12 +7,12 @@ use raw_block_core::backend::IoBackend;
 
 use crate::Error;
 
-/// The backends that have a store in this process, by address: while a claim is held, its backend is
-/// alive and nothing else has the address.
+/// The backends that have a store in this process, by address: while a claim is held, its backend
+/// is alive and nothing else has the address.
 static CLAIMED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
-/// The right to the store on a backend. The backend keeps other processes out, this keeps a second store
-/// of the same process out.
+/// The right to the store on a backend. The backend keeps other processes out, this keeps a second
+/// store of the same process out.
 pub(crate) struct Claim {
     address: usize,
     /// Keeps the address taken.

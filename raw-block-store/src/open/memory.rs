@@ -6,8 +6,8 @@ use crate::Error;
 use crate::state::index::Index;
 use crate::state::space::Space;
 
-/// Checks that there is memory for what a store with this many segments holds of each, and as much again to open it or
-/// to take a checkpoint: the allocations themselves do not report a failure.
+/// Checks that there is memory for what a store with this many segments holds of each, and as much
+/// again to open it or to take a checkpoint: the allocations themselves do not report a failure.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].

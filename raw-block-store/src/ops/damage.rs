@@ -5,8 +5,8 @@ use crate::state::StoreState;
 use crate::state::index::Located;
 
 impl StoreState {
-    /// [Marks](Self::mark_damaged) an object that failed its checks twice, and logs it the first time. Returns whether gets
-    /// miss it from now on, or else report it as damaged.
+    /// [Marks](Self::mark_damaged) an object that failed its checks twice, and logs it the first
+    /// time. Returns whether gets miss it from now on, or else report it as damaged.
     pub(super) fn report_damaged(&self, object: &Located, error: &Error) -> bool {
         let is_torn = self.index.is_unverified(object.place);
         let (is_missed, is_first) = self.mark_damaged(object);
@@ -16,11 +16,12 @@ impl StoreState {
         is_missed
     }
 
-    /// Marks an object that failed its checks twice, if the index still shows exactly it; the first time it is counted.
-    /// Returns whether gets miss it from now on, or else report it as damaged, and whether it is the first time.
+    /// Marks an object that failed its checks twice, if the index still shows exactly it; the first
+    /// time it is counted. Returns whether gets miss it from now on, or else report it as damaged,
+    /// and whether it is the first time.
     ///
-    /// They miss it if it was found by a recovery and never read since: then the power cut tore it before it was durable.
-    /// They miss any in a store that evicts.
+    /// They miss it if it was found by a recovery and never read since: then the power cut tore it
+    /// before it was durable. They miss any in a store that evicts.
     pub(super) fn mark_damaged(&self, object: &Located) -> (bool, bool) {
         let is_torn = self.index.is_unverified(object.place);
         let (is_missed, is_first) = self.with_space(|space| {

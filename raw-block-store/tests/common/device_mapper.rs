@@ -1,5 +1,6 @@
-//! Devices of the kernel's device mapper: a table of one target over another device, which can be changed while
-//! the device is in use. The calls are those of the kernel's `include/uapi/linux/dm-ioctl.h`, version 4.
+//! Devices of the kernel's device mapper: a table of one target over another device, which can be
+//! changed while the device is in use. The calls are those of the kernel's
+//! `include/uapi/linux/dm-ioctl.h`, version 4.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs::File;
@@ -21,7 +22,8 @@ const TARGET_COUNT: usize = 20;
 const FLAGS: usize = 28;
 const DEVICE: usize = 40;
 const NAME: usize = 48;
-/// Flag of a suspension: the device holds ops back until it is resumed, by a call without this flag.
+/// Flag of a suspension: the device holds ops back until it is resumed, by a call without this
+/// flag.
 const SUSPEND: u32 = 1 << 1;
 /// Flag of a suspension: no file system is frozen.
 const SKIP_LOCKFS: u32 = 1 << 10;
@@ -117,7 +119,8 @@ impl Mapped {
         set(FLAGS, &flags.to_le_bytes());
         set(NAME, self.name.as_bytes());
         set(HEADER_LEN, data);
-        // SAFETY: the kernel reads and writes `data_size` bytes, which is the length of the request.
+        // SAFETY: the kernel reads and writes `data_size` bytes, which is the length of the
+        // request.
         unsafe { call(self.control.as_raw_fd(), (&raw mut request).cast()) }?;
         Ok(request)
     }

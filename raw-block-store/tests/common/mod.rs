@@ -28,7 +28,8 @@ pub(crate) fn store_on(device: &Arc<dyn IoBackend>, options: &FormatOptions) -> 
     Store::open(device.clone()).unwrap()
 }
 
-/// A store in memory, with blocks of 512 bytes and about 32 segments: of 32 KiB on a device of 1 MiB.
+/// A store in memory, with blocks of 512 bytes and about 32 segments: of 32 KiB on a device of 1
+/// MiB.
 pub(crate) fn store(device_len: u64) -> (Arc<dyn IoBackend>, Store) {
     let device = memory(device_len);
     let options = FormatOptions::default().block_size(512);
@@ -104,8 +105,8 @@ pub(crate) struct Version {
     pub(crate) payload: u64,
 }
 
-/// All versions of all objects that the slot headers on the device name, in order of their sequence: also those that were
-/// replaced, deleted or moved, as long as nothing overwrote them.
+/// All versions of all objects that the slot headers on the device name, in order of their
+/// sequence: also those that were replaced, deleted or moved, as long as nothing overwrote them.
 pub(crate) fn versions(device: &Arc<dyn IoBackend>) -> Vec<Version> {
     let len = usize::try_from(device.geometry().capacity).unwrap();
     let image = read(device, 0, len);

@@ -29,7 +29,8 @@ pub(crate) fn value(number: u8) -> Vec<u8> {
 }
 
 /// A store with eight objects in as many slots, of which the checkpoint names the first four. Four
-/// other objects were deleted since the checkpoint. Every block was written before by something that is deleted.
+/// other objects were deleted since the checkpoint. Every block was written before by something
+/// that is deleted.
 pub(crate) fn filled(block_size: u32) -> (SimulatedDevice, Store) {
     let device = SimulatedDevice::new(Geometry::new(LEN as u64, 512).unwrap(), 1).unwrap();
     let segment_size = Some(64 << 10);

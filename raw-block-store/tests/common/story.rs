@@ -8,7 +8,8 @@ use crate::common::{bytes, check_segments, small};
 const KEYS: u64 = 40;
 const PAYLOAD_LEN: u64 = 12 << 10;
 
-/// A device of this length has 30 segments, each of which is opened again after some 30 steps. All keys fit into it.
+/// A device of this length has 30 segments, each of which is opened again after some 30 steps. All
+/// keys fit into it.
 pub(crate) const DEVICE_LEN: u64 = 1 << 20;
 
 /// A store of small segments, whatever is on the device.
@@ -87,8 +88,8 @@ impl History {
         self.keys[usize::try_from(key).unwrap()].push(change);
     }
 
-    /// Gets every key. Each has the version of its last change that is `certain`, or of a later one that `may` count. An
-    /// error is right if `may_fail` says so, which gets these versions.
+    /// Gets every key. Each has the version of its last change that is `certain`, or of a later one
+    /// that `may` count. An error is right if `may_fail` says so, which gets these versions.
     pub(crate) fn check(
         &self,
         store: &Store,
@@ -123,7 +124,8 @@ impl History {
         counts
     }
 
-    /// Checks that every segment is in exactly one state, and that there are no objects but those of the keys.
+    /// Checks that every segment is in exactly one state, and that there are no objects but those
+    /// of the keys.
     pub(crate) fn check_counts(store: &Store) {
         check_segments(store);
         let present = (0..KEYS).filter(|key| store.contains(&key.to_le_bytes())).count();

@@ -47,7 +47,10 @@ pub struct Enter {
 ///         enter: Enter,
 ///         call: impl FnOnce(Enter) -> io::Result<usize>,
 ///     ) -> io::Result<usize> {
-///         if std::mem::take(&mut self.0) { Err(io::ErrorKind::Interrupted.into()) } else { call(enter) }
+///         if std::mem::take(&mut self.0) {
+///             return Err(io::ErrorKind::Interrupted.into());
+///         }
+///         call(enter)
 ///     }
 ///
 ///     fn free_entries(&mut self, free: usize) -> usize {

@@ -7,8 +7,8 @@ const NAME_LEN: usize = 60;
 
 /// The numbers of the lines that are too long, from 1.
 ///
-/// In Rust that is every line, because `rustfmt` leaves only comments and string literals longer;
-/// a literal may be, if it has no comment. In Markdown, tables, blocks of code and single words that
+/// In Rust that is every line, because `rustfmt` leaves only comments and string literals longer; a
+/// literal may be, if it has no comment. In Markdown, tables, blocks of code and single words that
 /// do not fit are not wrapped.
 fn too_long(kind: Kind, text: &str) -> Vec<usize> {
     let mut fenced = false;

@@ -45,13 +45,13 @@ pub(super) fn set(
 
 /// Memory and offset alignment in bytes for direct transfers, as `statx(2)` reports them.
 ///
-/// For a file that shares blocks with a copy (a reflink), XFS reports two offset alignments: that of
-/// reads (Linux 6.14), and a larger one, below which it carries out a direct write through the page
-/// cache. The kernel takes transfers of the smaller one, so that is the rule.
+/// For a file that shares blocks with a copy (a reflink), XFS reports two offset alignments: that
+/// of reads (Linux 6.14), and a larger one, below which it carries out a direct write through the
+/// page cache. The kernel takes transfers of the smaller one, so that is the rule.
 fn reported(file: &File) -> Option<(u32, u32)> {
     let mut answer = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the path is an empty C string, which with AT_EMPTY_PATH means the descriptor itself, and
-    // `answer` has space for what statx writes.
+    // SAFETY: the path is an empty C string, which with AT_EMPTY_PATH means the descriptor itself,
+    // and `answer` has space for what statx writes.
     let failed = unsafe {
         libc::statx(
             file.as_raw_fd(),
@@ -72,15 +72,17 @@ fn reported(file: &File) -> Option<(u32, u32)> {
     (has(libc::STATX_DIOALIGN) && offset > 0).then_some((answer.stx_dio_mem_align.max(1), offset))
 }
 
-/// Reads the first block twice, to the beginning of a page and to an address with no more than the alignment
-/// in the geometry. Returns whether both reads agree and the second changed no other memory.
+/// Reads the first block twice, to the beginning of a page and to an address with no more than the
+/// alignment in the geometry. Returns whether both reads agree and the second changed no other
+/// memory.
 ///
 /// A block that cannot be read proves nothing.
 fn obeys_memory_offset(file: &impl FileExt, geometry: &Geometry) -> Result<bool, Error> {
     const UNTOUCHED: u8 = 0xA5;
     let (len, shift) = (geometry.transfer_alignment as usize, geometry.memory_alignment as usize);
     let mut whole = AlignedBuf::zeroed(len)?;
-    // With a page more on either side, a driver that is wrong by less than a page stays in this buffer.
+    // With a page more on either side, a driver that is wrong by less than a page stays in this
+    // buffer.
     let mut shifted = AlignedBuf::zeroed(
         len.next_multiple_of(AlignedBuf::ALIGNMENT) + 2 * AlignedBuf::ALIGNMENT,
     )?;

@@ -6,15 +6,16 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::Error;
 
-/// Writes back what the page cache holds of a file or block device, and drops it, so that reads return what the
-/// medium holds.
+/// Writes back what the page cache holds of a file or block device, and drops it, so that reads
+/// return what the medium holds.
 ///
-/// After the kernel failed to write pages back, it keeps them, and takes them for written: reads would return what
-/// an earlier process wrote, until the pages are dropped, and a later flush would succeed.
+/// After the kernel failed to write pages back, it keeps them, and takes them for written: reads
+/// would return what an earlier process wrote, until the pages are dropped, and a later flush would
+/// succeed.
 ///
 /// # Errors
-/// Those of the system for dropping. That pages cannot be written back is an error of the process that wrote them,
-/// and is logged.
+/// Those of the system for dropping. That pages cannot be written back is an error of the process
+/// that wrote them, and is logged.
 pub(super) fn drop_cached(file: &File, name: &str) -> Result<(), Error> {
     if let Err(error) = file.sync_data() {
         let device = name;

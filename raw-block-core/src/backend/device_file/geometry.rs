@@ -132,7 +132,8 @@ impl QueueLimits {
         Self { directory, is_of_partition }
     }
 
-    /// The kernel refuses streams in writes to a partition, whose disk has them (Linux 6.16 to 6.18).
+    /// The kernel refuses streams in writes to a partition, whose disk has them (Linux 6.16 to
+    /// 6.18).
     fn write_streams(&self) -> u16 {
         let of_disk = self.number("max_write_streams").unwrap_or(0);
         if self.is_of_partition { 0 } else { u16::try_from(of_disk).unwrap_or(u16::MAX) }

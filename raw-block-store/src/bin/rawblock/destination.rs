@@ -18,11 +18,12 @@ pub(crate) fn check_stdout(device: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the value of an object in the store on `device` to a file, whose previous contents are lost.
+/// Writes the value of an object in the store on `device` to a file, whose previous contents are
+/// lost.
 ///
 /// # Errors
-/// If the file is that store, by whatever path, or a block device; nothing is written then. If the value cannot
-/// be written whole; a file that was made for it is removed then.
+/// If the file is that store, by whatever path, or a block device; nothing is written then. If the
+/// value cannot be written whole; a file that was made for it is removed then.
 pub(crate) fn write(path: &Path, device: &Path, value: &[u8]) -> Result<()> {
     let what = || format!("cannot write the value to {}", path.display());
     let check = |metadata: &Metadata| {

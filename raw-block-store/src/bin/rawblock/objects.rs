@@ -72,7 +72,8 @@ pub(crate) fn get(arguments: &Get) -> Result<Answer> {
 
 pub(crate) fn put(arguments: &Put) -> Result<Answer> {
     let key = key(&arguments.key, arguments.hex)?;
-    // The value may be long in coming: until it is there the store is not open, and free for others.
+    // The value may be long in coming: until it is there the store is not open, and free for
+    // others.
     let value = read_value(&arguments.file, max_value(arguments)?)?;
     let store = arguments.device.open_store(&arguments.opening)?;
     let done = put_value(&store, arguments.if_absent, &key, &value).map_err(larger_segments);

@@ -1,5 +1,5 @@
-//! What the entries of all segments claim: the newest of each key goes into the index, and keys with several claims are
-//! put aside.
+//! What the entries of all segments claim: the newest of each key goes into the index, and keys
+//! with several claims are put aside.
 
 use crate::mutant::Mutant;
 use crate::state::index::{Index, KeyHash, Located, Place, Published};
@@ -9,11 +9,12 @@ const BATCH: usize = 1024;
 
 /// The claims of all segments.
 ///
-/// A claim goes into the index at once, where the newest of a key wins. The claims of a key that has several are also
-/// collected, to be [verified](super::contested).
+/// A claim goes into the index at once, where the newest of a key wins. The claims of a key that
+/// has several are also collected, to be [verified](super::contested).
 pub(super) struct Claims<'a> {
     index: &'a Index,
-    /// Claims that are not in the index yet: verified ones, and those that their first get verifies.
+    /// Claims that are not in the index yet: verified ones, and those that their first get
+    /// verifies.
     batches: [Vec<Located>; 2],
     results: Vec<Published>,
     /// All claims of keys with several, with duplicates and in no order.
@@ -74,7 +75,8 @@ impl<'a> Claims<'a> {
         self.tombstones.reverse();
     }
 
-    /// The sequence of the newest tombstone of a key; 0 if there is none. Call it after [`finish`](Self::finish).
+    /// The sequence of the newest tombstone of a key; 0 if there is none. Call it after
+    /// [`finish`](Self::finish).
     pub(super) fn deleted_at(&self, key_hash: &KeyHash) -> u64 {
         let found = self.tombstones.binary_search_by_key(key_hash, |tombstone| tombstone.key_hash);
         found.map_or(0, |at| self.tombstones[at].sequence)
@@ -100,8 +102,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Sorts contested claims: those of a key are neighbours, the newest first, of equal sequences the named one. Removes
-/// duplicates.
+/// Sorts contested claims: those of a key are neighbours, the newest first, of equal sequences the
+/// named one. Removes duplicates.
 pub(super) fn sort_contested(claims: &mut Vec<Located>, is_named: impl Fn(Place) -> bool) {
     let order = |claim: &Located| {
         let newest_first = std::cmp::Reverse((claim.sequence(), is_named(claim.place)));

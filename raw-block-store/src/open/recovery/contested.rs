@@ -22,8 +22,8 @@ const BATCH: usize = 512;
 
 /// Finds the newest intact object of each key with several claims, and corrects the index.
 ///
-/// A payload that cannot be read counts as intact, so that a get reports the error and no older object comes back,
-/// unless older states are accepted.
+/// A payload that cannot be read counts as intact, so that a get reports the error and no older
+/// object comes back, unless older states are accepted.
 ///
 /// # Errors
 /// [`Error::Device`].
@@ -180,8 +180,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// How many bytes are read to verify an object: at least a block, because a payload without a block lies in the
-    /// header.
+    /// How many bytes are read to verify an object: at least a block, because a payload without a
+    /// block lies in the header.
     fn read_len(&self, entry: &Entry) -> usize {
         let block_size = self.layout.block_size as usize;
         (entry.payload_len.get() as usize).next_multiple_of(block_size).max(block_size)

@@ -14,7 +14,8 @@ const BATCH: usize = 512;
 /// The header of a segment.
 #[derive(Clone, Debug)]
 pub(super) enum Header {
-    /// The segment was opened with this generation and for this stream, after this checkpoint was committed.
+    /// The segment was opened with this generation and for this stream, after this checkpoint was
+    /// committed.
     Valid { generation: u64, stream: Stream, checkpoint: u64 },
     /// There is none: the segment was never opened, or was discarded since.
     Absent,

@@ -1,4 +1,5 @@
-//! What recovery knows of each segment before it reads entries: the record of the checkpoint, and the segment's header.
+//! What recovery knows of each segment before it reads entries: the record of the checkpoint, and
+//! the segment's header.
 
 use super::headers::Header;
 use crate::checkpoint::find::Checkpoint;

@@ -32,8 +32,8 @@ pub(super) struct Scan {
     pub(super) segment: u32,
     /// Slots of this generation count.
     pub(super) generation: u64,
-    /// Whether slots of that generation do not count either, but those of the newest one that is found: the
-    /// segment's header cannot be used, and the segment may have been opened again.
+    /// Whether slots of that generation do not count either, but those of the newest one that is
+    /// found: the segment's header cannot be used, and the segment may have been opened again.
     pub(super) adopt_newer: bool,
     /// The scan ends when it has found entries up to this number.
     pub(super) entries: Option<u32>,
@@ -128,7 +128,8 @@ const SCAN: &str = "scan a segment";
 /// Whether each block of a read can be read; without errors if all can.
 type UnreadableBlocks = Vec<(u32, raw_block_core::Error)>;
 
-/// Reads the next blocks of each lane, into consecutive parts of the buffer. Where that fails, reads block by block.
+/// Reads the next blocks of each lane, into consecutive parts of the buffer. Where that fails,
+/// reads block by block.
 fn read(
     dispatcher: &Dispatcher,
     layout: &Layout,
@@ -184,8 +185,8 @@ impl Lane {
         Self { at, scan, found, next: 1, last_slot: 0, pending: Vec::new() }
     }
 
-    /// The last block at which the next slot can begin: no slot is allocated further past an incomplete one, or where
-    /// the table lies that has its entry.
+    /// The last block at which the next slot can begin: no slot is allocated further past an
+    /// incomplete one, or where the table lies that has its entry.
     fn limit(&self, layout: &Layout) -> u32 {
         let table = layout.table_block(self.found.entries.saturating_add(1));
         self.found.end.saturating_add(layout.window()).min(table.saturating_sub(1))
@@ -197,8 +198,8 @@ impl Lane {
         found_all || missing || self.next > self.limit(layout)
     }
 
-    /// How many blocks to read: one after a long slot, as many as possible where slots are short or a header is
-    /// missing.
+    /// How many blocks to read: one after a long slot, as many as possible where slots are short or
+    /// a header is missing.
     fn blocks_to_read(&self, layout: &Layout, most: u32) -> u32 {
         let is_search = self.next > self.found.end;
         let wanted = if self.last_slot > SHORT_SLOT && !is_search { 1 } else { most };

@@ -53,8 +53,8 @@ pub(super) fn find_unnamed(
     Some(id)
 }
 
-/// Reads tables in batches. Calls `each` with the entries of every table, in order of number; with `None` if the table
-/// cannot be used.
+/// Reads tables in batches. Calls `each` with the entries of every table, in order of number; with
+/// `None` if the table cannot be used.
 ///
 /// # Errors
 /// [`Error::Device`] when the device cannot be used, and the error of `each`.

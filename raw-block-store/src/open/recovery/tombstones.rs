@@ -15,7 +15,8 @@ const BATCH: usize = 512;
 /// Reads tombstone slots. Calls `each` with the sequence and the keys of each.
 ///
 /// # Errors
-/// [`Error::NewestLost`] when a slot cannot be read, unless older states are accepted; [`Error::Device`].
+/// [`Error::NewestLost`] when a slot cannot be read, unless older states are accepted;
+/// [`Error::Device`].
 pub(super) fn read(
     dispatcher: &Dispatcher,
     layout: &Layout,

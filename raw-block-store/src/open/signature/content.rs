@@ -1,4 +1,5 @@
-//! Whether a regular file has content. Software that writes files puts magic numbers in them that no table has.
+//! Whether a regular file has content. Software that writes files puts magic numbers in them that
+//! no table has.
 
 use raw_block_core::Dispatcher;
 
@@ -8,7 +9,8 @@ use crate::Error;
 /// How many blocks are looked at between the parts that are looked at wholly.
 const SAMPLES: u64 = 256;
 
-/// The first byte that is not zero, among those of `parts` and of blocks at equal distances between them.
+/// The first byte that is not zero, among those of `parts` and of blocks at equal distances between
+/// them.
 ///
 /// # Errors
 /// [`Error::Device`].

@@ -1,5 +1,5 @@
-//! What a device holds that is not a store: known by the magic numbers that other software puts on devices, and in
-//! a regular file by any byte that is not zero.
+//! What a device holds that is not a store: known by the magic numbers that other software puts on
+//! devices, and in a regular file by any byte that is not zero.
 
 mod content;
 mod table;
@@ -11,11 +11,11 @@ use crate::error::Context;
 use crate::open::zeroes;
 use table::KNOWN;
 
-/// Bytes at the start of a device that are looked at. The farthest magic number is that of the second header of LUKS,
-/// at 4 MiB.
+/// Bytes at the start of a device that are looked at. The farthest magic number is that of the
+/// second header of LUKS, at 4 MiB.
 const START_LEN: u64 = (4 << 20) + (64 << 10);
-/// Bytes at the end of a device that are looked at. The farthest magic number is that of a RAID of Promise, 3087
-/// sectors from the end.
+/// Bytes at the end of a device that are looked at. The farthest magic number is that of a RAID of
+/// Promise, 3087 sectors from the end.
 const END_LEN: u64 = 2 << 20;
 /// Bytes that are erased together, a multiple of any block of a store.
 const ERASED_LEN: usize = 64 << 10;
@@ -65,8 +65,8 @@ fn known(parts: &[Part], capacity: u64) -> Vec<Signature> {
     found
 }
 
-/// Durably overwrites with zeroes all places where a signature may be, so that no other software takes the device
-/// for what it was. What is zero already is not written.
+/// Durably overwrites with zeroes all places where a signature may be, so that no other software
+/// takes the device for what it was. What is zero already is not written.
 ///
 /// # Errors
 /// [`Error::Device`].

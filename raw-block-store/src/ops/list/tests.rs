@@ -10,7 +10,8 @@ fn number(object: &ObjectInfo<'_>) -> u32 {
     u32::from_le_bytes(object.key.try_into().unwrap())
 }
 
-/// How often each key is listed; `each` is called with the number of objects that were listed before.
+/// How often each key is listed; `each` is called with the number of objects that were listed
+/// before.
 fn listed(store: &Store, mut each: impl FnMut(usize)) -> HashMap<u32, u32> {
     let (mut times, mut count) = (HashMap::new(), 0);
     let visit = |object: ObjectInfo<'_>| {

@@ -4,7 +4,8 @@ use crate::{EvictionPolicy, OpenOptions};
 
 const KEY: u32 = 1042;
 
-/// Puts objects, kills the process, and tears the payload of one of them before the store is opened again.
+/// Puts objects, kills the process, and tears the payload of one of them before the store is opened
+/// again.
 fn torn(eviction: EvictionPolicy, len: usize) -> Store {
     let (device, store) = store_of(16, 1 << 20, eviction);
     put(&store, 0..60, 700);

@@ -37,8 +37,8 @@ impl<'a> Scrub<'a> {
         Ok(())
     }
 
-    /// Reads an object or a tombstone once more that failed its checks or could not be read. If it fails again, it is
-    /// reported, and an object that is damaged is marked.
+    /// Reads an object or a tombstone once more that failed its checks or could not be read. If it
+    /// fails again, it is reported, and an object that is damaged is marked.
     pub(super) fn confirm(&mut self, window: &Window, located: &Located) -> Result<(), Error> {
         if self.found.contains(&located.place.number) {
             return Ok(());

@@ -58,7 +58,8 @@ pub(super) struct Read {
 pub(super) struct ReadAhead<'a> {
     state: &'a StoreState,
     windows: Windows<'a>,
-    /// The window that is being cut into pieces, the next item of it, and how many blocks of that item are in pieces.
+    /// The window that is being cut into pieces, the next item of it, and how many blocks of that
+    /// item are in pieces.
     cursor: Option<(Arc<Window>, usize, u32)>,
     pool: BufferPool,
     in_flight: VecDeque<(Piece, PieceRead)>,
@@ -79,7 +80,8 @@ impl<'a> ReadAhead<'a> {
         Ok(Self { state, windows, cursor: None, pool, in_flight: VecDeque::new() })
     }
 
-    /// The next piece; `None` after the last one. The buffer of the one before must have been dropped.
+    /// The next piece; `None` after the last one. The buffer of the one before must have been
+    /// dropped.
     pub(super) fn next(&mut self) -> Option<Read> {
         while self.in_flight.len() < PIECES {
             let Some(piece) = self.cut() else { break };

@@ -62,8 +62,9 @@ impl<'a> Source<'a> {
         if self.evicts { Fate::Drop } else { Fate::Unreadable }
     }
 
-    /// What is done with an object whose payload failed its check twice. It is counted and logged, unless it was
-    /// before. One that a recovery found was torn by the power cut, and is gone. So is any in a store that evicts.
+    /// What is done with an object whose payload failed its check twice. It is counted and logged,
+    /// unless it was before. One that a recovery found was torn by the power cut, and is gone. So
+    /// is any in a store that evicts.
     pub(super) fn damaged(&self, object: &Located) -> Fate {
         let Self { state, segment, .. } = *self;
         let is_torn = state.index.is_unverified(object.place);

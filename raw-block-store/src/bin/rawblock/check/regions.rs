@@ -30,8 +30,8 @@ pub(super) fn superblocks(copies: &Copies) -> Vec<Damaged> {
 
 /// What is wrong with the checkpoints.
 ///
-/// A container without a checkpoint is in order. So is an older checkpoint whose body is half overwritten, unless the
-/// store was closed: the next one was being written in its place.
+/// A container without a checkpoint is in order. So is an older checkpoint whose body is half
+/// overwritten, unless the store was closed: the next one was being written in its place.
 pub(super) fn checkpoints(reader: &Reader<'_>, store: &Superblock) -> Result<Vec<Damaged>> {
     let mut damages = Vec::new();
     let is_clean = matches!(store.state(), SuperblockState::Clean { .. });

@@ -49,7 +49,8 @@ fn headers(
     })
 }
 
-/// Verifies the table of a segment, and the slots of tombstones that it names. Returns whether the table is whole.
+/// Verifies the table of a segment, and the slots of tombstones that it names. Returns whether the
+/// table is whole.
 fn table(
     reader: &Reader<'_>,
     segment: u32,
@@ -85,7 +86,8 @@ fn table(
     Ok(whole)
 }
 
-/// Looks for the slots of a segment without a table. One that is missing and has entries that are named is damaged.
+/// Looks for the slots of a segment without a table. One that is missing and has entries that are
+/// named is damaged.
 fn slots(
     reader: &Reader<'_>,
     segment: u32,

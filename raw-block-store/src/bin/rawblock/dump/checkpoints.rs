@@ -17,7 +17,8 @@ pub(super) fn show(reader: &Reader<'_>, chosen: Range<u32>, lines: &mut Lines<'_
         }
         let shown = container.header.clone().map(|header| checkpoint(&header));
         lines.add("checkpoint", container.number, container.offset, shown)?;
-        // Without its number, no block of the body can be distinguished from one of an earlier checkpoint.
+        // Without its number, no block of the body can be distinguished from one of an earlier
+        // checkpoint.
         let Ok(header) = container.header else { continue };
         let body = reader.body(container.offset, &header)?;
         for (segment, record) in (0..).zip(&body.records) {

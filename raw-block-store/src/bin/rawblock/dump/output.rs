@@ -19,7 +19,8 @@ impl Lines<'_> {
         Self { out: BufWriter::new(io::stdout().lock()), json }
     }
 
-    /// Prints a structure: its name, its number, where it begins, and its fields or why it cannot be used.
+    /// Prints a structure: its name, its number, where it begins, and its fields or why it cannot
+    /// be used.
     pub(super) fn add(
         &mut self,
         name: &str,

@@ -10,7 +10,8 @@ use super::output::Lines;
 use crate::output::Hex;
 use crate::read::{Reader, Record, Table};
 
-/// The tables of these segments, and their entries; `each` if a segment without a table is shown too.
+/// The tables of these segments, and their entries; `each` if a segment without a table is shown
+/// too.
 pub(super) fn show(
     reader: &Reader<'_>,
     segments: Range<u32>,

@@ -97,8 +97,8 @@ impl Reader<'_> {
         Ok(body)
     }
 
-    /// The records of the newest checkpoint of which everything is valid, in the order of the segments; none if there
-    /// is no such checkpoint.
+    /// The records of the newest checkpoint of which everything is valid, in the order of the
+    /// segments; none if there is no such checkpoint.
     pub(crate) fn newest_records(&self) -> Result<Vec<Record>> {
         let containers = self.containers()?;
         let mut valid: Vec<_> = containers

@@ -9,8 +9,8 @@ use super::{AT_ONCE, Block, Flaw, Reader};
 const SHORT_SLOT: u32 = 32;
 
 impl Reader<'_> {
-    /// Reads the headers of these segments. Calls `visit` with the number, the place and the header of each, or why
-    /// that cannot be used.
+    /// Reads the headers of these segments. Calls `visit` with the number, the place and the header
+    /// of each, or why that cannot be used.
     pub(crate) fn segment_headers(
         &self,
         segments: impl IntoIterator<Item = u32>,
@@ -26,10 +26,11 @@ impl Reader<'_> {
         Ok(*SegmentHeader::read(block.as_ref()?, &self.layout, segment)?)
     }
 
-    /// Searches a segment for slots. Calls `visit` with the block and the header of each, and with what resembles a
-    /// header or cannot be read, and why it cannot be used.
+    /// Searches a segment for slots. Calls `visit` with the block and the header of each, and with
+    /// what resembles a header or cannot be read, and why it cannot be used.
     ///
-    /// The payloads of slots in this generation are not searched. Slots of another one may be overwritten in part.
+    /// The payloads of slots in this generation are not searched. Slots of another one may be
+    /// overwritten in part.
     pub(crate) fn slots(
         &self,
         segment: u32,

@@ -13,8 +13,8 @@ pub(crate) struct Table {
 }
 
 impl Reader<'_> {
-    /// Finds the table at the end of each of these segments by its last block. Calls `visit` with where that block
-    /// begins, and the table or why there is none.
+    /// Finds the table at the end of each of these segments by its last block. Calls `visit` with
+    /// where that block begins, and the table or why there is none.
     pub(crate) fn tables(
         &self,
         segments: impl IntoIterator<Item = u32>,
@@ -43,8 +43,8 @@ impl Reader<'_> {
         Ok(Table { segment, id })
     }
 
-    /// Reads the blocks of a table. Calls `visit` with the position and the place of each, the number of its first
-    /// entry, and its entries or why it cannot be used.
+    /// Reads the blocks of a table. Calls `visit` with the position and the place of each, the
+    /// number of its first entry, and its entries or why it cannot be used.
     pub(crate) fn table_blocks(
         &self,
         table: &Table,
