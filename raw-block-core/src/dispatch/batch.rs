@@ -3,9 +3,10 @@
 //! The first waves carry all valid requests, merged where they are neighbours; there is more than
 //! one only if the requests need more staging memory than one wave may use. Later waves repeat
 //! requests, each as a separate op: those of merged ops that failed, so that one bad block does not
-//! fail its neighbours, and those whose memory the kernel could not use, which is now copied. A
-//! request whose outcome is unknown is never repeated: the first attempt may still take effect,
-//! after newer writes.
+//! fail its neighbours; neighbours that failed together as separate ops, because the kernel may have
+//! merged them; and those whose memory the kernel could not use, which is now copied. A request
+//! whose outcome is unknown is never repeated: the first attempt may still take effect, after newer
+//! writes.
 
 use std::io;
 use std::ops::Range;
@@ -29,7 +30,11 @@ pub(super) struct Batch {
     carried: usize,
     /// Requests that a later wave repeats.
     retry: Vec<u32>,
+    /// The positions of requests whose ops carried nothing else and had a media error.
+    failed_alone: Vec<usize>,
     retrying: bool,
+    /// The number of repeated requests that come before their neighbours.
+    apart: usize,
     /// Requests that have succeeded since the list was last emptied.
     pub(super) finished: Vec<u32>,
 }
@@ -41,7 +46,9 @@ impl Batch {
             wave: Wave::default(),
             carried: 0,
             retry: Vec::new(),
+            failed_alone: Vec::new(),
             retrying: false,
+            apart: 0,
             finished: Vec::new(),
         }
     }
@@ -51,7 +58,9 @@ impl Batch {
         self.requests.start(kind, transfers);
         self.carried = 0;
         self.retry.clear();
+        self.failed_alone.clear();
         self.retrying = false;
+        self.apart = 0;
         self.finished.clear();
     }
 
@@ -66,6 +75,7 @@ impl Batch {
     /// Makes the ops of the next wave. Returns `false` when all requests have been carried.
     pub(super) fn next_wave(&mut self, geometry: &Geometry, stats: &Stats) -> bool {
         if self.carried == self.requests.order.len() {
+            self.repeat_neighbours(stats);
             if self.retry.is_empty() {
                 return false;
             }
@@ -73,6 +83,7 @@ impl Batch {
             self.retry.clear();
             self.carried = 0;
             self.retrying = true;
+            self.apart = self.requests.take_apart();
         }
         let (positions, staging) = self.cut_wave(geometry);
         self.carried = positions.end;
@@ -89,7 +100,8 @@ impl Batch {
     /// The positions of the requests that share the next wave, and the staging memory that they
     /// need.
     fn cut_wave(&mut self, geometry: &Geometry) -> (Range<usize>, usize) {
-        let (first, end) = (self.carried, self.requests.order.len());
+        let first = self.carried;
+        let end = if first < self.apart { self.apart } else { self.requests.order.len() };
         if !self.requests.kind.transfers() {
             return (first..end, 0);
         }
@@ -164,9 +176,35 @@ impl Batch {
                 self.requests.fail(index, error.clone());
             } else {
                 self.requests.results[index as usize] = Err(error.clone());
+                if ended && !self.retrying && error.kind().is_io() {
+                    self.failed_alone.push(position);
+                }
             }
         }
         repeated
+    }
+
+    /// Repeats requests of separate ops that failed together with a neighbour: the kernel may have
+    /// merged them.
+    fn repeat_neighbours(&mut self, stats: &Stats) {
+        let mut failed = std::mem::take(&mut self.failed_alone);
+        failed.sort_unstable();
+        let requests = &mut self.requests;
+        let before = self.retry.len();
+        for neighbours in failed.chunk_by(|&one, &next| {
+            let (index, next_index) = (requests.order[one], requests.order[next]);
+            let request = requests.get(index);
+            next == one + 1 && request.offset + request.total_len == requests.get(next_index).offset
+        }) {
+            if neighbours.len() > 1 {
+                self.retry.extend(neighbours.iter().map(|&position| requests.order[position]));
+            }
+        }
+        let repeated = &self.retry[before..];
+        repeated.iter().for_each(|&index| requests.results[index as usize] = Ok(()));
+        if !repeated.is_empty() {
+            stats.update(|stats| stats.retries += repeated.len() as u64);
+        }
     }
 
     /// Copies what was read into staging memory to the caller's memory.

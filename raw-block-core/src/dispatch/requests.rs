@@ -211,6 +211,28 @@ impl Requests {
         });
     }
 
+    /// Orders the requests so that of neighbours one comes in a first part and the other in a second:
+    /// together the kernel would merge them again. Each part is sorted by offset. Returns the length of the first one.
+    pub(super) fn take_apart(&mut self) -> usize {
+        let Self { list, order, .. } = self;
+        order.sort_unstable_by_key(|&index| (list[index as usize].offset, index));
+        let mut end = None;
+        let (mut first, mut second) = (Vec::with_capacity(order.len()), Vec::new());
+        for &index in &*order {
+            let request = &list[index as usize];
+            if end.is_none_or(|end| request.offset > end) {
+                end = Some(request.offset + request.total_len);
+                first.push(index);
+            } else {
+                second.push(index);
+            }
+        }
+        let apart = first.len();
+        order.clear();
+        order.extend(first.into_iter().chain(second));
+        apart
+    }
+
     /// Empties the lists, and frees what a long batch allocated.
     pub(super) fn shrink(&mut self) {
         reuse::clear(&mut self.list);
