@@ -27,7 +27,7 @@ fn main() -> Result<(), Error> {
     }
     device.flush()?;
 
-    // A blocking batch borrows any memory; what the device cannot take as it is, is copied.
+    // A blocking batch borrows any memory; unaligned memory is staged.
     let mut records = vec![[0; 100]; 16];
     let mut reads: Vec<_> = (0_u64..)
         .zip(&mut records)

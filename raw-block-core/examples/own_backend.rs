@@ -1,6 +1,5 @@
-//! A backend of one's own, in safe code: any `std::fs::File`, one op after the other. And how it is
-//! held to the contract of backends: `cargo test -p raw-block-core --example own_backend` runs the
-//! conformance suite on it.
+//! A backend in safe code: any `std::fs::File`, one op at a time. The conformance suite tests it:
+//! `cargo test -p raw-block-core --example own_backend` runs it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -57,7 +56,7 @@ impl IoBackend for FileBackend {
     }
 }
 
-/// Accepts ops, and carries them out when they are reaped.
+/// Accepts ops, and executes them when they are reaped.
 struct FileQueue {
     file: Arc<File>,
     stats: Arc<Stats>,
@@ -75,8 +74,8 @@ impl IoQueue for FileQueue {
     }
 
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
-        let room = ops.len().min(self.depth - self.accepted.len());
-        self.accepted.extend(ops.drain(..room));
+        let accepted = ops.len().min(self.depth - self.accepted.len());
+        self.accepted.extend(ops.drain(..accepted));
     }
 
     /// Nothing works on this queue but the calls that reap, so nothing can be started before.
@@ -91,13 +90,13 @@ impl IoQueue for FileQueue {
 }
 
 impl Drop for FileQueue {
-    /// Executes the accepted ops, also when no caller waits for them.
+    /// Executes what was accepted.
     fn drop(&mut self) {
         self.reap(0, None, &mut Vec::new());
     }
 }
 
-/// Carries out one op. What is left of it is in the op itself.
+/// Executes one op.
 fn transfer(file: &File, mut op: Op) -> Completion {
     let result = match op.kind() {
         OpKind::Read => {

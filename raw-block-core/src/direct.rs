@@ -9,7 +9,7 @@ pub enum Direct {
     /// [`DeviceFile::is_direct`](crate::backend::DeviceFile::is_direct).
     #[default]
     Preferred,
-    /// Go through the page cache, which takes any byte range and any memory. It is empty when the
-    /// device has been opened.
+    /// Go through the page cache, which accepts any byte range and any memory. Opening the device
+    /// empties it.
     Off,
 }

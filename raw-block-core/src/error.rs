@@ -34,8 +34,7 @@ pub enum ErrorKind {
     PermissionDenied,
     /// There is no such path.
     NotFound,
-    /// Another process holds the device, or a bounded resource of this process is exhausted for
-    /// now.
+    /// Another process or store holds the device, or a bounded resource of this process is in use.
     Busy,
     /// No memory, file descriptors or lockable memory left.
     OutOfResources,
@@ -43,7 +42,7 @@ pub enum ErrorKind {
     NoSpace,
     /// The device ended before the transfer did: it became smaller since it was opened.
     EndOfDevice,
-    /// The device is gone.
+    /// The device was removed or has failed.
     DeviceGone,
     /// The device or the kernel reports a failed transfer, for another reason than
     /// [`Media`](Self::Media).
@@ -78,20 +77,19 @@ impl ErrorKind {
         }
     }
 
-    /// Whether the device failed to carry out a transfer: [`Io`](Self::Io) or
-    /// [`Media`](Self::Media).
+    /// Whether the device failed to execute a transfer: [`Io`](Self::Io) or [`Media`](Self::Media).
     #[must_use]
     pub const fn is_io(self) -> bool {
         matches!(self, Self::Io | Self::Media)
     }
 }
 
-/// What is known of the effect of an operation that failed.
+/// What is known about the effect of an operation that failed.
 ///
 /// A caller, and the dispatcher when it repeats the parts of a merged op, may repeat an operation
 /// of the first two classes. An operation of class [`Unknown`](Self::Unknown) must not be repeated,
 /// and nothing newer must be written to its range before the device was opened again: the device
-/// may still carry it out, after what was written later.
+/// may still execute it, after what was written later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorClass {
     /// The operation was refused before it reached the device. The device is unchanged.
@@ -104,7 +102,7 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    /// The class of an error of this kind, unless the code that reports it knows better.
+    /// The class of an error of this kind, unless the code that reports it overrides it.
     const fn of(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::InvalidInput
@@ -129,6 +127,18 @@ impl ErrorClass {
 
 /// An error of a device, a backend or the dispatcher.
 ///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_core::{Dispatcher, ErrorClass, ErrorKind, MemoryBackend, WriteAt};
+///
+/// let dispatcher = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
+/// let error = dispatcher.write_buffers(&[WriteAt::new(100, &[0; 512])]).all().unwrap_err();
+/// assert_eq!((error.kind(), error.class()), (ErrorKind::Misaligned, ErrorClass::NotStarted));
+/// assert_eq!((error.backend(), error.offset()), (Some("memory"), Some(100)));
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
+///
 /// One word wide, so that a `Result<(), Error>` for each op of a batch is cheap; `Clone`, because
 /// what fails a whole batch fails each of its ops.
 #[derive(Clone)]
@@ -146,7 +156,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error found by a rule of this crate: `rule` says which one broke and what to do.
+    /// An error of this library: `rule` says which rule broke and what to do about it.
     pub fn new(kind: ErrorKind, action: &'static str, rule: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -179,7 +189,7 @@ impl Error {
         self
     }
 
-    /// The same error, said of `len` bytes at byte `offset` of the device.
+    /// The same error, about `len` bytes at byte `offset` of the device.
     #[must_use]
     pub fn at(mut self, offset: u64, len: u64) -> Self {
         self.0.place = Some((offset, len));
@@ -211,7 +221,7 @@ impl Error {
         self.0.kind
     }
 
-    /// What is known of the effect of the operation that failed.
+    /// What is known about the effect of the operation that failed.
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         self.0.class

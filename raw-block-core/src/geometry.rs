@@ -7,6 +7,18 @@ use crate::{Error, ErrorKind, WriteOptions};
 ///
 /// A backend asks the device for these; nothing here is configured by hand.
 /// Start from [`Geometry::new`] and set what differs.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{ErrorKind, Geometry};
+/// use raw_block_core::backend::OpKind;
+///
+/// let mut geometry = Geometry::new(1 << 30, 4096)?;
+/// geometry.discard = true;
+/// let error = geometry.check_range(OpKind::Write, 4096, 100).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Misaligned);
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Geometry {
@@ -41,7 +53,7 @@ pub struct Geometry {
     pub discard: bool,
     /// Whether [`OpKind::WriteZeroes`] is supported.
     pub write_zeroes: bool,
-    /// Whether the device was opened read-only: then nothing but [`OpKind::Read`] is supported.
+    /// Whether the device was opened read-only: then only [`OpKind::Read`] is supported.
     pub read_only: bool,
     /// Whether it is a regular file: then its content may be of any kind, and the file system may
     /// have no space left for the bytes that were never written.
@@ -109,10 +121,7 @@ impl Geometry {
     pub fn check_range(&self, kind: OpKind, offset: u64, len: u64) -> Result<(), Error> {
         let align = u64::from(self.transfer_alignment);
         let (error, rule) = if len == 0 {
-            (
-                ErrorKind::InvalidInput,
-                "a transfer of length 0 moves nothing: leave it out".to_owned(),
-            )
+            (ErrorKind::InvalidInput, "the length is 0: remove this transfer".to_owned())
         } else if !offset.is_multiple_of(align) {
             (ErrorKind::Misaligned, format!("the offset is not a multiple of {align} bytes"))
         } else if !len.is_multiple_of(align) {
@@ -136,26 +145,27 @@ impl Geometry {
 }
 
 impl Geometry {
-    /// Checks that the device has what a write asks of it.
+    /// Checks that the device supports the options of a write.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where it has no such thing, [`ErrorKind::InvalidInput`] for a
-    /// handle that is not there.
+    /// [`ErrorKind::Unsupported`] when it does not support an option, [`ErrorKind::InvalidInput`]
+    /// for a placement handle that does not exist.
     pub fn check_options(&self, options: WriteOptions) -> Result<(), Error> {
         let (error, rule) = match (options, self.placement_handles) {
             (WriteOptions { durable: true, .. }, _) if !self.durable_writes => (
                 ErrorKind::Unsupported,
-                "this device or backend makes no single write durable: flush after it".to_owned(),
+                "this device or backend cannot make a single write durable: flush after it"
+                    .to_owned(),
             ),
             (WriteOptions { placement: Some(_), .. }, 0) => (
                 ErrorKind::Unsupported,
-                "this device or backend has no placement handles: leave the placement out"
+                "this device or backend has no placement handles: do not set the placement"
                     .to_owned(),
             ),
             (WriteOptions { placement: Some(handle), .. }, handles) if handle >= handles => (
                 ErrorKind::InvalidInput,
                 format!(
-                    "there is no placement handle {handle}: the device has 0 to {}",
+                    "placement handle {handle} does not exist: the device has 0 to {}",
                     handles - 1
                 ),
             ),

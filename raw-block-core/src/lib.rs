@@ -1,12 +1,14 @@
-//! Batched block I/O: everything between a caller and a backend.
+//! Batched block I/O: describe a whole batch of transfers in one call; it reaches the backend in
+//! one submission, and each transfer gets its own result.
 //!
-//! A caller describes transfers ([`WriteAt`], [`ReadAt`]), the [`Dispatcher`] checks them against
-//! the [`Geometry`] of the device, copies what the device cannot take as it is, merges neighbours,
-//! and hands the batch to one queue of an [`IoBackend`] in one submission. Each transfer has its
-//! own result.
+//! The caller describes transfers ([`WriteAt`], [`ReadAt`]). The [`Dispatcher`] checks them against
+//! the [`Geometry`] of the device, stages unaligned memory, merges neighbours, and submits the
+//! batch to one queue of an [`IoBackend`](backend::IoBackend).
 //!
-//! This crate comes with one backend, [`MemoryBackend`], to test code on that works on a device.
-//! The crates `raw-block-posix` and `raw-block-uring` have those for files and block devices.
+//! This crate has one backend, [`MemoryBackend`], to test code that uses a device. The crates
+//! `raw-block-posix` and `raw-block-uring` have backends for files and block devices,
+//! `raw-block-nvme` for NVMe passthrough. The module [`backend`] has what the author of another
+//! backend needs.
 //!
 //! # Examples
 //! ```
@@ -15,13 +17,13 @@
 //!
 //! let device = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
 //!
-//! // Borrowed memory: the call returns when the batch is over.
+//! // Borrowed memory: the call returns when the batch has completed.
 //! device.write_buffers(&[WriteAt::new(0, b"padded to a block").padded_to(512)]).all()?;
 //! let mut found = [0; 17];
 //! device.read_buffers(&mut [ReadAt::new(0, &mut found).padded_to(512)]).all()?;
 //! assert_eq!(&found, b"padded to a block");
 //!
-//! // Owned memory: the call returns at once, and the ticket gives the buffers back.
+//! // Owned memory: the call returns at once, and the ticket returns the buffers.
 //! let batch = vec![OwnedTransfer::new(4096, AlignedBuf::zeroed(4096)?)];
 //! let ticket = device.batched_write(batch).map_err(|refused| refused.error)?;
 //! for finished in ticket.wait() {
@@ -33,8 +35,8 @@
 //! # Features
 //! `conformance`: the test suite that every backend passes, for authors of backends.
 //!
-//! `simulated`: an in-memory device that loses power, reorders and fails on request, for programs
-//! that keep data on a device.
+//! `simulated`: a device in memory that loses power, reorders ops and fails on request, to test
+//! code that stores data on a device.
 
 pub use buffer::{AlignedBuf, BufferPool, Registration};
 pub use direct::Direct;

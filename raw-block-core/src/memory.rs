@@ -12,7 +12,7 @@ const CHUNK: usize = 64 << 10;
 /// Locks that the chunks are spread over.
 const SHARDS: usize = 64;
 
-/// A device in memory, for tests and for measuring what lies above a device.
+/// A device in memory, for tests, and to measure the layers above a device.
 ///
 /// As strict as a real device opened with `O_DIRECT`: the dispatcher refuses or stages whatever its
 /// [`Geometry`] does not allow, by default blocks of 512 bytes and memory aligned to as much.
@@ -57,7 +57,7 @@ impl MemoryBackend {
         Ok(Self::with_geometry(geometry))
     }
 
-    /// A device of this shape.
+    /// A device with this geometry.
     #[must_use]
     pub fn with_geometry(geometry: Geometry) -> Self {
         Self(Arc::new(Device {
@@ -120,14 +120,13 @@ impl Device {
         });
     }
 
-    /// Makes a range read as zeroes: releases whole chunks, and fills the partial chunk at either
-    /// end.
+    /// Makes a range read as zeroes: frees whole chunks, and fills a part of one at either end.
     fn erase(&self, offset: u64, len: u64) {
         let chunk_len = CHUNK as u64;
         let end = offset + len;
         let whole = offset.div_ceil(chunk_len)..end / chunk_len;
-        // By what is stored, and not by the range: a sparse device may have too many chunks to
-        // count.
+        // Iterates over what is stored, and not over the range, which has no bound on a sparse
+        // device.
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|chunk, _| !whole.contains(chunk));
@@ -164,7 +163,7 @@ fn for_each_chunk(
     }
 }
 
-/// Carries out ops as they are submitted.
+/// Executes ops as they are submitted.
 struct MemoryQueue {
     device: Arc<Device>,
     depth: usize,
@@ -208,7 +207,7 @@ impl IoQueue for MemoryQueue {
         }
     }
 
-    /// Ops were carried out when they were accepted.
+    /// Ops were executed when they were accepted.
     fn start(&mut self) {}
 
     fn reap(&mut self, _min: usize, _deadline: Option<Instant>, done: &mut Vec<Completion>) {

@@ -1,4 +1,4 @@
-//! The id of the calling process, which distinguishes a forked child from its parent.
+//! The number of the calling process, which distinguishes a forked child from its parent.
 //!
 //! Not an interface of this crate: it is here for the crates of this workspace. Every batch asks
 //! for the number, and `getpid` is a system call.

@@ -1,4 +1,4 @@
-//! What a device was asked to do, and how it went.
+//! The counters of a device.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +10,15 @@ use crate::backend::OpKind;
 use crate::{Error, ErrorKind};
 
 /// The counters of one open device, updated once per batch and once per system call.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::backend::Stats;
+///
+/// let stats = Stats::new();
+/// stats.update(|counters| counters.submissions += 1);
+/// assert_eq!(stats.snapshot().submissions, 1);
+/// ```
 #[derive(Debug, Default)]
 pub struct Stats(Mutex<StatsSnapshot>);
 
@@ -33,7 +42,7 @@ impl Stats {
     }
 }
 
-/// The counters of one open device at one moment. Everything counts from when it was opened.
+/// The counters of one open device at one time, counted since it was opened.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct StatsSnapshot {
@@ -53,11 +62,10 @@ pub struct StatsSnapshot {
     pub direct_bytes: u64,
     /// Bytes moved through aligned memory of the dispatcher.
     pub staged_bytes: u64,
-    /// Times that ops were handed over: system calls, except where a thread of the kernel looks for
-    /// ops by itself.
+    /// Submissions: system calls, except where a thread of the kernel polls for ops.
     pub submissions: u64,
-    /// Entries that a ring handed over: an op is several where the backend splits it at the limits
-    /// of the device. Backends without a ring count none.
+    /// Entries that a ring submitted: several for an op that the backend splits at the limits of
+    /// the device. Backends without a ring count none.
     pub commands: u64,
     /// The sum of the entries in flight at each submission; see
     /// [`depth_at_submission`](Self::depth_at_submission).
@@ -77,7 +85,7 @@ pub struct StatsSnapshot {
     /// Flushes that were submitted. Fewer than `flush_calls`, because one serves all callers that
     /// wait.
     pub flushes: u64,
-    /// Tickets that are out now. A forgotten one is never subtracted.
+    /// Tickets that exist now. A forgotten one is never subtracted.
     pub tickets_out: u64,
     /// Time in nanoseconds during which a queue had something in flight, summed over the queues.
     pub busy_ns: u64,
@@ -111,9 +119,8 @@ impl StatsSnapshot {
         self.latency_ns as f64 / self.busy_ns as f64
     }
 
-    /// The mean number of entries in flight at a submission, including the submitted ones: how full
-    /// the ring is kept. Unlike [`achieved_depth`](Self::achieved_depth), it counts what ops were
-    /// split into.
+    /// The mean number of entries in flight right after a submission: how full the ring is kept.
+    /// Unlike [`achieved_depth`](Self::achieved_depth), it counts what ops were split into.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a mean of counters needs no more than 52 bits")]
     pub fn depth_at_submission(&self) -> f64 {

@@ -1,12 +1,11 @@
-//! Transfers between a range of the device and memory of the caller, and the rule that says which
-//! of them need no copy.
+//! What callers describe: transfers between a range of the device and their memory.
 
 use std::io::{IoSlice, IoSliceMut};
 
 use crate::backend::OpKind;
 use crate::{AlignedBuf, WriteOptions};
 
-/// A write of the bytes in `N` memory segments, one after the other, to one range of the device.
+/// A write of the concatenation of `N` memory segments to one range of the device.
 ///
 /// The segments together are the *payload*. The device is written up to `total_len`, which is the
 /// payload padded with zeroes.
@@ -39,7 +38,7 @@ impl<'a> WriteAt<'a> {
 }
 
 impl<'a, const N: usize> WriteAt<'a, N> {
-    /// A write of several segments, contiguous on the device from byte `offset`.
+    /// A write of several segments, contiguous on the device from byte `offset` on.
     #[must_use]
     pub fn gather(offset: u64, segments: [&'a [u8]; N]) -> Self {
         Self {
@@ -65,10 +64,10 @@ impl<'a, const N: usize> WriteAt<'a, N> {
     }
 }
 
-/// A read of one range of the device into `N` memory segments, one after the other.
+/// A read of one range of the device into `N` memory segments in sequence.
 ///
-/// The segments together are the *payload*; the device is read up to `total_len`, and bytes after
-/// the payload are discarded.
+/// The segments together are the *payload*; the device is read up to `total_len`, and what is read
+/// past the payload is discarded.
 ///
 /// # Examples
 /// ```
@@ -95,7 +94,7 @@ impl<'a> ReadAt<'a> {
 }
 
 impl<'a, const N: usize> ReadAt<'a, N> {
-    /// A read into several segments, contiguous on the device from byte `offset`.
+    /// A read into several segments, contiguous on the device from byte `offset` on.
     #[must_use]
     pub fn scatter(offset: u64, segments: [&'a mut [u8]; N]) -> Self {
         Self {
@@ -120,6 +119,15 @@ impl<'a, const N: usize> ReadAt<'a, N> {
 
 /// A transfer that owns its buffer, for [`batched_write`](crate::Dispatcher::batched_write) and
 /// [`batched_read`](crate::Dispatcher::batched_read).
+///
+/// # Examples
+/// ```
+/// use raw_block_core::{AlignedBuf, OwnedTransfer};
+///
+/// let transfer = OwnedTransfer::new(4096, AlignedBuf::zeroed(512)?).with_payload_len(500).padded_to(512);
+/// assert_eq!((transfer.payload_len, transfer.total_len), (500, 512));
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OwnedTransfer {
@@ -180,7 +188,19 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// What the planner needs to know of a transfer; implemented by [`WriteAt`] and [`ReadAt`].
+/// A read or a write of borrowed memory: [`WriteAt`](crate::WriteAt) and [`ReadAt`](crate::ReadAt).
+/// Sealed.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::WriteAt;
+/// use raw_block_core::backend::Transfer;
+///
+/// fn padding(transfer: &impl Transfer) -> u64 {
+///     transfer.total_len() - transfer.payload_len()
+/// }
+/// assert_eq!(padding(&WriteAt::new(0, &[1; 500]).padded_to(512)), 12);
+/// ```
 pub trait Transfer: sealed::Sealed {
     /// Read or write.
     #[doc(hidden)]
@@ -202,7 +222,7 @@ pub trait Transfer: sealed::Sealed {
         WriteOptions::new()
     }
 
-    /// How many bytes the caller means: the length of all segments.
+    /// The length of the payload in bytes: that of all segments.
     fn payload_len(&self) -> u64 {
         total_len(self.iovecs().iter().map(|segment| segment.iov_len))
     }

@@ -12,12 +12,12 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// The write is durable when it has completed, without a flush (Force Unit Access); earlier
+    /// The write is durable when it has completed, without a flush (Force Unit Access). Earlier
     /// writes are not. See [`Geometry::durable_writes`](crate::Geometry::durable_writes).
     pub durable: bool,
-    /// Through which of the device's placement handles the bytes are written, counted from 0: the
-    /// device keeps those of one handle together, apart from those of others. `None` leaves it to
-    /// the device. It changes where the bytes lie on the medium, not what is read. See
+    /// The placement handle of the device, counted from 0: the device stores the bytes of one
+    /// handle together, apart from those of others. `None` leaves the choice to the device. Affects
+    /// only where the bytes are on the medium. See
     /// [`Geometry::placement_handles`](crate::Geometry::placement_handles).
     pub placement: Option<u16>,
 }

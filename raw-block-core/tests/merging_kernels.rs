@@ -1,4 +1,5 @@
-//! A kernel that merges neighbours fails them together. Each transfer gets its own result all the same.
+//! A kernel that merges neighbours fails them together. Each transfer gets its own result all the
+//! same.
 
 #![allow(clippy::unwrap_used, reason = "tests panic to fail")]
 
@@ -13,7 +14,8 @@ use raw_block_core::{Dispatcher, ErrorKind, ReadAt, WriteAt};
 
 const EIO: i32 = 5;
 
-/// Merges ops that are submitted together and are neighbours: if one of them has a bad byte, all fail.
+/// Merges ops that are submitted together and are neighbours: if one of them has a bad byte, all
+/// fail.
 struct Merging {
     bad: Vec<u64>,
     failed: Vec<Completion>,

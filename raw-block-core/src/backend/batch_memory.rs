@@ -4,12 +4,12 @@ use crate::AlignedBuf;
 
 /// One memory segment: an address and a length, as the kernel takes them.
 ///
-/// Only a pair of numbers: code that dereferences the address must prove that it may.
+/// Only a pair of numbers: code that dereferences the address proves that it may.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub(crate) struct Segment(pub(crate) libc::iovec);
 
-// SAFETY: the address is plain data here; following it is unsafe and argued for where it happens.
+// SAFETY: the address is plain data here; dereferencing it is unsafe and proved where it happens.
 unsafe impl Send for Segment {}
 // SAFETY: as above.
 unsafe impl Sync for Segment {}
@@ -19,7 +19,7 @@ unsafe impl Sync for Segment {}
 ///
 /// Every [`Op`](super::op::Op) holds a reference. While there is one, nothing here moves or is
 /// freed; when there is none, no backend can touch the caller's memory any more. So the dispatcher
-/// never counts completions to decide that a batch has completed: it checks whether it holds the
+/// does not count completions to decide that a batch is released: it checks whether it holds the
 /// only reference.
 #[derive(Debug, Default)]
 pub(crate) struct BatchMemory {

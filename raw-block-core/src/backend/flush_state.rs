@@ -21,7 +21,8 @@ use crate::{Error, ErrorClass, ErrorKind, sync};
 #[derive(Default)]
 pub struct FlushState {
     state: Mutex<State>,
-    /// Signalled when a flush has ended, and when a caller that was about to submit one gives up.
+    /// Signalled when a flush has ended, and when a caller that was about to submit one returns
+    /// without it.
     changed: Condvar,
     /// Set once writes are stopped. Not in `state`, so that a batch of writes checks it without a
     /// lock.

@@ -16,8 +16,8 @@ use crate::{Error, ErrorClass, ErrorKind, WriteOptions};
 /// op cannot be cloned: its holder owns the transfer, and returns it with
 /// [`complete`](Op::complete) or [`fail`](Op::fail). Until then its memory stays valid.
 ///
-/// What is left to do shrinks from the front with [`advance`](Op::advance): after a short transfer,
-/// `offset`, `len` and the segments describe the rest, ready to be issued again.
+/// After a short transfer, [`advance`](Op::advance) removes the part that was moved: `offset`,
+/// `len` and the segments then describe the rest, ready to be issued again.
 pub struct Op {
     kind: OpKind,
     /// Which op of its batch this is; the dispatcher's own.
@@ -87,7 +87,7 @@ impl Op {
         self.kind
     }
 
-    /// Per-write options; the [`Geometry`](crate::Geometry) says that the device supports them.
+    /// Per-write options, which the [`Geometry`](crate::Geometry) of the backend offers.
     #[must_use]
     pub fn options(&self) -> WriteOptions {
         self.options
@@ -160,7 +160,7 @@ impl Op {
         })
     }
 
-    /// Takes the first `bytes` off what is left to do, after a short transfer.
+    /// Removes the first `bytes` from what is left to move, after a short transfer.
     ///
     /// More than is left counts as all.
     pub fn advance(&mut self, bytes: u64) {
@@ -179,12 +179,12 @@ impl Op {
             }
             left -= segment.iov_len;
             self.segment_count -= 1;
-            // SAFETY: one element after an element of the list is inside the list or at its end.
+            // SAFETY: one element past an element of the list is inside the list or at its end.
             self.segments = unsafe { self.segments.add(1) };
         }
     }
 
-    /// Gives the op back as done.
+    /// Returns the op as completed.
     #[must_use]
     pub fn complete(self) -> Completion {
         Completion { op: self, result: Ok(()) }
@@ -194,9 +194,10 @@ impl Op {
     ///
     /// Its class follows from `source`: [`Unknown`](ErrorClass::Unknown) if the device did not
     /// answer a write in time (`ETIMEDOUT`) or the path to it was lost (`ENOLINK`), because the
-    /// device may still carry out what it has received. The error of a flush is never of class
+    /// device may still execute what it has received. The error of a flush is never of class
     /// [`NotStarted`](ErrorClass::NotStarted): the kernel may have reported, and forgotten, that
-    /// earlier writes failed. A backend that knows better says so by [`Error::with_class`].
+    /// earlier writes failed. A backend that knows more overrides the class with
+    /// [`Error::with_class`].
     #[must_use]
     pub fn error(&self, source: std::io::Error) -> Error {
         let unanswered = matches!(source.raw_os_error(), Some(libc::ETIMEDOUT | libc::ENOLINK));
@@ -210,14 +211,14 @@ impl Op {
         }
     }
 
-    /// Gives the op back as failed with the [error](Self::error) that `source` makes.
+    /// Returns the op as failed, with the [error](Self::error) of `source`.
     #[must_use]
     pub fn fail(self, source: std::io::Error) -> Completion {
         let error = self.error(source);
         self.fail_with(error)
     }
 
-    /// Gives the op back as failed with this error, which names the place itself.
+    /// Returns the op as failed with this error, which names its own range.
     ///
     /// An op that was interrupted or lost, and may still take effect, needs an error [with the
     /// class](Error::with_class) [`Unknown`](crate::ErrorClass::Unknown): the dispatcher repeats
@@ -227,7 +228,7 @@ impl Op {
         Completion { op: self, result: Err(error) }
     }
 
-    /// Gives the op back as failed because the device ended before the transfer did.
+    /// Returns the op as failed because the device ended before the transfer did.
     #[must_use]
     pub fn fail_at_end(self) -> Completion {
         let rule =
@@ -238,7 +239,7 @@ impl Op {
     }
 }
 
-/// A completed op, with its memory and its result.
+/// An op that has completed, with its memory and its result.
 #[derive(Debug)]
 pub struct Completion {
     pub(crate) op: Op,
@@ -246,13 +247,13 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// The completed op.
+    /// The op that has completed.
     #[must_use]
     pub fn op(&self) -> &Op {
         &self.op
     }
 
-    /// How it went: `Ok` means that every byte was moved.
+    /// The result: `Ok` means that every byte was moved.
     ///
     /// # Errors
     /// The error of the op itself.

@@ -13,7 +13,7 @@ pub enum OpKind {
     Write,
     /// Makes durable every write that was reaped before this op was submitted.
     Flush,
-    /// Discards a range, of any length; its contents are unspecified afterwards.
+    /// Lets the device forget a range of any length; it then reads as arbitrary bytes.
     Discard,
     /// Makes a range read as zeroes.
     WriteZeroes,

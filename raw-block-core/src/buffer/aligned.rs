@@ -74,8 +74,8 @@ impl AlignedBuf {
         })
     }
 
-    /// The address of the first byte, for memory that is shared with ops: it stays valid for
-    /// writing while no borrow of the bytes through `Deref` exists.
+    /// The address of the first byte, for memory that is shared with ops: it stays valid for writes
+    /// until the bytes are borrowed through `Deref`.
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }

@@ -7,12 +7,12 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 
 use crate::Error;
 
-/// Ranges of memory that keep their pages for as long as this lives, for a backend to register: the
+/// Ranges of memory whose pages stay the same while this exists, for a backend to register: the
 /// memory of a [`BufferPool`](crate::BufferPool), or the caller's own.
 ///
 /// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants
-/// them. The memory of no pool is inherited by forked children (`MADV_DONTFORK`): what a child does
-/// with a buffer of it, other than to drop it, ends the child.
+/// them. The memory of no pool is inherited by forked children (`MADV_DONTFORK`): a child that
+/// accesses a buffer of a pool, other than to drop it, is killed by a signal.
 #[derive(Debug)]
 pub struct Arena {
     ranges: Vec<(NonNull<u8>, usize)>,
@@ -92,7 +92,7 @@ impl Mapping {
         // needs.
         let start = unsafe { base.add(skipped) };
         let mapping = Self { base, mapped, start, process: std::process::id() };
-        // Huge pages are a wish: a kernel without them still serves the arena.
+        // Huge pages are optional: a kernel without them still serves the arena.
         let _ = mapping.advise(MmapAdvise::MADV_HUGEPAGE);
         mapping.advise(MmapAdvise::MADV_DONTFORK).map_err(failed)?;
         Ok(mapping)

@@ -8,16 +8,15 @@ use super::arena::Arena;
 use crate::backend::IoBackend;
 use crate::{Error, ErrorKind};
 
-/// Memory that is registered with a backend until this is dropped: that of a
+/// Memory that is registered with a backend until this is dropped: the memory of a
 /// [`BufferPool`](crate::BufferPool::register_with), or the caller's own.
 ///
 /// The caller's own is memory from another allocator: pinned host memory of a GPU library, a shared
 /// segment. Any slice inside it then serves as a registered buffer.
 ///
 /// A registration ends when it is dropped, for transfers that begin later, and with the backend,
-/// which it does not keep open. A queue that has the pages lets go of them when it is used next, or
-/// closed; until then they count as pinned. The queue of a thread is closed at the latest when the
-/// thread ends.
+/// which it does not keep open. A queue releases the pages when it is next used or closed; until
+/// then they count as pinned. The queue of a thread is closed at the latest when the thread ends.
 ///
 /// # Examples
 /// ```
@@ -44,7 +43,7 @@ impl Registration {
     ///
     /// # Errors
     /// Those of [`IoBackend::register`]; [`ErrorKind::InvalidInput`] when a range is empty. Nothing
-    /// is registered then, and transfers work all the same.
+    /// is registered then, and transfers work without it.
     ///
     /// # Safety
     /// Until the registration is dropped, every range stays mapped to the pages that it has now: it

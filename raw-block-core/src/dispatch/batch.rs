@@ -3,10 +3,10 @@
 //! The first waves carry all valid requests, merged where they are neighbours; there is more than
 //! one only if the requests need more staging memory than one wave may use. Later waves repeat
 //! requests, each as a separate op: those of merged ops that failed, so that one bad block does not
-//! fail its neighbours; neighbours that failed together as separate ops, because the kernel may have
-//! merged them; and those whose memory the kernel could not use, which is now copied. A request
-//! whose outcome is unknown is never repeated: the first attempt may still take effect, after newer
-//! writes.
+//! fail its neighbours; neighbours that failed together as separate ops, because the kernel may
+//! have merged them; and those whose memory the kernel could not use, which is now copied. A
+//! request whose outcome is unknown is never repeated: the first attempt may still take effect,
+//! after newer writes.
 
 use std::io;
 use std::ops::Range;

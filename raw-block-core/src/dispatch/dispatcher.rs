@@ -11,12 +11,12 @@ use crate::{AlignedBuf, Error, ErrorKind, Geometry, StatsSnapshot};
 
 /// Moves batches between memory and one device.
 ///
-/// Each call takes a batch of transfers, checks them against the [`Geometry`], copies unaligned
-/// memory through aligned memory, merges neighbours, and hands everything to one queue of the
-/// backend in one submission. Every transfer gets its own result.
+/// Each call takes a batch of transfers, checks them against the [`Geometry`], stages unaligned
+/// memory, merges neighbours, and submits everything to one queue of the backend at once. Each
+/// transfer has its own result.
 ///
-/// A dispatcher is shared between threads by reference; each call uses a queue alone, so threads do
-/// not wait for each other's transfers.
+/// Threads share a dispatcher by reference. Each call has a queue to itself, so threads do not wait
+/// for each other's transfers.
 ///
 /// # Examples
 /// ```
@@ -38,7 +38,7 @@ use crate::{AlignedBuf, Error, ErrorKind, Geometry, StatsSnapshot};
 /// ```
 pub struct Dispatcher {
     pub(super) pool: Arc<LanePool>,
-    /// Whether nothing but reads is accepted.
+    /// Whether only reads are accepted.
     read_only: bool,
     pub(super) last_ticket: AtomicU64,
 }
@@ -50,15 +50,15 @@ impl Dispatcher {
     /// A dispatcher over `backend`, with default options. Opens no queue yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] when the device wants memory aligned beyond
-    /// [`AlignedBuf::ALIGNMENT`], one of its alignments is no power of two, or it is larger than
+    /// [`ErrorKind::Unsupported`] when the device requires a larger alignment of memory than
+    /// [`AlignedBuf::ALIGNMENT`], one of its alignments is not a power of two, or it is larger than
     /// [`Geometry::MAX_CAPACITY`].
     pub fn new(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
         Self::with_options(backend, DispatcherOptions::new())
     }
 
-    /// A dispatcher over `backend` that accepts nothing but reads, also where the device would take
-    /// writes. Opens no queue yet.
+    /// A dispatcher over `backend` that accepts only reads, also if the device accepts writes.
+    /// Opens no queue yet.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -101,7 +101,7 @@ impl Dispatcher {
         {
             return refuse(
                 ErrorKind::Unsupported,
-                format!("the device says that it is impossible: {geometry:?}"),
+                format!("the backend reports an invalid geometry: {geometry:?}"),
             );
         }
         Ok(Self {
@@ -111,7 +111,7 @@ impl Dispatcher {
         })
     }
 
-    /// The backend below.
+    /// The backend.
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn IoBackend> {
         &self.pool.backend
@@ -129,7 +129,7 @@ impl Dispatcher {
         self.pool.backend.stats().snapshot()
     }
 
-    /// Whether ops of this kind are accepted at all.
+    /// Checks that ops of this kind are accepted.
     ///
     /// # Errors
     /// For everything but reads, [`ErrorKind::PermissionDenied`] when the device was opened
@@ -147,7 +147,7 @@ impl Dispatcher {
         accepted.map_err(|error| error.on(self.pool.backend.name()))
     }
 
-    /// Whether a batch may be started at all.
+    /// Checks that a batch may be started.
     pub(super) fn check_batch(&self, kind: OpKind, transfers: usize) -> Result<(), Error> {
         if transfers > Self::MAX_BATCH {
             let rule = format!(

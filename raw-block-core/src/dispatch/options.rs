@@ -12,7 +12,7 @@
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct DispatcherOptions {
-    /// The depth asked for each queue, in ops.
+    /// The requested depth of each queue, in ops.
     pub queue_depth: usize,
     /// The most queues that are open at once: the most batches in flight. At least 2 for tickets. A
     /// thread that calls the dispatcher from within [`Dispatcher::read_buffers_with`] or

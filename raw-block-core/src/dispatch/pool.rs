@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Geometry};
 /// A blocking call runs on one thread from its beginning to its end, so its lane may have a queue
 /// of that thread alone, which costs less where the backend has such queues. Tickets move between
 /// threads, and take lanes that any thread may use. When there are more threads than lanes can be
-/// open, such lanes replace idle lanes of one thread. A thread that ends closes its own.
+/// open, lanes of one thread are replaced by such lanes. A thread that ends closes its own lanes.
 pub(super) struct LanePool {
     pub(super) backend: Arc<dyn IoBackend>,
     /// As it was when the dispatcher was made.
@@ -38,7 +38,7 @@ enum User {
     Ticket,
 }
 
-/// A lane that goes back to its pool when this is dropped.
+/// A lane that returns to its pool when this is dropped.
 pub(super) struct LaneGuard {
     /// `None` only before it was opened and while being dropped.
     lane: Option<Lane>,
@@ -88,8 +88,8 @@ impl LanePool {
             match opened {
                 Ok(guard) => return Ok(guard),
                 Err(error) => {
-                    // No further queue can be had: take one of those that there are, or wait for
-                    // it, but not for tickets, which may be this caller's own.
+                    // No further queue can be opened: take an existing lane or wait for one, but
+                    // not for tickets, which may be this caller's own.
                     state = self.lanes.state();
                     if state.open == state.ticketed {
                         return Err(error);
@@ -133,9 +133,9 @@ impl LanePool {
         busy("every queue is in use: try again, or allow more queues".to_owned())
     }
 
-    /// Opens a queue, instead of an idle lane that was open, and lends it. The lane is counted
-    /// before, so that no more are opened than allowed; if the backend fails or panics, dropping
-    /// the loan corrects the count.
+    /// Opens a queue, instead of an idle lane that was open, and lends it. Counts the lane first,
+    /// so that no more than allowed are opened; if the backend fails or panics, dropping the guard
+    /// corrects the count.
     fn open(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,

@@ -211,8 +211,9 @@ impl Requests {
         });
     }
 
-    /// Orders the requests so that of neighbours one comes in a first part and the other in a second:
-    /// together the kernel would merge them again. Each part is sorted by offset. Returns the length of the first one.
+    /// Orders the requests so that of neighbours one comes in a first part and the other in a
+    /// second: together the kernel would merge them again. Each part is sorted by offset. Returns
+    /// the length of the first one.
     pub(super) fn take_apart(&mut self) -> usize {
         let Self { list, order, .. } = self;
         order.sort_unstable_by_key(|&index| (list[index as usize].offset, index));

@@ -11,9 +11,9 @@ use crate::{AlignedBuf, Error, OwnedTransfer};
 
 /// A batch in flight, with its buffers. Any thread may wait for it.
 ///
-/// Ops beyond the depth of the queue wait for the calls of the ticket, each of which refills the
-/// queue. So a batch longer than [`queue_depth`](crate::DispatcherOptions::queue_depth) goes on
-/// only while its caller tries or waits.
+/// Each call of the ticket refills the queue. So a batch that exceeds
+/// [`queue_depth`](crate::DispatcherOptions::queue_depth) makes progress beyond it only in these
+/// calls.
 ///
 /// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue
 /// and its buffers for good, which is sound, and visible as
@@ -41,14 +41,14 @@ pub struct Ticket {
     lane: Option<LaneGuard>,
 }
 
-/// One transfer of a completed owned batch.
+/// One transfer of an owned batch that has completed.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use]
 pub struct Finished {
     /// The buffer that the transfer owned. Empty in a forked child, which has none.
     pub buffer: AlignedBuf,
-    /// How it went. After a failed read the contents of the buffer are unspecified.
+    /// Its result. After a failed read the contents of the buffer are unspecified.
     pub result: Result<(), Error>,
 }
 
@@ -83,15 +83,15 @@ impl Ticket {
 
     /// Waits until the batch has completed. The results are in the order of the batch.
     ///
-    /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) gave them
-    /// before.
+    /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) has returned
+    /// them.
     #[must_use]
     pub fn wait(mut self) -> Vec<Finished> {
         self.advance(WaitMode::All).unwrap_or_default()
     }
 
-    /// Takes the completions that are there and refills the queue, without waiting; the results, if
-    /// the batch has completed.
+    /// Reaps completions and refills the queue, without waiting. Returns the results if the batch
+    /// has completed.
     ///
     /// When it has not, ops are in flight, and [`event_fd`](Self::event_fd) is readable as soon as
     /// one completes.
@@ -100,19 +100,19 @@ impl Ticket {
         self.advance(WaitMode::Poll)
     }
 
-    /// Waits until the batch has completed or `deadline` has passed; the results, if it has
-    /// completed. After the deadline it does what [`try_wait`](Self::try_wait) does, and no more.
+    /// Waits until the batch has completed or `deadline` has passed. Returns the results if it has
+    /// completed. After the deadline it does only what [`try_wait`](Self::try_wait) does.
     #[must_use]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Vec<Finished>> {
         self.advance(WaitMode::Until(deadline))
     }
 
     fn advance(&mut self, mode: WaitMode) -> Option<Vec<Finished>> {
-        // Out of the ticket while it runs: if the backend panics, the lane goes with the panic, and
-        // the ticket's own drop finds nothing left to do.
+        // Taken from the ticket first: if the backend panics, the panic drops the lane, and the
+        // drop of the ticket does nothing.
         let mut lane = self.lane.take()?;
         if let Err(error) = lane.pool.check_process() {
-            // The parent has the queue; what the child has of it is a copy that nothing fills.
+            // The queue belongs to the parent; no completion reaches the copy in the child.
             let lost = || Finished { buffer: AlignedBuf::default(), result: Err(error.clone()) };
             return Some(std::iter::repeat_with(lost).take(lane.batch.requests.len()).collect());
         }

@@ -101,7 +101,7 @@ impl Wave {
         let run = match self.runs.get_mut(op.index as usize) {
             Some(run) if !run.completed && op.points_into(&self.memory) => run,
             _ => {
-                tracing::error!("a queue handed out an op that is not this batch's");
+                tracing::error!("a queue returned an op of another batch");
                 return None;
             }
         };

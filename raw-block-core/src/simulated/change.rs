@@ -15,7 +15,7 @@ pub(super) struct Write {
     pub(super) completed: Option<u64>,
 }
 
-/// What an op will do when its moment comes.
+/// What an op does when it takes effect.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
     Nothing,
@@ -23,7 +23,7 @@ pub(super) enum Change {
         blocks: Vec<(u64, Bytes)>,
         atomic: bool,
     },
-    /// Not a list of blocks before its moment: a range may have too many of them to count.
+    /// A range, because the list of its blocks has no bound before it takes effect.
     Erase {
         blocks: Range<u64>,
         kind: OpKind,

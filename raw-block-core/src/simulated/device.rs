@@ -17,13 +17,13 @@ use crate::{Error, ErrorKind, Geometry};
 ///
 /// Clones are handles to the same device; for a copy of the device there is [`fork`](Self::fork).
 ///
-/// Sparse: what was never written reads as zeroes and takes no memory. What was written takes twice
-/// its size, for the version before is kept too, see [`DeviceFault::old_version`].
+/// Sparse: what was never written reads as zeroes and uses no memory. What was written uses twice
+/// its size, because the version before is kept too, see [`DeviceFault::old_version`].
 #[derive(Clone)]
 pub struct SimulatedDevice(Arc<Device>);
 
 impl SimulatedDevice {
-    /// A device of this shape that holds zeroes, with default options but this seed.
+    /// A device with this geometry that holds zeroes, with this seed and otherwise default options.
     ///
     /// # Errors
     /// As [`with_options`](Self::with_options).
@@ -31,7 +31,7 @@ impl SimulatedDevice {
         Self::with_options(geometry, SimulatedOptions::new().seed(seed))
     }
 
-    /// A device of this shape that holds zeroes.
+    /// A device with this geometry that holds zeroes.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when transfers or the capacity are not made of whole logical
@@ -64,7 +64,7 @@ impl SimulatedDevice {
         }))
     }
 
-    /// The device as a dispatcher takes it.
+    /// The device as a backend.
     #[must_use]
     pub fn backend(&self) -> Arc<dyn IoBackend> {
         Arc::new(self.clone())
@@ -79,7 +79,7 @@ impl SimulatedDevice {
 
     /// Cuts the power just after the `n`th op took effect, counted as in
     /// [`ops_so_far`](Self::ops_so_far); at once if that many have. That op is in flight at the
-    /// time: no caller has seen its success. A flush in this place did make durable what it covers.
+    /// time: its success was not reported. A flush in this place has made durable what it covers.
     pub fn cut_after(&self, n: u64) {
         self.end_after(n, PlannedEnd::PowerCut);
     }
@@ -106,7 +106,7 @@ impl SimulatedDevice {
 
     /// Cuts the power. All ops in flight fail with `EIO`, as does every later one.
     ///
-    /// Returns what became of the writes that were not durable; after a first cut, the same again.
+    /// Returns the fates of the writes that were not durable; after the first cut, the same again.
     pub fn power_cut(&self) -> CutReport {
         let report = self.0.state().power_cut();
         self.0.released.notify_all();
@@ -144,10 +144,10 @@ impl SimulatedDevice {
     }
 
     /// Kills the process that uses this device, and lets another one use it before the last request
-    /// of the killed one has completed: as [`process_kill`](Self::process_kill), but what happens
-    /// of the ops in flight happens on the device that is returned, at seeded moments while it is
-    /// used, over whatever was written in the meantime. The parts of a write may take effect at
-    /// different moments, or never.
+    /// of the killed one has completed: as [`process_kill`](Self::process_kill), but the ops in
+    /// flight take effect on the device that is returned, at seeded times while it is used, over
+    /// what was written in the meantime. The parts of a write may take effect at different times,
+    /// or never.
     ///
     /// A lock that the system releases only after the last request of a process keeps this from
     /// happening: see [`lock_device`](crate::backend::lock_device). With `process_kill` the next
@@ -162,7 +162,7 @@ impl SimulatedDevice {
     /// A copy of the device in every respect, but with another seed from here on. Neither sees what
     /// happens to the other. Blocks are shared until one of the two writes them.
     ///
-    /// Ops in flight are in flight on the copy too, where no caller reaps them.
+    /// Ops in flight are in flight on the copy too, where no queue reaps them.
     #[must_use]
     pub fn fork(&self, seed: u64) -> Self {
         let mut state = self.0.state().clone();
@@ -170,13 +170,13 @@ impl SimulatedDevice {
         Self::holding(self.0.geometry, self.0.options.seed(seed), state)
     }
 
-    /// From now on this goes wrong too, for ops that are submitted later.
+    /// Adds a fault, for ops that are submitted later.
     pub fn inject(&self, fault: DeviceFault) {
         self.0.state().faults.push(fault);
     }
 
-    /// From now on nothing goes wrong any more, but with ops that were submitted before, and by
-    /// [permanent](DeviceFault::permanent) faults. What was held goes on.
+    /// Removes all faults but [permanent](DeviceFault::permanent) ones, for ops that are submitted
+    /// later. Ops that were held proceed.
     pub fn clear_faults(&self) {
         let mut state = self.0.state();
         state.faults.retain(DeviceFault::is_permanent);
@@ -186,7 +186,7 @@ impl SimulatedDevice {
     }
 
     /// What the device holds, as a read without faults would find it now: `len` bytes from byte
-    /// `offset` on, at any alignment. Bytes beyond the end of the device are zero.
+    /// `offset` on, at any alignment. Past the end of the device there are zeroes.
     #[must_use]
     pub fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
         let block = u64::from(self.0.geometry.logical_block);
@@ -199,9 +199,8 @@ impl SimulatedDevice {
         bytes
     }
 
-    /// Changes the contents of the device directly, at any alignment: durable at once, and not
-    /// counted as an op. For damage that has to stay, where a [`DeviceFault`] would go with the
-    /// power.
+    /// Changes what the device holds without an op, at any alignment. It is durable at once. For
+    /// damage that persists, where a [`DeviceFault`] would end with the power.
     ///
     /// # Panics
     /// When the range is not inside the device.

@@ -1,4 +1,4 @@
-//! What becomes of the writes that are not durable at the end of a device.
+//! The fates of the writes that are not durable when a device ends.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ impl Mood {
         }
     }
 
-    /// The fate of one write of this number of blocks.
+    /// The fate of one write of this many blocks.
     pub(super) fn decide(self, rng: &mut fastrand::Rng, blocks: usize, atomic: bool) -> Fate {
         let divisible = !atomic && blocks > 1;
         match self {

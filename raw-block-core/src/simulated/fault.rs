@@ -1,4 +1,4 @@
-//! What a test wants to go wrong.
+//! The faults that a test injects.
 
 use std::io;
 use std::ops::Range;
@@ -6,14 +6,14 @@ use std::ops::Range;
 use crate::backend::{Op, OpKind};
 use crate::{Error, ErrorClass};
 
-/// Something that goes wrong on a [`SimulatedDevice`](super::SimulatedDevice), and when.
+/// A fault of a [`SimulatedDevice`](super::SimulatedDevice), and the ops that it hits.
 ///
 /// Without more it hits every op of its kind. [`within`](Self::within) restricts it to a range of
 /// the device, [`nth`](Self::nth) to one of the ops that match. What counts is the op as the device
 /// gets it, so neighbours that were merged are one, and the parts of a merge that failed are ops
 /// again.
 ///
-/// Each fault counts and hits for itself: an op can be delayed by one and fail by another.
+/// Faults are independent: one can delay an op, and another one fail it.
 ///
 /// # Examples
 /// ```
@@ -244,7 +244,7 @@ pub(super) fn late(hits: &[Hit]) -> Option<u64> {
     })
 }
 
-/// Whether the op is not carried out.
+/// Whether the op is not executed.
 pub(super) fn prevented(hits: &[Hit], kind: OpKind) -> bool {
     hits.iter().any(|hit| match hit.effect {
         Effect::Fail(_) => true,

@@ -91,7 +91,7 @@ impl Image {
         durable.insert(block, version);
     }
 
-    /// Leaves nothing but what is durable.
+    /// Removes what is not durable.
     pub(super) fn lose_cache(&mut self) {
         self.cache.clear();
     }

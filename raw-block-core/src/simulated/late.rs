@@ -10,7 +10,7 @@ use super::state::State;
 const LONGEST_DELAY: u32 = 12;
 
 impl State {
-    /// Lets those ops take effect that failed, and whose moment has come.
+    /// Lets the ops take effect that failed and are due.
     pub(super) fn execute_late(&mut self) {
         while let Some(due) = self.late.iter().position(|(effects, _)| *effects <= self.effects) {
             let (_, change) = self.late.remove(due);
@@ -59,7 +59,7 @@ impl State {
         self.leftovers.push(Leftover { change, due });
     }
 
-    /// Lets those writes of a killed process take effect whose moment has come.
+    /// Lets the writes of a killed process take effect that are due.
     pub(super) fn land_leftovers(&mut self) {
         while self.over.is_none()
             && let Some(due) = self.leftovers.iter().position(|left| left.due <= self.stirs)

@@ -1,9 +1,10 @@
-//! A device in memory that loses power, reorders and fails, to test what is kept on a device.
+//! A device in memory that loses power, reorders and fails, to test code that stores data on a
+//! device.
 //!
 //! A [`SimulatedDevice`] is a backend as strict as a real device opened with `O_DIRECT`. Beyond
 //! that:
 //!
-//! - **Order.** Ops take effect at seeded moments, one by one, and are reaped in a seeded order,
+//! - **Order.** Ops take effect at seeded times, one by one, and are reaped in a seeded order,
 //!   often later than they could be.
 //! - **Volatile cache.** A write that took effect is read back, but a power cut may undo it. A
 //!   flush makes durable what was reaped before the flush was submitted, and nothing else. Without
@@ -22,15 +23,15 @@
 //! - **Discards** are as volatile as writes. Each block of the range then reads as zeroes, as
 //!   before or as garbage.
 //! - **[`fork`](SimulatedDevice::fork).** A cheap copy of everything, to try many ends of one
-//!   story.
-//! - **[`DeviceFault`]s**, each at the op where a test wants it.
+//!   history.
+//! - **[`DeviceFault`]s**, each at an op that the test chooses.
 //!
 //! The same seed and the same calls from one thread have the same outcome, so a failure found by
 //! random tests is replayed by its seed; unless deadlines pass in between, which depend on the
-//! clock. So have the calls of several threads that [take turns](run_interleaved). Another version
-//! of this crate may do otherwise with the same seed.
+//! clock. So have the calls of several threads that are [run interleaved](run_interleaved). Another
+//! version of this crate may do otherwise with the same seed.
 //!
-//! Short transfers are not part of it: they are dealt with below [`IoQueue`], where this
+//! Short transfers are not part of it: they are handled below [`IoQueue`], where this
 //! device takes the place of a backend.
 //!
 //! # Examples

@@ -12,7 +12,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SimulatedOptions {
-    /// Where all chance comes from.
+    /// The seed of all random choices.
     pub seed: u64,
     /// The most ops that one queue holds in flight, however many are asked for. At least 1.
     pub max_queue_depth: usize,
@@ -29,7 +29,7 @@ pub struct SimulatedOptions {
 }
 
 impl SimulatedOptions {
-    /// Seed 0, queues of up to 128 ops, nothing but single blocks atomic, shuffled.
+    /// Seed 0, queues of up to 128 ops, only single blocks atomic, shuffled.
     #[must_use]
     pub const fn new() -> Self {
         Self {

@@ -46,8 +46,8 @@ pub(super) fn set(
 /// Memory and offset alignment in bytes for direct transfers, as `statx(2)` reports them.
 ///
 /// For a file that shares blocks with a copy (a reflink), XFS reports two offset alignments: that
-/// of reads (Linux 6.14), and a larger one, below which it carries out a direct write through the
-/// page cache. The kernel takes transfers of the smaller one, so that is the rule.
+/// of reads (Linux 6.14), and a larger one, below which it executes a direct write through the page
+/// cache. The kernel takes transfers of the smaller one, so that is the rule.
 fn reported(file: &File) -> Option<(u32, u32)> {
     let mut answer = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is an empty C string, which with AT_EMPTY_PATH means the descriptor itself,

@@ -76,7 +76,7 @@ pub(super) fn write_streams(file: &File) -> u16 {
     QueueLimits::of(file).write_streams()
 }
 
-/// Refuses what can be opened for writing and then takes no writes.
+/// Refuses a device that can be opened for writing and then accepts no writes.
 ///
 /// # Errors
 /// [`ErrorKind::PermissionDenied`] for a write-protected device, [`ErrorKind::Unsupported`] for a

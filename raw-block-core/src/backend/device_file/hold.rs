@@ -47,9 +47,9 @@ pub fn lock_device(file: &File, shared: bool, device: &str) -> Result<(), Error>
 
 /// Names this process as the holder of a block device that is open exclusively.
 ///
-/// `O_EXCL` keeps other processes out, but does not show which process has it open. A shared lock
-/// does, and is in the way of no process that shares it, such as udev. Without it the next opener
-/// only waits less.
+/// `O_EXCL` keeps other processes out, but does not say which process has it open. A shared lock
+/// does, and does not block processes that share it, such as udev. Without it the next opener only
+/// waits less.
 pub(super) fn name_holder(file: &File) {
     let _ = file.try_lock_shared();
 }

@@ -1,5 +1,4 @@
-//! A file or block device, opened carefully. Backends that do their transfers on a file descriptor
-//! start from here.
+//! A file or block device, opened exclusively, for backends whose transfers use a file descriptor.
 
 mod alignment;
 mod cache;
@@ -19,11 +18,20 @@ use crate::{Direct, Error, ErrorKind, Geometry};
 
 pub use hold::lock_device;
 
-/// An open regular file or block device, held against others.
+/// An open regular file or block device that no other process can open for writing.
 ///
 /// A block device is opened with `O_EXCL`, so a mounted one is refused; a file is locked with
-/// `flock(2)`, exclusively by a writer, shared by readers. Opening writes nothing, and follows
+/// `flock(2)`, exclusively to write, and shared to read only. Opening writes nothing, and follows
 /// symbolic links.
+///
+/// # Examples
+/// ```
+/// use raw_block_core::Direct;
+/// use raw_block_core::backend::DeviceFile;
+///
+/// let error = DeviceFile::open("/no/such/device", Direct::Preferred).unwrap_err();
+/// assert_eq!(error.backend(), Some("/no/such/device"));
+/// ```
 ///
 /// The open file description that holds the device is the one that does its I/O. The kernel closes
 /// it when the process has ended, however it ended, and its last request has completed: after
@@ -33,7 +41,7 @@ pub use hold::lock_device;
 /// device and drops it: reads return what the medium holds, also after the kernel failed to write
 /// an earlier process's pages back.
 ///
-/// Its size is read once. If another process truncates a file later, reads beyond its end fail, and
+/// Its size is read once. If another process shortens a file later, reads past its end fail, and
 /// writes there extend it again.
 #[derive(Debug)]
 pub struct DeviceFile {
@@ -66,9 +74,9 @@ impl DeviceFile {
         Self::open_for(path.as_ref(), direct, false)
     }
 
-    /// Opens the device at `path` read-only, which takes no permission to write, and keeps writers
-    /// out for as long. Files can be read by several at a time. A device that takes no writes can
-    /// be opened this way.
+    /// Opens the device at `path` read-only, which needs no permission to write, and excludes
+    /// writers while it is open. Several processes can read a file. A write-protected device can be
+    /// opened this way.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -184,7 +192,7 @@ impl DeviceFile {
         if self.is_block_device && self.direct { geometry::write_streams(&self.file) } else { 0 }
     }
 
-    /// Discards `len` bytes from byte `offset`, and waits until the device has accepted that: for
+    /// Discards `len` bytes from byte `offset` on, and waits until the device has done so: for
     /// backends, to execute an [`OpKind::Discard`](crate::backend::OpKind::Discard).
     ///
     /// On a block device this is the ioctl `BLKDISCARD`, and not a hole punched by `fallocate(2)`:
@@ -207,7 +215,7 @@ impl DeviceFile {
 }
 
 impl DeviceFile {
-    /// Makes `len` bytes from byte `offset` on read as zeroes, for backends, to carry out an
+    /// Makes `len` bytes from byte `offset` on read as zeroes, for backends, to execute an
     /// [`OpKind::WriteZeroes`](crate::backend::OpKind::WriteZeroes).
     ///
     /// Nothing is transferred, but for the parts of logical blocks at the ends of the range, and
@@ -243,8 +251,8 @@ impl DeviceFile {
     /// Makes durable what was written: for backends, to execute an
     /// [`OpKind::Flush`](crate::backend::OpKind::Flush).
     ///
-    /// What it takes to find the bytes again, such as newly allocated blocks, is made durable as
-    /// well (`fdatasync(2)`). It leaves out timestamps.
+    /// That includes the metadata that are needed to read the bytes, such as newly allocated
+    /// blocks, but not timestamps (`fdatasync(2)`).
     ///
     /// # Errors
     /// Those of the system.
