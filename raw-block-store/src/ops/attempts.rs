@@ -79,16 +79,15 @@ impl StoreState {
         self.check_writes(context).map(|()| call)
     }
 
-    /// Writes what was allocated, and elsewhere what fails. `attempt` writes and publishes an
-    /// allocation once, and returns what failed; `give_up` is called with each object that is not
-    /// written, why, and the error of its write.
-    pub(super) fn write_slots(
+    /// Writes what failed elsewhere. `attempt` writes and publishes an allocation once, and returns what failed;
+    /// `give_up` is called with each object that is not written, why, and the error of its write.
+    pub(super) fn retry(
         &self,
-        first: &Allocation,
+        failed: Vec<Failed>,
         mut attempt: impl FnMut(&Allocation) -> Vec<Failed>,
         mut give_up: impl FnMut(u32, GaveUp, &Error),
     ) {
-        let mut left = FailedSlots { state: self, slots: attempt(first).into() };
+        let mut left = FailedSlots { state: self, slots: failed.into() };
         for number in 1..=ATTEMPTS {
             for _ in 0..left.slots.len() {
                 let Some(failed) = left.slots.pop_front() else { break };

@@ -84,7 +84,8 @@ impl Store {
             match self.state.begin_change(PUT) {
                 Ok(_call) => {
                     let batch = PutBatch { puts, positions, hashes: &hashes };
-                    put_where_it_works(&self.state, &batch, &mut results);
+                    let unplaced = put_batch(&self.state, &batch, &mut results);
+                    put_again(&self.state, &batch, unplaced, &mut results);
                 }
                 Err(error) => fail(&mut results, positions.iter().copied(), &error),
             }
@@ -163,14 +164,14 @@ impl Store {
     }
 }
 
-/// Puts a batch. What could not be written, and found no space elsewhere, is put again from the
-/// start: nothing of it is in flight, so that a reclaim can make space for it.
-fn put_where_it_works(
+/// Puts objects of a batch again from the start that could not be written, and found no space
+/// elsewhere: nothing of them is in flight, so that a reclaim can make space for them.
+fn put_again(
     state: &StoreState,
     batch: &PutBatch<'_>,
+    mut unplaced: Vec<usize>,
     results: &mut [Result<bool, Error>],
 ) {
-    let mut unplaced = put_batch(state, batch, results);
     for _ in 1..ATTEMPTS {
         if unplaced.is_empty() || state.refuses_writes() {
             return;
@@ -208,7 +209,8 @@ fn put_batch(
         if !allocation.slots.is_empty() {
             vain_reclaims = 0;
             // Before anything is waited for: what is allocated holds down what a checkpoint covers.
-            state.write_objects(batch, &allocation, results, &mut unplaced);
+            let failed = state.write_allocation(batch, &allocation);
+            state.write_elsewhere(batch, failed, results, &mut unplaced);
         }
         let error = match ended {
             Ok(()) => break,

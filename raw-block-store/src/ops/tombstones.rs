@@ -123,13 +123,14 @@ impl StoreState {
         results: &mut Vec<Result<bool, Error>>,
     ) -> Result<(), Error> {
         let mut given_up = Ok(());
-        let attempt = |allocation: &Allocation| {
+        let mut attempt = |allocation: &Allocation| {
             let slots = allocation.slots.iter().zip(&allocation.objects);
             slots
                 .filter_map(|(slot, object)| self.try_tombstones(keys, slot, object, results))
                 .collect()
         };
-        self.write_slots(allocation, attempt, |_, _, error| given_up = Err(error.clone()));
+        let failed = attempt(allocation);
+        self.retry(failed, attempt, |_, _, error| given_up = Err(error.clone()));
         match (given_up, allocation.objects.first()) {
             (Err(Error::Device { error, .. }), Some(object))
                 if error.kind() == ErrorKind::NoSpace =>

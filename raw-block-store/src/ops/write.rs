@@ -10,19 +10,30 @@ use super::stage::{PutBatch, Stage, Target};
 use crate::Error;
 use crate::format::Entry;
 use crate::mutant::Mutant;
-use crate::state::StoreState;
 use crate::state::index::{Located, Place, Published};
 use crate::state::space::{Allocated, Allocation, Outcome, Slot};
 use crate::state::unwind::OnPanic;
+use crate::state::{Scratch, StoreState};
 
 const PUT: &str = "put an object";
 
 /// What became of the writes of an allocation.
-#[derive(Default)]
 struct Written {
     /// For each object its entry.
     entries: Vec<Entry>,
     errors: Errors,
+}
+
+impl Written {
+    fn of(allocation: &Allocation) -> Self {
+        let entries = vec![Entry::EMPTY; allocation.objects.len()];
+        Self { entries, errors: Errors::default() }
+    }
+
+    fn fail_all(&mut self, error: &Error) {
+        let objects = self.entries.len();
+        self.errors.set(0..objects, objects, error);
+    }
 }
 
 /// The errors of the payloads of objects or of their slots' headers. Without any it takes no memory.
@@ -42,17 +53,64 @@ impl Errors {
 }
 
 impl StoreState {
-    /// Writes objects of a batch where they were allocated, and publishes them. Those whose write fails are
-    /// written elsewhere. Adds to `unplaced` the positions of those for which there is no space elsewhere.
-    pub(super) fn write_objects(
+    /// Stages, submits and publishes an allocation: all payloads, and the headers of the slots, those of large ones after
+    /// their payloads. Returns what failed.
+    pub(super) fn write_allocation(
         &self,
         batch: &PutBatch<'_>,
         allocation: &Allocation,
+    ) -> Vec<Failed> {
+        let abandon = OnPanic(|| {
+            for slot in &allocation.slots {
+                self.abandon(slot, allocation.objects_of(slot));
+            }
+        });
+        let stage = Stage::new(self, batch, allocation);
+        let mut written = Written::of(allocation);
+        let (headers, late_headers) = match self.stage_headers(&stage, &mut written.entries) {
+            Ok(headers) => headers,
+            Err(error) => {
+                self.headers_not_written(allocation);
+                written.fail_all(&error);
+                drop(abandon);
+                return self.publish(allocation, written);
+            }
+        };
+        let writes = stage.early_writes(&headers);
+        let targets = stage.early_targets();
+        if let Some(mut headers) = late_headers {
+            // The checksums of large payloads are computed while the device writes them.
+            let encode = || stage.encode_late(&mut headers, &mut written.entries);
+            let (results, encoded) = self.dispatcher.write_buffers_while(&writes, encode);
+            self.note_written(&stage, &writes, targets, results, &mut written.errors);
+            match encoded {
+                Ok(()) => {
+                    let writes = stage.late_writes(&headers);
+                    let results = self.dispatcher.write_buffers(&writes);
+                    let targets = stage.late_targets();
+                    self.note_written(&stage, &writes, targets, results, &mut written.errors);
+                }
+                Err(error) => written.fail_all(&error),
+            }
+        } else {
+            let results = self.dispatcher.write_buffers(&writes);
+            self.note_written(&stage, &writes, targets, results, &mut written.errors);
+        }
+        drop(abandon);
+        self.publish(allocation, written)
+    }
+
+    /// Writes objects of a batch elsewhere whose writes failed. Adds to `unplaced` the positions of those for which there
+    /// is no space elsewhere.
+    pub(super) fn write_elsewhere(
+        &self,
+        batch: &PutBatch<'_>,
+        failed: Vec<Failed>,
         results: &mut [Result<bool, Error>],
         unplaced: &mut Vec<usize>,
     ) {
-        let attempt = |allocation: &Allocation| self.attempt(batch, allocation);
-        self.write_slots(allocation, attempt, |index, why, error| {
+        let attempt = |allocation: &Allocation| self.write_allocation(batch, allocation);
+        self.retry(failed, attempt, |index, why, error| {
             let at = batch.position(index);
             results[at] = Err(error.clone());
             if why == GaveUp::NoSpace {
@@ -61,27 +119,21 @@ impl StoreState {
         });
     }
 
-    /// Writes and publishes an allocation once. Returns what failed.
-    fn attempt(&self, batch: &PutBatch<'_>, allocation: &Allocation) -> Vec<Failed> {
-        let stage = Stage::new(self, batch, allocation);
-        let abandon = OnPanic(|| {
-            for slot in &allocation.slots {
-                self.abandon(slot, allocation.objects_of(slot));
-            }
-        });
-        let written = self.write(&stage);
-        drop(abandon);
-        let written = match written {
-            Ok(written) => written,
-            Err(error) => {
-                self.headers_not_written(allocation);
-                let mut written = Written::default();
-                let objects = allocation.objects.len();
-                written.errors.set(0..objects, objects, &error);
-                written
-            }
-        };
-        self.publish(allocation, written)
+    /// Fills the headers that are submitted with their payloads, and takes memory for those that are submitted after them,
+    /// if there are any.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory, [`Error::Encode`].
+    fn stage_headers(
+        &self,
+        stage: &Stage<'_>,
+        entries: &mut [Entry],
+    ) -> Result<(Scratch<'_>, Option<Scratch<'_>>), Error> {
+        let (early, late) = stage.memory();
+        let mut headers = self.scratch.take(early)?;
+        stage.encode_early(&mut headers, entries)?;
+        let late_headers = (late > 0).then(|| self.scratch.take(late)).transpose()?;
+        Ok((headers, late_headers))
     }
 
     /// Nothing was written, so the headers of opened segments are not there.
@@ -89,38 +141,6 @@ impl StoreState {
         for opened in allocation.slots.iter().filter_map(|slot| slot.opened.as_ref()) {
             self.header_written(opened, false);
         }
-    }
-
-    /// Writes an allocation: all payloads, and the headers of the slots, those of large ones after their payloads.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    fn write(&self, stage: &Stage<'_>) -> Result<Written, Error> {
-        let mut written = Written::default();
-        written.entries.resize(stage.allocation.objects.len(), Entry::EMPTY);
-        let (early, late) = stage.memory();
-        let mut memory = self.scratch.take(early)?;
-        stage.encode_early(&mut memory, &mut written.entries)?;
-        let writes = stage.early_writes(&memory);
-        if late == 0 {
-            let results = self.dispatcher.write_buffers(&writes);
-            self.note_written(stage, &writes, stage.early_targets(), results, &mut written.errors);
-            return Ok(written);
-        }
-        let mut headers = self.scratch.take(late)?;
-        // The checksums of large payloads are computed while the device writes them.
-        let work = || stage.encode_late(&mut headers, &mut written.entries);
-        let (results, encoded) = self.dispatcher.write_buffers_while(&writes, work);
-        self.note_written(stage, &writes, stage.early_targets(), results, &mut written.errors);
-        if let Err(error) = encoded {
-            let objects = written.entries.len();
-            written.errors.set(0..objects, objects, &error);
-            return Ok(written);
-        }
-        let writes = stage.late_writes(&headers);
-        let results = self.dispatcher.write_buffers(&writes);
-        self.note_written(stage, &writes, stage.late_targets(), results, &mut written.errors);
-        Ok(written)
     }
 
     /// Notes how transfers ended.

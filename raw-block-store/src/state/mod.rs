@@ -21,5 +21,6 @@ pub(crate) mod unwind;
 
 pub(crate) use calls::CallGuard;
 pub(crate) use reading::ReadGuard;
+pub(crate) use scratch::Scratch;
 pub(crate) use slots::NoSpace;
 pub(crate) use store_state::{StateParts, StoreState};
