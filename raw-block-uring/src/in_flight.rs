@@ -28,12 +28,12 @@ pub(crate) enum Verdict {
     /// The ring cannot execute it, for this `errno`; a system call may.
     NeedsCall(i32),
     /// It has ended.
-    Ended(End),
+    Ended(OpResult),
 }
 
 /// How an op ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum End {
+pub(crate) enum OpResult {
     Done,
     /// The device ended before the range of the op.
     EndOfDevice,
@@ -54,13 +54,13 @@ impl InFlight {
     /// Judges the result of an entry or of a system call: a number of bytes, or a negative `errno`.
     pub(crate) fn judge(&mut self, result: i32, file: &DeviceFile) -> Verdict {
         match u32::try_from(result) {
-            Ok(_) if !self.op.kind().transfers() => Verdict::Ended(End::Done),
-            Ok(0) => Verdict::Ended(End::EndOfDevice),
+            Ok(_) if !self.op.kind().transfers() => Verdict::Ended(OpResult::Done),
+            Ok(0) => Verdict::Ended(OpResult::EndOfDevice),
             Ok(bytes) => {
                 self.op.advance(u64::from(bytes));
                 self.tries = 0;
                 self.started = true;
-                if self.op.is_empty() { Verdict::Ended(End::Done) } else { Verdict::Resubmit }
+                if self.op.is_empty() { Verdict::Ended(OpResult::Done) } else { Verdict::Resubmit }
             }
             Err(_) => self.judge_errno(-result, file),
         }
@@ -86,7 +86,7 @@ impl InFlight {
             libc::ECANCELED => Verdict::NeedsCall(errno),
             // A direct read cannot continue inside a block, and a file can end there.
             libc::EINVAL if self.op.kind() == OpKind::Read && self.is_at_end(file) => {
-                Verdict::Ended(End::EndOfDevice)
+                Verdict::Ended(OpResult::EndOfDevice)
             }
             // The ring does not support the op: write-zeroes on a file system that only has holes;
             // a discard of a block device before Linux 6.12; all three with completion polling; a
@@ -95,7 +95,7 @@ impl InFlight {
             libc::EOPNOTSUPP | libc::EINVAL | libc::EBUSY if !self.op.kind().transfers() => {
                 Verdict::NeedsCall(errno)
             }
-            errno => Verdict::Ended(End::Failed(errno)),
+            errno => Verdict::Ended(OpResult::Failed(errno)),
         };
         self.tries += u32::from(matches!(verdict, Verdict::Resubmit));
         verdict
@@ -107,11 +107,11 @@ impl InFlight {
     }
 
     /// Completes the op.
-    pub(crate) fn complete(self, end: End) -> Completion {
-        match end {
-            End::Done => self.op.complete(),
-            End::EndOfDevice => self.op.fail_at_end(),
-            End::Failed(errno) => {
+    pub(crate) fn complete(self, result: OpResult) -> Completion {
+        match result {
+            OpResult::Done => self.op.complete(),
+            OpResult::EndOfDevice => self.op.fail_at_end(),
+            OpResult::Failed(errno) => {
                 let error = self.op.error(io::Error::from_raw_os_error(errno));
                 self.fail(error)
             }

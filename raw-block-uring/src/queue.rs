@@ -11,7 +11,7 @@ use raw_block_core::backend::{Completion, DeviceFile, IoQueue, Op};
 
 use crate::call;
 use crate::entry;
-use crate::in_flight::{End, InFlight, Verdict};
+use crate::in_flight::{InFlight, OpResult, Verdict};
 use crate::ring::{Kernel, Linux, Ring, RingDevice, Standard, Width};
 
 /// The ops of one caller, with an entry in a ring for each.
@@ -64,7 +64,7 @@ impl<W: Width, K: Kernel> UringQueue<W, K> {
             match in_flight.judge(result, &self.file) {
                 _ if result == -libc::EINTR => {}
                 Verdict::Resubmit => {}
-                Verdict::NeedsCall(errno) => return in_flight.complete(End::Failed(errno)),
+                Verdict::NeedsCall(errno) => return in_flight.complete(OpResult::Failed(errno)),
                 Verdict::Ended(end) => return in_flight.complete(end),
             }
         }
