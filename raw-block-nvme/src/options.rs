@@ -9,8 +9,10 @@ use std::time::Duration;
 /// use raw_block_nvme::NvmeOptions;
 ///
 /// // The second GiB of the namespace, in commands of at most 256 KiB.
-/// let part = NvmeOptions::new().offset(1 << 30).len(Some(1 << 30));
-/// let options = part.max_command(Some(256 << 10));
+/// let options = NvmeOptions::new()
+///     .offset(1 << 30)
+///     .len(Some(1 << 30))
+///     .max_command(Some(256 << 10));
 /// assert!(!options.force);
 /// ```
 #[derive(Clone, Copy, Debug)]

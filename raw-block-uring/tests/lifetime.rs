@@ -41,7 +41,7 @@ fn assert_read(finished: &[Finished]) {
 #[test]
 fn a_dropped_ticket_frees_its_memory_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
-    let (ticket, addresses) = busy.reads_under_way();
+    let (ticket, addresses) = busy.reads_in_flight();
     drop(ticket);
     assert!(addresses.iter().all(|&address| quarantine::keeps(address)), "freed, and kept here");
 }
@@ -49,7 +49,7 @@ fn a_dropped_ticket_frees_its_memory_after_the_kernel() {
 #[test]
 fn a_forgotten_ticket_never_frees_its_memory() {
     let Some(mut busy) = Busy::new() else { return };
-    let (ticket, addresses) = busy.reads_under_way();
+    let (ticket, addresses) = busy.reads_in_flight();
     mem::forget(ticket);
     busy.close();
     let filled = || {
@@ -73,7 +73,7 @@ fn a_forgotten_ticket_never_frees_its_memory() {
 #[test]
 fn a_ticket_waited_for_elsewhere_keeps_its_memory_until_then() {
     let Some(busy) = Busy::new() else { return };
-    let (ticket, addresses) = busy.reads_under_way();
+    let (ticket, addresses) = busy.reads_in_flight();
     let waiter = thread::spawn(move || {
         let finished = ticket.wait();
         assert_read(&finished);
@@ -87,9 +87,9 @@ fn a_ticket_waited_for_elsewhere_keeps_its_memory_until_then() {
 #[test]
 fn a_ticket_outlives_the_thread_that_started_it() {
     let Some(busy) = Busy::new() else { return };
-    let (ticket, _) = thread::scope(|scope| scope.spawn(|| busy.reads_under_way()).join().unwrap());
+    let (ticket, _) = thread::scope(|scope| scope.spawn(|| busy.reads_in_flight()).join().unwrap());
     assert_read(&ticket.wait());
-    let (ticket, _) = thread::scope(|scope| scope.spawn(|| busy.reads_under_way()).join().unwrap());
+    let (ticket, _) = thread::scope(|scope| scope.spawn(|| busy.reads_in_flight()).join().unwrap());
     drop(ticket);
 }
 
@@ -97,7 +97,7 @@ fn a_ticket_outlives_the_thread_that_started_it() {
 fn a_panic_with_a_ticket_out_frees_memory_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
     let unwound = catch_unwind(AssertUnwindSafe(|| {
-        let (_ticket, _) = busy.reads_under_way();
+        let (_ticket, _) = busy.reads_in_flight();
         // A panic without a message.
         resume_unwind(Box::new(()));
     }));
@@ -107,7 +107,7 @@ fn a_panic_with_a_ticket_out_frees_memory_after_the_kernel() {
 #[test]
 fn a_ticket_outlives_its_dispatcher_and_backend() {
     let Some(mut busy) = Busy::new() else { return };
-    let (ticket, _) = busy.reads_under_way();
+    let (ticket, _) = busy.reads_in_flight();
     busy.close();
     assert_read(&ticket.wait());
 }
@@ -115,7 +115,7 @@ fn a_ticket_outlives_its_dispatcher_and_backend() {
 #[test]
 fn a_ticket_may_be_dropped_after_its_dispatcher_and_backend() {
     let Some(mut busy) = Busy::new() else { return };
-    let (ticket, _) = busy.reads_under_way();
+    let (ticket, _) = busy.reads_in_flight();
     busy.close();
     drop(ticket);
 }
@@ -131,7 +131,7 @@ fn memory_may_be_freed_once_its_reads_have_completed() {
     drop(buffers);
     results.all().unwrap();
 
-    let (ticket, _) = busy.reads_under_way();
+    let (ticket, _) = busy.reads_in_flight();
     let finished = ticket.wait();
     let succeeded = finished.iter().all(|one| one.result.is_ok());
     drop(finished);
@@ -178,7 +178,7 @@ fn an_arena_stays_mapped_while_the_kernel_writes_to_it() {
     });
     assert!(unmapped, "an arena that nothing uses stays mapped");
 
-    let (ticket, addresses) = busy.reads_under_way_into(|| touched(lent()));
+    let (ticket, addresses) = busy.reads_in_flight_into(|| touched(lent()));
     assert!(addresses.iter().all(|&address| is_mapped(address)));
     busy.close();
     assert!(addresses.iter().all(|&address| is_mapped(address)));
@@ -193,7 +193,7 @@ fn a_process_may_exit_while_reads_are_in_flight() {
     const NAME: &str = "a_process_may_exit_while_reads_are_in_flight";
     let Some(busy) = Busy::new() else { return };
     if env::var_os(CHILD).is_some() {
-        let _both = [busy.reads_under_way(), busy.reads_under_way()];
+        let _both = [busy.reads_in_flight(), busy.reads_in_flight()];
         let _ = std::io::stdout().write_all(b"leaving\n");
         exit(0);
     }

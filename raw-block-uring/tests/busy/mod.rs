@@ -85,13 +85,13 @@ impl Busy {
     }
 
     /// Starts reads into new memory from the heap. Also returns the addresses of their buffers.
-    pub(crate) fn reads_under_way(&self) -> (Ticket, Vec<usize>) {
-        self.reads_under_way_into(heap)
+    pub(crate) fn reads_in_flight(&self) -> (Ticket, Vec<usize>) {
+        self.reads_in_flight_into(heap)
     }
 
     /// Starts reads into the buffers from `make`. More than half of the bytes are unread when it
     /// returns.
-    pub(crate) fn reads_under_way_into(
+    pub(crate) fn reads_in_flight_into(
         &self,
         make: impl Fn() -> Vec<AlignedBuf>,
     ) -> (Ticket, Vec<usize>) {
