@@ -69,7 +69,7 @@ pub struct StatsSnapshot {
     pub commands: u64,
     /// The sum of the entries in flight at each submission; see
     /// [`depth_at_submission`](Self::depth_at_submission).
-    pub under_way_at_submissions: u64,
+    pub in_flight_at_submissions: u64,
     /// Ops, or rests of ops, that were issued again: short transfers, `EAGAIN`, parts of a failed
     /// merge.
     pub retries: u64,
@@ -127,7 +127,7 @@ impl StatsSnapshot {
         if self.submissions == 0 {
             return 0.0;
         }
-        self.under_way_at_submissions as f64 / self.submissions as f64
+        self.in_flight_at_submissions as f64 / self.submissions as f64
     }
 
     pub(crate) fn count_error(&mut self, error: &Error) {
@@ -173,7 +173,7 @@ impl Default for StatsSnapshot {
             staged_bytes: 0,
             submissions: 0,
             commands: 0,
-            under_way_at_submissions: 0,
+            in_flight_at_submissions: 0,
             retries: 0,
             registered_ops: 0,
             refused_registrations: 0,

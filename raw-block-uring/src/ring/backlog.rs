@@ -79,7 +79,7 @@ impl<E> Backlog<E> {
         stats.update(|stats| {
             stats.submissions += 1;
             stats.commands += submitted as u64;
-            stats.under_way_at_submissions += in_use.saturating_sub(left) as u64;
+            stats.in_flight_at_submissions += in_use.saturating_sub(left) as u64;
             stats.registered_ops += registered;
             stats.crossing_ops += crossing;
         });
