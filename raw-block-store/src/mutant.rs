@@ -155,6 +155,8 @@ mutants! {
     CopiesPublishedOneByOne,
     /// Moved objects share no slots.
     MovesShareNoSlots,
+    /// Moves leave the last free segment alone.
+    LastSegmentNotForMoves,
     /// The tombstone segment stays open when a checkpoint is taken for space.
     TombstoneSegmentStaysOpen,
     /// A target of moves with nothing live in it stays open when a checkpoint is taken for space.

@@ -45,3 +45,22 @@ fn a_store_without_reserve_deletes_by_checkpoints() {
     assert!(store.contains(&301_u32.to_le_bytes()));
     assert!(store.put(b"key", &[7; 700]).is_ok(), "what was deleted is space again");
 }
+
+#[test]
+fn a_store_with_half_of_its_reserve_is_compacted() {
+    let (device, store) = store(12, EvictionPolicy::None);
+    let put = |key: u32| store.put(&key.to_le_bytes(), &[7; 700]);
+    let full = (0..).find(|&key| put(key).is_err()).unwrap();
+    let layout = store.state.layout;
+    let segments = layout.segments_offset..layout.last_superblock_offset;
+    // Deletes open a segment of the reserve at the latest when the open ones are full.
+    while store.stats().free_segments > 1 {
+        device.inject(DeviceFault::late_write(u64::MAX).within(segments.clone()).nth(1));
+        store.delete(&full.to_le_bytes()).unwrap();
+        device.clear_faults();
+        store.checkpoint().unwrap();
+    }
+    assert!(store.stats().bad_segments > 0);
+    (0..full).step_by(2).for_each(|key| assert!(store.delete(&key.to_le_bytes()).unwrap()));
+    (full..full + full / 3).for_each(|key| put(key).unwrap());
+}

@@ -70,7 +70,8 @@ impl Space {
             (0..).zip(demands).map(|(index, of)| (index, of.demand, of.sequence)).collect();
         objects.sort_by_key(|&(_, demand, _)| !self.shape.is_shared(demand));
         // The last free segment may be used if there is no other. A store that evicts has one.
-        let spares: &[usize] = if self.evicts() { &[1] } else { &[1, 0] };
+        let spares: &[usize] =
+            if self.evicts() || Mutant::LastSegmentNotForMoves.is_on() { &[1] } else { &[1, 0] };
         let planned = spares.iter().find_map(|&spare| self.try_plan(&objects, spare));
         let (allocation, before) = planned.ok_or(NoPlan::NoSpace)?;
         let is_full = |of: &&Segment| of.state == SegmentState::Full && !of.bad;

@@ -59,6 +59,7 @@ const FOCUS: &[(&str, &[&str])] = &[
 /// Mutants that need too many scenarios, and tests of the store that fail with them.
 const TESTS: &[(&str, &str)] = &[
     ("OpenedWithoutFlush", "an_opening_that_cannot_flush_writes_nothing"),
+    ("LastSegmentNotForMoves", "a_store_with_half_of_its_reserve_is_compacted"),
     ("MovesShareNoSlots", "copies_share_slots_and_keep_their_sequences"),
     ("TombstonesNotNamed", "tombstones_are_named_until_a_commit_covers_them"),
     ("TombstonesForgottenByAnyCommit", "tombstones_count_until_a_commit_covers_them"),
