@@ -10,6 +10,14 @@ pub use format::FormatOptions;
 use crate::Progress;
 
 /// What a full store does with a put.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::{EvictionPolicy, OpenOptions};
+///
+/// let cache = OpenOptions::default().eviction(EvictionPolicy::Lru);
+/// # drop(cache);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EvictionPolicy {
@@ -25,7 +33,16 @@ pub enum EvictionPolicy {
     Fifo,
 }
 
-/// What a get checks of an object before it is believed.
+/// What a get verifies of an object before it returns it.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::{OpenOptions, Verification};
+///
+/// // The caller has its own checksums.
+/// let options = OpenOptions::default().verification(Verification::Header);
+/// # drop(options);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verification {

@@ -13,6 +13,23 @@ pub use progress::Progress;
 use crate::state::health::Health;
 
 /// The state of an open store at one moment, and its counters since it was opened.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::HealthState;
+/// # use std::sync::Arc;
+/// # use raw_block_store::core::MemoryBackend;
+/// # use raw_block_store::{FormatOptions, Store};
+/// # let backend = Arc::new(MemoryBackend::new(16 << 20)?);
+/// # Store::format(backend.clone(), &FormatOptions::default())?;
+/// # let store = Store::open(backend)?;
+/// store.put(b"key", b"payload")?;
+/// let stats = store.stats();
+/// assert_eq!((stats.objects, stats.puts), (1, 1));
+/// assert_eq!(stats.health.state, HealthState::Healthy);
+/// println!("p99 of puts: {:?}", stats.put_latency.quantile(0.99));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StoreStats {

@@ -24,6 +24,25 @@ const BATCH_LEN: usize = 2 << 20;
 const BATCH: usize = 512;
 
 /// What is known of an object without its payload.
+///
+/// # Examples
+/// ```
+/// use std::ops::ControlFlow;
+/// # use std::sync::Arc;
+/// # use raw_block_store::core::MemoryBackend;
+/// # use raw_block_store::{FormatOptions, Store};
+/// # let backend = Arc::new(MemoryBackend::new(16 << 20)?);
+/// # Store::format(backend.clone(), &FormatOptions::default())?;
+/// # let store = Store::open(backend)?;
+/// store.put(b"key", b"payload")?;
+/// let mut bytes = 0;
+/// store.list(|object| {
+///     bytes += object.payload_len;
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(bytes, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObjectInfo<'a> {

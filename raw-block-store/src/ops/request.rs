@@ -89,6 +89,24 @@ impl<'a> Get<'a> {
 }
 
 /// What a get found.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::Get;
+/// # use std::sync::Arc;
+/// # use raw_block_store::core::MemoryBackend;
+/// # use raw_block_store::{FormatOptions, Store};
+/// # let backend = Arc::new(MemoryBackend::new(16 << 20)?);
+/// # Store::format(backend.clone(), &FormatOptions::default())?;
+/// # let store = Store::open(backend)?;
+/// store.put(b"key", b"payload")?;
+/// let mut payload = [0; 16];
+/// let found = store.get_many(&mut [Get::new(b"key", &mut payload)]).all()?;
+/// let info = found[0].unwrap();
+/// assert_eq!((info.payload_len, info.metadata_len), (7, 0));
+/// assert_eq!(&payload[..info.payload_len], b"payload");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GetInfo {
@@ -107,7 +125,22 @@ impl GetInfo {
     }
 }
 
-/// A whole object.
+/// A whole object, in memory of its own.
+///
+/// # Examples
+/// ```
+/// # use std::sync::Arc;
+/// # use raw_block_store::core::MemoryBackend;
+/// # use raw_block_store::{FormatOptions, Store};
+/// # let backend = Arc::new(MemoryBackend::new(16 << 20)?);
+/// # Store::format(backend.clone(), &FormatOptions::default())?;
+/// # let store = Store::open(backend)?;
+/// store.put(b"key", b"payload")?;
+/// let object = store.get(b"key")?.unwrap();
+/// assert_eq!(object.payload(), b"payload");
+/// assert!(object.metadata().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Object {
     pub(super) buffer: AlignedBuf,

@@ -22,6 +22,23 @@ use crate::{Error, Progress, Store};
 const SCRUB: &str = "scrub the store";
 
 /// What [`Store::scrub`] found.
+///
+/// # Examples
+/// ```
+/// use std::ops::ControlFlow;
+/// # use std::sync::Arc;
+/// # use raw_block_store::core::MemoryBackend;
+/// # use raw_block_store::{FormatOptions, Store};
+/// # let backend = Arc::new(MemoryBackend::new(16 << 20)?);
+/// # Store::format(backend.clone(), &FormatOptions::default())?;
+/// # let store = Store::open(backend)?;
+/// let report = store.scrub(|_| ControlFlow::Continue(()))?;
+/// for finding in &report.findings {
+///     println!("{finding}");
+/// }
+/// assert!(report.complete && report.findings.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ScrubReport {
