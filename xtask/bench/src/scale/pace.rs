@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 
 /// When batches begin.
@@ -61,10 +61,20 @@ pub(super) fn histogram() -> Result<Histogram<u64>> {
 }
 
 /// Runs batches from number `first`. Each of `works` has its own thread.
+///
+/// # Errors
+/// When a batch fails, or the rate of an open loop is not a positive number.
 pub(super) fn run<W>(works: Vec<W>, first: u64, limit: Limit, pace: Pace) -> Result<Timed>
 where
     W: FnMut(u64) -> Result<()> + Send,
 {
+    if let Pace::Open(rate) = pace {
+        ensure!(
+            rate > 0.0 && rate.is_finite(),
+            "cannot run {rate} batches a second: if none completed in the slice before, use longer \
+             slices (--seconds)"
+        );
+    }
     let run = Run {
         first,
         next: AtomicU64::new(first),
@@ -147,6 +157,15 @@ mod tests {
         };
         let timed = run(vec![work], 0, Limit::batches(3), Pace::Open(1000.0)).unwrap();
         assert!(timed.latency.min() >= 48_000_000, "{}", timed.latency.min());
+    }
+
+    #[test]
+    fn an_open_loop_requires_a_positive_rate() {
+        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let result = run(vec![|_| Ok(())], 0, Limit::batches(1), Pace::Open(rate));
+            let error = result.err().unwrap();
+            assert!(error.to_string().contains("--seconds"), "{error}");
+        }
     }
 
     #[test]

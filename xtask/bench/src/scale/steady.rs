@@ -168,7 +168,8 @@ impl Case {
         let overwrites = self.full < 100;
         let keys = if overwrites { fitting * self.full / 100 } else { fitting * KEYS_PER_OBJECT };
         let mut run = Run { options, store, history: History::new(self.keys, keys, overwrites) };
-        let slice = Limit::time(Duration::from_secs_f64(options.seconds));
+        let seconds = Duration::try_from_secs_f64(options.seconds);
+        let slice = Limit::time(seconds.context("--seconds is not a duration")?);
         let warm = |times| Limit::batches(times * fitting / BATCH as u64);
         let mut figures = Measured::default();
 
