@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_medium_have_a_kind_of_their_own() {
+    fn errors_of_the_medium_have_their_own_kind() {
         let of = |errno| Error::os("read", io::Error::from_raw_os_error(errno));
         for errno in [libc::ENODATA, libc::EILSEQ, libc::EBADMSG] {
             assert_eq!(of(errno).kind(), ErrorKind::Media, "{errno}");

@@ -216,7 +216,7 @@ impl Behaviour for FailingAtGate {
 }
 
 #[test]
-fn a_flush_beside_one_that_fails_does_not_succeed() {
+fn a_flush_concurrent_with_one_that_fails_does_not_succeed() {
     within_seconds(|| {
         let gate = Arc::new(Gate::default());
         let shared = Arc::clone(&gate);

@@ -82,7 +82,7 @@ fn trying_does_not_wait_and_a_deadline_is_kept() {
 }
 
 #[test]
-fn a_flush_waits_beside_a_ticket() {
+fn a_flush_waits_while_a_ticket_is_in_flight() {
     within_seconds(|| {
         let (device, gate) = gated();
         let ticket = device.batched_write(owned(&blocks(3))).unwrap();

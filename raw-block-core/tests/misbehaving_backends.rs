@@ -328,7 +328,7 @@ impl Behaviour for Slipping {
 }
 
 #[test]
-fn an_op_of_another_batch_among_those_that_wait_harms_nobody() {
+fn an_op_of_another_batch_among_those_that_wait_is_harmless() {
     within_seconds(|| {
         let stash = Arc::new(Mutex::new(Vec::new()));
         let device = device(move |number| {

@@ -49,7 +49,7 @@ fn read(
 }
 
 #[test]
-fn a_part_is_handed_over_while_the_rest_is_under_way() {
+fn a_part_is_handed_over_while_the_rest_is_in_flight() {
     within_seconds(|| {
         let (simulated, device) = numbered();
         let last = COUNT - 1;

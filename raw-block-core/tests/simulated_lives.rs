@@ -17,7 +17,7 @@ use raw_block_core::{ErrorKind, Geometry, ReadAt, WriteAt};
 use versions::{BLOCK, LEN, open, place, simulated, start, versions, write};
 
 #[test]
-fn a_device_that_is_off_fails_everything_and_holds_up_nobody() {
+fn a_device_that_is_off_fails_everything_and_delays_nothing() {
     within_seconds(|| {
         let device = simulated(1);
         let dispatcher = open(&device);

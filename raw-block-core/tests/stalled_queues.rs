@@ -79,7 +79,7 @@ fn others_go_on(device: &Dispatcher, gate: &Gate, is_stalled: impl FnOnce() -> b
 }
 
 /// As [`others_go_on`], while a thread is inside `stalled`.
-fn others_go_on_beside(device: &Dispatcher, gate: &Gate, stalled: impl FnOnce() + Send) {
+fn others_continue_in_parallel(device: &Dispatcher, gate: &Gate, stalled: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let stalled = scope.spawn(stalled);
         gate.until_someone_waits();
@@ -100,7 +100,7 @@ fn a_stalled_queue_holds_up_no_other_thread() {
     within_seconds(|| {
         let (device, gate) = with_a_stalled_queue();
         let blocks = blocks(STALLED);
-        others_go_on_beside(&device, &gate, || {
+        others_continue_in_parallel(&device, &gate, || {
             device.write_buffers(&writes(&blocks)).all().unwrap();
         });
         assert_written(&device, &blocks);
@@ -113,7 +113,7 @@ fn waiting_for_a_ticket_of_a_stalled_queue_delays_no_other() {
         let (device, gate) = with_a_stalled_queue();
         let blocks = blocks(STALLED);
         let ticket = device.batched_write(owned(&blocks)).unwrap();
-        others_go_on_beside(&device, &gate, || {
+        others_continue_in_parallel(&device, &gate, || {
             let all = ticket.wait();
             assert_eq!(all.len(), blocks.len());
             assert!(all.iter().all(|finished| finished.result.is_ok()));
@@ -149,7 +149,7 @@ fn a_queue_that_takes_long_to_open_holds_up_no_other_thread() {
             Ok(Box::new(Honest))
         });
         let blocks = blocks(STALLED);
-        others_go_on_beside(&device, &gate, || {
+        others_continue_in_parallel(&device, &gate, || {
             device.write_buffers(&writes(&blocks)).all().unwrap();
         });
         assert_written(&device, &blocks);

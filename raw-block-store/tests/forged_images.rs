@@ -239,7 +239,7 @@ fn two_headers_that_claim_one_block_cost_no_third_object() {
 }
 
 #[test]
-fn two_segments_that_claim_one_number_are_told_apart() {
+fn two_segments_that_claim_one_number_are_distinguished() {
     let mut forged = DROPPED.clone();
     let (slot, _) = find(&forged.image, &[KEYS - 1]);
     let other = forged.layout.segment_offset((slot.segment + 1) % 8);

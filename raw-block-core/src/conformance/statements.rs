@@ -67,7 +67,7 @@ statements! { $
         reaping_none_starts_what_was_accepted
         a_deadline_in_the_past_loses_nothing
         a_deadline_in_the_past_starts_what_was_accepted
-        a_deadline_far_away_does_not_hold_back_what_is_over
+        a_deadline_far_away_does_not_delay_completions
         reaping_appends_to_what_was_reaped_before
     }
     borrowing starting {
@@ -126,7 +126,7 @@ statements! { $
     borrowing staging {
         aligned_transfers_are_not_copied
         a_padded_write_is_padded_with_zeroes_and_copies_only_its_tail
-        a_padded_read_leaves_the_bytes_behind_its_payload_alone
+        a_padded_read_leaves_the_bytes_after_its_payload_alone
         a_transfer_may_be_padding_alone
         a_transfer_without_segments_is_padding_alone
         memory_at_any_address_serves

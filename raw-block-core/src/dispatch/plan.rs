@@ -24,7 +24,7 @@ struct Moved {
 
 impl Batch {
     /// Makes the ops of the requests at `positions`, which need `staging` bytes of staging memory.
-    /// With `apart`, each request is an op of its own.
+    /// With `apart`, each request is a separate op.
     ///
     /// # Errors
     /// When there is no memory to stage in; then there are no ops.

@@ -125,7 +125,7 @@ impl GetInfo {
     }
 }
 
-/// A whole object, in memory of its own.
+/// A whole object, in its own memory.
 ///
 /// # Examples
 /// ```

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_when_a_caller_waits_and_none_begins_meanwhile() {
+    fn a_pause_ends_when_a_caller_waits_and_none_begins_until_then() {
         const LONG: Duration = Duration::from_secs(100);
         let (throttle, began) = (Throttle::default(), Instant::now());
         thread::scope(|scope| {

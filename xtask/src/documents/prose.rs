@@ -12,7 +12,10 @@ pub(super) enum Token {
     Break,
 }
 
-/// The words of a Rust file: of its comments and of the string literals that have a space.
+/// A name with this many underscores is a statement, such as that of a test.
+const STATEMENT: usize = 3;
+
+/// The words of a Rust file: of comments, of string literals with a space, and of statements.
 ///
 /// Doc examples are code, and names between backticks are no prose.
 pub(super) fn of_rust(source: &str) -> Vec<Token> {
@@ -59,7 +62,14 @@ pub(super) fn of_rust(source: &str) -> Vec<Token> {
             '\'' => char_len(rest),
             // A whole identifier, so that its last letter does not begin a raw string.
             c if c.is_alphanumeric() || c == '_' => {
-                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+                let is_outside = |c: char| !c.is_alphanumeric() && c != '_';
+                let len = rest.find(is_outside).unwrap_or(rest.len());
+                if rest[..len].matches('_').count() >= STATEMENT {
+                    words.end();
+                    words.add(&rest[..len].replace('_', " "), line);
+                    words.end();
+                }
+                len
             }
             c => c.len_utf8(),
         };

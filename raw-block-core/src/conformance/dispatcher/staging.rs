@@ -52,7 +52,7 @@ pub(crate) fn a_padded_write_is_padded_with_zeroes_and_copies_only_its_tail(subj
     assert_holds(&device, 0, &expected, "a padded write");
 }
 
-pub(crate) fn a_padded_read_leaves_the_bytes_behind_its_payload_alone(subject: &Subject) {
+pub(crate) fn a_padded_read_leaves_the_bytes_after_its_payload_alone(subject: &Subject) {
     let device = subject.dispatcher();
     let block = subject.block();
     let bytes = pattern(302, 4 * block);

@@ -85,7 +85,7 @@ pub(crate) fn a_deadline_in_the_past_starts_what_was_accepted(subject: &Subject)
     }
 }
 
-pub(crate) fn a_deadline_far_away_does_not_hold_back_what_is_over(subject: &Subject) {
+pub(crate) fn a_deadline_far_away_does_not_delay_completions(subject: &Subject) {
     let mut driver = with_reads(subject, 8);
     let far = Instant::now() + Duration::from_secs(24 * 3600);
     let first = driver.reap(3, Some(far));

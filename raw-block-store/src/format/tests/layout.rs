@@ -50,7 +50,7 @@ fn small_devices_take_small_segments_if_asked() {
 }
 
 #[test]
-fn few_bytes_beside_segments_are_lost() {
+fn few_bytes_outside_of_segments_are_lost() {
     for capacity in [1 << 30, 100 << 30, 1 << 40, (7 << 40) + 12345] {
         let layout = planned(&request(capacity, 4096));
         let used = u64::from(layout.segment_count) * layout.segment_size();

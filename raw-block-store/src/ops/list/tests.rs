@@ -46,7 +46,7 @@ fn every_object_is_listed_once_with_what_was_put() {
 }
 
 #[test]
-fn a_list_ends_when_it_is_told_to() {
+fn a_list_ends_when_its_callback_breaks() {
     let (_, store) = store(16, EvictionPolicy::None);
     put(&store, 0..60, 100);
     let mut count = 0;
@@ -59,7 +59,7 @@ fn a_list_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn what_a_reclaim_moves_meanwhile_is_listed_once() {
+fn an_object_that_a_reclaim_moves_is_listed_once() {
     let (_, store) = store(16, EvictionPolicy::None);
     let keys = 480;
     put(&store, 0..keys, 900);

@@ -186,7 +186,7 @@ fn a_scrub_goes_on_while_everything_is_replaced() {
 }
 
 #[test]
-fn a_scrub_ends_when_it_is_told_to() {
+fn a_scrub_ends_when_its_callback_breaks() {
     let (_, store) = store(16, EvictionPolicy::None);
     put(&store, 0..100, 700);
     let report = store.scrub(|_| ControlFlow::Break(())).unwrap();

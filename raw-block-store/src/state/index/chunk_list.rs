@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_has_a_position_of_its_own() {
+    fn every_number_has_its_own_position() {
         let mut expected = (0, 0);
         for at in 0..100_000 {
             assert_eq!(position(at), expected, "{at}");

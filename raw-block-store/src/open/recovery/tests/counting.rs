@@ -150,7 +150,7 @@ fn a_tombstone_that_a_table_names_counts() {
 }
 
 #[test]
-fn a_torn_object_gives_way_to_the_one_before() {
+fn a_torn_object_is_replaced_by_the_one_before() {
     let image = settled();
     image.open(1, 5, 2);
     image.slot((1, 5), 1, 0, &[("a", 6, ONE), ("a", 7, TWO), ("b", 8, ONE)]);

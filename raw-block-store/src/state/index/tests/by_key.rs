@@ -140,7 +140,7 @@ fn a_batch_finds_what_is_found_one_by_one() {
 }
 
 #[test]
-fn keys_are_told_apart_that_share_half_of_their_hash() {
+fn keys_that_share_half_of_their_hash_are_distinguished() {
     let index = index(100);
     for half in [0..8, 8..16] {
         let alike = |key: u8| {

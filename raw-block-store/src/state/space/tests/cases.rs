@@ -133,7 +133,7 @@ fn a_reclaim_that_needs_no_victim_does_not_make_the_store_full() {
 }
 
 #[test]
-fn a_reclaim_gained_what_puts_took_in_the_meantime() {
+fn a_reclaim_counts_segments_that_puts_took_concurrently() {
     let mut space = space(8, 64, NONE);
     let mut objects = Vec::new();
     while let Ok(located) = put(&mut space, &[demand(61, 1)]) {
@@ -222,7 +222,7 @@ fn what_failed_is_written_elsewhere_with_its_old_sequence() {
 }
 
 #[test]
-fn what_is_given_up_is_in_flight_no_more() {
+fn objects_that_fail_for_good_are_no_longer_in_flight() {
     let mut space = space(8, 1024, NONE);
     let out = allocate(&mut space, &many(2, demand(2, 36))).unwrap();
     space.published(&out.slots[0], &out.objects, [Outcome::Failed, Outcome::Failed], &[]);
