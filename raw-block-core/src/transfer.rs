@@ -124,7 +124,8 @@ impl<'a, const N: usize> ReadAt<'a, N> {
 /// ```
 /// use raw_block_core::{AlignedBuf, OwnedTransfer};
 ///
-/// let transfer = OwnedTransfer::new(4096, AlignedBuf::zeroed(512)?).with_payload_len(500).padded_to(512);
+/// let transfer = OwnedTransfer::new(4096, AlignedBuf::zeroed(512)?);
+/// let transfer = transfer.with_payload_len(500).padded_to(512);
 /// assert_eq!((transfer.payload_len, transfer.total_len), (500, 512));
 /// # Ok::<(), raw_block_core::Error>(())
 /// ```

@@ -16,28 +16,32 @@ use crate::format::{SUPERBLOCK_CELL_LEN, Superblock};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
-    /// NVMe passthrough for a character device; for anything else io_uring where the system allows it, POSIX
-    /// otherwise.
+    /// NVMe passthrough for a character device; for anything else io_uring where the system allows
+    /// it, POSIX otherwise.
     #[default]
     Auto,
     /// `pread(2)` and `pwrite(2)` on a pool of threads.
     Posix,
     /// io_uring.
     Uring,
-    /// NVMe passthrough, on the character device of a namespace (`/dev/ngXnY`). It never passes the page cache.
+    /// NVMe passthrough, on the character device of a namespace (`/dev/ngXnY`). It never passes the
+    /// page cache.
     Nvme,
 }
 
 /// Opens the file, the block device, or the character device of an NVMe namespace at `path`.
 ///
-/// `Engine::Auto` takes passthrough for a character device; otherwise io_uring, or POSIX where io_uring is refused,
-/// and logs that it did. Which engines there are is decided by the features `posix`, `uring` and `nvme` of this crate.
+/// `Engine::Auto` takes passthrough for a character device; otherwise io_uring, or POSIX where
+/// io_uring is refused, and logs that it did. Which engines there are is decided by the features
+/// `posix`, `uring` and `nvme` of this crate.
 ///
-/// With [`Direct::Preferred`], a store whose blocks are smaller than the device's direct transfers, such as a copy
-/// from a device with smaller blocks, is opened through the page cache, with a warning.
+/// With [`Direct::Preferred`], a store whose blocks are smaller than the device's direct transfers,
+/// such as a copy from a device with smaller blocks, is opened through the page cache, with a
+/// warning.
 ///
-/// A write to a file beyond the process's limit for file sizes (`RLIMIT_FSIZE`) raises `SIGXFSZ`, which ends a process
-/// that neither blocks nor ignores it. Block it, and the write fails with `EFBIG`.
+/// A write to a file beyond the process's limit for file sizes (`RLIMIT_FSIZE`) raises `SIGXFSZ`,
+/// which ends a process that neither blocks nor ignores it. Block it, and the write fails with
+/// `EFBIG`.
 ///
 /// # Examples
 /// ```no_run
@@ -48,7 +52,8 @@ pub enum Engine {
 /// ```
 ///
 /// # Errors
-/// Those of the engine; [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) for an engine that is not built in.
+/// Those of the engine; [`ErrorKind::Unsupported`](raw_block_core::ErrorKind::Unsupported) for an
+/// engine that is not built in.
 pub fn open_backend(
     path: impl AsRef<Path>,
     engine: Engine,

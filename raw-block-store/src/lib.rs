@@ -1,15 +1,18 @@
 //! A store of keyed objects on a raw block device.
 //!
-//! [`Store::format`] makes a store, [`Store::open`] opens it; [`Store::put_many`], [`Store::get_many`] and
-//! [`Store::delete_many`] work on batches, each of which is one submission to the device. What was put is
-//! durable after [`Store::flush`]. Every object carries its key and its checksums: a get returns the exact
-//! bytes of some put of that key, or says that there is none, or that it is damaged.
+//! [`Store::format`] makes a store, [`Store::open`] opens it; [`Store::put_many`],
+//! [`Store::get_many`] and [`Store::delete_many`] work on batches, each of which is one submission
+//! to the device. What was put is durable after [`Store::flush`]. Every object carries its key and
+//! its checksums: a get returns the exact bytes of some put of that key, or says that there is
+//! none, or that it is damaged.
 //!
-//! A store needs an [`IoBackend`](raw_block_core::backend::IoBackend); [`open_backend`] opens one by its path. See
-//! [`Store`] for an example, and [`format`](mod@format) for what lies on the device.
+//! A store needs an [`IoBackend`](raw_block_core::backend::IoBackend); [`open_backend`] opens one
+//! by its path. See [`Store`] for an example, and [`format`](mod@format) for what lies on the
+//! device.
 //!
 //! # Features
-//! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_backend`] can choose from.
+//! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_backend`] can choose
+//!   from.
 //! - `cli`: the program `rawblock`, for operators. Nothing of it is in the library.
 
 pub mod format;

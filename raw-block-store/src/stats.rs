@@ -39,7 +39,8 @@ pub struct StoreStats {
     pub objects: u64,
     /// Bytes of their payloads, those of puts in flight included.
     pub payload_bytes: u64,
-    /// Those of `payload_bytes` that are in full segments: the rest of these is overhead and garbage.
+    /// Those of `payload_bytes` that are in full segments: the rest of these is overhead and
+    /// garbage.
     pub full_payload_bytes: u64,
     /// Bytes that can be put before something is evicted or the store is full, about.
     pub bytes_left: u64,
@@ -69,8 +70,9 @@ pub struct StoreStats {
     pub hits: u64,
     /// Keys that were not there.
     pub misses: u64,
-    /// Objects that were there and failed a check: damaged on the device. A recovery counts those that the checkpoint names
-    /// and that were not found. It cannot know their keys, so some of them may have been replaced or deleted since.
+    /// Objects that were there and failed a check: damaged on the device. A recovery counts those
+    /// that the checkpoint names and that were not found. It cannot know their keys, so some of
+    /// them may have been replaced or deleted since.
     pub failed_checks: u64,
     /// Keys that were deleted.
     pub deletes: u64,

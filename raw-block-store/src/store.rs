@@ -31,14 +31,15 @@ const CLOSE: &str = "close the store";
 
 /// Keyed objects of any size on one device.
 ///
-/// All calls take `&self` and may come from several threads. Calls on batches are the primitive: objects of a batch
-/// are written next to each other.
+/// All calls take `&self` and may come from several threads. Calls on batches are the primitive:
+/// objects of a batch are written next to each other.
 ///
-/// What was put is durable after [`flush`](Store::flush). A store that is dropped without [`close`](Store::close) is
-/// recovered when it is opened again, as after a power cut.
+/// What was put is durable after [`flush`](Store::flush). A store that is dropped without
+/// [`close`](Store::close) is recovered when it is opened again, as after a power cut.
 ///
-/// A process that is forked inherits its parent's stores, but not their threads and devices. Calls there fail with
-/// [`ErrorKind::Forked`](raw_block_core::ErrorKind::Forked), and dropping or closing one leaves the parent's as it is.
+/// A process that is forked inherits its parent's stores, but not their threads and devices. Calls
+/// there fail with [`ErrorKind::Forked`](raw_block_core::ErrorKind::Forked), and dropping or
+/// closing one leaves the parent's as it is.
 ///
 /// # Examples
 /// ```
@@ -79,11 +80,12 @@ impl Store {
     /// Makes an empty store on a device, whose contents are lost.
     ///
     /// # Errors
-    /// - Unless `options.force` is set, [`Error::AlreadyAStore`] when there is one, also one that cannot be opened,
-    ///   and [`Error::Occupied`] when there is a file system or the like, or the device is a regular file with any
-    ///   byte that is not zero. Of a regular file the first 4 MiB and the last 2 MiB are read, and samples between.
-    /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the options
-    ///   are impossible.
+    /// - Unless `options.force` is set, [`Error::AlreadyAStore`] when there is one, also one that
+    ///   cannot be opened, and [`Error::Occupied`] when there is a file system or the like, or the
+    ///   device is a regular file with any byte that is not zero. Of a regular file the first 4 MiB
+    ///   and the last 2 MiB are read, and samples between.
+    /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the
+    ///   options are impossible.
     /// - [`Error::Busy`] when a store on this backend is open.
     /// - [`Error::OutOfMemory`] when there is no memory for its segments.
     /// - [`Error::Device`] when the device fails.
@@ -100,18 +102,18 @@ impl Store {
         Self::open_with(backend, &OpenOptions::default())
     }
 
-    /// Opens the store on a device. A store that was not closed is recovered first, which reads what was written since
-    /// the last checkpoint.
+    /// Opens the store on a device. A store that was not closed is recovered first, which reads
+    /// what was written since the last checkpoint.
     ///
     /// Nothing is written before everything was checked; then the store is durably marked as open.
     ///
     /// # Errors
-    /// - [`Error::NotAStore`] when there is none, [`Error::UnusableStore`] when there is one that this software or
-    ///   this device cannot handle.
+    /// - [`Error::NotAStore`] when there is none, [`Error::UnusableStore`] when there is one that
+    ///   this software or this device cannot handle.
     /// - [`Error::Busy`] when a store on this backend is open already.
-    /// - [`Error::CheckpointLost`] when its newest checkpoint is damaged, [`Error::Damaged`] when all are,
-    ///   [`Error::NewestLost`] when it was not closed and something cannot be read that may be newer than the
-    ///   checkpoint. See [`OpenOptions::accept_older_states`].
+    /// - [`Error::CheckpointLost`] when its newest checkpoint is damaged, [`Error::Damaged`] when
+    ///   all are, [`Error::NewestLost`] when it was not closed and something cannot be read that
+    ///   may be newer than the checkpoint. See [`OpenOptions::accept_older_states`].
     /// - [`Error::OutOfMemory`] when there is no memory for its segments or the index.
     /// - [`Error::Device`] when the device fails.
     pub fn open_with(backend: Arc<dyn IoBackend>, options: &OpenOptions) -> Result<Self, Error> {
@@ -124,8 +126,8 @@ impl Store {
     /// Opens the store on a device read-only, also one that was opened by
     /// [`open_backend_read_only`](crate::open_backend_read_only).
     ///
-    /// Nothing is written, now or later, and nothing is flushed: the device is left as it is. Gets, lists
-    /// and scrubs find what a recovery would find; puts, deletes, checkpoints, flushes and
+    /// Nothing is written, now or later, and nothing is flushed: the device is left as it is. Gets,
+    /// lists and scrubs find what a recovery would find; puts, deletes, checkpoints, flushes and
     /// [`close`](Self::close) are refused. There is no need to close it.
     ///
     /// # Errors
@@ -144,7 +146,8 @@ impl Store {
     fn open_on(claim: Claim, dispatcher: Dispatcher, options: &OpenOptions) -> Result<Self, Error> {
         let writes = dispatcher.check_accepted(OpKind::Write).is_ok();
         if writes && !Mutant::OpenedWithoutFlush.is_on() {
-            // A killed process may have left writes in the device's cache, on which what is found here rests.
+            // A killed process may have left writes in the device's cache, on which what is found
+            // here rests.
             dispatcher.flush().context(OPEN)?;
         }
         let mut superblocks = find_store(&dispatcher, writes)?;
@@ -199,20 +202,20 @@ impl Store {
         Ok(Self { state, label, open: Mutex::new(Some(open)) })
     }
 
-    /// Makes durable every put and delete that was acknowledged before this call. Threads that wait for a
-    /// flush at the same time share one flush of the device.
+    /// Makes durable every put and delete that was acknowledged before this call. Threads that wait
+    /// for a flush at the same time share one flush of the device.
     ///
     /// # Errors
-    /// [`Error::Device`]; after a failed flush every later change is refused until the store is opened
-    /// again, because it is unknown what is durable.
+    /// [`Error::Device`]; after a failed flush every later change is refused until the store is
+    /// opened again, because it is unknown what is durable.
     pub fn flush(&self) -> Result<(), Error> {
         self.state.flush()
     }
 
     /// Writes a checkpoint now, concurrently with other calls.
     ///
-    /// There is no need to call this: checkpoints are taken when space is needed, and when much was written. A
-    /// checkpoint makes the next recovery shorter.
+    /// There is no need to call this: checkpoints are taken when space is needed, and when much was
+    /// written. A checkpoint makes the next recovery shorter.
     ///
     /// # Errors
     /// [`Error::Device`]; the store goes on with the checkpoint before.
@@ -221,10 +224,11 @@ impl Store {
         checkpoint::take(&self.state, CheckpointPurpose::Period)
     }
 
-    /// Does the most urgent work of the background thread, in the thread of the caller. Returns whether there may be
-    /// more.
+    /// Does the most urgent work of the background thread, in the thread of the caller. Returns
+    /// whether there may be more.
     ///
-    /// For crash tests, which open stores without that thread: there all work is done in deterministic steps.
+    /// For crash tests, which open stores without that thread: there all work is done in
+    /// deterministic steps.
     ///
     /// # Errors
     /// [`Error::Device`], [`Error::OutOfMemory`]: a later call tries again.
@@ -235,19 +239,20 @@ impl Store {
         super::reclaim::work(&self.state)
     }
 
-    /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening it
-    /// again needs no recovery.
+    /// Writes a checkpoint, makes everything durable and marks the store as clean, so that opening
+    /// it again needs no recovery.
     ///
-    /// Waits for calls in progress on other threads; later calls fail with [`Error::Closed`]. After that another store
-    /// may be opened on the same backend; the backend itself is released when the store is dropped. Does nothing if
-    /// the store is closed already.
+    /// Waits for calls in progress on other threads; later calls fail with [`Error::Closed`]. After
+    /// that another store may be opened on the same backend; the backend itself is released when
+    /// the store is dropped. Does nothing if the store is closed already.
     ///
-    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails; a [`Pin`](crate::Pin) cannot be read any more.
+    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails; a [`Pin`](crate::Pin)
+    /// cannot be read any more.
     ///
     /// # Errors
-    /// [`Error::Device`]. Calls fail all the same from then on, and the store is recovered when it is opened again,
-    /// unless another call of `close` succeeds. If the device accepts no writes, or the store was opened read-only,
-    /// nothing changes, and gets go on.
+    /// [`Error::Device`]. Calls fail all the same from then on, and the store is recovered when it
+    /// is opened again, unless another call of `close` succeeds. If the device accepts no writes,
+    /// or the store was opened read-only, nothing changes, and gets go on.
     pub fn close(&self) -> Result<(), Error> {
         let state = &*self.state;
         state.check_process()?;
@@ -265,8 +270,8 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there is an object with this key, as far as the index knows: the object itself is not
-    /// read. A damaged object counts as absent.
+    /// Whether there is an object with this key, as far as the index knows: the object itself is
+    /// not read. A damaged object counts as absent.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
         let found = self.state.index.find(&self.hash(key));
@@ -316,7 +321,8 @@ impl Store {
         }
     }
 
-    /// The dispatcher that all I/O of the store goes through: the geometry of the device, and I/O statistics.
+    /// The dispatcher that all I/O of the store goes through: the geometry of the device, and I/O
+    /// statistics.
     #[must_use]
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.state.dispatcher
@@ -391,10 +397,11 @@ fn check_numbers(
     Err(Error::UnusableStore { device: dispatcher.backend().name().to_owned(), reason })
 }
 
-/// Writes a checkpoint that covers everything that a recovery found: before the first change, because a change may
-/// overwrite what an older checkpoint does not cover.
+/// Writes a checkpoint that covers everything that a recovery found: before the first change,
+/// because a change may overwrite what an older checkpoint does not cover.
 ///
-/// If no container but the committed one can be written, changes are refused until a checkpoint succeeds.
+/// If no container but the committed one can be written, changes are refused until a checkpoint
+/// succeeds.
 fn checkpoint_after_opening(state: &StoreState) -> Result<(), Error> {
     let mut refused = None;
     for _ in 0..CONTAINERS {

@@ -18,7 +18,8 @@ pub(crate) struct CheckpointSearch {
     /// The one that counts.
     pub(crate) checkpoint: Checkpoint,
     pub(crate) containers: Containers,
-    /// The highest number of a checkpoint that has a valid header and a damaged body; 0 if there is none.
+    /// The highest number of a checkpoint that has a valid header and a damaged body; 0 if there is
+    /// none.
     pub(crate) broken: u64,
     /// Containers whose header cannot be read.
     pub(crate) unreadable: usize,
@@ -126,7 +127,8 @@ impl Checkpoint {
     }
 }
 
-/// Reads the checkpoint with the number `preferred`, if there is one and it is valid; otherwise the newest valid one.
+/// Reads the checkpoint with the number `preferred`, if there is one and it is valid; otherwise the
+/// newest valid one.
 ///
 /// # Errors
 /// [`Error::Damaged`] or [`Error::Device`] when there is none, [`Error::OutOfMemory`].
@@ -164,7 +166,8 @@ pub(crate) fn find(
     Err(failure.unwrap_or(none))
 }
 
-/// Reads the committed checkpoint, twice if it is damaged. Returns what is wrong with it, and where, if anything is.
+/// Reads the committed checkpoint, twice if it is damaged. Returns what is wrong with it, and
+/// where, if anything is.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`], [`Error::Device`] if there is no memory for buffers.

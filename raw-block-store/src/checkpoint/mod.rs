@@ -1,13 +1,14 @@
 //! Checkpoints: writing an image of the index, and reading it back.
 //!
 //! One checkpoint is taken at a time, concurrently with changes and gets:
-//! 1. When no move is in flight, choose under the lock of the space what the checkpoint covers, what is settled, and
-//!    which segments it releases. No move begins until step 4 has ended.
+//! 1. When no move is in flight, choose under the lock of the space what the checkpoint covers,
+//!    what is settled, and which segments it releases. No move begins until step 4 has ended.
 //! 2. If the last attempt failed, destroy its header.
 //! 3. Write the tables of full segments that have none.
 //! 4. Copy the records: for each segment a bit for each live entry.
 //! 5. Write the body, flush, write the header, flush: the checkpoint is committed.
-//! 6. Remove the objects of the released segments from the index, and forget the tombstones that are covered.
+//! 6. Remove the objects of the released segments from the index, and forget the tombstones that
+//!    are covered.
 
 mod commit;
 pub(crate) mod find;
@@ -37,7 +38,8 @@ const CONTEXT: &str = "write a checkpoint";
 
 /// Takes a checkpoint. Waits for one in progress first.
 ///
-/// The caller waits for it to be taken quickly, or holds [`Throttle::suspend`](crate::state::throttle::Throttle::suspend) itself.
+/// The caller waits for it to be taken quickly, or holds
+/// [`Throttle::suspend`](crate::state::throttle::Throttle::suspend) itself.
 ///
 /// # Errors
 /// [`Error::Device`]: nothing changed. A later attempt may succeed.

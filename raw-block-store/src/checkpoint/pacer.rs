@@ -6,8 +6,8 @@ use crate::state::StoreState;
 use crate::state::space::CheckpointPlan;
 use crate::state::throttle::{WriteProgress, is_in_time, pause_after};
 
-/// Paces the writing of one checkpoint: between its writes the device is left to calls, as long as no caller waits for
-/// the checkpoint and the free segments last.
+/// Paces the writing of one checkpoint: between its writes the device is left to calls, as long as
+/// no caller waits for the checkpoint and the free segments last.
 pub(super) struct Pacer<'a> {
     state: &'a StoreState,
     progress: WriteProgress,
@@ -28,7 +28,8 @@ impl<'a> Pacer<'a> {
         }
     }
 
-    /// Makes a pause after a write of this many blocks that took this long, if there is time for one.
+    /// Makes a pause after a write of this many blocks that took this long, if there is time for
+    /// one.
     pub(super) fn pause_after(&mut self, took: Duration, blocks: u64) {
         self.progress.written += blocks;
         let is_idle = self.state.with_space(|space| space.is_idle());

@@ -14,8 +14,9 @@ use crate::io::fixed;
 use crate::state::StoreState;
 use crate::state::space::{CheckpointPlan, CheckpointPurpose, SegmentPlan};
 
-/// Writes the tables of the segments that were full and settled when the contents of the checkpoint were chosen, and
-/// have none. At closing also those of open ones. A table that cannot be written is left out: its segment is scanned.
+/// Writes the tables of the segments that were full and settled when the contents of the checkpoint
+/// were chosen, and have none. At closing also those of open ones. A table that cannot be written
+/// is left out: its segment is scanned.
 ///
 /// # Errors
 /// [`Error::Device`] if there is no memory, or the device accepts no writes at all.

@@ -53,8 +53,9 @@ pub(super) fn piece(state: &StoreState, blocks: u64) -> Result<AlignedBuf, Error
     AlignedBuf::zeroed(blocks * block_size).context(CONTEXT)
 }
 
-/// Overwrites the header of the last attempt, if that failed: it may be on the device, and name the body that the next
-/// attempt overwrites. A container whose header cannot be overwritten leaves the rotation.
+/// Overwrites the header of the last attempt, if that failed: it may be on the device, and name the
+/// body that the next attempt overwrites. A container whose header cannot be overwritten leaves the
+/// rotation.
 ///
 /// # Errors
 /// [`Error::Device`]: the header may still be there, and no other container may leave.
@@ -89,8 +90,9 @@ pub(super) fn destroy_failed(state: &StoreState, containers: &mut Containers) ->
     }
 }
 
-/// Writes the body and the header of an attempt, each followed by a flush: then the checkpoint is committed. The flush
-/// of the body makes durable everything that it names, and everything that replaced what it does not name.
+/// Writes the body and the header of an attempt, each followed by a flush: then the checkpoint is
+/// committed. The flush of the body makes durable everything that it names, and everything that
+/// replaced what it does not name.
 pub(super) fn write(
     state: &StoreState,
     containers: &mut Containers,

@@ -6,8 +6,8 @@ use crate::mutant::Mutant;
 
 /// Writes superblocks, checkpoints or tables.
 ///
-/// If the outcome of a write is unknown, the backend refuses writes from then on: the device may still
-/// carry it out, over what the store would write there next.
+/// If the outcome of a write is unknown, the backend refuses writes from then on: the device may
+/// still carry it out, over what the store would write there next.
 pub(crate) fn write(dispatcher: &Dispatcher, writes: &[WriteAt<'_>]) -> BatchResult {
     let results = dispatcher.write_buffers(writes);
     let mut errors = results.iter().filter_map(|result| result.as_ref().err());

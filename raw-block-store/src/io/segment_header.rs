@@ -10,7 +10,8 @@ use crate::state::StoreState;
 use crate::state::space::{OpenedSegment, Space};
 use crate::state::unwind::OnPanic;
 
-/// Writes the header of a segment that was opened, and reports how that ended. Returns whether it is written.
+/// Writes the header of a segment that was opened, and reports how that ended. Returns whether it
+/// is written.
 pub(crate) fn write(state: &StoreState, opened: &OpenedSegment) -> bool {
     let end = OnPanic(|| state.header_written(opened, false));
     let written = try_write(state, opened);
@@ -35,8 +36,8 @@ pub(crate) fn open_ahead(state: &StoreState) -> bool {
     opened.is_some_and(|opened| write(state, &opened))
 }
 
-/// Writes the headers of segments again that a power cut tore, so that they are not taken for damage. A checkpoint names the
-/// generations of these segments, so nothing depends on it.
+/// Writes the headers of segments again that a power cut tore, so that they are not taken for
+/// damage. A checkpoint names the generations of these segments, so nothing depends on it.
 pub(crate) fn write_lost(state: &StoreState, segments: &[u32]) {
     if state.refuses_writes() {
         return;

@@ -48,7 +48,8 @@ pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<()
     let mut superblocks = Superblocks::new(superblock);
     superblocks.erase(&dispatcher)?;
     if dispatcher.geometry().regular_file {
-        // A file system that runs full fails puts of new objects, but no checkpoint: its space is allocated now.
+        // A file system that runs full fails puts of new objects, but no checkpoint: its space is
+        // allocated now.
         let start = layout.container_offset[0];
         let len = layout.segments_offset - start;
         zeroes::write(&dispatcher, start, len, "allocate the containers of checkpoints")?;

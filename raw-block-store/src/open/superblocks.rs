@@ -11,8 +11,8 @@ use crate::format::{
 use crate::io::fixed;
 use crate::mutant::Mutant;
 
-/// How many copies have to be written for a change of the superblock to count. The others outvote what a failed
-/// write leaves in the last one.
+/// How many copies have to be written for a change of the superblock to count. The others outvote
+/// what a failed write leaves in the last one.
 const ENOUGH_COPIES: usize = SUPERBLOCK_COPIES - 1;
 
 /// What to do about blocks that are too large.
@@ -34,7 +34,8 @@ pub(crate) struct Superblocks {
 pub(crate) enum Probe {
     /// There are none.
     Nothing,
-    /// There are some, and this software, or this device as it is opened, cannot use them: the reason.
+    /// There are some, and this software, or this device as it is opened, cannot use them: the
+    /// reason.
     Unusable(String),
     /// There is a store.
     Store(Box<Superblocks>),
@@ -91,10 +92,11 @@ impl Superblocks {
         &self.current
     }
 
-    /// The number of the checkpoint from which the store is opened without recovery, if it was closed.
+    /// The number of the checkpoint from which the store is opened without recovery, if it was
+    /// closed.
     ///
-    /// A clean mark counts only if all copies are valid: an invalid one may have been newer, and may have said
-    /// that the store is open.
+    /// A clean mark counts only if all copies are valid: an invalid one may have been newer, and
+    /// may have said that the store is open.
     pub(crate) fn clean_checkpoint(&self) -> Option<u64> {
         match self.current.state() {
             SuperblockState::Clean { checkpoint } if self.all_valid => Some(checkpoint),
@@ -102,7 +104,8 @@ impl Superblocks {
         }
     }
 
-    /// The number of a checkpoint that was committed when a copy was written; 0 if the superblock names none.
+    /// The number of a checkpoint that was committed when a copy was written; 0 if the superblock
+    /// names none.
     pub(crate) fn named_checkpoint(&self) -> u64 {
         match self.current.state() {
             SuperblockState::Clean { checkpoint } => checkpoint,
@@ -110,8 +113,8 @@ impl Superblocks {
         }
     }
 
-    /// Durably marks the store as clean or open: one copy after the other, with a flush between, so that a valid
-    /// copy is left after a power cut at any moment.
+    /// Durably marks the store as clean or open: one copy after the other, with a flush between, so
+    /// that a valid copy is left after a power cut at any moment.
     ///
     /// # Errors
     /// When a flush fails, or more than one copy cannot be written.
@@ -122,8 +125,8 @@ impl Superblocks {
     ) -> Result<(), Error> {
         let mut next = self.current;
         next.set_state(state);
-        // A close that was interrupted leaves a generation one higher in a copy that may not have been
-        // readable when the store was opened again. Two higher is above that.
+        // A close that was interrupted leaves a generation one higher in a copy that may not have
+        // been readable when the store was opened again. Two higher is above that.
         next.generation += if state == SuperblockState::Open { 2 } else { 1 };
         let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).context(WRITE)?;
         next.encode(&mut cell)?;

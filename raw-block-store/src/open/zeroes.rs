@@ -13,8 +13,8 @@ const BATCH: usize = 32;
 
 /// Writes zeroes to `len` bytes of the device from byte `offset` on, both in whole blocks.
 ///
-/// They are written rather than made by [`Dispatcher::write_zeroes`], which in a file may leave a hole: afterwards
-/// the file system has space for them.
+/// They are written rather than made by [`Dispatcher::write_zeroes`], which in a file may leave a
+/// hole: afterwards the file system has space for them.
 ///
 /// # Errors
 /// [`Error::Device`].

@@ -79,8 +79,9 @@ impl StoreState {
         self.check_writes(context).map(|()| call)
     }
 
-    /// Writes what failed elsewhere. `attempt` writes and publishes an allocation once, and returns what failed;
-    /// `give_up` is called with each object that is not written, why, and the error of its write.
+    /// Writes what failed elsewhere. `attempt` writes and publishes an allocation once, and returns
+    /// what failed; `give_up` is called with each object that is not written, why, and the error of
+    /// its write.
     pub(super) fn retry(
         &self,
         failed: Vec<Failed>,

@@ -8,7 +8,8 @@ use crate::mutant::Mutant;
 use crate::reclaim;
 
 impl Store {
-    /// Deletes one object. Returns whether there was one with this key. See [`delete_many`](Self::delete_many).
+    /// Deletes one object. Returns whether there was one with this key. See
+    /// [`delete_many`](Self::delete_many).
     ///
     /// # Errors
     /// Those of [`delete_many`](Self::delete_many).
@@ -16,17 +17,19 @@ impl Store {
         self.delete_many(&[key]).pop().unwrap_or(Ok(false))
     }
 
-    /// Deletes the objects with these keys. Deletes of several threads at the same time are written together, some
-    /// hundred keys to a block.
+    /// Deletes the objects with these keys. Deletes of several threads at the same time are written
+    /// together, some hundred keys to a block.
     ///
-    /// Each key has its own result, in the order of the batch: whether there was an object with it, also a damaged one. A
-    /// deletion takes effect for every get that begins afterwards, and is durable after the next
-    /// [`flush`](Self::flush). The deletion of a key without an object is written too, because a put of that key may be
-    /// in flight. What failed may have happened, or turn out to have after a crash.
+    /// Each key has its own result, in the order of the batch: whether there was an object with it,
+    /// also a damaged one. A deletion takes effect for every get that begins afterwards, and is
+    /// durable after the next [`flush`](Self::flush). The deletion of a key without an object is
+    /// written too, because a put of that key may be in flight. What failed may have happened, or
+    /// turn out to have after a crash.
     ///
-    /// A full store can delete: a part of its space is reserved for that. Where pins or quarantined segments take the
-    /// reserve, each deletion takes a checkpoint. Each result is an error of these kinds: [`Error::Device`] when the device
-    /// fails, [`Error::OutOfMemory`], and [`Error::OutOfSpace`] when there is no space and such checkpoints keep failing.
+    /// A full store can delete: a part of its space is reserved for that. Where pins or quarantined
+    /// segments take the reserve, each deletion takes a checkpoint. Each result is an error of
+    /// these kinds: [`Error::Device`] when the device fails, [`Error::OutOfMemory`], and
+    /// [`Error::OutOfSpace`] when there is no space and such checkpoints keep failing.
     pub fn delete_many(&self, keys: &[&[u8]]) -> BatchResult<bool> {
         let state = &*self.state;
         let _call = match state.begin_change(DELETE) {

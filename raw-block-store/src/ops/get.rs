@@ -50,11 +50,11 @@ impl Store {
 
     /// Gets a batch of objects. One that fits the queue of the device is one submission.
     ///
-    /// Each key has its own result, in the order of the batch: what was found, or `None` for a key that
-    /// is not there. The checksum of each payload was verified. In place of the result:
-    /// [`Error::Damaged`] when the object is there and fails a check twice, [`Error::BufferTooSmall`],
-    /// [`Error::Device`]. In a store that evicts, a damaged object is a miss. Unless an object was found, the contents
-    /// of its buffers are unspecified.
+    /// Each key has its own result, in the order of the batch: what was found, or `None` for a key
+    /// that is not there. The checksum of each payload was verified. In place of the result:
+    /// [`Error::Damaged`] when the object is there and fails a check twice,
+    /// [`Error::BufferTooSmall`], [`Error::Device`]. In a store that evicts, a damaged object is a
+    /// miss. Unless an object was found, the contents of its buffers are unspecified.
     pub fn get_many(&self, gets: &mut [Get<'_>]) -> BatchResult<Option<GetInfo>> {
         let began = Instant::now();
         let mut results = Vec::with_capacity(gets.len());
@@ -67,7 +67,8 @@ impl Store {
         results.into()
     }
 
-    /// Looks up, reads and verifies a batch; appends a result for each, or none and returns an error.
+    /// Looks up, reads and verifies a batch; appends a result for each, or none and returns an
+    /// error.
     fn get_batch(
         &self,
         gets: &mut [Get<'_>],

@@ -54,7 +54,8 @@ pub struct ObjectInfo<'a> {
     pub payload_len: u64,
     /// The segment that has it.
     pub segment: u32,
-    /// Where the payload begins on the device, in bytes: the block of the slot header if the payload takes no block.
+    /// Where the payload begins on the device, in bytes: the block of the slot header if the
+    /// payload takes no block.
     pub offset: u64,
 }
 
@@ -82,13 +83,15 @@ struct Limits {
 impl Store {
     /// Calls `visit` with what is known of every object, until it breaks.
     ///
-    /// Objects come in no order; some ten thousand at a time are read in the order of their places. Every key that has
-    /// an object during the whole call comes exactly once, with its newest object or one that was replaced in the
-    /// meantime; it does not matter whether the object is moved. Keys that are put or deleted in the meantime come or
-    /// not. An object that is damaged, or whose slot header is damaged or cannot be read, is left out; of the latter
-    /// each is counted as a failed check, and the first ten are logged.
+    /// Objects come in no order; some ten thousand at a time are read in the order of their places.
+    /// Every key that has an object during the whole call comes exactly once, with its newest
+    /// object or one that was replaced in the meantime; it does not matter whether the object is
+    /// moved. Keys that are put or deleted in the meantime come or not. An object that is damaged,
+    /// or whose slot header is damaged or cannot be read, is left out; of the latter each is
+    /// counted as a failed check, and the first ten are logged.
     ///
-    /// Takes some MiB of memory, and blocks neither changes nor reclaims: `visit` may use the store.
+    /// Takes some MiB of memory, and blocks neither changes nor reclaims: `visit` may use the
+    /// store.
     ///
     /// # Errors
     /// [`Error::Device`] when the device refuses reads, or there is no memory for buffers.
@@ -173,7 +176,8 @@ impl<V: FnMut(ObjectInfo<'_>) -> ControlFlow<()>> Listing<'_, V> {
             .zip(blocks.chunks_exact(block_size))
             .map(|(&place, block)| slot_header(state, block, place, generation(place.0)))
             .collect();
-        // `visit` may wait for what would keep a segment from being freed, or for the store to be closed.
+        // `visit` may wait for what would keep a segment from being freed, or for the store to be
+        // closed.
         drop((guards, call));
         let mut header = 0;
         for object in &objects {
@@ -216,8 +220,8 @@ impl<V: FnMut(ObjectInfo<'_>) -> ControlFlow<()>> Listing<'_, V> {
     }
 }
 
-/// Reads slot headers; those that cannot be read or fail their checks once more. Returns the error of each that cannot be
-/// read.
+/// Reads slot headers; those that cannot be read or fail their checks once more. Returns the error
+/// of each that cannot be read.
 fn read_headers(
     state: &StoreState,
     places: &[(u32, u32)],

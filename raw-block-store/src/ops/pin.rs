@@ -10,11 +10,11 @@ use crate::Store;
 use crate::format::Damage;
 use crate::state::pins::PinId;
 
-/// Keeps a version of an object until it is dropped: it is not evicted, and it can be read also after it was
-/// overwritten or deleted.
+/// Keeps a version of an object until it is dropped: it is not evicted, and it can be read also
+/// after it was overwritten or deleted.
 ///
-/// A version that was overwritten or deleted keeps its segment from being reclaimed, so pins are for objects that are
-/// about to be read.
+/// A version that was overwritten or deleted keeps its segment from being reclaimed, so pins are
+/// for objects that are about to be read.
 ///
 /// # Examples
 /// ```
@@ -49,8 +49,9 @@ impl Store {
             return None;
         }
         let hash = self.hash(key);
-        // What the index shows while the space is locked cannot be evicted before it is pinned. If it is replaced or
-        // moved at the same time, that is reported to the space afterwards, and the space knows the pin.
+        // What the index shows while the space is locked cannot be evicted before it is pinned. If
+        // it is replaced or moved at the same time, that is reported to the space afterwards, and
+        // the space knows the pin.
         let (pin, found) = self.state.with_space(|space| {
             let located = self.state.index.find(&hash)?;
             let is_damaged = self.state.index.is_damaged(located.place);

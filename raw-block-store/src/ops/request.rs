@@ -71,8 +71,8 @@ pub struct Get<'a> {
 impl<'a> Get<'a> {
     /// A get of the payload alone, into the front of `payload`.
     ///
-    /// Memory that is aligned like a device buffer, for a payload whose length is a multiple of the device's
-    /// block, is read into without a copy.
+    /// Memory that is aligned like a device buffer, for a payload whose length is a multiple of the
+    /// device's block, is read into without a copy.
     #[must_use]
     pub fn new(key: &'a [u8], payload: &'a mut [u8]) -> Self {
         Self { key, payload, metadata: &mut [] }
@@ -80,8 +80,8 @@ impl<'a> Get<'a> {
 
     /// The same with the metadata, into the front of `metadata`. If that is empty, it is left out.
     ///
-    /// Metadata lies in the header of the object's slot. That is another block to read, and another transfer if the
-    /// object shares the slot.
+    /// Metadata lies in the header of the object's slot. That is another block to read, and another
+    /// transfer if the object shares the slot.
     #[must_use]
     pub fn with_metadata(self, metadata: &'a mut [u8]) -> Self {
         Self { metadata, ..self }

@@ -59,8 +59,8 @@ impl ScrubReport {
     pub const MAX_FINDINGS: usize = 1000;
 }
 
-/// Something that fails its checks or cannot be read. Its text has no more than the beginning of the key, with
-/// everything escaped that is not plain text.
+/// Something that fails its checks or cannot be read. Its text has no more than the beginning of
+/// the key, with everything escaped that is not plain text.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Finding {
@@ -90,20 +90,24 @@ impl fmt::Debug for Finding {
 }
 
 impl Store {
-    /// Reads everything that counts, and verifies it: the copies of the superblock, the committed checkpoint, the
-    /// headers of segments and slots, tombstones, and the payload of every object, in the order of their places. Calls
-    /// `progress` now and then; it may break, use the store, or sleep to leave the device to other calls.
+    /// Reads everything that counts, and verifies it: the copies of the superblock, the committed
+    /// checkpoint, the headers of segments and slots, tombstones, and the payload of every object,
+    /// in the order of their places. Calls `progress` now and then; it may break, use the store, or
+    /// sleep to leave the device to other calls.
     ///
-    /// What fails its checks, or cannot be read, is read once more before it counts. An object that fails them twice is
-    /// marked as damaged, as by a get: [`contains`](Self::contains) says no, and it should be put again or deleted. Copies
-    /// of the superblock and checkpoints are written again by the next close. The first ten findings are logged one by
-    /// one, then how many there are in all.
+    /// What fails its checks, or cannot be read, is read once more before it counts. An object that
+    /// fails them twice is marked as damaged, as by a get: [`contains`](Self::contains) says no,
+    /// and it should be put again or deleted. Copies of the superblock and checkpoints are written
+    /// again by the next close. The first ten findings are logged one by one, then how many there
+    /// are in all.
     ///
-    /// Takes some MiB of memory. Changes, gets and reclaims go on in the meantime; a checkpoint waits while the committed
-    /// one is read. An object that is moved in the meantime may be verified twice, or not by this scrub but by its move.
+    /// Takes some MiB of memory. Changes, gets and reclaims go on in the meantime; a checkpoint
+    /// waits while the committed one is read. An object that is moved in the meantime may be
+    /// verified twice, or not by this scrub but by its move.
     ///
     /// # Errors
-    /// [`Error::Device`] when there is no memory for buffers. What is damaged or cannot be read is in the report.
+    /// [`Error::Device`] when there is no memory for buffers. What is damaged or cannot be read is
+    /// in the report.
     pub fn scrub(
         &self,
         mut progress: impl FnMut(Progress) -> ControlFlow<()>,
@@ -270,7 +274,8 @@ impl<'a> Scrub<'a> {
         }
     }
 
-    /// Verifies the next part of a payload. Returns `false` if that was the last one, and the payload is damaged.
+    /// Verifies the next part of a payload. Returns `false` if that was the last one, and the
+    /// payload is damaged.
     fn is_payload_intact(
         &mut self,
         window: &Window,

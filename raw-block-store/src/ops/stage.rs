@@ -13,9 +13,9 @@ use crate::state::StoreState;
 use crate::state::index::KeyHash;
 use crate::state::space::{Allocated, Allocation, Slot, Stream};
 
-/// Payload bytes of a slot above which its payloads are submitted before their checksums are known, and its header
-/// after them. Below, another submission costs more than the checksums: 512 KiB took 1.13 times as long with it on a virtio
-/// disk, 2 MiB as long.
+/// Payload bytes of a slot above which its payloads are submitted before their checksums are known,
+/// and its header after them. Below, another submission costs more than the checksums: 512 KiB took
+/// 1.13 times as long with it on a virtio disk, 2 MiB as long.
 fn late_header_len() -> usize {
     mutant::limit(1 << 20, 2 << 10)
 }
@@ -69,7 +69,8 @@ impl<'a> Stage<'a> {
         &self.batch.puts[self.batch.position(object.index)]
     }
 
-    /// Bytes of the header blocks that are submitted with the payloads, and of those that are submitted after them.
+    /// Bytes of the header blocks that are submitted with the payloads, and of those that are
+    /// submitted after them.
     pub(super) fn memory(&self) -> (usize, usize) {
         let slots = &self.allocation.slots;
         let opened = slots.iter().filter(|slot| slot.opened.is_some()).count();
@@ -77,8 +78,8 @@ impl<'a> Stage<'a> {
         ((opened + slots.len() - late) * self.block_size(), late * self.block_size())
     }
 
-    /// Fills the header blocks that are submitted with the payloads: of each slot that of its segment, if it was opened, and
-    /// its own.
+    /// Fills the header blocks that are submitted with the payloads: of each slot that of its
+    /// segment, if it was opened, and its own.
     pub(super) fn encode_early(
         &self,
         memory: &mut [u8],
@@ -125,8 +126,8 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// The transfers of what is submitted first: the header blocks that [`encode_early`](Self::encode_early) filled, and all
-    /// payloads.
+    /// The transfers of what is submitted first: the header blocks that
+    /// [`encode_early`](Self::encode_early) filled, and all payloads.
     pub(super) fn early_writes<'b>(&'b self, memory: &'b [u8]) -> Vec<WriteAt<'b>> {
         let most = self.allocation.objects.len() + 2 * self.allocation.slots.len();
         let mut writes = Vec::with_capacity(most);
@@ -148,7 +149,8 @@ impl<'a> Stage<'a> {
         writes
     }
 
-    /// The transfers of what is submitted after it: the header blocks that [`encode_late`](Self::encode_late) filled.
+    /// The transfers of what is submitted after it: the header blocks that
+    /// [`encode_late`](Self::encode_late) filled.
     pub(super) fn late_writes<'b>(&self, memory: &'b [u8]) -> Vec<WriteAt<'b>> {
         let blocks = self.late().zip(memory.chunks_exact(self.block_size()));
         blocks.map(|((_, slot), block)| self.write_header(slot, slot.block, block)).collect()
@@ -183,7 +185,8 @@ impl<'a> Stage<'a> {
         self.payload_len(slot) > late_header_len()
     }
 
-    /// Computes the checksums of the payloads of a slot, and fills its header block and the entries of its objects.
+    /// Computes the checksums of the payloads of a slot, and fills its header block and the entries
+    /// of its objects.
     fn encode(&self, block: &mut [u8], slot: &Slot, entries: &mut [Entry]) -> Result<(), Error> {
         let objects = self.allocation.objects_of(slot);
         for (entry, object) in entries.iter_mut().zip(objects) {

@@ -20,7 +20,8 @@ use crate::state::{NoSpace, StoreState};
 pub(super) const DELETE: &str = "delete an object";
 
 impl StoreState {
-    /// Deletes keys, whether they are there or not. Returns for each whether there was an object with it.
+    /// Deletes keys, whether they are there or not. Returns for each whether there was an object
+    /// with it.
     pub(super) fn write_tombstones(&self, keys: &[KeyHash]) -> Vec<Result<bool, Error>> {
         let per_slot = tombstones_per_slot(self.layout.block_size).max(1);
         let mut results = Vec::with_capacity(keys.len());
@@ -90,7 +91,8 @@ impl StoreState {
         }
     }
 
-    /// Waits for space no more, because the device panicked. What was granted in the meantime fails.
+    /// Waits for space no more, because the device panicked. What was granted in the meantime
+    /// fails.
     fn stop_asking_in_panic(&self, waiting: u64) {
         if let Some(granted) = self.with_space(|space| space.stop_asking(waiting)) {
             for slot in &granted.slots {
@@ -111,8 +113,8 @@ impl StoreState {
         })
     }
 
-    /// Writes a slot of tombstones, elsewhere if that fails, removes what they delete, and appends for each key whether
-    /// there was an object with it.
+    /// Writes a slot of tombstones, elsewhere if that fails, removes what they delete, and appends
+    /// for each key whether there was an object with it.
     ///
     /// # Errors
     /// No result was appended.
@@ -141,9 +143,9 @@ impl StoreState {
         }
     }
 
-    /// Deletes keys without tombstones, because there is no space for them in the segments, or in the file system: there is
-    /// for checkpoints, and one that covers the deletion names none of the objects. `sequence` is that of the deletion,
-    /// which is not in flight.
+    /// Deletes keys without tombstones, because there is no space for them in the segments, or in
+    /// the file system: there is for checkpoints, and one that covers the deletion names none of
+    /// the objects. `sequence` is that of the deletion, which is not in flight.
     ///
     /// # Errors
     /// No result was appended.

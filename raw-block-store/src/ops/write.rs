@@ -36,7 +36,8 @@ impl Written {
     }
 }
 
-/// The errors of the payloads of objects or of their slots' headers. Without any it takes no memory.
+/// The errors of the payloads of objects or of their slots' headers. Without any it takes no
+/// memory.
 #[derive(Default)]
 struct Errors(Vec<Option<Error>>);
 
@@ -53,8 +54,8 @@ impl Errors {
 }
 
 impl StoreState {
-    /// Stages, submits and publishes an allocation: all payloads, and the headers of the slots, those of large ones after
-    /// their payloads. Returns what failed.
+    /// Stages, submits and publishes an allocation: all payloads, and the headers of the slots,
+    /// those of large ones after their payloads. Returns what failed.
     pub(super) fn write_allocation(
         &self,
         batch: &PutBatch<'_>,
@@ -100,8 +101,8 @@ impl StoreState {
         self.publish(allocation, written)
     }
 
-    /// Writes objects of a batch elsewhere whose writes failed. Adds to `unplaced` the positions of those for which there
-    /// is no space elsewhere.
+    /// Writes objects of a batch elsewhere whose writes failed. Adds to `unplaced` the positions of
+    /// those for which there is no space elsewhere.
     pub(super) fn write_elsewhere(
         &self,
         batch: &PutBatch<'_>,
@@ -119,8 +120,8 @@ impl StoreState {
         });
     }
 
-    /// Fills the headers that are submitted with their payloads, and takes memory for those that are submitted after them,
-    /// if there are any.
+    /// Fills the headers that are submitted with their payloads, and takes memory for those that
+    /// are submitted after them, if there are any.
     ///
     /// # Errors
     /// [`Error::Device`] if there is no memory, [`Error::Encode`].

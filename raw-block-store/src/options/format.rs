@@ -23,21 +23,24 @@ const DEFAULT_BLOCK_SIZE: u32 = 4096;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct FormatOptions {
-    /// Size of a segment in bytes, a power of two. By default 1/256 of the device, from 64 MiB to 1 GiB; 1/32 of a
-    /// device that holds fewer than 32 segments of 64 MiB. Rounded down to a power of two.
+    /// Size of a segment in bytes, a power of two. By default 1/256 of the device, from 64 MiB to 1
+    /// GiB; 1/32 of a device that holds fewer than 32 segments of 64 MiB. Rounded down to a power
+    /// of two.
     pub segment_size: Option<u64>,
-    /// Length in bytes of the largest object that is common. Without `segment_size`, segments are at least eight
-    /// times as large, so that the ends of segments waste little. Larger objects can be put all the same, up to
-    /// what fits a segment.
+    /// Length in bytes of the largest object that is common. Without `segment_size`, segments are
+    /// at least eight times as large, so that the ends of segments waste little. Larger objects can
+    /// be put all the same, up to what fits a segment.
     pub largest_object: Option<u64>,
-    /// Block size in bytes: a power of two from 512 to 65536 and a multiple of the device's transfer
-    /// alignment; 4096 if not given. Larger blocks hold longer keys. Smaller blocks waste less on small objects.
+    /// Block size in bytes: a power of two from 512 to 65536 and a multiple of the device's
+    /// transfer alignment; 4096 if not given. Larger blocks hold longer keys. Smaller blocks waste
+    /// less on small objects.
     pub block_size: Option<u32>,
     /// A name for people, up to 64 bytes.
     pub label: String,
-    /// Overwrite a store that is there, anything else that is recognised (a file system, a partition table, a member
-    /// of a volume), and a regular file with content. The places where other software looks for its signatures are
-    /// then overwritten with zeroes: the first 4 MiB and the last 2 MiB.
+    /// Overwrite a store that is there, anything else that is recognised (a file system, a
+    /// partition table, a member of a volume), and a regular file with content. The places where
+    /// other software looks for its signatures are then overwritten with zeroes: the first 4 MiB
+    /// and the last 2 MiB.
     pub force: bool,
 }
 

@@ -4,9 +4,9 @@ use crate::checkpoint;
 use crate::state::StoreState;
 use crate::state::space::CheckpointPurpose;
 
-/// Takes a checkpoint if much was written since the last one, in a store without a background worker. After a failure
-/// further calls try again, with more and more calls between two attempts. The failure is counted and logged, and is none
-/// of the call.
+/// Takes a checkpoint if much was written since the last one, in a store without a background
+/// worker. After a failure further calls try again, with more and more calls between two attempts.
+/// The failure is counted and logged, and is none of the call.
 ///
 /// The caller has nothing in flight.
 pub(crate) fn checkpoint_if_due(state: &StoreState) {

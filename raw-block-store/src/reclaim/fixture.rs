@@ -128,8 +128,8 @@ impl Fixture {
         Ok(PendingPut { located: Located { place, entry }, slot, out })
     }
 
-    /// Repeats an allocation until it succeeds. What would have to wait fails like what finds no space at all, unless
-    /// calls wait.
+    /// Repeats an allocation until it succeeds. What would have to wait fails like what finds no
+    /// space at all, unless calls wait.
     fn until_allocated(
         &self,
         mut allocate: impl FnMut() -> Result<(), NoSpace>,

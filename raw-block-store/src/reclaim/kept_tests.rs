@@ -4,7 +4,8 @@ use crate::options::EvictionPolicy;
 use crate::reclaim::fixture::{Fixture, SEGMENT};
 use crate::state::index::Place;
 
-/// Bytes of a payload that lies in its header: copies of such objects take as many blocks as before.
+/// Bytes of a payload that lies in its header: copies of such objects take as many blocks as
+/// before.
 const LEN: usize = 300;
 /// Objects in a segment: its header and its table take the other blocks.
 const OBJECTS: u64 = SEGMENT - 8;

@@ -1,7 +1,9 @@
-//! Reclaiming space: victims are chosen, what is to be kept of them is moved, and a checkpoint releases them.
+//! Reclaiming space: victims are chosen, what is to be kept of them is moved, and a checkpoint
+//! releases them.
 //!
-//! One reclaim runs at a time. Callers that need space in the meantime wait for it. When it ends, the deletes that wait
-//! get space first. The background worker runs reclaims before a put has to wait for one.
+//! One reclaim runs at a time. Callers that need space in the meantime wait for it. When it ends,
+//! the deletes that wait get space first. The background worker runs reclaims before a put has to
+//! wait for one.
 
 mod candidates;
 mod clear;
@@ -32,14 +34,15 @@ use crate::Error;
 use crate::error::Context;
 use crate::state::unwind::OnPanic;
 
-/// How many times a reclaim tries to take its checkpoint. A container that cannot be written is left out by the next
-/// attempt.
+/// How many times a reclaim tries to take its checkpoint. A container that cannot be written is
+/// left out by the next attempt.
 const CHECKPOINT_ATTEMPTS: usize = 3;
 
-/// Runs a reclaim, or waits for the one that runs, or for the change in flight without which none gains anything. Returns
-/// whether a reclaim ran and freed nothing. Call it when an allocation failed with
-/// [`Shortage::Reclaim`](super::state::space::Shortage::Reclaim), and then allocate again: if the reclaim found nothing
-/// to do, that fails with [`Shortage::Full`](super::state::space::Shortage::Full).
+/// Runs a reclaim, or waits for the one that runs, or for the change in flight without which none
+/// gains anything. Returns whether a reclaim ran and freed nothing. Call it when an allocation
+/// failed with [`Shortage::Reclaim`](super::state::space::Shortage::Reclaim), and then allocate
+/// again: if the reclaim found nothing to do, that fails with
+/// [`Shortage::Full`](super::state::space::Shortage::Full).
 ///
 /// The caller holds no lock, and everything that it allocated before is submitted.
 ///
@@ -99,8 +102,9 @@ fn lock(state: &StoreState) -> Option<MutexGuard<'_, ()>> {
     alone.then(|| sync::lock(&state.reclaiming))
 }
 
-/// Empties as many victims as are wanted, and takes the checkpoint that releases them. Without victims one is taken only
-/// if `helps` says so, and covers something that the committed one does not.
+/// Empties as many victims as are wanted, and takes the checkpoint that releases them. Without
+/// victims one is taken only if `helps` says so, and covers something that the committed one does
+/// not.
 fn run(state: &StoreState, helps: impl FnOnce(&Space) -> bool) -> Result<ReclaimOutcome, Error> {
     let mut progress = false;
     let since = state.with_space(|space| space.version());
@@ -158,8 +162,8 @@ fn empty_victims(state: &StoreState, progress: &mut bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the checkpoint that releases the victims. A failure is tried again at once: the caller needs the space, and
-/// the next attempt takes another container.
+/// Takes the checkpoint that releases the victims. A failure is tried again at once: the caller
+/// needs the space, and the next attempt takes another container.
 fn checkpoint_for(state: &StoreState, purpose: CheckpointPurpose) -> Result<(), Error> {
     let mut attempts = 1;
     loop {

@@ -65,8 +65,8 @@ pub(super) fn move_all(
     }
 }
 
-/// Moves what is pinned out of draining segments: it was pinned after a checkpoint chose to release them. Returns whether
-/// anything was moved.
+/// Moves what is pinned out of draining segments: it was pinned after a checkpoint chose to release
+/// them. Returns whether anything was moved.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].

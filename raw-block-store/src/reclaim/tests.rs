@@ -382,7 +382,8 @@ fn a_put_waits_for_the_change_in_flight_that_keeps_garbage() {
         while fixture.state.counters.waits_for_space.get() == 0 {
             thread::yield_now();
         }
-        // No checkpoint covers what was put after the change in flight: a put that does not wait fails by now.
+        // No checkpoint covers what was put after the change in flight: a put that does not wait
+        // fails by now.
         thread::sleep(Duration::from_millis(50));
         let reclaims = fixture.state.counters.reclaims.get();
         assert!(reclaims <= 2, "{reclaims} reclaims, which gain nothing");

@@ -14,7 +14,8 @@ use crate::state::space::{NoPlan, Victim, VictimKind};
 pub(super) enum VictimOutcome {
     /// A checkpoint may release it.
     All,
-    /// Moving its objects would free too little, or they cannot be read, or the policy keeps it as it is.
+    /// Moving its objects would free too little, or they cannot be read, or the policy keeps it as
+    /// it is.
     NotWorthIt,
     /// There is no space for the copies.
     Not,
@@ -22,8 +23,9 @@ pub(super) enum VictimOutcome {
     Failed,
 }
 
-/// Moves out of a victim what is to be kept. `is_first` says that the reclaim has no other victim yet: if there is no
-/// space to compact this one, then the others are released first, rather than anything evicted.
+/// Moves out of a victim what is to be kept. `is_first` says that the reclaim has no other victim
+/// yet: if there is no space to compact this one, then the others are released first, rather than
+/// anything evicted.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`].

@@ -15,18 +15,19 @@ use crate::state::backoff::{self, Backoff};
 use crate::state::space::CheckpointPurpose;
 use crate::state::unwind::OnPanic;
 
-/// The background thread of a store. It sleeps until calls [wake](crate::state::signal::Signal::wake) it, and ends when this is
-/// dropped.
+/// The background thread of a store. It sleeps until calls
+/// [wake](crate::state::signal::Signal::wake) it, and ends when this is dropped.
 ///
-/// It keeps a segment of each stream open ahead, reclaims space before a put needs it, takes checkpoints, and discards
-/// free segments.
+/// It keeps a segment of each stream open ahead, reclaims space before a put needs it, takes
+/// checkpoints, and discards free segments.
 pub(crate) struct Worker {
     state: Arc<StoreState>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    /// Starts the thread. `None` when the system has no thread to give: then calls do its work when they need it.
+    /// Starts the thread. `None` when the system has no thread to give: then calls do its work when
+    /// they need it.
     pub(crate) fn start(state: &Arc<StoreState>) -> Option<Self> {
         state.worker.begin();
         let its_state = Arc::clone(state);

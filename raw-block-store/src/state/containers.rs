@@ -5,13 +5,14 @@ use crate::mutant::Mutant;
 
 /// What the containers hold, and which of them may be written.
 ///
-/// Two containers are needed: the committed one and one for the next checkpoint. With three, one that
-/// cannot be written leaves the rotation.
+/// Two containers are needed: the committed one and one for the next checkpoint. With three, one
+/// that cannot be written leaves the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Containers {
     /// The container that holds the committed checkpoint.
     committed: usize,
-    /// The number of the checkpoint that each container holds or may hold; 0 if it certainly holds none.
+    /// The number of the checkpoint that each container holds or may hold; 0 if it certainly holds
+    /// none.
     numbers: [u64; CONTAINERS],
     /// The highest number that was tried. The number of a failed attempt is not used again.
     last_number: u64,
@@ -72,8 +73,8 @@ impl Containers {
         self.committed
     }
 
-    /// The lowest number of all checkpoints that are valid or may be. What each of them calls free may be
-    /// discarded.
+    /// The lowest number of all checkpoints that are valid or may be. What each of them calls free
+    /// may be discarded.
     pub(crate) fn oldest_number(&self) -> u64 {
         self.numbers.into_iter().filter(|&number| number > 0).min().unwrap_or(0)
     }
@@ -95,8 +96,8 @@ impl Containers {
         }
     }
 
-    /// The header of the last attempt cannot be destroyed. Its container leaves the rotation, unless
-    /// another one has left it before. Returns whether it left.
+    /// The header of the last attempt cannot be destroyed. Its container leaves the rotation,
+    /// unless another one has left it before. Returns whether it left.
     pub(crate) fn not_destroyed(&mut self) -> bool {
         let Some(container) = self.failed else { return false };
         self.errors[container] += 1;
@@ -108,9 +109,9 @@ impl Containers {
         true
     }
 
-    /// Begins the next attempt: a number that was never used, and a container that is neither the committed
-    /// one nor out of the rotation. Of several it is the one with the fewest write errors, then the one with
-    /// the oldest checkpoint.
+    /// Begins the next attempt: a number that was never used, and a container that is neither the
+    /// committed one nor out of the rotation. Of several it is the one with the fewest write
+    /// errors, then the one with the oldest checkpoint.
     pub(crate) fn begin(&mut self) -> Attempt {
         self.last_number += 1;
         let number = self.last_number;

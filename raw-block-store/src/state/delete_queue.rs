@@ -8,8 +8,8 @@ use crate::Error;
 use crate::state::index::KeyHash;
 use crate::state::unwind::OnPanic;
 
-/// Collects the keys of concurrent deletes while a thread writes those that came before: the next thread writes them
-/// all, in as few blocks as they need.
+/// Collects the keys of concurrent deletes while a thread writes those that came before: the next
+/// thread writes them all, in as few blocks as they need.
 #[derive(Default)]
 pub(crate) struct DeleteQueue {
     queue: Mutex<Queue>,
@@ -31,8 +31,9 @@ struct Queue {
 struct Group(OnceLock<Vec<Result<bool, Error>>>);
 
 impl DeleteQueue {
-    /// Adds these keys to the next group, and returns what became of each when it is written. One of the threads whose
-    /// keys are in the group calls `write`, which returns a result for each key of the group.
+    /// Adds these keys to the next group, and returns what became of each when it is written. One
+    /// of the threads whose keys are in the group calls `write`, which returns a result for each
+    /// key of the group.
     pub(crate) fn delete(
         &self,
         hashes: &[KeyHash],

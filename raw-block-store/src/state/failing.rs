@@ -13,7 +13,8 @@ pub(super) struct Suspect {
     pub(super) generation: u64,
 }
 
-/// Counts the segments in which writes failed since the last one that succeeded, whichever calls they are of.
+/// Counts the segments in which writes failed since the last one that succeeded, whichever calls
+/// they are of.
 #[derive(Debug, Default)]
 pub(super) struct FailingWrites {
     segments: AtomicU32,
@@ -24,7 +25,8 @@ pub(super) struct FailingWrites {
 struct State {
     /// The generation of the last segment in which a write failed: no other segment has it.
     last: u64,
-    /// Media errors since the last write that succeeded: the next one shows that they are faults of segments.
+    /// Media errors since the last write that succeeded: the next one shows that they are faults of
+    /// segments.
     suspects: Vec<Suspect>,
     /// How many times in a row a checkpoint succeeded and the next write to a segment failed.
     failed_probations: u32,
@@ -32,8 +34,8 @@ struct State {
 }
 
 impl FailingWrites {
-    /// A write to a segment succeeded. If others had failed since the last success, returns those whose media errors were
-    /// the faults of segments.
+    /// A write to a segment succeeded. If others had failed since the last success, returns those
+    /// whose media errors were the faults of segments.
     pub(super) fn succeeded(&self) -> Option<Vec<Suspect>> {
         // Mostly there is nothing to change, in a cache line that all threads read.
         if self.segments.load(Ordering::Relaxed) == 0 {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 /// Wakes the background worker, and ends it.
 ///
-/// The worker is no part of a simulation, so its waits do not go through the deterministic scheduler.
+/// The worker is no part of a simulation, so its waits do not go through the deterministic
+/// scheduler.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     /// Whether a worker sleeps, and nothing woke it: a look at this costs next to nothing.

@@ -249,8 +249,8 @@ impl StoreState {
         refused.clone().map_or(Ok(()), Err).context(context)
     }
 
-    /// A write to this generation of a segment failed. If those to three segments failed in a row, whichever calls they
-    /// were of, the device refuses writes.
+    /// A write to this generation of a segment failed. If those to three segments failed in a row,
+    /// whichever calls they were of, the device refuses writes.
     pub(crate) fn write_failed(
         &self,
         segment: u32,

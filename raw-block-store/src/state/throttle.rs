@@ -7,7 +7,8 @@ use raw_block_core::sync;
 
 /// A checkpoint writes during one of this many parts of the time.
 const PARTS: u32 = 32;
-/// No pause is longer. A write that would ask for more was itself kept waiting, by a flush for example.
+/// No pause is longer. A write that would ask for more was itself kept waiting, by a flush for
+/// example.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a checkpoint pauses after a write that took this long.
@@ -60,8 +61,8 @@ pub(crate) struct WriteProgress {
     pub(crate) of: u64,
 }
 
-/// Whether a checkpoint that was `progress` far can take its time: of the `spare` segments that were free
-/// when it began, no larger part is used up than is written of the body.
+/// Whether a checkpoint that was `progress` far can take its time: of the `spare` segments that
+/// were free when it began, no larger part is used up than is written of the body.
 pub(crate) fn is_in_time(progress: WriteProgress, spare: u64, used: u64) -> bool {
     u128::from(used) * u128::from(progress.of) <= u128::from(spare) * u128::from(progress.written)
 }

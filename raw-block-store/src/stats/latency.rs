@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// How long something took, each time that it was done: a histogram, exact to one per cent, up to one hour.
+/// How long something took, each time that it was done: a histogram, exact to one per cent, up to
+/// one hour.
 #[derive(Clone, PartialEq)]
 pub struct Latency(Histogram<u64>);
 

@@ -1,7 +1,7 @@
 //! How far a long call is.
 
-/// How far a call is that goes through all segments: a [scrub](crate::Store::scrub), or the recovery of a store that was
-/// not closed in order.
+/// How far a call is that goes through all segments: a [scrub](crate::Store::scrub), or the
+/// recovery of a store that was not closed in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -31,7 +31,6 @@ fn too_long(kind: Kind, text: &str) -> Vec<usize> {
 }
 
 #[test]
-#[ignore = "the text is being rewritten"]
 fn comments_and_markdown_end_at_column_100() {
     let mut all = String::new();
     for (path, kind, text) in files::all() {

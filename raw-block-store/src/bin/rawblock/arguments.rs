@@ -145,17 +145,18 @@ pub(crate) struct Format {
     #[command(flatten)]
     pub(crate) device: Device,
 
-    /// Size of a segment, a power of two [default: 1/256 of the device, from 64MiB to 1GiB; 1/32 of a small one]
+    /// Size of a segment, a power of two [default: 1/256 of the device, from 64MiB to 1GiB; 1/32 of
+    /// a small one]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) segment_size: Option<u64>,
 
-    /// The largest value that is common, such as 4MiB: a segment gets at least eight times its size, so that
-    /// little is wasted; larger ones can be put all the same
+    /// The largest value that is common, such as 4MiB: a segment gets at least eight times its
+    /// size, so that little is wasted; larger ones can be put all the same
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) largest_object: Option<u64>,
 
-    /// Block size: a power of two from 512 to 64KiB; small blocks waste less on small values, large ones
-    /// take longer keys [default: 4KiB]
+    /// Block size: a power of two from 512 to 64KiB; small blocks waste less on small values, large
+    /// ones take longer keys [default: 4KiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) block_size: Option<u64>,
 
@@ -185,8 +186,8 @@ pub(crate) struct Info {
 /// How a damaged store is opened.
 #[derive(Args, Debug)]
 pub(crate) struct Opening {
-    /// Go on without what is lost and may have been the newest, a checkpoint that is damaged or a block
-    /// that cannot be read: objects that were deleted or replaced since may come back
+    /// Go on without what is lost and may have been the newest, a checkpoint that is damaged or a
+    /// block that cannot be read: objects that were deleted or replaced since may come back
     #[arg(long)]
     pub(crate) accept_older_states: bool,
 }
@@ -322,7 +323,8 @@ pub(crate) enum Structure {
     Superblock,
     /// The checkpoints in the three containers: header, and the record of each segment
     Checkpoint,
-    /// The headers of all segments; of one segment also its slots, with their objects or deleted keys
+    /// The headers of all segments; of one segment also its slots, with their objects or deleted
+    /// keys
     Segment,
     /// The tables of full segments: their entries
     Table,

@@ -64,8 +64,8 @@ fn run(arguments: &Arguments) -> Result<Answer> {
     }
 }
 
-/// Blocks SIGXFSZ, for this thread and those it starts: a write beyond a file size limit then fails with `EFBIG`,
-/// where it would otherwise end the process without a message.
+/// Blocks SIGXFSZ, for this thread and those it starts: a write beyond a file size limit then fails
+/// with `EFBIG`, where it would otherwise end the process without a message.
 fn ignore_file_size_signal() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);
@@ -73,7 +73,8 @@ fn ignore_file_size_signal() {
     let _ = signals.thread_block();
 }
 
-/// Warnings of the libraries, such as that POSIX takes the place of io_uring, are for the operator too.
+/// Warnings of the libraries, such as that POSIX takes the place of io_uring, are for the operator
+/// too.
 fn log_to_stderr(command: &Command) {
     let level = match command {
         // What it finds, it prints.

@@ -16,7 +16,8 @@ use crate::device::options;
 use crate::output::{Size, note, print};
 use crate::read::Copies;
 
-/// Of objects that are larger than this part of a segment, a noticeable part of the space is wasted.
+/// Of objects that are larger than this part of a segment, a noticeable part of the space is
+/// wasted.
 const OBJECTS_PER_SEGMENT: u64 = 8;
 
 pub(crate) fn run(arguments: &Format) -> Result<Answer> {

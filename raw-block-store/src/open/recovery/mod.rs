@@ -37,7 +37,8 @@ pub(crate) struct Recovery {
     pub(crate) clean: bool,
     /// Objects that are lost.
     pub(crate) damaged: u64,
-    /// Segments without a valid header, of which only slots show that they were opened after the checkpoint.
+    /// Segments without a valid header, of which only slots show that they were opened after the
+    /// checkpoint.
     pub(crate) adopted: Vec<u32>,
     /// Containers of checkpoints that cannot be read.
     pub(crate) unreadable_containers: usize,
@@ -52,15 +53,15 @@ pub(crate) struct ShutdownState {
     pub(crate) named: u64,
 }
 
-/// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed; otherwise from the
-/// newest checkpoint and everything newer.
+/// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed;
+/// otherwise from the newest checkpoint and everything newer.
 ///
-/// With [`OpenOptions::accept_older_states`], an older checkpoint takes the place of one that is lost, and blocks that cannot be read are
-/// left out.
+/// With [`OpenOptions::accept_older_states`], an older checkpoint takes the place of one that is
+/// lost, and blocks that cannot be read are left out.
 ///
 /// # Errors
-/// - [`Error::Damaged`] when there is no checkpoint, [`Error::CheckpointLost`] when the newest is lost,
-///   [`Error::NewestLost`] when a block that may hold something newer cannot be read.
+/// - [`Error::Damaged`] when there is no checkpoint, [`Error::CheckpointLost`] when the newest is
+///   lost, [`Error::NewestLost`] when a block that may hold something newer cannot be read.
 /// - [`Error::OutOfMemory`], [`Error::Device`].
 pub(crate) fn recover(
     dispatcher: &Dispatcher,
@@ -134,8 +135,8 @@ struct Newest<'a> {
 }
 
 impl Newest<'_> {
-    /// Checks that no checkpoint is newer than the one that was found, if something on the device names this number.
-    /// Returns the highest number that was ever used.
+    /// Checks that no checkpoint is newer than the one that was found, if something on the device
+    /// names this number. Returns the highest number that was ever used.
     fn check(&mut self, mentioned: u64) -> Result<u64, Error> {
         let Self { dispatcher, found, accept_older } = *self;
         if mentioned <= found || Mutant::LostCheckpointUnnoticed.is_on() {
@@ -162,8 +163,8 @@ impl Newest<'_> {
 
 /// A sequence above every one that can have been given out.
 ///
-/// Each segment was opened at most once since the checkpoint, and has at most as many entries as blocks. There are no more
-/// deletes without tombstones than segments.
+/// Each segment was opened at most once since the checkpoint, and has at most as many entries as
+/// blocks. There are no more deletes without tombstones than segments.
 fn next_sequence(layout: &Layout, checkpoint: &Checkpoint, clean: bool, highest: u64) -> u64 {
     let jump = match () {
         () if clean || Mutant::SequencesGoOnFromHighest.is_on() => 0,

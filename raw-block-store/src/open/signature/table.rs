@@ -1,14 +1,14 @@
 //! The magic numbers by which other software finds what it put on a device.
 //!
-//! All kinds that `blkid(8)` finds are here, and some that it does not. Where `blkid(8)` also wants a checksum
-//! or a plausible field to be right, only the magic number counts: formatting refuses too much rather than too
-//! little.
+//! All kinds that `blkid(8)` finds are here, and some that it does not. Where `blkid(8)` also wants
+//! a checksum or a plausible field to be right, only the magic number counts: formatting refuses
+//! too much rather than too little.
 
 /// Offsets at which a magic number may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MagicLocation {
-    /// 0 to count from the start of the device. Otherwise the size of the device is rounded down to a multiple
-    /// of this, and `first` is the distance back from there.
+    /// 0 to count from the start of the device. Otherwise the size of the device is rounded down to
+    /// a multiple of this, and `first` is the distance back from there.
     align: u64,
     /// The first offset or distance, in bytes.
     first: u64,
@@ -276,7 +276,8 @@ const LUKS_SECOND_HEADER: &[MagicLocation] = &[
     at(4 << 20),
 ];
 
-/// In the last ten bytes of the first page, whose size is that of the machine that made it: 4 to 64 KiB.
+/// In the last ten bytes of the first page, whose size is that of the machine that made it: 4 to 64
+/// KiB.
 const SWAP_MAGICS: &[MagicLocation] = &[
     at((4 << 10) - 10),
     at((8 << 10) - 10),
@@ -285,7 +286,8 @@ const SWAP_MAGICS: &[MagicLocation] = &[
     at((64 << 10) - 10),
 ];
 
-/// Two labels of 256 KiB at the start and two at the end. The second half of each is uberblocks of at least 1 KiB.
+/// Two labels of 256 KiB at the start and two at the end. The second half of each is uberblocks of
+/// at least 1 KiB.
 const ZFS_LABEL: u64 = 256 << 10;
 const ZFS_UBERBLOCKS: &[MagicLocation] = &[
     at(ZFS_LABEL / 2).every(1024, 128),

@@ -96,7 +96,8 @@ impl<'a> Group<'a> {
         Ok(Self { copier, bytes: memory(start)?, header_blocks, headers, objects })
     }
 
-    /// Reads payloads to where they are written from, and headers. What cannot be read is read once more.
+    /// Reads payloads to where they are written from, and headers. What cannot be read is read once
+    /// more.
     fn read(&mut self) {
         let Self { copier, bytes, header_blocks, headers, objects, .. } = self;
         let block_size = copier.block_size();
@@ -195,8 +196,8 @@ fn judge(copier: &Copier<'_>, headers: &Headers<'_>, bytes: &mut [u8], objects: 
     }
 }
 
-/// Fills the headers of the slots, and notes what was copied. An object that is dropped keeps its number, with a checksum
-/// that nothing matches.
+/// Fills the headers of the slots, and notes what was copied. An object that is dropped keeps its
+/// number, with a checksum that nothing matches.
 fn encode(
     copier: &Copier<'_>,
     slots: &[Slot],

@@ -89,7 +89,8 @@ fn fate_of_copy(fate: Fate) -> CopyOutcome {
     if fate == Fate::Drop { CopyOutcome::Dropped } else { CopyOutcome::Unreadable }
 }
 
-/// Copies the payload part by part. Returns its checksum at the new place, and whether it is what was written.
+/// Copies the payload part by part. Returns its checksum at the new place, and whether it is what
+/// was written.
 fn copy_payload(
     copier: &Copier<'_>,
     slot: &Slot,

@@ -116,9 +116,9 @@ impl Space {
         }
     }
 
-    /// A write to a generation of a segment failed with a media error, and a later write succeeded, so the fault is that
-    /// of the segment. The second time in this generation and the one before puts the segment into quarantine; returns
-    /// whether this did.
+    /// A write to a generation of a segment failed with a media error, and a later write succeeded,
+    /// so the fault is that of the segment. The second time in this generation and the one before
+    /// puts the segment into quarantine; returns whether this did.
     pub(crate) fn confirm_error(&mut self, number: u32, generation: u64) -> bool {
         let Some(segment) = self.segments.get_mut(number as usize) else { return false };
         if segment.generation == generation {

@@ -17,8 +17,8 @@ impl Space {
         self.take_tombstone(Purpose::Put, 0, out)
     }
 
-    /// The sequence of a delete without a tombstone, whose caller takes a checkpoint. `None` after as
-    /// many as there are segments since the last commit: a recovery expects no more sequences.
+    /// The sequence of a delete without a tombstone, whose caller takes a checkpoint. `None` after
+    /// as many as there are segments since the last commit: a recovery expects no more sequences.
     pub(crate) fn take_sequence_of_delete(&mut self) -> Option<u64> {
         if self.deletes_without_tombstone >= self.shape.segments {
             return None;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::Error;
 
-/// A store with a checkpoint that names objects in two segments: 0, which is settled, and 1, which is not.
+/// A store with a checkpoint that names objects in two segments: 0, which is settled, and 1, which
+/// is not.
 fn image() -> Image {
     let mut image = Image::new();
     image.open(0, 1, 1);
