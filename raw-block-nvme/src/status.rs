@@ -40,7 +40,8 @@ pub enum Advice {
     /// The path to the device failed, not the device. The backend has already retried the command,
     /// unless the command modifies and its outcome is unknown ([`Status::is_outcome_unknown`]).
     Path,
-    /// The data in this range are lost, or cannot be written. Other ranges are not affected.
+    /// The data in this range are lost, or cannot be written. Other ranges are not affected. The
+    /// error has the kind [`ErrorKind::Media`], unless the status has a more specific one.
     Medium,
     /// The namespace does not accept this command: a bug, or a device that does not do what it
     /// reports.

@@ -334,7 +334,8 @@ impl Drop for RingDevice {
             // A lock belongs to the open file description, so any descriptor of it can unlock it.
             let unlocked = file.as_fd().try_clone_to_owned().and_then(|it| File::from(it).unlock());
             if let Err(error) = unlocked {
-                tracing::debug!(device = self.name, %error, "the device stays locked until the kernel has closed its rings");
+                let device = &self.name;
+                tracing::debug!(device, %error, "the kernel unlocks the device in the background");
             }
         }
     }
