@@ -40,28 +40,28 @@ fn run(backend: Arc<dyn IoBackend>, kind: OpKind) -> Cost {
     let pool = BufferPool::new(LEN, BATCH).unwrap();
     let _registration = pool.register_with(backend.clone()).unwrap();
     let mut buffers: Vec<AlignedBuf> = (0..BATCH).map(|_| pool.take().unwrap()).collect();
-    let device = Dispatcher::new(backend).unwrap();
+    let dispatcher = Dispatcher::new(backend).unwrap();
     let mut batch = |first: usize| {
         let places = (first..).map(|number| (number * 2 * LEN % (48 << 20)) as u64);
         match kind {
             OpKind::Write => {
                 let batch: Vec<_> =
                     places.zip(&buffers).map(|(at, buffer)| WriteAt::new(at, buffer)).collect();
-                device.write_buffers(&batch).all().unwrap();
+                dispatcher.write_buffers(&batch).all().unwrap();
             }
             _ => {
                 let mut batch: Vec<_> =
                     places.zip(&mut buffers).map(|(at, buffer)| ReadAt::new(at, buffer)).collect();
-                device.read_buffers(&mut batch).all().unwrap();
+                dispatcher.read_buffers(&mut batch).all().unwrap();
             }
         }
     };
     batch(0);
-    let before = device.stats();
+    let before = dispatcher.stats();
     let (begin, cpu) = (Instant::now(), cpu_ns());
     (0..BATCHES).for_each(|number| batch(number * BATCH));
     let (wall, cpu) = (begin.elapsed().as_nanos() as f64, (cpu_ns() - cpu) as f64);
-    let stats = device.stats();
+    let stats = dispatcher.stats();
     let ops = (BATCHES * BATCH) as u64;
     assert_eq!(stats.ops - before.ops, ops);
     assert_eq!(stats.commands - before.commands, ops, "one command for an op");

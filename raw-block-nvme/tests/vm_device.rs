@@ -59,19 +59,19 @@ fn all_commands_of_a_batch_keep_the_ring_full() {
     const DEPTH: usize = 32;
     let Some(namespace) = namespace("small-mdts") else { return };
     let options = DispatcherOptions::new().queue_depth(DEPTH);
-    let device = Dispatcher::with_options(open(namespace.generic()), options).unwrap();
-    assert_eq!(device.geometry().max_transfer, 64 << 10);
+    let dispatcher = Dispatcher::with_options(open(namespace.generic()), options).unwrap();
+    assert_eq!(dispatcher.geometry().max_transfer, 64 << 10);
     let mut buffers = buffers(16, 256 << 10);
     // Not adjacent, so that nothing is merged.
     let places = || (0..).step_by(512 << 10);
-    let before = device.stats();
+    let before = dispatcher.stats();
     let writes: Vec<_> =
         places().zip(&buffers).map(|(offset, buffer)| WriteAt::new(offset, buffer)).collect();
-    device.write_buffers(&writes).all().unwrap();
+    dispatcher.write_buffers(&writes).all().unwrap();
     let mut reads: Vec<_> =
         places().zip(&mut buffers).map(|(offset, buffer)| ReadAt::new(offset, buffer)).collect();
-    device.read_buffers(&mut reads).all().unwrap();
-    let stats = device.stats();
+    dispatcher.read_buffers(&mut reads).all().unwrap();
+    let stats = dispatcher.stats();
     for (number, buffer) in (0..).zip(&buffers) {
         assert!(buffer.iter().all(|&byte| byte == number), "buffer {number}");
     }
@@ -86,15 +86,15 @@ fn all_commands_of_a_batch_keep_the_ring_full() {
 #[test]
 fn header_and_payload_share_a_command_where_pages_allow_it() {
     let Some(namespace) = namespace("plain-512") else { return };
-    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let dispatcher = Dispatcher::new(open(namespace.generic())).unwrap();
     let (header, payload) = (&buffers(2, 4096)[1], &buffers(4, 64 << 10)[3]);
     let commands = |header: &[u8]| {
-        let before = device.stats();
-        device.write_buffers(&[WriteAt::gather(4096, [header, payload])]).all().unwrap();
-        let after = device.stats();
+        let before = dispatcher.stats();
+        dispatcher.write_buffers(&[WriteAt::gather(4096, [header, payload])]).all().unwrap();
+        let after = dispatcher.stats();
         assert_eq!(after.staged_bytes, before.staged_bytes, "nothing is copied");
         let mut found = vec![0; header.len() + payload.len()];
-        device.read_buffers(&mut [ReadAt::new(4096, &mut found)]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(4096, &mut found)]).all().unwrap();
         assert!(found == [header, payload].concat());
         after.commands - before.commands
     };
@@ -108,19 +108,19 @@ fn header_and_payload_share_a_command_where_pages_allow_it() {
 fn registered_memory_is_used_by_passthrough_too() {
     let Some(namespace) = namespace("plain-4096") else { return };
     let backend = open(namespace.generic());
-    let device = Dispatcher::new(backend.clone()).unwrap();
+    let dispatcher = Dispatcher::new(backend.clone()).unwrap();
     let pool = BufferPool::new(64 << 10, 4).unwrap();
     let _registration = pool.register_with(backend.clone()).unwrap();
     let (mut one, mut two) = (pool.take().unwrap(), pool.take().unwrap());
     one.fill(1);
     two.fill(2);
-    let before = device.stats();
-    device.write_buffers(&[WriteAt::new(0, &one), WriteAt::new(1 << 20, &two)]).all().unwrap();
-    assert_eq!(device.stats().registered_ops - before.registered_ops, 2);
+    let before = dispatcher.stats();
+    dispatcher.write_buffers(&[WriteAt::new(0, &one), WriteAt::new(1 << 20, &two)]).all().unwrap();
+    assert_eq!(dispatcher.stats().registered_ops - before.registered_ops, 2);
     // A list of segments uses it from Linux 6.15 on, and works without it before.
-    device.write_buffers(&[WriteAt::gather(4 << 20, [&one[..4096], &two])]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::gather(4 << 20, [&one[..4096], &two])]).all().unwrap();
     let read = ReadAt::scatter(4 << 20, [&mut two[..4096], &mut one[..]]);
-    device.read_buffers(&mut [read]).all().unwrap();
+    dispatcher.read_buffers(&mut [read]).all().unwrap();
     assert!(one.iter().all(|&byte| byte == 2));
     assert!(two[..4096].iter().all(|&byte| byte == 1));
 }
@@ -138,14 +138,14 @@ fn a_polling_queue_discards_zeroes_and_flushes() {
     let Some(namespace) = namespace("plain-512") else { return };
     let options = NvmeOptions::new().completion_polling(true);
     let backend = NvmeBackend::open(namespace.generic(), &options).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     let buffer = &buffers(6, 64 << 10)[5];
-    device.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap();
-    device.discard(0, 8192).unwrap();
-    device.write_zeroes(8192, 8192).unwrap();
-    device.flush().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap();
+    dispatcher.discard(0, 8192).unwrap();
+    dispatcher.write_zeroes(8192, 8192).unwrap();
+    dispatcher.flush().unwrap();
     let mut found = vec![1; 64 << 10];
-    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
     assert!(found[8192..16384].iter().all(|&byte| byte == 0));
     assert!(found[16384..] == buffer[16384..]);
 }
@@ -153,17 +153,17 @@ fn a_polling_queue_discards_zeroes_and_flushes() {
 #[test]
 fn a_discard_of_the_whole_namespace_is_one_command() {
     let Some(namespace) = namespace("mapped") else { return };
-    let device = Dispatcher::new(open(namespace.generic())).unwrap();
-    let before = device.stats().commands;
-    device.discard(0, device.geometry().capacity).unwrap();
-    assert_eq!(device.stats().commands - before, 1);
+    let dispatcher = Dispatcher::new(open(namespace.generic())).unwrap();
+    let before = dispatcher.stats().commands;
+    dispatcher.discard(0, dispatcher.geometry().capacity).unwrap();
+    assert_eq!(dispatcher.stats().commands - before, 1);
 }
 
 #[test]
 fn a_bad_range_is_reported_with_its_status_and_command() {
     let Some(namespace) = namespace("faulty") else { return };
-    let device = Dispatcher::new(open(namespace.generic())).unwrap();
-    let most = device.geometry().max_transfer;
+    let dispatcher = Dispatcher::new(open(namespace.generic())).unwrap();
+    let most = dispatcher.geometry().max_transfer;
     let mut buffer = AlignedBuf::zeroed(1 << 20).unwrap();
     let len = buffer.len() as u64;
     let check = |error: raw_block_core::Error, place: u64, name: &str| {
@@ -175,14 +175,14 @@ fn a_bad_range_is_reported_with_its_status_and_command() {
         assert!(error.to_string().contains(name), "{error}");
     };
     let at = read_fault() - len / 2;
-    let error = device.read_buffers(&mut [ReadAt::new(at, &mut buffer)]).all().unwrap_err();
+    let error = dispatcher.read_buffers(&mut [ReadAt::new(at, &mut buffer)]).all().unwrap_err();
     check(error, read_fault(), "Unrecovered Read Error");
     let at = write_fault() - len / 2;
-    let error = device.write_buffers(&[WriteAt::new(at, &buffer)]).all().unwrap_err();
+    let error = dispatcher.write_buffers(&[WriteAt::new(at, &buffer)]).all().unwrap_err();
     check(error, write_fault(), "Write Fault");
     // No other range is affected.
-    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
-    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
 }
 
 #[test]
@@ -193,9 +193,9 @@ fn writes_go_to_the_placement_identifier_that_they_name() {
         backend.reclaim_unit_handles().iter().map(|handle| handle.blocks_left).collect::<Vec<_>>()
     };
     let write = |options| {
-        let device = Dispatcher::new(open(namespace.generic())).unwrap();
+        let dispatcher = Dispatcher::new(open(namespace.generic())).unwrap();
         let buffer = AlignedBuf::zeroed(16 << 10).unwrap();
-        device.write_buffers(&[WriteAt::new(0, &buffer).with_options(options)]).all()
+        dispatcher.write_buffers(&[WriteAt::new(0, &buffer).with_options(options)]).all()
     };
     let backend = open(namespace.generic());
     assert!(backend.controller().data_placement);
@@ -235,7 +235,7 @@ fn a_device_that_vanishes_fails_ops_in_flight_and_hangs_none() {
     let mut controllers =
         fs::read_dir("/sys/class/nvme").unwrap().map(|entry| entry.unwrap().path());
     let controller = controllers.find(|path| serial(path).trim() == "vanishing").unwrap();
-    let device = Dispatcher::new(open(namespace.generic())).unwrap();
+    let dispatcher = Dispatcher::new(open(namespace.generic())).unwrap();
     let remove = thread::spawn(move || {
         thread::sleep(std::time::Duration::from_millis(300));
         fs::write(controller.join("device/remove"), "1").unwrap();
@@ -247,16 +247,16 @@ fn a_device_that_vanishes_fails_ops_in_flight_and_hangs_none() {
             .zip(&mut buffers)
             .map(|(offset, buffer)| ReadAt::new(offset, buffer))
             .collect();
-        if let Err(error) = device.read_buffers(&mut reads).all() {
+        if let Err(error) = dispatcher.read_buffers(&mut reads).all() {
             break error;
         }
     };
     assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error}");
     let buffer = &buffers[0];
-    let error = device.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap_err();
+    let error = dispatcher.write_buffers(&[WriteAt::new(0, buffer)]).all().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeviceGone, "{error}");
     // The kernel removes the namespace when its block device is no longer held.
-    drop(device);
+    drop(dispatcher);
     remove.join().unwrap();
     assert!(!Path::new("/sys/block").join(name).exists());
 }

@@ -98,9 +98,9 @@ fn a_namespace_in_use_is_refused() {
     let other = UringBackend::open(block, &UringOptions::new()).unwrap_err();
     assert_eq!(other.kind(), ErrorKind::Busy, "passthrough holds the block device");
     // Held while anything could write.
-    let device = Dispatcher::new(first).unwrap();
+    let dispatcher = Dispatcher::new(first).unwrap();
     assert_refused(open(generic), ErrorKind::Busy, &[name]);
-    drop(device);
+    drop(dispatcher);
     open(generic).unwrap();
 }
 
@@ -126,16 +126,16 @@ fn only_the_part_of_a_namespace_in_the_options_is_used() {
     let whole = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
     whole.write_buffers(&[WriteAt::new(0, &[1; 16 << 10])]).all().unwrap();
     drop(whole);
-    let device = Dispatcher::new(part(4096, Some(8192)).unwrap()).unwrap();
-    assert_eq!(device.geometry().capacity, 8192);
-    device.write_buffers(&[WriteAt::new(0, &[2; 512])]).all().unwrap();
-    device.write_zeroes(512, 512).unwrap();
-    device.discard(4096, 4096).unwrap();
-    let outside = device.write_buffers(&[WriteAt::new(8192, &[3; 512])]).all().unwrap_err();
+    let dispatcher = Dispatcher::new(part(4096, Some(8192)).unwrap()).unwrap();
+    assert_eq!(dispatcher.geometry().capacity, 8192);
+    dispatcher.write_buffers(&[WriteAt::new(0, &[2; 512])]).all().unwrap();
+    dispatcher.write_zeroes(512, 512).unwrap();
+    dispatcher.discard(4096, 4096).unwrap();
+    let outside = dispatcher.write_buffers(&[WriteAt::new(8192, &[3; 512])]).all().unwrap_err();
     assert_eq!(outside.kind(), ErrorKind::OutOfRange);
-    let misaligned = device.write_buffers(&[WriteAt::new(100, &[3; 512])]).all().unwrap_err();
+    let misaligned = dispatcher.write_buffers(&[WriteAt::new(100, &[3; 512])]).all().unwrap_err();
     assert_eq!(misaligned.kind(), ErrorKind::Misaligned);
-    drop(device);
+    drop(dispatcher);
     let whole = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
     let mut found = vec![0; 16 << 10];
     whole.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
@@ -170,9 +170,9 @@ fn permission_on_the_nodes_is_enough() {
     assert_refused(refused, ErrorKind::PermissionDenied, &["block device cannot be held"]);
     allow(block, 0o666);
     let result = as_nobody(|| {
-        let device = Dispatcher::new(open(generic)?)?;
-        device.write_buffers(&[WriteAt::new(0, &[7; 4096])]).all()?;
-        device.flush()
+        let dispatcher = Dispatcher::new(open(generic)?)?;
+        dispatcher.write_buffers(&[WriteAt::new(0, &[7; 4096])]).all()?;
+        dispatcher.flush()
     });
     allow(block, 0o600);
     allow(generic, 0o600);
@@ -187,18 +187,18 @@ fn opening_read_only_needs_no_permission_to_write() {
             fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         }
     };
-    let device = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
-    device.write_buffers(&[WriteAt::new(0, &[9; 512])]).all().unwrap();
-    drop(device);
+    let dispatcher = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &[9; 512])]).all().unwrap();
+    drop(dispatcher);
     allow(0o644);
     let result = as_nobody(|| {
         assert!(open(namespace.generic()).is_err());
         let backend = NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::new())?;
-        let device = Dispatcher::new(Arc::new(backend))?;
+        let dispatcher = Dispatcher::new(Arc::new(backend))?;
         let mut found = [0; 512];
-        device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all()?;
+        dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all()?;
         assert_eq!(found, [9; 512]);
-        let refused = device.write_buffers(&[WriteAt::new(0, &found)]).all().unwrap_err();
+        let refused = dispatcher.write_buffers(&[WriteAt::new(0, &found)]).all().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
         Ok::<(), Error>(())
     });
@@ -217,16 +217,16 @@ fn polling_is_refused_where_the_driver_has_no_queues_for_it() {
 #[test]
 fn a_read_only_namespace_opens_for_reads_and_not_for_writes() {
     let Some(namespace) = namespace("plain-512") else { return };
-    let device = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
-    device.write_buffers(&[WriteAt::new(0, &[4; 512])]).all().unwrap();
-    drop(device);
+    let dispatcher = Dispatcher::new(open(namespace.generic()).unwrap()).unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &[4; 512])]).all().unwrap();
+    drop(dispatcher);
     set_read_only(namespace.block(), true);
     let refused = open(namespace.generic());
     let read =
         NvmeBackend::open_read_only(namespace.generic(), &NvmeOptions::new()).and_then(|backend| {
             let mut found = [0; 512];
-            let device = Dispatcher::new(Arc::new(backend))?;
-            device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().map(|()| found)
+            let dispatcher = Dispatcher::new(Arc::new(backend))?;
+            dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().map(|()| found)
         });
     set_read_only(namespace.block(), false);
     assert_refused(refused, ErrorKind::PermissionDenied, &["read-only", "blockdev --setrw"]);
@@ -258,8 +258,8 @@ fn without_sysfs_opening_needs_force_and_commands_are_short() {
         let backend = open_with(generic, &force).unwrap();
         assert_eq!(backend.geometry().max_transfer, 128 << 10);
         assert_refused(open_with(generic, &force), ErrorKind::Busy, &["open already"]);
-        let device = Dispatcher::new(backend).unwrap();
-        device.write_buffers(&[WriteAt::new(0, &vec![5; 1 << 20])]).all().unwrap();
+        let dispatcher = Dispatcher::new(backend).unwrap();
+        dispatcher.write_buffers(&[WriteAt::new(0, &vec![5; 1 << 20])]).all().unwrap();
     };
     thread::scope(|scope| scope.spawn(hidden).join().unwrap());
 }

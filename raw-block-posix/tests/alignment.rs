@@ -26,15 +26,18 @@ fn open(path: &Path, direct: Direct) -> Dispatcher {
 fn the_page_cache_takes_any_byte_range() {
     let len = 10_001;
     let file = temp_file(len).unwrap();
-    let device = open(file.path(), Direct::Off);
-    assert_eq!(device.geometry().capacity, len, "to the last byte");
-    device.write_buffers(&[WriteAt::new(len - 3, b"end"), WriteAt::new(511, b"x")]).all().unwrap();
-    device.write_zeroes(1000, 1).unwrap();
-    device.discard(2001, 999).unwrap();
+    let dispatcher = open(file.path(), Direct::Off);
+    assert_eq!(dispatcher.geometry().capacity, len, "to the last byte");
+    dispatcher
+        .write_buffers(&[WriteAt::new(len - 3, b"end"), WriteAt::new(511, b"x")])
+        .all()
+        .unwrap();
+    dispatcher.write_zeroes(1000, 1).unwrap();
+    dispatcher.discard(2001, 999).unwrap();
     let (mut end, mut middle) = ([0; 4], [0; 3]);
-    device.read_buffers(&mut [ReadAt::new(len - 4, &mut end)]).all().unwrap();
-    device.read_buffers(&mut [ReadAt::new(510, &mut middle)]).all().unwrap();
-    drop(device);
+    dispatcher.read_buffers(&mut [ReadAt::new(len - 4, &mut end)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(510, &mut middle)]).all().unwrap();
+    drop(dispatcher);
     let bytes = fs::read(file.path()).unwrap();
     assert_eq!((bytes.len(), &bytes[9997..]), (10_001, &end[..]));
     assert_eq!((&end[1..], middle[1]), (&b"end"[..], b'x'));
@@ -67,13 +70,13 @@ fn a_reflinked_file_accepts_the_transfers_of_its_original() {
         let cp = ["--reflink=always", original.to_str().unwrap(), copy.to_str().unwrap()];
         run("cp", &cp).unwrap();
         for (path, byte) in [(&original, 1), (&copy, 2)] {
-            let device = open(path, Direct::Required);
-            assert_eq!(device.geometry().transfer_alignment, alignment, "{}", path.display());
+            let dispatcher = open(path, Direct::Required);
+            assert_eq!(dispatcher.geometry().transfer_alignment, alignment, "{}", path.display());
             let block = vec![byte; alignment as usize];
-            device.write_buffers(&[WriteAt::new(alignment.into(), &block)]).all().unwrap();
-            device.flush().unwrap();
+            dispatcher.write_buffers(&[WriteAt::new(alignment.into(), &block)]).all().unwrap();
+            dispatcher.flush().unwrap();
             let mut found = vec![0; 3 * alignment as usize];
-            device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+            dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
             let blocks: Vec<_> = found.chunks(alignment as usize).map(|block| block[0]).collect();
             assert_eq!(blocks, [9, byte, 9], "blocks of {block_size}, {}", path.display());
         }
@@ -133,15 +136,15 @@ fn a_driver_of_whole_pages_leaves_other_memory_unchanged() {
         Ok(disk) => disk,
         Err(error) => return skip(&format!("no zram device can be added: {error}")),
     };
-    let device = open(&disk.path(), Direct::Required);
+    let dispatcher = open(&disk.path(), Direct::Required);
     let bytes: Vec<_> = (0..=250_u8).cycle().take(4 * PAGE).collect();
-    device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
     // The kernel reports that this device accepts such memory.
     for shift in [0, 512, 1024] {
         let mut memory = AlignedBuf::zeroed(4 * PAGE).unwrap();
         memory.fill(0xA5);
         let part = &mut memory[shift..shift + PAGE];
-        device.read_buffers(&mut [ReadAt::new(PAGE as u64, part)]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(PAGE as u64, part)]).all().unwrap();
         assert!(memory[shift..shift + PAGE] == bytes[PAGE..2 * PAGE], "{shift} bytes in a page");
         let around = memory[..shift].iter().chain(&memory[shift + PAGE..]);
         assert!(around.copied().all(|byte| byte == 0xA5), "{shift} bytes in a page");

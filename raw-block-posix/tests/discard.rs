@@ -27,14 +27,14 @@ fn open(path: &Path, direct: Direct) -> Dispatcher {
 
 /// Writes to the first three MiB, discards the second one, and checks that the others are
 /// unchanged.
-fn discard_between_neighbours(device: &Dispatcher) {
+fn discard_between_neighbours(dispatcher: &Dispatcher) {
     let mut buffer = AlignedBuf::zeroed(3 << 20).unwrap();
     buffer.fill(9);
-    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
-    device.flush().unwrap();
-    device.discard(MIB, MIB).unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    dispatcher.flush().unwrap();
+    dispatcher.discard(MIB, MIB).unwrap();
     buffer.fill(0);
-    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer[..1 << 20].iter().all(|&byte| byte == 9));
     assert!(buffer[2 << 20..].iter().all(|&byte| byte == 9));
 }
@@ -114,9 +114,9 @@ fn a_discard_of_a_file_makes_a_hole() {
     };
     let allocated = || fs::metadata(file.path()).unwrap().blocks() * 512;
     let before = allocated();
-    let device = open(file.path(), Direct::Preferred);
-    discard_between_neighbours(&device);
-    device.discard(CAPACITY - MIB, MIB).unwrap();
+    let dispatcher = open(file.path(), Direct::Preferred);
+    discard_between_neighbours(&dispatcher);
+    dispatcher.discard(CAPACITY - MIB, MIB).unwrap();
     // The file system needs less space to record the holes than the size of a hole.
     assert!(allocated() < before - MIB, "{} of {before} bytes are allocated", allocated());
     assert_eq!(fs::metadata(file.path()).unwrap().len(), CAPACITY);

@@ -28,10 +28,10 @@ fn is_writing() -> bool {
 #[test]
 fn a_file_is_locked_until_writes_of_a_killed_process_land() {
     if let Some(path) = KilledWriter::child() {
-        let device = open(&path);
+        let dispatcher = open(&path);
         let batch =
             (0..8).map(|at| OwnedTransfer::new(at << 16, AlignedBuf::zeroed(4096).unwrap()));
-        let _ticket = device.batched_write(batch.collect()).unwrap();
+        let _ticket = dispatcher.batched_write(batch.collect()).unwrap();
         while !is_writing() {
             thread::sleep(Duration::from_millis(1));
         }

@@ -142,13 +142,13 @@ fn without_o_direct_a_file_is_refused_or_uses_the_page_cache() {
     let backend = open(&path, Direct::Preferred).unwrap();
     assert!(!backend.is_direct());
     assert_eq!(backend.geometry().memory_alignment, 1);
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
-    device.write_buffers(&[WriteAt::new(512, &[7; 512])]).all().unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(512, &[7; 512])]).all().unwrap();
     let mut found = [0; 1024];
-    device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
     assert_eq!(found[511..513], [0, 7]);
     // It has no fallocate either.
-    for result in [device.discard(0, 512), device.write_zeroes(0, 512)] {
+    for result in [dispatcher.discard(0, 512), dispatcher.write_zeroes(0, 512)] {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }

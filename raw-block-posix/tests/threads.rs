@@ -48,12 +48,12 @@ fn open(threads: usize) -> (NamedTempFile, Dispatcher) {
 }
 
 /// Reads this many blocks, no two of them adjacent, in one batch.
-fn read(device: &Dispatcher, count: usize) {
+fn read(dispatcher: &Dispatcher, count: usize) {
     let mut buffers: Vec<_> = (0..count).map(|_| AlignedBuf::zeroed(BLOCK).unwrap()).collect();
     let places = (0..).step_by(2 * BLOCK);
     let mut batch: Vec<_> =
         places.zip(&mut buffers).map(|(place, buffer)| ReadAt::new(place, buffer)).collect();
-    device.read_buffers(&mut batch).all().unwrap();
+    dispatcher.read_buffers(&mut batch).all().unwrap();
 }
 
 /// The number of voluntary context switches of each thread of a backend in this process.
@@ -77,20 +77,20 @@ fn workers() -> Vec<(String, u64)> {
 #[test]
 fn one_thread_is_the_callers_own() {
     let _alone = alone();
-    let (_file, device) = open(1);
-    read(&device, 64);
+    let (_file, dispatcher) = open(1);
+    read(&dispatcher, 64);
     let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(BLOCK).unwrap())];
-    let _ = device.batched_read(batch).unwrap().wait();
+    let _ = dispatcher.batched_read(batch).unwrap().wait();
     assert_eq!(workers(), []);
 }
 
 #[test]
 fn a_batch_of_one_transfer_starts_no_thread() {
     let _alone = alone();
-    let (_file, device) = open(8);
+    let (_file, dispatcher) = open(8);
     for _ in 0..10 {
-        read(&device, 1);
-        device.flush().unwrap();
+        read(&dispatcher, 1);
+        dispatcher.flush().unwrap();
     }
     assert_eq!(workers(), []);
 }
@@ -98,10 +98,10 @@ fn a_batch_of_one_transfer_starts_no_thread() {
 #[test]
 fn threads_start_when_there_is_work_and_end_with_the_backend() {
     let _alone = alone();
-    let (_file, device) = open(4);
+    let (_file, dispatcher) = open(4);
     assert_eq!(workers(), [], "opening starts none");
     for _ in 0..50 {
-        read(&device, 64);
+        read(&dispatcher, 64);
         let count = workers().len();
         assert!(count <= 3, "{count} threads besides the caller's");
     }
@@ -111,15 +111,15 @@ fn threads_start_when_there_is_work_and_end_with_the_backend() {
         assert!(Instant::now() < end, "no thread took part");
         thread::sleep(Duration::from_millis(1));
     }
-    drop(device);
+    drop(dispatcher);
     wait_for_the_end_of_workers();
 }
 
 #[test]
 fn idle_threads_do_not_wake_up() {
     let _alone = alone();
-    let (_file, device) = open(8);
-    read(&device, 64);
+    let (_file, dispatcher) = open(8);
+    read(&dispatcher, 64);
     // On a busy machine, threads that were woken for the last op may run late.
     let rested = (0..50).any(|_| {
         let before = workers();
@@ -132,12 +132,12 @@ fn idle_threads_do_not_wake_up() {
 #[test]
 fn many_callers_share_the_threads() {
     let _alone = alone();
-    let (_file, device) = open(4);
+    let (_file, dispatcher) = open(4);
     thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
                 for count in 1..30 {
-                    read(&device, count);
+                    read(&dispatcher, count);
                 }
             });
         }
@@ -148,27 +148,27 @@ fn many_callers_share_the_threads() {
 #[test]
 fn with_one_thread_each_poll_of_a_ticket_executes_one_op() {
     let _alone = alone();
-    let (_file, device) = open(1);
+    let (_file, dispatcher) = open(1);
     let batch = (0..8).map(|number| {
         OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
     });
     // Starting a batch is the first poll.
-    let mut ticket = device.batched_read(batch.collect()).unwrap();
+    let mut ticket = dispatcher.batched_read(batch.collect()).unwrap();
     for done in 1..8 {
-        assert_eq!(device.stats().submissions, done);
+        assert_eq!(dispatcher.stats().submissions, done);
         assert_eq!(ticket.try_wait().is_some(), done == 7);
     }
-    assert_eq!(device.stats().submissions, 8);
+    assert_eq!(dispatcher.stats().submissions, 8);
 }
 
 #[test]
 fn with_one_thread_a_deadline_in_the_past_makes_progress_too() {
     let _alone = alone();
-    let (_file, device) = open(1);
+    let (_file, dispatcher) = open(1);
     let batch = (0..8).map(|number| {
         OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
     });
-    let mut ticket = device.batched_read(batch.collect()).unwrap();
+    let mut ticket = dispatcher.batched_read(batch.collect()).unwrap();
     let past = Instant::now();
     let looks = (1..).find(|_| ticket.wait_deadline(past).is_some());
     assert_eq!(looks, Some(7));
@@ -192,18 +192,18 @@ fn without_more_threads_the_available_ones_do_the_work() {
         }
         return;
     };
-    let (_file, device) = open(16);
-    read(&device, 64);
+    let (_file, dispatcher) = open(16);
+    read(&dispatcher, 64);
     let batch = (0..64).map(|number| {
         OwnedTransfer::new(number * 2 * BLOCK as u64, AlignedBuf::zeroed(BLOCK).unwrap())
     });
-    let mut ticket = device.batched_read(batch.collect()).unwrap();
+    let mut ticket = dispatcher.batched_read(batch.collect()).unwrap();
     let end = Instant::now() + PATIENCE;
     while ticket.try_wait().is_none() {
         assert!(Instant::now() < end, "polling a ticket makes no progress");
         thread::sleep(Duration::from_micros(100));
     }
-    read(&device, 64);
+    read(&dispatcher, 64);
     let count = workers().len();
     let limit: usize = limit.to_str().unwrap().parse().unwrap();
     assert!(count < limit, "{count} threads besides this one");
@@ -212,14 +212,14 @@ fn without_more_threads_the_available_ones_do_the_work() {
 #[test]
 fn a_forked_child_can_drop_inherited_queues() {
     let _alone = alone();
-    let (_file, device) = open(4);
-    read(&device, 64);
+    let (_file, dispatcher) = open(4);
+    read(&dispatcher, 64);
     // SAFETY: the child only drops inherited values and exits.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             // Ends a child that hangs.
             alarm::set(120);
-            drop(device);
+            drop(dispatcher);
             // SAFETY: it only ends the process.
             unsafe { nix::libc::_exit(0) };
         }
@@ -227,8 +227,8 @@ fn a_forked_child_can_drop_inherited_queues() {
             assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
         }
     }
-    read(&device, 64);
-    let path = device.backend().name().to_owned();
+    read(&dispatcher, 64);
+    let path = dispatcher.backend().name().to_owned();
     let again = PosixBackend::open(&path, &PosixOptions::new());
     assert!(again.is_err(), "the child released the lock of its parent");
 }

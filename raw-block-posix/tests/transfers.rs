@@ -26,7 +26,7 @@ fn file() -> NamedTempFile {
 }
 
 /// Reads 4 blocks from each offset, in one batch. Returns the kinds of the errors.
-fn read(device: &Dispatcher, places: &[usize]) -> Vec<Option<ErrorKind>> {
+fn read(dispatcher: &Dispatcher, places: &[usize]) -> Vec<Option<ErrorKind>> {
     let mut buffers: Vec<_> =
         places.iter().map(|_| AlignedBuf::zeroed(4 * BLOCK).unwrap()).collect();
     let mut batch: Vec<_> = places
@@ -34,7 +34,7 @@ fn read(device: &Dispatcher, places: &[usize]) -> Vec<Option<ErrorKind>> {
         .zip(&mut buffers)
         .map(|(&place, buffer)| ReadAt::new(place as u64, buffer))
         .collect();
-    let result = device.read_buffers(&mut batch);
+    let result = dispatcher.read_buffers(&mut batch);
     result.iter().map(|result| result.as_ref().err().map(Error::kind)).collect()
 }
 
@@ -43,7 +43,7 @@ fn a_device_that_shrank_fails_only_transfers_past_its_end() {
     for direct in [Direct::Preferred, Direct::Off] {
         for threads in [1, 4] {
             let file = file();
-            let device = open(file.path(), direct, threads);
+            let dispatcher = open(file.path(), direct, threads);
             // Ends once between two blocks and once inside a block, which leaves an unaligned rest.
             for len in [LEN / 2, LEN / 4 + 100] {
                 let other = OpenOptions::new().write(true).open(file.path()).unwrap();
@@ -51,7 +51,7 @@ fn a_device_that_shrank_fails_only_transfers_past_its_end() {
                 let block = len / BLOCK * BLOCK;
                 let places = [0, block - 2 * BLOCK, LEN - 4 * BLOCK];
                 let ended = Some(ErrorKind::EndOfDevice);
-                assert_eq!(read(&device, &places), [None, ended, ended], "{direct:?} {len}");
+                assert_eq!(read(&dispatcher, &places), [None, ended, ended], "{direct:?} {len}");
             }
         }
     }
@@ -61,7 +61,7 @@ fn a_device_that_shrank_fails_only_transfers_past_its_end() {
 fn one_thread_and_several_leave_the_same_bytes() {
     let write = |threads| {
         let file = file();
-        let device = open(file.path(), Direct::Preferred, threads);
+        let dispatcher = open(file.path(), Direct::Preferred, threads);
         let mut random = 1_u64;
         for round in 0..40_u8 {
             // Offsets in their own order. Those that overlap are refused, the same ones each time.
@@ -80,10 +80,10 @@ fn one_thread_and_several_leave_the_same_bytes() {
                     WriteAt::new(block * BLOCK as u64, buffer).padded_to(BLOCK as u64)
                 })
                 .collect();
-            let _ = device.write_buffers(&batch);
+            let _ = dispatcher.write_buffers(&batch);
         }
-        device.flush().unwrap();
-        drop(device);
+        dispatcher.flush().unwrap();
+        drop(dispatcher);
         fs::read(file.path()).unwrap()
     };
     let serial = write(1);
@@ -96,11 +96,11 @@ fn one_thread_and_several_leave_the_same_bytes() {
 fn each_system_call_is_counted() {
     for threads in [1, 8] {
         let file = file();
-        let device = open(file.path(), Direct::Preferred, threads);
+        let dispatcher = open(file.path(), Direct::Preferred, threads);
         for batch in 1..=10 {
             let places: Vec<_> = (0..20).map(|number| number * 8 * BLOCK).collect();
-            assert_eq!(read(&device, &places), [None; 20]);
-            let stats = device.stats();
+            assert_eq!(read(&dispatcher, &places), [None; 20]);
+            let stats = dispatcher.stats();
             assert_eq!((stats.submissions, stats.retries), (20 * batch, 0), "{threads} threads");
         }
     }
@@ -114,10 +114,10 @@ fn zeroes_are_written_where_the_file_system_only_has_holes() {
         return;
     };
     fs::write(file.path(), vec![9; LEN]).unwrap();
-    let device = open(file.path(), Direct::Off, 1);
-    device.write_zeroes(512, 100 * 512).unwrap();
-    device.discard(200 * 512, 512).unwrap();
-    drop(device);
+    let dispatcher = open(file.path(), Direct::Off, 1);
+    dispatcher.write_zeroes(512, 100 * 512).unwrap();
+    dispatcher.discard(200 * 512, 512).unwrap();
+    drop(dispatcher);
     let found = fs::read(file.path()).unwrap();
     assert_eq!(found.len(), LEN);
     assert!(found[512..101 * 512].iter().all(|&byte| byte == 0));

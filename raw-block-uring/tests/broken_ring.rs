@@ -32,25 +32,25 @@ fn break_rings() -> usize {
 fn a_broken_ring_fails_its_batch_and_is_replaced() {
     let file = temp_file(1 << 20).unwrap();
     let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
     for round in 1..=3 {
         buffer.fill(round);
-        device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+        dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
         assert!(break_rings() > 0, "there was a ring");
         let apart = [WriteAt::new(0, &buffer[..512]), WriteAt::new(8192, &buffer[..512])];
-        assert!(device.write_buffers(&apart).iter().all(Result::is_err));
-        device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+        assert!(dispatcher.write_buffers(&apart).iter().all(Result::is_err));
+        dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
         assert!(buffer.iter().all(|&byte| byte == round));
 
         let owned = || vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
         // Tickets have their own ring.
-        drop(device.batched_read(owned()).unwrap());
+        drop(dispatcher.batched_read(owned()).unwrap());
         break_rings();
-        assert!(device.batched_read(owned()).unwrap().wait()[0].result.is_err());
-        let read = device.batched_read(owned()).unwrap().wait();
+        assert!(dispatcher.batched_read(owned()).unwrap().wait()[0].result.is_err());
+        let read = dispatcher.batched_read(owned()).unwrap().wait();
         assert!(read[0].result.is_ok() && read[0].buffer.iter().all(|&byte| byte == round));
         // The ring of blocking calls broke as well.
-        assert!(device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().is_err());
+        assert!(dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().is_err());
     }
 }

@@ -34,7 +34,7 @@ fn transfers_of_a_thread_that_ended_succeed() {
         let expected = fs::read(file.path()).unwrap();
         let options = UringOptions::new().direct(direct);
         let backend = Arc::new(UringBackend::open(file.path(), &options).unwrap());
-        let device = Dispatcher::new(backend).unwrap();
+        let dispatcher = Dispatcher::new(backend).unwrap();
         let batch = |byte| {
             let transfer = |place| {
                 let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -45,7 +45,7 @@ fn transfers_of_a_thread_that_ended_succeed() {
         };
         for _ in 0..8 {
             drop_cache(file.path());
-            let ticket = start(|| device.batched_read(batch(0)));
+            let ticket = start(|| dispatcher.batched_read(batch(0)));
             for (place, finished) in PLACES.zip(ticket.wait()) {
                 finished.result.unwrap();
                 let place = usize::try_from(place << 16).unwrap();
@@ -53,9 +53,9 @@ fn transfers_of_a_thread_that_ended_succeed() {
             }
         }
         for byte in 0..8 {
-            let ticket = start(|| device.batched_write(batch(byte)));
+            let ticket = start(|| dispatcher.batched_write(batch(byte)));
             ticket.wait().into_iter().for_each(|finished| finished.result.unwrap());
-            let ticket = start(|| device.batched_read(batch(0)));
+            let ticket = start(|| dispatcher.batched_read(batch(0)));
             for finished in ticket.wait() {
                 finished.result.unwrap();
                 assert!(finished.buffer.iter().all(|&found| found == byte));

@@ -59,15 +59,15 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let registration = pool.register_with(backend.clone()).unwrap();
     // Deep, so that the memory of a ring is large.
     let options = DispatcherOptions::new().queue_depth(4096).max_queues(4);
-    let device = Dispatcher::with_options(backend.clone(), options).unwrap();
+    let dispatcher = Dispatcher::with_options(backend.clone(), options).unwrap();
     let mut lent = pool.take().unwrap();
     lent.fill(1);
-    device.write_buffers(&[WriteAt::new(512 << 10, &lent)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(512 << 10, &lent)]).all().unwrap();
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
     buffer.fill(1);
-    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
     let pending = AlignedBuf::zeroed(4096).unwrap();
-    let pending = device.batched_write(vec![OwnedTransfer::new(16384, pending)]).unwrap();
+    let pending = dispatcher.batched_write(vec![OwnedTransfer::new(16384, pending)]).unwrap();
     let owned = OwnedTransfer::new(8192, AlignedBuf::zeroed(4096).unwrap());
 
     // SAFETY: the child runs only code that uses no lock which another thread of this process may
@@ -76,13 +76,13 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
         ForkResult::Child => {
             let forked = |error: &raw_block_core::Error| error.kind() == ErrorKind::Forked;
             let mut memory = Memory::new();
-            let blocking = device.write_buffers(&[WriteAt::new(0, &buffer)]);
-            let ticket = device.batched_write(vec![owned]);
+            let blocking = dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]);
+            let ticket = dispatcher.batched_write(vec![owned]);
             let pending = pending.wait();
             let right = pending[0].result.as_ref().is_err_and(forked)
                 && blocking[0].as_ref().is_err_and(forked)
                 && ticket.is_err_and(|refused| forked(&refused.error));
-            drop(device);
+            drop(dispatcher);
             drop(backend);
             drop(lent);
             drop(registration);
@@ -98,11 +98,11 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
     let second = UringBackend::open(file.path(), &UringOptions::new()).unwrap_err();
     assert_eq!(second.kind(), ErrorKind::Busy);
     buffer.fill(0);
-    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer.iter().all(|&byte| byte == 1));
-    let registered = device.stats().registered_ops;
+    let registered = dispatcher.stats().registered_ops;
     lent.fill(0);
-    device.read_buffers(&mut [ReadAt::new(512 << 10, &mut lent)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(512 << 10, &mut lent)]).all().unwrap();
     assert!(lent.iter().all(|&byte| byte == 1));
-    assert!(device.stats().registered_ops > registered);
+    assert!(dispatcher.stats().registered_ops > registered);
 }

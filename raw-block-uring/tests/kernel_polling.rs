@@ -17,14 +17,14 @@ fn no_op_is_lost_when_the_submission_queue_is_full() {
         UringOptions::new().direct(Direct::Off).kernel_polling(Some(Duration::from_millis(100)));
     let backend = Arc::new(UringBackend::open(file.path(), &options).unwrap());
     let options = DispatcherOptions::new().queue_depth(2).max_queues(2);
-    let device = Dispatcher::with_options(backend, options).unwrap();
+    let dispatcher = Dispatcher::with_options(backend, options).unwrap();
     let end = Instant::now() + Duration::from_secs(1);
     let mut batches = 0;
     while Instant::now() < end {
         let batch = (0..BATCH)
             .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(4096).unwrap()))
             .collect();
-        let mut ticket = device.batched_read(batch).unwrap();
+        let mut ticket = dispatcher.batched_read(batch).unwrap();
         let limit = Instant::now() + Duration::from_secs(60);
         let finished = loop {
             if let Some(finished) = ticket.try_wait() {
@@ -38,5 +38,5 @@ fn no_op_is_lost_when_the_submission_queue_is_full() {
         assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
         batches += 1;
     }
-    assert_eq!(device.stats().commands, batches * BATCH, "each submitted once");
+    assert_eq!(dispatcher.stats().commands, batches * BATCH, "each submitted once");
 }

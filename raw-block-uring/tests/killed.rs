@@ -32,14 +32,14 @@ fn open(path: &Path) -> Dispatcher {
 
 /// The child: submits the writes, and waits to be killed.
 fn write(path: &Path) -> ! {
-    let device = open(path);
+    let dispatcher = open(path);
     let batch = OFFSETS.map(|offset| {
         let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();
         buffer.fill(WRITTEN);
         OwnedTransfer::new(offset, buffer)
     });
-    let _ticket = device.batched_write(batch.into()).unwrap();
-    assert_eq!(device.stats().commands, OFFSETS.len() as u64, "the kernel has all of them");
+    let _ticket = dispatcher.batched_write(batch.into()).unwrap();
+    assert_eq!(dispatcher.stats().commands, OFFSETS.len() as u64, "the kernel has all of them");
     KilledWriter::wait_to_be_killed()
 }
 

@@ -123,11 +123,11 @@ fn a_ticket_may_be_dropped_after_its_dispatcher_and_backend() {
 #[test]
 fn memory_may_be_freed_once_its_reads_have_completed() {
     let Some(busy) = Busy::new() else { return };
-    let device = Dispatcher::with_options(busy.backend(), busy::OPTIONS).unwrap();
+    let dispatcher = Dispatcher::with_options(busy.backend(), busy::OPTIONS).unwrap();
     let mut buffers = heap();
     let mut reads: Vec<_> =
         offsets().zip(&mut buffers).map(|(offset, buffer)| ReadAt::new(offset, buffer)).collect();
-    let results = device.read_buffers(&mut reads);
+    let results = dispatcher.read_buffers(&mut reads);
     drop(buffers);
     results.all().unwrap();
 
@@ -143,14 +143,14 @@ fn memory_may_be_freed_once_its_reads_have_completed() {
 fn a_panic_inside_a_blocking_read_unwinds_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
     let backend = Arc::new(PanicsWhenReaped(busy.backend()));
-    let device = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
+    let dispatcher = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
     panic_with_reads_in_flight(|| {
         let mut buffers = heap();
         let mut reads: Vec<_> = offsets()
             .zip(&mut buffers)
             .map(|(offset, buffer)| ReadAt::new(offset, buffer))
             .collect();
-        let _ = device.read_buffers(&mut reads);
+        let _ = dispatcher.read_buffers(&mut reads);
     });
 }
 
@@ -158,8 +158,8 @@ fn a_panic_inside_a_blocking_read_unwinds_after_the_kernel() {
 fn a_panic_in_making_a_ticket_frees_memory_after_the_kernel() {
     let Some(busy) = Busy::new() else { return };
     let backend = Arc::new(PanicsWhenReaped(busy.backend()));
-    let device = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
-    panic_with_reads_in_flight(|| drop(device.batched_read(batch(heap()))));
+    let dispatcher = Dispatcher::with_options(backend, busy::OPTIONS).unwrap();
+    panic_with_reads_in_flight(|| drop(dispatcher.batched_read(batch(heap()))));
 }
 
 /// Arenas are mapped, so the allocator does not see them. This test checks whether they are still

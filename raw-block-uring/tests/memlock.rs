@@ -32,23 +32,23 @@ fn memory_that_may_not_be_pinned_works_unregistered() {
     drop_unlimited_locking();
     let file = temp_file(1 << 20).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
-    let device = Dispatcher::new(backend.clone()).unwrap();
+    let dispatcher = Dispatcher::new(backend.clone()).unwrap();
     let small = BufferPool::new(64 << 10, 4).unwrap();
     let large = BufferPool::new(1 << 20, 64).unwrap();
     let _registration = small.register_with(backend.clone()).unwrap();
     let error = large.register_with(backend).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfResources);
     assert!(error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
-    assert_eq!(device.stats().refused_registrations, 1);
+    assert_eq!(dispatcher.stats().refused_registrations, 1);
 
     for (pool, expected) in [(&large, 0), (&small, 2)] {
-        let before = device.stats().registered_ops;
+        let before = dispatcher.stats().registered_ops;
         let mut buffer = pool.take().unwrap();
         buffer.fill(7);
-        device.write_buffers(&[WriteAt::new(0, &buffer[..4096])]).all().unwrap();
+        dispatcher.write_buffers(&[WriteAt::new(0, &buffer[..4096])]).all().unwrap();
         buffer.fill(0);
-        device.read_buffers(&mut [ReadAt::new(0, &mut buffer[..4096])]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer[..4096])]).all().unwrap();
         assert!(buffer[..4096].iter().all(|&byte| byte == 7));
-        assert_eq!(device.stats().registered_ops - before, expected);
+        assert_eq!(dispatcher.stats().registered_ops - before, expected);
     }
 }

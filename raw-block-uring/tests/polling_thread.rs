@@ -24,10 +24,10 @@ fn queues_share_one_polling_thread_of_the_kernel() {
     let file = temp_file(1 << 20).unwrap();
     let kernel_polling = Some(Duration::from_millis(500));
     let options = UringOptions::new().kernel_polling(kernel_polling);
-    let device = Dispatcher::new(Arc::new(UringBackend::open(file.path(), &options).unwrap()));
-    let device = device.unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(UringBackend::open(file.path(), &options).unwrap()));
+    let dispatcher = dispatcher.unwrap();
     let owned = || vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
-    let tickets: Vec<_> = (0..8).map(|_| device.batched_read(owned()).unwrap()).collect();
+    let tickets: Vec<_> = (0..8).map(|_| dispatcher.batched_read(owned()).unwrap()).collect();
     assert_eq!(polling_threads(), 1);
     for ticket in tickets {
         ticket.wait().remove(0).result.unwrap();

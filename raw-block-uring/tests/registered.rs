@@ -49,62 +49,62 @@ impl Drop for Foreign {
 
 /// Writes and reads `memory` as one transfer each. Returns how many of the two ops used registered
 /// memory, and how many could not because they cross a border.
-fn both_ways(device: &Dispatcher, memory: &mut [u8], byte: u8) -> (u64, u64) {
-    let before = device.stats();
+fn both_ways(dispatcher: &Dispatcher, memory: &mut [u8], byte: u8) -> (u64, u64) {
+    let before = dispatcher.stats();
     memory.fill(byte);
-    device.write_buffers(&[WriteAt::new(0, memory)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, memory)]).all().unwrap();
     memory.fill(0);
-    device.read_buffers(&mut [ReadAt::new(0, memory)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, memory)]).all().unwrap();
     assert!(memory.iter().all(|&found| found == byte));
-    let after = device.stats();
+    let after = dispatcher.stats();
     (after.registered_ops - before.registered_ops, after.crossing_ops - before.crossing_ops)
 }
 
 #[test]
 fn memory_is_registered_until_the_guard_is_dropped() {
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     let mut foreign = Foreign::map(64 * BLOCK);
-    assert_eq!(both_ways(&device, &mut foreign.bytes()[..BLOCK], 1), (0, 0));
+    assert_eq!(both_ways(&dispatcher, &mut foreign.bytes()[..BLOCK], 1), (0, 0));
     // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
     let guard = unsafe { Registration::new(backend, &[(foreign.0, foreign.1.get())]) }.unwrap();
-    assert_eq!(both_ways(&device, &mut foreign.bytes()[8 * BLOCK..9 * BLOCK], 2), (2, 0));
+    assert_eq!(both_ways(&dispatcher, &mut foreign.bytes()[8 * BLOCK..9 * BLOCK], 2), (2, 0));
     drop(guard);
-    assert_eq!(both_ways(&device, &mut foreign.bytes()[..BLOCK], 3), (0, 0));
+    assert_eq!(both_ways(&dispatcher, &mut foreign.bytes()[..BLOCK], 3), (0, 0));
 }
 
 #[test]
 fn a_registered_address_that_is_mapped_anew_is_plain_memory() {
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     for round in 1..=20 {
         // Mostly at the address of the previous round.
         let mut foreign = Foreign::map(16 * BLOCK);
-        assert_eq!(both_ways(&device, foreign.bytes(), round), (0, 0), "round {round}");
+        assert_eq!(both_ways(&dispatcher, foreign.bytes(), round), (0, 0), "round {round}");
         let ranges = [(foreign.0, foreign.1.get())];
         // SAFETY: as above.
         let guard = unsafe { Registration::new(backend.clone(), &ranges) }.unwrap();
-        assert_eq!(both_ways(&device, foreign.bytes(), 100 + round), (2, 0), "round {round}");
+        assert_eq!(both_ways(&dispatcher, foreign.bytes(), 100 + round), (2, 0), "round {round}");
         drop(guard);
     }
 }
 
 #[test]
 fn a_transfer_across_two_regions_is_served_and_counted() {
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     let mut foreign = Foreign::map(4 * BLOCK);
     let half = 2 * BLOCK;
     let middle = foreign.0.as_ptr().wrapping_add(half);
     let ranges = [(foreign.0, half), (NonNull::new(middle).unwrap(), half)];
     // SAFETY: the mapping is dropped after the registration, and nothing changes its pages before.
     let _guard = unsafe { Registration::new(backend, &ranges) }.unwrap();
-    assert_eq!(both_ways(&device, &mut foreign.bytes()[..half], 1), (2, 0), "in the first");
-    assert_eq!(both_ways(&device, &mut foreign.bytes()[half..], 2), (2, 0), "in the second");
-    assert_eq!(both_ways(&device, foreign.bytes(), 3), (0, 2), "in both");
+    assert_eq!(both_ways(&dispatcher, &mut foreign.bytes()[..half], 1), (2, 0), "in the first");
+    assert_eq!(both_ways(&dispatcher, &mut foreign.bytes()[half..], 2), (2, 0), "in the second");
+    assert_eq!(both_ways(&dispatcher, foreign.bytes(), 3), (0, 2), "in both");
 }
 
 #[test]
 fn thousands_of_ranges_can_be_registered() {
     const RANGES: usize = 4000;
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     // Every other page, so that none is adjacent to the next.
     let mut foreign = Foreign::map(2 * RANGES * BLOCK);
     let page = |number: usize| foreign.0.as_ptr().wrapping_add(2 * number * BLOCK);
@@ -121,15 +121,15 @@ fn thousands_of_ranges_can_be_registered() {
     };
     for number in [0, 1, 1777, RANGES - 1] {
         let at = 2 * number * BLOCK;
-        assert_eq!(both_ways(&device, &mut foreign.bytes()[at..at + BLOCK], 9), (2, 0));
+        assert_eq!(both_ways(&dispatcher, &mut foreign.bytes()[at..at + BLOCK], 9), (2, 0));
         let beside = &mut foreign.bytes()[at + BLOCK..at + 2 * BLOCK];
-        assert_eq!(both_ways(&device, beside, 9), (0, 0));
+        assert_eq!(both_ways(&dispatcher, beside, 9), (0, 0));
     }
 }
 
 #[test]
 fn segments_of_one_region_share_a_registered_transfer() {
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     let pool = BufferPool::new(BLOCK, 16).unwrap();
     let _registration = pool.register_with(backend.clone()).unwrap();
     let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
@@ -139,19 +139,19 @@ fn segments_of_one_region_share_a_registered_transfer() {
     // Adjacent on the device, in reverse order in memory: merged as several segments.
     let places = |number: usize| (15 - number) as u64 * BLOCK as u64;
     let writes: Vec<_> = lent.iter().enumerate().map(|(n, b)| WriteAt::new(places(n), b)).collect();
-    device.write_buffers(&writes).all().unwrap();
-    let stats = device.stats();
+    dispatcher.write_buffers(&writes).all().unwrap();
+    let stats = dispatcher.stats();
     assert!(stats.ops < 16 && stats.merged_transfers == 16, "{stats:?}");
     let expected = if backend.serves_vectored_fixed() { stats.ops } else { 0 };
     assert_eq!(stats.registered_ops, expected);
     let mut all = vec![0; 16 * BLOCK];
-    device.read_buffers(&mut [ReadAt::new(0, &mut all)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut all)]).all().unwrap();
     for (place, bytes) in all.chunks(BLOCK).enumerate() {
         assert!(bytes.iter().all(|&byte| usize::from(byte) == 15 - place), "block {place}");
     }
     let mut reads: Vec<_> =
         lent.iter_mut().enumerate().map(|(n, b)| ReadAt::new(n as u64 * BLOCK as u64, b)).collect();
-    device.read_buffers(&mut reads).all().unwrap();
+    dispatcher.read_buffers(&mut reads).all().unwrap();
     for (place, buffer) in lent.iter().enumerate() {
         assert!(buffer.iter().all(|&byte| usize::from(byte) == 15 - place));
     }
@@ -159,18 +159,18 @@ fn segments_of_one_region_share_a_registered_transfer() {
 
 #[test]
 fn memory_may_be_registered_while_transfers_are_in_flight() {
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     let pool = BufferPool::new(64 * BLOCK, 16).unwrap();
     for _ in 0..10 {
         let owned = |n: u64| OwnedTransfer::new(n * 64 * BLOCK as u64, pool.take().unwrap());
-        let ticket = device.batched_read((0..8).map(owned).collect()).unwrap();
+        let ticket = dispatcher.batched_read((0..8).map(owned).collect()).unwrap();
         let mut foreign = Foreign::map(4 * BLOCK);
         let ranges = [(foreign.0, foreign.1.get())];
         // SAFETY: the mapping is dropped after the registration, and nothing changes its pages
         // before.
         let guard = unsafe { Registration::new(backend.clone(), &ranges) }.unwrap();
-        let other = device.batched_read((8..16).map(owned).collect()).unwrap();
-        assert_eq!(both_ways(&device, foreign.bytes(), 5), (2, 0));
+        let other = dispatcher.batched_read((8..16).map(owned).collect()).unwrap();
+        assert_eq!(both_ways(&dispatcher, foreign.bytes(), 5), (2, 0));
         drop(guard);
         for finished in ticket.wait().into_iter().chain(other.wait()) {
             finished.result.unwrap();
@@ -191,7 +191,7 @@ fn ranges_without_memory_are_refused() {
 
 #[test]
 fn memory_may_be_larger_than_one_region_of_the_kernel() {
-    let (_file, backend, device) = open();
+    let (_file, backend, dispatcher) = open();
     // Registering pins the pages, and not every machine has that much memory.
     let pool = BufferPool::new(BLOCK, (1 << 30) / BLOCK + 2).unwrap();
     let _registration = match pool.register_with(backend) {
@@ -204,6 +204,6 @@ fn memory_may_be_larger_than_one_region_of_the_kernel() {
     };
     let mut first = pool.take().unwrap();
     let mut lent: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
-    assert_eq!(both_ways(&device, &mut first, 1), (2, 0));
-    assert_eq!(both_ways(&device, lent.last_mut().unwrap(), 2), (2, 0), "in the second part");
+    assert_eq!(both_ways(&dispatcher, &mut first, 1), (2, 0));
+    assert_eq!(both_ways(&dispatcher, lent.last_mut().unwrap(), 2), (2, 0), "in the second part");
 }

@@ -34,28 +34,28 @@ fn apart(count: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn a_blocking_batch_that_fits_the_ring_is_one_system_call() {
-    let (_file, _, device) = open(DispatcherOptions::new());
+    let (_file, _, dispatcher) = open(DispatcherOptions::new());
     let mut buffers: Vec<_> = (0..128).map(|_| AlignedBuf::zeroed(4096).unwrap()).collect();
     for count in [1, 2, 32, 128] {
-        let before = device.stats().submissions;
+        let before = dispatcher.stats().submissions;
         let writes: Vec<_> = apart(count)
             .zip(&buffers)
             .map(|(offset, buffer)| WriteAt::new(offset, buffer))
             .collect();
-        device.write_buffers(&writes).all().unwrap();
-        assert_eq!(device.stats().submissions - before, 1, "write of {count}");
+        dispatcher.write_buffers(&writes).all().unwrap();
+        assert_eq!(dispatcher.stats().submissions - before, 1, "write of {count}");
         let mut reads: Vec<_> = apart(count)
             .zip(&mut buffers)
             .map(|(offset, buffer)| ReadAt::new(offset, buffer))
             .collect();
-        device.read_buffers(&mut reads).all().unwrap();
-        assert_eq!(device.stats().submissions - before, 2, "read of {count}");
+        dispatcher.read_buffers(&mut reads).all().unwrap();
+        assert_eq!(dispatcher.stats().submissions - before, 2, "read of {count}");
     }
 }
 
 #[test]
 fn a_batch_never_has_more_in_flight_than_the_ring_holds() {
-    let (_file, _, device) = open(DispatcherOptions::new().queue_depth(8).max_queues(2));
+    let (_file, _, dispatcher) = open(DispatcherOptions::new().queue_depth(8).max_queues(2));
     let buffers: Vec<_> = (0..200_u8)
         .map(|number| {
             let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -65,32 +65,32 @@ fn a_batch_never_has_more_in_flight_than_the_ring_holds() {
         .collect();
     let writes: Vec<_> =
         apart(200).zip(&buffers).map(|(offset, buffer)| WriteAt::new(offset, buffer)).collect();
-    device.write_buffers(&writes).all().unwrap();
-    let stats = device.stats();
+    dispatcher.write_buffers(&writes).all().unwrap();
+    let stats = dispatcher.stats();
     assert!(stats.achieved_depth() <= 8.0, "{}", stats.achieved_depth());
     assert!((200 / 8..=100).contains(&stats.submissions), "{} submissions", stats.submissions);
     let mut found = AlignedBuf::zeroed(4096).unwrap();
     for (number, offset) in apart(200).enumerate() {
-        device.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
         assert_eq!(found[..], buffers[number][..]);
     }
 }
 
 #[test]
 fn memory_of_a_registered_pool_is_used_as_registered_memory() {
-    let (_file, backend, device) = open(DispatcherOptions::new());
+    let (_file, backend, dispatcher) = open(DispatcherOptions::new());
     let pool = BufferPool::new(8192, 8).unwrap();
     let other = BufferPool::new(8192, 1).unwrap();
     let write = |pool: &BufferPool, offset| {
-        let before = device.stats().registered_ops;
+        let before = dispatcher.stats().registered_ops;
         let mut buffer = pool.take().unwrap();
         buffer.fill(u8::try_from(offset >> 16).unwrap());
-        device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
+        dispatcher.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
         // A slice inside a buffer qualifies too.
         let mut inner = pool.take().unwrap_or(buffer);
-        device.read_buffers(&mut [ReadAt::new(offset, &mut inner[4096..])]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut inner[4096..])]).all().unwrap();
         assert_eq!(inner[4096], u8::try_from(offset >> 16).unwrap());
-        device.stats().registered_ops - before
+        dispatcher.stats().registered_ops - before
     };
     assert_eq!(write(&pool, 1 << 16), 0, "before it is registered");
     let registration = pool.register_with(backend.clone()).unwrap();
@@ -106,24 +106,24 @@ fn memory_of_a_registered_pool_is_used_as_registered_memory() {
 
 #[test]
 fn a_registered_pool_may_be_dropped_before_the_backend() {
-    let (_file, backend, device) = open(DispatcherOptions::new());
+    let (_file, backend, dispatcher) = open(DispatcherOptions::new());
     let pool = BufferPool::new(4096, 1).unwrap();
     let _registration = pool.register_with(backend).unwrap();
     drop(pool);
     let buffer = AlignedBuf::zeroed(4096).unwrap();
-    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
     let pool = BufferPool::new(4096, 1).unwrap();
     let mut buffer = pool.take().unwrap();
     buffer.fill(3);
-    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
     buffer.fill(0);
-    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer.iter().all(|&byte| byte == 3));
 }
 
 #[test]
 fn a_file_that_shrank_ends_in_an_error_not_in_a_loop() {
-    let (file, _, device) = open(DispatcherOptions::new());
+    let (file, _, dispatcher) = open(DispatcherOptions::new());
     fs::File::options().write(true).open(file.path()).unwrap().set_len(6144).unwrap();
     let mut buffers = vec![vec![0; 8192]; 3];
     let mut reads: Vec<_> = [0, 4096, 8192]
@@ -131,17 +131,17 @@ fn a_file_that_shrank_ends_in_an_error_not_in_a_loop() {
         .zip(&mut buffers)
         .map(|(offset, buffer)| ReadAt::new(offset, &mut buffer[..4096]))
         .collect();
-    let results = device.read_buffers(&mut reads);
+    let results = dispatcher.read_buffers(&mut reads);
     assert!(results[0].is_ok());
     for result in &results[1..] {
         assert_eq!(result.as_ref().unwrap_err().kind(), ErrorKind::EndOfDevice);
     }
-    assert_eq!(device.stats().errors(ErrorKind::EndOfDevice), 2);
+    assert_eq!(dispatcher.stats().errors(ErrorKind::EndOfDevice), 2);
 }
 
 #[test]
 fn a_dropped_ticket_completes_and_closing_waits_for_it() {
-    let (file, backend, device) = open(DispatcherOptions::new());
+    let (file, backend, dispatcher) = open(DispatcherOptions::new());
     let batch = apart(64)
         .map(|offset| {
             let mut buffer = AlignedBuf::zeroed(4096).unwrap();
@@ -149,15 +149,15 @@ fn a_dropped_ticket_completes_and_closing_waits_for_it() {
             OwnedTransfer::new(offset, buffer)
         })
         .collect();
-    drop(device.batched_write(batch).unwrap());
-    drop(device);
+    drop(dispatcher.batched_write(batch).unwrap());
+    drop(dispatcher);
     drop(backend);
     // Free at once: nothing holds the device in the background.
     let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut found = AlignedBuf::zeroed(4096).unwrap();
     for offset in apart(64) {
-        device.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(offset, &mut found)]).all().unwrap();
         assert!(found.iter().all(|&byte| byte == 9));
     }
 }
@@ -173,12 +173,12 @@ fn zeroes_are_written_where_the_file_system_only_has_holes() {
     fs::write(file.path(), vec![9; 1 << 20]).unwrap();
     let options = UringOptions::new().direct(Direct::Off);
     let backend = UringBackend::open(file.path(), &options).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     // The second one is on a queue that has seen the error.
-    device.write_zeroes(BLOCK as u64, 100 * BLOCK as u64).unwrap();
-    device.write_zeroes(300 * BLOCK as u64, BLOCK as u64).unwrap();
-    device.discard(200 * BLOCK as u64, BLOCK as u64).unwrap();
-    drop(device);
+    dispatcher.write_zeroes(BLOCK as u64, 100 * BLOCK as u64).unwrap();
+    dispatcher.write_zeroes(300 * BLOCK as u64, BLOCK as u64).unwrap();
+    dispatcher.discard(200 * BLOCK as u64, BLOCK as u64).unwrap();
+    drop(dispatcher);
     let found = fs::read(file.path()).unwrap();
     assert_eq!(found.len(), 1 << 20);
     let zeroes = [1..101, 200..201, 300..301];
@@ -209,7 +209,7 @@ fn the_backend_reports_its_granted_flags() {
 
 #[test]
 fn a_ticket_completes_while_its_submitter_computes() {
-    let (_file, _, device) = open(DispatcherOptions::new());
+    let (_file, _, dispatcher) = open(DispatcherOptions::new());
     let is_over = AtomicBool::new(false);
     let (sender, receiver) = mpsc::channel();
     thread::scope(|scope| {
@@ -223,7 +223,7 @@ fn a_ticket_completes_while_its_submitter_computes() {
         });
         for _ in 0..20 {
             let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(4096).unwrap())];
-            sender.send(device.batched_read(batch).unwrap()).unwrap();
+            sender.send(dispatcher.batched_read(batch).unwrap()).unwrap();
             // No system call until the other thread has its results.
             while !is_over.swap(false, Ordering::Acquire) {
                 hint::spin_loop();
@@ -235,13 +235,13 @@ fn a_ticket_completes_while_its_submitter_computes() {
 
 #[test]
 fn the_device_is_free_once_another_thread_has_closed_it() {
-    let (file, backend, device) = open(DispatcherOptions::new());
+    let (file, backend, dispatcher) = open(DispatcherOptions::new());
     // Both rings belong to threads that have ended.
     for _ in 0..2 {
-        let write = || device.write_buffers(&[WriteAt::new(0, &[1; 4096])]).all().unwrap();
+        let write = || dispatcher.write_buffers(&[WriteAt::new(0, &[1; 4096])]).all().unwrap();
         thread::scope(|scope| scope.spawn(write).join().unwrap());
     }
-    drop(device);
+    drop(dispatcher);
     drop(backend);
     let other = fs::File::open(file.path()).unwrap();
     other.try_lock().unwrap();

@@ -23,11 +23,11 @@ fn threads_that_ended_leave_no_rings_open() {
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let pool = BufferPool::new(4096, 1).unwrap();
     let _registration = pool.register_with(backend.clone());
-    let device = Dispatcher::new(backend).unwrap();
+    let dispatcher = Dispatcher::new(backend).unwrap();
     let before = rings();
     for _ in 0..300 {
         let work = || {
-            device.write_buffers(&[WriteAt::new(0, &pool.take().unwrap())]).all().unwrap();
+            dispatcher.write_buffers(&[WriteAt::new(0, &pool.take().unwrap())]).all().unwrap();
             rings()
         };
         let during = thread::scope(|scope| scope.spawn(work).join().unwrap());

@@ -39,7 +39,7 @@ fn is_pinned_soon(at_most: usize) -> bool {
 fn memory_is_unpinned_when_its_registration_ends() {
     let file = temp_file(16 << 20).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
-    let device = Dispatcher::new(backend.clone()).unwrap();
+    let dispatcher = Dispatcher::new(backend.clone()).unwrap();
     for _ in 0..8 {
         let pool = BufferPool::new(BUFFER, 4).unwrap();
         let registration = match pool.register_with(backend.clone()) {
@@ -51,7 +51,7 @@ fn memory_is_unpinned_when_its_registration_ends() {
         };
         let write = |offset| {
             let buffer = pool.take().unwrap();
-            device.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
+            dispatcher.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
         };
         write(0);
         // On another thread, whose queue is closed when it ends.
@@ -62,14 +62,14 @@ fn memory_is_unpinned_when_its_registration_ends() {
         drop(registration);
     }
     // The queue of this thread unpins it at its next use.
-    device.write_buffers(&[WriteAt::new(0, &[0; 4096])]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &[0; 4096])]).all().unwrap();
     assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
 
     // Registrations end with the backend, even if one of its queues remains.
     let pool = BufferPool::new(BUFFER, 4).unwrap();
     let registration = pool.register_with(backend.clone()).unwrap();
     let queue = backend.open_queue(4).unwrap();
-    drop((device, backend));
+    drop((dispatcher, backend));
     assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
     drop((registration, queue));
 }

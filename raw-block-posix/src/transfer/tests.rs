@@ -113,14 +113,14 @@ fn scripted(
     result
 }
 
-fn read_block(device: &Dispatcher) -> Result<(), Error> {
+fn read_block(dispatcher: &Dispatcher) -> Result<(), Error> {
     let mut buffer = AlignedBuf::zeroed(4096).unwrap();
-    device.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all()
+    dispatcher.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all()
 }
 
-fn write_block(device: &Dispatcher) -> Result<(), Error> {
+fn write_block(dispatcher: &Dispatcher) -> Result<(), Error> {
     let buffer = AlignedBuf::zeroed(4096).unwrap();
-    device.write_buffers(&[WriteAt::new(8192, &buffer)]).all()
+    dispatcher.write_buffers(&[WriteAt::new(8192, &buffer)]).all()
 }
 
 /// Reads 4096 bytes from byte 8192 on.

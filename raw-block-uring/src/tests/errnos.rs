@@ -15,7 +15,7 @@ fn errno(error: &Error) -> Option<i32> {
 /// Reads a block with a ticket of another thread, which has ended.
 fn read_for_an_ended_thread(stage: &Stage) -> Finished {
     let batch = vec![OwnedTransfer::new(0, AlignedBuf::zeroed(BLOCK).unwrap())];
-    let start = || stage.device.batched_read(batch).unwrap();
+    let start = || stage.dispatcher.batched_read(batch).unwrap();
     let ticket = thread::scope(|scope| scope.spawn(start).join().unwrap());
     ticket.wait().remove(0)
 }
@@ -31,13 +31,13 @@ fn ops_that_the_kernel_cannot_start_run_on_the_calling_thread() {
 
     stage.script(&[], &[CANCELED]);
     let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();
-    stage.device.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all().unwrap();
+    stage.dispatcher.read_buffers(&mut [ReadAt::new(8192, &mut buffer)]).all().unwrap();
     assert!(buffer.iter().all(|&byte| byte == 2));
 
     stage.script(&[], &[CANCELED; 3]);
-    stage.device.flush().unwrap();
-    stage.device.discard(0, 8192).unwrap();
-    stage.device.write_zeroes(8192, 8192).unwrap();
+    stage.dispatcher.flush().unwrap();
+    stage.dispatcher.discard(0, 8192).unwrap();
+    stage.dispatcher.write_zeroes(8192, 8192).unwrap();
     assert_eq!(stage.script.lock().unwrap().taken, 3);
     assert_eq!(stage.written(), WRITES - 2);
 }
@@ -79,7 +79,7 @@ fn einval_after_progress_is_the_end_only_at_the_end() {
     let mut buffer = AlignedBuf::zeroed(BLOCK).unwrap();
     let mut read = || {
         stage.script(&[], &refused);
-        stage.device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap_err()
+        stage.dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap_err()
     };
     let error = read();
     assert_eq!((errno(&error), error.class()), (Some(libc::EINVAL), ErrorClass::Failed));

@@ -14,7 +14,7 @@ pub(super) const WRITES: usize = 8;
 
 /// A dispatcher over a backend with a scripted kernel.
 pub(super) struct Stage {
-    pub(super) device: Dispatcher,
+    pub(super) dispatcher: Dispatcher,
     pub(super) script: Arc<Mutex<Script>>,
     pub(super) file: TempFile,
 }
@@ -29,7 +29,7 @@ impl Stage {
         let kernel = Scripted::default();
         let script = Arc::clone(&kernel.0);
         let (backend, file) = backend::<Standard>(1 << 20, kernel, idle).unwrap();
-        Self { device: Dispatcher::new(backend).unwrap(), script, file }
+        Self { dispatcher: Dispatcher::new(backend).unwrap(), script, file }
     }
 
     pub(super) fn script(&self, enters: &[OnEnter], results: &[OnResult]) {
@@ -57,7 +57,7 @@ impl Stage {
             .collect();
         let writes: Vec<_> =
             (0..).zip(&buffers).map(|(at, buffer)| WriteAt::new(at * 8192, buffer)).collect();
-        self.device.write_buffers(&writes).to_vec()
+        self.dispatcher.write_buffers(&writes).to_vec()
     }
 
     /// The number of blocks with the contents from [`write`](Self::write), read without a script.
@@ -67,7 +67,7 @@ impl Stage {
         (0..WRITES)
             .filter(|&number| {
                 let read = ReadAt::new(number as u64 * 8192, &mut buffer);
-                self.device.read_buffers(&mut [read]).all().unwrap();
+                self.dispatcher.read_buffers(&mut [read]).all().unwrap();
                 buffer.iter().all(|&byte| usize::from(byte) == number + 1)
             })
             .count()
@@ -94,7 +94,7 @@ fn a_partial_submission_loses_and_repeats_nothing() {
     assert_eq!(stage.write(), [Ok(()); WRITES]);
     assert_eq!(stage.script.lock().unwrap().taken, WRITES);
     assert_eq!(stage.written(), WRITES);
-    let stats = stage.device.stats();
+    let stats = stage.dispatcher.stats();
     assert_eq!((stats.retries, stats.registered_ops), (0, 0));
 }
 
@@ -104,10 +104,10 @@ fn an_entry_that_does_not_fit_waits_for_space() {
         let stage = Stage::with(idle);
         for free_entries in [[0; 20].as_slice(), &[1, 1, 0, 0, 1, 0], &[1, 0, 0]] {
             stage.script(&[], &[]);
-            let before = stage.device.stats();
+            let before = stage.dispatcher.stats();
             stage.script.lock().unwrap().free_entries = free_entries.iter().copied().collect();
             assert_eq!(stage.write(), [Ok(()); WRITES], "{free_entries:?}, polled after {idle:?}");
-            let stats = stage.device.stats();
+            let stats = stage.dispatcher.stats();
             assert_eq!(stats.commands - before.commands, WRITES as u64);
             assert_eq!(stage.written(), WRITES);
         }
@@ -155,7 +155,7 @@ fn a_short_transfer_continues_where_it_stopped() {
     let short = OnResult::Replace(512);
     stage.script(&[], &[short, OnResult::Keep, OnResult::Replace(2048), short]);
     assert_eq!(stage.write(), [Ok(()); WRITES]);
-    assert_eq!(stage.device.stats().retries, 3);
+    assert_eq!(stage.dispatcher.stats().retries, 3);
     assert_eq!(stage.script.lock().unwrap().taken, WRITES + 3);
     assert_eq!(stage.written(), WRITES);
 }
@@ -176,7 +176,7 @@ fn a_transient_failure_of_a_transfer_is_repeated_with_a_limit() {
         let stage = Stage::new();
         stage.script(&[], &[OnResult::Replace(-errno); 2 * WRITES]);
         assert_eq!(stage.write(), [Ok(()); WRITES], "errno {errno}");
-        assert_eq!(stage.device.stats().retries, 2 * WRITES as u64);
+        assert_eq!(stage.dispatcher.stats().retries, 2 * WRITES as u64);
         stage.script(&[], &[OnResult::Replace(-errno); 10_000]);
         assert!(stage.write().iter().all(Result::is_err), "errno {errno}");
         assert!(
@@ -201,7 +201,7 @@ fn zeroes_that_the_ring_cannot_write_are_written_by_a_call() {
     stage.write();
     for (errno, at) in [(libc::EOPNOTSUPP, 0), (libc::EINVAL, 1), (libc::EBUSY, 2)] {
         stage.script(&[], &[OnResult::Replace(-errno)]);
-        stage.device.write_zeroes(at * 8192, 8192).unwrap();
+        stage.dispatcher.write_zeroes(at * 8192, 8192).unwrap();
         assert_eq!(stage.script.lock().unwrap().taken, 1);
     }
     assert_eq!(stage.written(), WRITES - 3);
@@ -211,10 +211,10 @@ fn zeroes_that_the_ring_cannot_write_are_written_by_a_call() {
 fn an_unsupported_flush_uses_a_call_and_a_failed_one_does_not() {
     let stage = Stage::new();
     stage.script(&[], &[OnResult::Replace(-libc::EINVAL)]);
-    stage.device.flush().unwrap();
+    stage.dispatcher.flush().unwrap();
     assert_eq!(stage.script.lock().unwrap().taken, 1);
     stage.script(&[], &[OnResult::Replace(-libc::EIO)]);
-    assert_eq!(stage.device.flush().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(stage.dispatcher.flush().unwrap_err().kind(), ErrorKind::Io);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_discard_that_the_ring_cannot_do_is_done_by_a_call() {
     let stage = Stage::new();
     stage.write();
     stage.script(&[], &[OnResult::Replace(-libc::EOPNOTSUPP)]);
-    stage.device.discard(0, 8192).unwrap();
+    stage.dispatcher.discard(0, 8192).unwrap();
     assert_eq!(stage.script.lock().unwrap().taken, 1);
     assert_eq!(stage.written(), WRITES - 1);
 }

@@ -21,7 +21,7 @@ fn an_awake_polling_thread_needs_no_system_call() {
         let batch = (0..4)
             .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
             .collect();
-        let mut ticket = stage.device.batched_read(batch).unwrap();
+        let mut ticket = stage.dispatcher.batched_read(batch).unwrap();
         let finished = loop {
             match ticket.try_wait() {
                 Some(finished) => break finished,
@@ -32,7 +32,7 @@ fn an_awake_polling_thread_needs_no_system_call() {
         let calls = std::mem::take(&mut stage.script.lock().unwrap().calls);
         assert!(calls == 0 || round == 0, "{calls} calls in round {round}");
     }
-    assert_eq!(stage.device.stats().commands, 80);
+    assert_eq!(stage.dispatcher.stats().commands, 80);
 }
 
 #[test]
@@ -43,9 +43,9 @@ fn entries_completed_before_a_system_call_are_counted() {
         let batch = (0..2)
             .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
             .collect();
-        let finished = stage.device.batched_read(batch).unwrap().wait();
+        let finished = stage.dispatcher.batched_read(batch).unwrap().wait();
         assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
-        assert_eq!(stage.device.stats().commands, 2 * round);
+        assert_eq!(stage.dispatcher.stats().commands, 2 * round);
     }
 }
 

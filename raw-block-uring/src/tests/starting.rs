@@ -26,9 +26,9 @@ fn stage() -> (Dispatcher, Arc<Mutex<Script>>, TempFile) {
     (Dispatcher::with_options(backend, options).unwrap(), script, file)
 }
 
-fn start(device: &Dispatcher, count: usize) -> Ticket {
+fn start(dispatcher: &Dispatcher, count: usize) -> Ticket {
     let transfer = |at| OwnedTransfer::new(at * 8192, AlignedBuf::zeroed(BLOCK).unwrap());
-    device.batched_write((0..count as u64).map(transfer).collect()).unwrap()
+    dispatcher.batched_write((0..count as u64).map(transfer).collect()).unwrap()
 }
 
 /// Polls a ticket until it has completed, and calls `each` after each poll.
@@ -47,24 +47,24 @@ fn try_to_the_end(mut ticket: Ticket, mut each: impl FnMut()) -> Vec<Finished> {
 
 #[test]
 fn a_ticket_that_fits_its_ring_is_started_by_one_system_call() {
-    let (device, script, _file) = stage();
-    let ticket = start(&device, DEPTH);
+    let (dispatcher, script, _file) = stage();
+    let ticket = start(&dispatcher, DEPTH);
     assert_eq!(script.lock().unwrap().calls, 1);
     assert_eq!(script.lock().unwrap().taken, DEPTH);
     assert!(ticket.wait().into_iter().all(|finished| finished.result.is_ok()));
-    assert_eq!(device.stats().submissions, 1);
+    assert_eq!(dispatcher.stats().submissions, 1);
 }
 
 #[test]
 fn a_poll_is_one_system_call_and_one_more_for_a_refill() {
-    let (device, script, _file) = stage();
+    let (dispatcher, script, _file) = stage();
     let mut before = (0, 0);
     let mut check = || {
-        let now = (script.lock().unwrap().calls as u64, device.stats().retries);
+        let now = (script.lock().unwrap().calls as u64, dispatcher.stats().retries);
         assert!(now.0 - before.0 <= 2 + now.1 - before.1, "{before:?}, then {now:?}");
         before = now;
     };
-    let ticket = start(&device, 100);
+    let ticket = start(&dispatcher, 100);
     check();
     let all = try_to_the_end(ticket, check);
     assert!(all.into_iter().all(|finished| finished.result.is_ok()));
@@ -74,10 +74,10 @@ fn a_poll_is_one_system_call_and_one_more_for_a_refill() {
 #[test]
 fn a_ticket_whose_ring_breaks_completes() {
     for calls in 0..12 {
-        let (device, script, _file) = stage();
+        let (dispatcher, script, _file) = stage();
         script.lock().unwrap().enters = [OnEnter::Pass].repeat(calls).into();
         script.lock().unwrap().enters.push_back(OnEnter::Fail(libc::EBADF));
-        let all = try_to_the_end(start(&device, 40), || {});
+        let all = try_to_the_end(start(&dispatcher, 40), || {});
         assert_eq!(all.len(), 40);
         let done = all.iter().filter(|finished| finished.result.is_ok()).count();
         assert_eq!(done, script.lock().unwrap().taken, "exactly the entries that the kernel took");
@@ -86,7 +86,7 @@ fn a_ticket_whose_ring_breaks_completes() {
         drop(all);
         // A fast device may need fewer system calls.
         script.lock().unwrap().enters.clear();
-        let all = try_to_the_end(start(&device, 40), || {});
+        let all = try_to_the_end(start(&dispatcher, 40), || {});
         assert!(all.into_iter().all(|finished| finished.result.is_ok()), "with a new ring");
     }
 }

@@ -108,15 +108,15 @@ fn entries(handles: &[Option<u16>], lookup: Lookup) -> Vec<(u8, u8)> {
     geometry.placement_handles = entry::MAX_STREAMS;
     let noted = Arc::default();
     let backend = Noting { memory, geometry, lookup, noted: Arc::clone(&noted) };
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     let block = AlignedBuf::zeroed(4096).unwrap();
     for &handle in handles {
         let one = WriteAt::new(0, &block).with_options(placed(handle));
-        device.write_buffers(&[one]).all().unwrap();
+        dispatcher.write_buffers(&[one]).all().unwrap();
         let two = WriteAt::gather(8192, [&block, &block]).with_options(placed(handle));
-        device.write_buffers(&[two]).all().unwrap();
+        dispatcher.write_buffers(&[two]).all().unwrap();
     }
-    drop(device);
+    drop(dispatcher);
     Arc::into_inner(noted).unwrap().into_inner().unwrap()
 }
 
@@ -143,15 +143,15 @@ fn the_rest_of_a_short_write_keeps_its_stream() {
     let kernel = Scripted(Arc::new(Mutex::new(Script { results, ..Script::default() })));
     let opened = DeviceFile::open(file.path(), Direct::Off).unwrap();
     // File systems ignore the stream.
-    let device = Dispatcher::new(backend_on::<Standard>(opened, kernel, None, 3)).unwrap();
+    let dispatcher = Dispatcher::new(backend_on::<Standard>(opened, kernel, None, 3)).unwrap();
     let bytes = [7; 4096];
     let write = WriteAt::new(4096, &bytes).with_options(placed(Some(2)));
-    device.write_buffers(&[write]).all().unwrap();
+    dispatcher.write_buffers(&[write]).all().unwrap();
     let mut found = [0; 4096];
-    device.read_buffers(&mut [ReadAt::new(4096, &mut found)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(4096, &mut found)]).all().unwrap();
     assert_eq!(found, bytes);
     let refused = WriteAt::new(0, &bytes).with_options(placed(Some(3)));
-    let error = device.write_buffers(&[refused]).all().unwrap_err();
+    let error = dispatcher.write_buffers(&[refused]).all().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
@@ -170,11 +170,11 @@ fn the_kernel_sees_the_stream_of_a_write_to_a_block_device() {
     }
     assert_eq!(opened.write_streams(), 0, "a loop device has none");
     let backend = backend_on::<Standard>(opened, Scripted::default(), None, 2);
-    let device = Dispatcher::new(backend).unwrap();
+    let dispatcher = Dispatcher::new(backend).unwrap();
     let block = AlignedBuf::zeroed(4096).unwrap();
     let write = |handle| {
         let one = WriteAt::new(0, &block).with_options(placed(handle));
-        device.write_buffers(&[one]).all()
+        dispatcher.write_buffers(&[one]).all()
     };
     write(None).unwrap();
     // The backend reported streams that the device does not have.

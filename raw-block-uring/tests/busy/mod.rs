@@ -56,7 +56,7 @@ impl Drop for Alone {
 
 /// A file, opened for slow reads.
 pub(crate) struct Busy {
-    device: Option<Dispatcher>,
+    dispatcher: Option<Dispatcher>,
     backend: Option<Arc<UringBackend>>,
     // Dropped last, in this order.
     _file: TempFile,
@@ -70,8 +70,13 @@ impl Busy {
         let file = temp_file(FILE).map_err(|skipped| skipped.tell()).ok()?;
         let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
         let backend = Arc::new(backend);
-        let device = Dispatcher::with_options(backend.clone(), OPTIONS).unwrap();
-        Some(Self { device: Some(device), backend: Some(backend), _file: file, _alone: alone })
+        let dispatcher = Dispatcher::with_options(backend.clone(), OPTIONS).unwrap();
+        Some(Self {
+            dispatcher: Some(dispatcher),
+            backend: Some(backend),
+            _file: file,
+            _alone: alone,
+        })
     }
 
     pub(crate) fn backend(&self) -> Arc<UringBackend> {
@@ -80,7 +85,7 @@ impl Busy {
 
     /// Closes the device, unless a ticket holds it.
     pub(crate) fn close(&mut self) {
-        self.device = None;
+        self.dispatcher = None;
         self.backend = None;
     }
 
@@ -95,15 +100,15 @@ impl Busy {
         &self,
         make: impl Fn() -> Vec<AlignedBuf>,
     ) -> (Ticket, Vec<usize>) {
-        let device = self.device.as_ref().expect("it is open");
+        let dispatcher = self.dispatcher.as_ref().expect("it is open");
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let buffers = make();
             let addresses = buffers.iter().map(|one| one.as_ptr().expose_provenance()).collect();
-            let before = device.stats().read_bytes;
-            let mut ticket = device.batched_read(batch(buffers)).unwrap();
+            let before = dispatcher.stats().read_bytes;
+            let mut ticket = dispatcher.batched_read(batch(buffers)).unwrap();
             let over = ticket.try_wait().is_some();
-            let read = device.stats().read_bytes - before;
+            let read = dispatcher.stats().read_bytes - before;
             if !over && read < (READ * READS / 2) as u64 {
                 return (ticket, addresses);
             }
