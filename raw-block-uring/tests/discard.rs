@@ -21,18 +21,18 @@ fn a_block_device_sees_a_discard_and_no_write() {
         Err(skipped) => return skipped.tell(),
     };
     let backend = UringBackend::open(loop_device.path(), &UringOptions::new()).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut buffer = AlignedBuf::zeroed(3 << 20).unwrap();
     buffer.fill(9);
-    device.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
-    device.flush().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]).all().unwrap();
+    dispatcher.flush().unwrap();
 
-    device.discard(MIB, MIB).unwrap();
+    dispatcher.discard(MIB, MIB).unwrap();
     let expected = (written + 3 * MIB, discards + 1);
     assert_eq!(loop_device.written_and_discards(Some(expected)).unwrap(), expected);
 
     buffer.fill(0);
-    device.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
+    dispatcher.read_buffers(&mut [ReadAt::new(0, &mut buffer)]).all().unwrap();
     assert!(buffer[..1 << 20].iter().all(|&byte| byte == 9));
     assert!(buffer[2 << 20..].iter().all(|&byte| byte == 9));
 }
@@ -45,16 +45,16 @@ fn zeroes_replace_dirty_pages_of_the_page_cache() {
     };
     let options = UringOptions::new().direct(Direct::Off);
     let backend = UringBackend::open(loop_device.path(), &options).unwrap();
-    let device = Dispatcher::new(Arc::new(backend)).unwrap();
+    let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
     let mut bytes = vec![9; 1 << 20];
-    device.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
+    dispatcher.write_buffers(&[WriteAt::new(0, &bytes)]).all().unwrap();
     // Whole blocks, parts of two, and a part of one.
     for (offset, len) in [(4096, 8192), (65_000, 10_000), (100_001, 5)] {
-        device.write_zeroes(offset as u64, len as u64).unwrap();
+        dispatcher.write_zeroes(offset as u64, len as u64).unwrap();
         bytes[offset..offset + len].fill(0);
-        device.discard(512 << 10, 4096).unwrap();
+        dispatcher.discard(512 << 10, 4096).unwrap();
         let mut found = vec![1; 512 << 10];
-        device.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
+        dispatcher.read_buffers(&mut [ReadAt::new(0, &mut found)]).all().unwrap();
         assert!(found == bytes[..512 << 10], "zeroes of {len} bytes at {offset}");
     }
 }
