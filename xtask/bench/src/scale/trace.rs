@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use hdrhistogram::Histogram;
 use raw_block_store::EvictionPolicy;
@@ -126,7 +126,8 @@ fn replay(
             if number % requests.len() == 0 {
                 began = Instant::now();
             }
-            let due = Duration::from_secs_f64(request.timestamp as f64 / 1e3 / speed);
+            let due = Duration::try_from_secs_f64(request.timestamp as f64 / 1e3 / speed);
+            let due = due.context("--speed is not a positive number")?;
             thread::sleep(due.saturating_sub(began.elapsed()));
         }
         let (found, time) = serve(&mut client, &request.hash_ids)?;
