@@ -1,7 +1,7 @@
 //! Which transfers are valid, and which of them need no copy.
 
-use super::layout::{Piece, lay_out};
-use crate::backend::{OpKind, Segment, Transfer};
+use super::layout::Alignment;
+use crate::backend::{OpKind, Transfer};
 use crate::{Error, ErrorKind, Geometry, WriteOptions};
 
 /// Checks a transfer with a payload of `payload_len` bytes.
@@ -9,6 +9,7 @@ use crate::{Error, ErrorKind, Geometry, WriteOptions};
 /// # Errors
 /// [`ErrorKind::InvalidInput`] when the payload exceeds the total length, and those of
 /// [`Geometry::check_range`] and, for a write, [`Geometry::check_options`].
+#[inline]
 pub(super) fn check_transfer(
     kind: OpKind,
     offset: u64,
@@ -49,20 +50,15 @@ pub(super) fn check_transfer(
 /// ```
 #[must_use]
 pub fn can_batch<T: Transfer>(batch: &[T], geometry: &Geometry) -> bool {
+    let alignment = Alignment::of(geometry);
     batch.iter().all(|transfer| {
         let (offset, payload, total) =
             (transfer.offset(), transfer.payload_len(), transfer.total_len());
         check_transfer(T::KIND, offset, payload, total, transfer.options(), geometry).is_ok()
-            && is_direct(transfer, geometry)
+            && payload == total
+            && transfer
+                .iovecs()
+                .iter()
+                .all(|segment| alignment.direct_len(segment) == segment.iov_len)
     })
-}
-
-/// Whether all pieces of a valid transfer are direct.
-fn is_direct<T: Transfer>(transfer: &T, geometry: &Geometry) -> bool {
-    let segments = transfer.iovecs().iter().copied().map(Segment);
-    let mut direct = true;
-    lay_out(segments, transfer.total_len(), false, geometry, 0, |piece| {
-        direct &= matches!(piece, Piece::Direct(_));
-    });
-    direct
 }

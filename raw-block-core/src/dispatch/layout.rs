@@ -15,6 +15,36 @@ pub(super) enum Piece {
     Padding { at: usize, len: usize },
 }
 
+/// The alignment of pieces that move directly, as masks, which spare twenty divisions a transfer.
+/// The dispatcher accepts only powers of two.
+#[derive(Clone, Copy)]
+pub(super) struct Alignment {
+    in_block: usize,
+    in_address: usize,
+}
+
+impl Alignment {
+    #[inline]
+    pub(super) fn of(geometry: &Geometry) -> Self {
+        Self {
+            in_block: (geometry.transfer_alignment as usize).wrapping_sub(1),
+            in_address: (geometry.memory_alignment as usize).wrapping_sub(1),
+        }
+    }
+
+    #[inline]
+    fn is_aligned(self, segment: &libc::iovec) -> bool {
+        segment.iov_base as usize & self.in_address == 0
+    }
+
+    /// The number of bytes at the front of a segment that move directly, if it begins at a block of
+    /// the device.
+    #[inline]
+    pub(super) fn direct_len(self, segment: &libc::iovec) -> usize {
+        if self.is_aligned(segment) { segment.iov_len & !self.in_block } else { 0 }
+    }
+}
+
 /// Splits the payload in `segments`, padded to `total_len`, into pieces. The payload is not longer.
 ///
 /// Stages only what breaks the alignment rules, unless all of it is `copied`: a segment at an
@@ -33,21 +63,20 @@ pub(super) fn lay_out(
     mut staging: usize,
     mut visit: impl FnMut(Piece),
 ) -> usize {
-    let block = geometry.transfer_alignment as usize;
-    // `Dispatcher::with_options` accepts powers of two only, so masks replace twenty divisions a
-    // transfer.
-    let (in_block, in_address) = (block - 1, geometry.memory_alignment as usize - 1);
+    let alignment @ Alignment { in_block, in_address } = Alignment::of(geometry);
+    let block = in_block + 1;
     let align = |at: usize| (at + in_address) & !in_address;
     // The bytes of the current block that are staged; at 0 the next piece may be direct.
     let mut filled = 0;
     let mut moved = 0;
     for Segment(mut rest) in segments {
         while rest.iov_len > 0 {
-            let aligned = !copied && rest.iov_base as usize & in_address == 0;
-            let direct = filled == 0 && aligned && rest.iov_len >= block;
+            let usable = filled == 0 && !copied;
+            let direct_len = if usable { alignment.direct_len(&rest) } else { 0 };
+            let direct = direct_len > 0;
             let len = if direct {
-                rest.iov_len & !in_block
-            } else if filled == 0 && !aligned {
+                direct_len
+            } else if filled == 0 && (copied || !alignment.is_aligned(&rest)) {
                 rest.iov_len
             } else {
                 rest.iov_len.min(block - filled)

@@ -67,6 +67,7 @@ impl Batch {
 
 /// Appends the segments of a request to the list of the wave, and fills its staging memory for a
 /// write. Returns its part of the list.
+#[inline]
 fn stage(
     requests: &Requests,
     request: &Request,
@@ -92,6 +93,7 @@ fn stage(
 
 /// Adds a request to the last run if it continues it and the two fit into one op of at most
 /// `longest` bytes; otherwise it begins a run. Returns how many more requests share an op.
+#[inline]
 fn add_to_runs(
     runs: &mut Vec<Run>,
     position: usize,
@@ -122,6 +124,7 @@ fn add_to_runs(
 }
 
 /// Makes an op of each run. The segment list is complete, and stays in place while there are ops.
+#[inline]
 fn make_ops(wave: &mut Wave, kind: OpKind) {
     let list = wave.memory().segments.as_mut_ptr();
     for (index, run) in (0..).zip(&wave.runs) {

@@ -96,6 +96,7 @@ impl Wave {
 
     /// Drops the op of a completion, and notes its latency. `None` if the op is not one of this
     /// wave.
+    #[inline]
     pub(super) fn settle(&mut self, completion: Completion, now: Instant) -> Option<Settled> {
         let Completion { op, result } = completion;
         let run = match self.runs.get_mut(op.index as usize) {
