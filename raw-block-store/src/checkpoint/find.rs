@@ -80,7 +80,7 @@ impl Checkpoint {
     ) -> Result<Self, Error> {
         let block_size = layout.block_size as usize;
         let mut bound = *header;
-        bound.number = super::body_number(header.number.get()).into();
+        bound.number = super::write::body_number(header.number.get()).into();
         let mut reader = RecordReader::new(layout, &bound);
         let mut segments = Vec::with_capacity(layout.segment_count as usize);
         let mut live: Vec<u64> = Vec::new();

@@ -32,9 +32,7 @@ use super::state::space::{CheckpointPlan, CheckpointPurpose, Space};
 use crate::Error;
 use crate::error::Context;
 use pacer::Pacer;
-
-/// What errors say that the store was doing.
-const CONTEXT: &str = "write a checkpoint";
+use write::CONTEXT;
 
 /// Takes a checkpoint. Waits for one in progress first.
 ///
@@ -75,11 +73,6 @@ pub(crate) fn take_if(
         "a checkpoint was committed"
     );
     Ok(true)
-}
-
-/// The number that the body blocks of a checkpoint carry, so that none of another one counts.
-pub(crate) fn body_number(number: u64) -> u64 {
-    if Mutant::FailedHeaderKeptBodyUnbound.is_on() { 1 } else { number }
 }
 
 /// Whether a mutation releases segments before the checkpoint is committed that does.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use raw_block_core::{ErrorClass, WriteAt};
 
 use super::pacer::Pacer;
-use super::{CONTEXT, write};
+use super::write::{self, CONTEXT};
 use crate::Error;
 use crate::error::Context;
 use crate::format::{TableBlock, TableId};

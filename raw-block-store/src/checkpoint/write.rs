@@ -5,7 +5,6 @@ use std::time::Instant;
 use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
 
 use super::pacer::Pacer;
-use super::{CONTEXT, body_number};
 use crate::Error;
 use crate::error::Context;
 use crate::format::{Body, BodyBlock, CheckpointHeader};
@@ -15,6 +14,9 @@ use crate::mutant::{self, Mutant};
 use crate::state::StoreState;
 use crate::state::containers::{Attempt, Containers};
 use crate::state::space::CheckpointPlan;
+
+/// The context of errors.
+pub(super) const CONTEXT: &str = "write a checkpoint";
 
 /// Bytes that are written at once: what others wait for after it is not long.
 const WRITE_CHUNK_BYTES: usize = 256 << 10;
@@ -40,6 +42,11 @@ impl Failure {
         );
         Self { error, in_container }
     }
+}
+
+/// The number that the body blocks of a checkpoint carry, so that none of another one counts.
+pub(super) fn body_number(number: u64) -> u64 {
+    if Mutant::FailedHeaderKeptBodyUnbound.is_on() { 1 } else { number }
 }
 
 /// Memory for blocks that are written at once: no more than about `blocks`, but at least one.

@@ -2,7 +2,8 @@
 
 use raw_block_core::backend::OpKind;
 
-use super::{checkpoint_for, discard, lock};
+use super::discard;
+use super::run::{checkpoint_for, lock};
 use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;

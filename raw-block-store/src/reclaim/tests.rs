@@ -5,11 +5,14 @@ use std::time::Duration;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::DeviceFault;
 
+use super::run::*;
 use super::*;
+use crate::checkpoint;
 use crate::options::{EvictionPolicy, OpenOptions};
 use crate::reclaim::fixture::{BLOCK, Fixture, SEGMENT};
 use crate::state::health::HealthState;
 use crate::state::index::Located;
+use crate::state::space::CheckpointPurpose;
 
 /// Bytes of a payload that takes three blocks of a slot of four.
 const LEN: usize = 3 * BLOCK - 36;

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use raw_block_core::backend::OpKind;
 
 use super::discard::discard_free;
-use super::run_ahead;
+use super::run::run_ahead;
 use crate::Error;
 use crate::checkpoint;
 use crate::io::segment_header;

@@ -2,8 +2,8 @@
 
 use raw_block_core::{AlignedBuf, ReadAt};
 
+use super::copier::{Copier, CopyOutcome, ObjectCopy, memory};
 use super::source::Fate;
-use super::{Copier, CopyOutcome, ObjectCopy, memory};
 use crate::Error;
 use crate::format::{ObjectView, SlotHeader, SlotView, payload_checksum};
 use crate::io::slot_header::{self, Named};

@@ -1,7 +1,7 @@
 //! Copying one long object in parts.
 
+use super::copier::{Copier, CopyOutcome, ObjectCopy, group_len, memory};
 use super::source::Fate;
-use super::{Copier, CopyOutcome, ObjectCopy, group_len, memory};
 use crate::Error;
 use crate::format::{PayloadHasher, SlotHeader};
 use crate::io::slot_header::{self, Named};
