@@ -52,7 +52,7 @@ pub(crate) fn try_out(ring: &mut IoUring) -> Result<(), Error> {
     }
 }
 
-/// Makes a ring of `depth` submission entries. The kernel adds twice as many completion entries.
+/// Makes a ring of `depth` submission entries. The kernel makes twice as many completion entries.
 pub(crate) fn ring<W: Width>(
     depth: u32,
     usage: Usage,
