@@ -29,10 +29,10 @@ struct Workload {
 }
 
 impl Workload {
-    fn new(options: OpenOptions) -> Self {
+    fn new(options: &OpenOptions) -> Self {
         let device = Faulty::new(1 << 20);
         Store::format(device.backend(), &small()).unwrap();
-        let store = Store::open_with(device.backend(), &options).unwrap();
+        let store = Store::open_with(device.backend(), options).unwrap();
         let values = vec![None; KEYS as usize];
         Self { device, store, random: fastrand::Rng::with_seed(1), values }
     }
@@ -105,7 +105,7 @@ fn in_time(what: impl FnOnce() + Send + 'static) {
 /// The device panics in one transfer after the other.
 fn panic_everywhere(eviction: EvictionPolicy) {
     let options = OpenOptions::default().eviction(eviction).background(false);
-    let mut workload = Workload::new(options);
+    let mut workload = Workload::new(&options);
     workload.turn_over();
     let mut panics = 0;
     // After a flush that panics, writes are refused until the store is opened again.
@@ -135,7 +135,7 @@ fn a_panic_ends_what_was_in_progress_with_eviction() {
 #[test]
 fn calls_do_the_work_of_a_worker_that_panicked() {
     in_time(|| {
-        let mut workload = Workload::new(OpenOptions::default());
+        let mut workload = Workload::new(&OpenOptions::default());
         let panicked = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&panicked);
         workload.device.rule(move |op| {

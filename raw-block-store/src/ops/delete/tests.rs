@@ -34,6 +34,7 @@ fn a_store_without_reserve_deletes_by_checkpoints() {
     store.checkpoint().unwrap();
 
     (200..300).for_each(|key| assert!(delete(key).unwrap()));
+    store.flush().unwrap();
     let device = device.power_on();
     drop(store);
     let store = open(&device, EvictionPolicy::None);
