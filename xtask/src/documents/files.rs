@@ -27,12 +27,8 @@ pub(super) fn documents() -> Vec<(PathBuf, String)> {
 
 /// All files with their kind and text, in the order of their paths.
 pub(super) fn all() -> Vec<(PathBuf, Kind, String)> {
-    all_in(&root())
-}
-
-pub(super) fn all_in(root: &Path) -> Vec<(PathBuf, Kind, String)> {
     let mut files = Vec::new();
-    add_below(root, &mut files);
+    add_below(&root(), &mut files);
     files.sort_by(|one, other| one.0.cmp(&other.0));
     files
 }
@@ -52,9 +48,7 @@ fn add_below(folder: &Path, files: &mut Vec<(PathBuf, Kind, String)>) {
             Some("rs") => Kind::Rust,
             Some("md") => Kind::Markdown,
             Some("sh" | "toml") => Kind::Script,
-            None | Some("") if path.parent().is_some_and(|folder| folder.ends_with(".ci")) => {
-                Kind::Script
-            }
+            None | Some("") if path.parent() == Some(&root().join(".ci")) => Kind::Script,
             _ => continue,
         };
         let text = fs::read_to_string(&path).unwrap();
