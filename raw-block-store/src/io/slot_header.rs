@@ -3,18 +3,18 @@
 use crate::Error;
 use crate::format::{Entry, KeyHash, PayloadPlace, SlotHeader, SlotObject};
 use crate::state::StoreState;
-use crate::state::space::{Allocated, Slot};
+use crate::state::space::{AllocatedObject, Slot};
 
 /// What the entry of an object says wherever it lies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Named<'a> {
+pub(crate) struct ObjectName<'a> {
     pub(crate) key_hash: KeyHash,
     pub(crate) key: &'a [u8],
     pub(crate) metadata: &'a [u8],
 }
 
 /// Where the payload of an object goes.
-pub(crate) fn payload_place(slot: &Slot, object: &Allocated) -> PayloadPlace {
+pub(crate) fn payload_place(slot: &Slot, object: &AllocatedObject) -> PayloadPlace {
     PayloadPlace {
         segment: slot.segment,
         generation: slot.generation,
@@ -24,7 +24,7 @@ pub(crate) fn payload_place(slot: &Slot, object: &Allocated) -> PayloadPlace {
 }
 
 /// The entry of an object whose payload has this checksum.
-pub(crate) fn entry(object: &Allocated, named: &Named<'_>, checksum: u64) -> Entry {
+pub(crate) fn entry(object: &AllocatedObject, named: &ObjectName<'_>, checksum: u64) -> Entry {
     let short = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     Entry {
         key_hash: named.key_hash,
@@ -46,10 +46,13 @@ pub(crate) fn encode<'a>(
     state: &StoreState,
     slot: &Slot,
     block: &mut [u8],
-    objects: impl ExactSizeIterator<Item = (Entry, Named<'a>)>,
+    objects: impl ExactSizeIterator<Item = (Entry, ObjectName<'a>)>,
     inline: &[u8],
 ) -> Result<(), Error> {
-    let objects =
-        objects.map(|(entry, Named { key, metadata, .. })| SlotObject { entry, key, metadata });
+    let objects = objects.map(|(entry, ObjectName { key, metadata, .. })| SlotObject {
+        entry,
+        key,
+        metadata,
+    });
     Ok(SlotHeader::encode(block, &state.layout, &slot.place(), objects, inline)?)
 }

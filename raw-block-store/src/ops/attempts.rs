@@ -8,26 +8,26 @@ use raw_block_core::backend::OpKind;
 use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;
-use crate::state::space::{Allocated, Allocation, CheckpointPurpose, Retry, Slot};
+use crate::state::space::{AllocatedObject, Allocation, CheckpointPurpose, Retry, Slot};
 use crate::state::{CallGuard, StoreState};
 
 /// How many times something is written before it fails, each time to another segment.
 pub(super) const ATTEMPTS: usize = 3;
 
 /// A slot with objects, or a tombstone, whose writes failed.
-pub(super) struct Failed {
+pub(super) struct FailedSlot {
     pub(super) slot: Slot,
     pub(super) objects: Vec<Retry>,
     pub(super) error: Error,
 }
 
-impl Failed {
+impl FailedSlot {
     pub(super) fn new<'a>(
         slot: &Slot,
-        objects: impl IntoIterator<Item = &'a Allocated>,
+        objects: impl IntoIterator<Item = &'a AllocatedObject>,
         error: Error,
     ) -> Self {
-        let retry = |object: &Allocated| Retry {
+        let retry = |object: &AllocatedObject| Retry {
             index: object.index,
             demand: object.demand,
             sequence: object.sequence,
@@ -38,7 +38,7 @@ impl Failed {
 
 /// Why an object was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GaveUp {
+pub(super) enum GiveUpReason {
     /// Its last attempt failed.
     Failed,
     /// An attempt failed, and there is no space for another one before a reclaim.
@@ -48,7 +48,7 @@ pub(super) enum GaveUp {
 /// Slots whose objects are in flight until they are written elsewhere or fail for good.
 struct FailedSlots<'a> {
     state: &'a StoreState,
-    slots: VecDeque<Failed>,
+    slots: VecDeque<FailedSlot>,
 }
 
 impl Drop for FailedSlots<'_> {
@@ -84,9 +84,9 @@ impl StoreState {
     /// its write.
     pub(super) fn retry(
         &self,
-        failed: Vec<Failed>,
-        mut attempt: impl FnMut(&Allocation) -> Vec<Failed>,
-        mut give_up: impl FnMut(u32, GaveUp, &Error),
+        failed: Vec<FailedSlot>,
+        mut attempt: impl FnMut(&Allocation) -> Vec<FailedSlot>,
+        mut give_up: impl FnMut(u32, GiveUpReason, &Error),
     ) {
         let mut left = FailedSlots { state: self, slots: failed.into() };
         for number in 1..=ATTEMPTS {
@@ -94,7 +94,7 @@ impl StoreState {
                 let Some(failed) = left.slots.pop_front() else { break };
                 let is_final = !self.note_failure(&failed);
                 if number == ATTEMPTS || is_final || self.refuses_writes() {
-                    self.end_failed(&failed, &failed.objects, GaveUp::Failed, &mut give_up);
+                    self.end_failed(&failed, &failed.objects, GiveUpReason::Failed, &mut give_up);
                 } else {
                     left.slots.extend(self.write_again(&failed, &mut attempt, &mut give_up));
                 }
@@ -103,7 +103,7 @@ impl StoreState {
     }
 
     /// Counts a write that failed. Returns whether another one may succeed.
-    fn note_failure(&self, failed: &Failed) -> bool {
+    fn note_failure(&self, failed: &FailedSlot) -> bool {
         use ErrorKind::{Forked, OutOfResources, WritesStopped};
         let Error::Device { error, .. } = &failed.error else { return false };
         if matches!(error.kind(), Forked | OutOfResources | WritesStopped) {
@@ -116,10 +116,10 @@ impl StoreState {
     /// Writes objects elsewhere whose writes failed. Returns those whose writes failed again.
     fn write_again(
         &self,
-        failed: &Failed,
-        attempt: &mut impl FnMut(&Allocation) -> Vec<Failed>,
-        give_up: &mut impl FnMut(u32, GaveUp, &Error),
-    ) -> Vec<Failed> {
+        failed: &FailedSlot,
+        attempt: &mut impl FnMut(&Allocation) -> Vec<FailedSlot>,
+        give_up: &mut impl FnMut(u32, GiveUpReason, &Error),
+    ) -> Vec<FailedSlot> {
         let mut left = failed.objects.clone();
         let mut allocation = Allocation::default();
         let extended = self.with_space(|space| {
@@ -127,12 +127,12 @@ impl StoreState {
             let _ = space.allocate_again(&failed.slot, &mut left, &mut allocation);
             self.extend_index(space, 0, &mut allocation)
         });
-        self.end_failed(failed, &left, GaveUp::NoSpace, give_up);
+        self.end_failed(failed, &left, GiveUpReason::NoSpace, give_up);
         if extended.is_err() {
             // They are in flight no more.
             let is_left = |of: &&Retry| left.iter().any(|left| left.index == of.index);
             let lost = failed.objects.iter().filter(|of| !is_left(of));
-            lost.for_each(|of| give_up(of.index, GaveUp::Failed, &failed.error));
+            lost.for_each(|of| give_up(of.index, GiveUpReason::Failed, &failed.error));
             return Vec::new();
         }
         if allocation.slots.is_empty() {
@@ -147,10 +147,10 @@ impl StoreState {
     /// The last attempt to write these objects of a slot has failed.
     fn end_failed(
         &self,
-        failed: &Failed,
+        failed: &FailedSlot,
         objects: &[Retry],
-        why: GaveUp,
-        give_up: &mut impl FnMut(u32, GaveUp, &Error),
+        why: GiveUpReason,
+        give_up: &mut impl FnMut(u32, GiveUpReason, &Error),
     ) {
         if !objects.is_empty() {
             self.give_up(&failed.slot, u32::try_from(objects.len()).unwrap_or(u32::MAX));

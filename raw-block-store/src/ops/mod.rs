@@ -1,7 +1,7 @@
 //! What callers do with objects.
 
 mod attempts;
-mod choose;
+
 mod clear;
 mod damage;
 mod delete;
@@ -15,6 +15,7 @@ mod put;
 mod read;
 mod request;
 mod scrub;
+mod selection;
 mod stage;
 #[cfg(test)]
 mod test_store;

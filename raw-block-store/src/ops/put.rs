@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::attempts::ATTEMPTS;
-use super::choose::{Chosen, Duplicates};
 use super::request::Put;
+use super::selection::{Duplicates, Selection};
 use super::stage::PutBatch;
 use crate::BatchResult;
 use crate::Error;
@@ -75,8 +75,8 @@ impl Store {
         let mut results: Vec<_> =
             puts.iter().map(|put| self.check_put(put).map(|()| true)).collect();
         let hashes: Vec<KeyHash> = puts.iter().map(|put| self.hash(put.key)).collect();
-        let Chosen { mut positions, copies } =
-            Chosen::of(&hashes, |at| results[at].is_ok(), duplicates);
+        let Selection { mut positions, copies } =
+            Selection::of(&hashes, |at| results[at].is_ok(), duplicates);
         if duplicates == Duplicates::FirstWins {
             self.leave_out_present(&hashes, &mut positions, &mut results);
         }

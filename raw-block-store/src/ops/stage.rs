@@ -7,11 +7,11 @@ use crate::Error;
 use crate::format::{Entry, SegmentHeader, payload_checksum};
 use crate::io::Placement;
 use crate::io::segment_header;
-use crate::io::slot_header::{self, Named};
+use crate::io::slot_header::{self, ObjectName};
 use crate::mutant;
 use crate::state::StoreState;
 use crate::state::index::KeyHash;
-use crate::state::space::{Allocated, Allocation, Slot, Stream};
+use crate::state::space::{AllocatedObject, Allocation, Slot, Stream};
 
 /// Payload bytes of a slot above which its payloads are submitted before their checksums are known,
 /// and its header after them. Below, another submission costs more than the checksums: 512 KiB took
@@ -22,7 +22,7 @@ fn late_header_len() -> usize {
 
 /// What a transfer writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum WriteTarget {
     /// The header of the segment of this slot.
     SegmentHeader(usize),
     /// The header of this slot.
@@ -65,7 +65,7 @@ impl<'a> Stage<'a> {
         Self { state, batch, allocation }
     }
 
-    fn put(&self, object: &Allocated) -> &'a Put<'a> {
+    fn put(&self, object: &AllocatedObject) -> &'a Put<'a> {
         &self.batch.puts[self.batch.position(object.index)]
     }
 
@@ -114,13 +114,13 @@ impl<'a> Stage<'a> {
     }
 
     /// What is submitted first, in order.
-    pub(super) fn early_targets(&self) -> impl Iterator<Item = Target> {
+    pub(super) fn early_targets(&self) -> impl Iterator<Item = WriteTarget> {
         self.allocation.slots.iter().enumerate().flat_map(move |(at, slot)| {
-            let segment_header = slot.opened.as_ref().map(|_| Target::SegmentHeader(at));
-            let slot_header = (!self.is_late(slot)).then_some(Target::SlotHeader(at));
+            let segment_header = slot.opened.as_ref().map(|_| WriteTarget::SegmentHeader(at));
+            let slot_header = (!self.is_late(slot)).then_some(WriteTarget::SlotHeader(at));
             let payloads = slot.objects.clone().filter_map(move |object| {
                 let has_blocks = self.allocation.objects[object].blocks_back > 0;
-                has_blocks.then_some(Target::Payload { slot: at, object })
+                has_blocks.then_some(WriteTarget::Payload { slot: at, object })
             });
             segment_header.into_iter().chain(slot_header).chain(payloads)
         })
@@ -135,13 +135,13 @@ impl<'a> Stage<'a> {
         for target in self.early_targets() {
             let slot = self.slot(target);
             writes.extend(match target {
-                Target::SegmentHeader(_) => {
+                WriteTarget::SegmentHeader(_) => {
                     blocks.next().map(|block| self.write_header(slot, 0, block))
                 }
-                Target::SlotHeader(_) => {
+                WriteTarget::SlotHeader(_) => {
                     blocks.next().map(|block| self.write_header(slot, slot.block, block))
                 }
-                Target::Payload { object, .. } => {
+                WriteTarget::Payload { object, .. } => {
                     Some(self.write_payload(slot, &self.allocation.objects[object]))
                 }
             });
@@ -156,14 +156,15 @@ impl<'a> Stage<'a> {
         blocks.map(|((_, slot), block)| self.write_header(slot, slot.block, block)).collect()
     }
 
-    pub(super) fn late_targets(&self) -> impl Iterator<Item = Target> {
-        self.late().map(|(at, _)| Target::SlotHeader(at))
+    pub(super) fn late_targets(&self) -> impl Iterator<Item = WriteTarget> {
+        self.late().map(|(at, _)| WriteTarget::SlotHeader(at))
     }
 
     /// The slot of a transfer.
-    pub(super) fn slot(&self, target: Target) -> &'a Slot {
-        let (Target::SegmentHeader(at) | Target::SlotHeader(at) | Target::Payload { slot: at, .. }) =
-            target;
+    pub(super) fn slot(&self, target: WriteTarget) -> &'a Slot {
+        let (WriteTarget::SegmentHeader(at)
+        | WriteTarget::SlotHeader(at)
+        | WriteTarget::Payload { slot: at, .. }) = target;
         &self.allocation.slots[at]
     }
 
@@ -201,12 +202,12 @@ impl<'a> Stage<'a> {
         slot_header::encode(self.state, slot, block, named, inline)
     }
 
-    fn named(&self, object: &Allocated) -> Named<'a> {
+    fn named(&self, object: &AllocatedObject) -> ObjectName<'a> {
         let Put { key, metadata, .. } = *self.put(object);
-        Named { key_hash: self.batch.hashes[self.batch.position(object.index)], key, metadata }
+        ObjectName { key_hash: self.batch.hashes[self.batch.position(object.index)], key, metadata }
     }
 
-    fn entry(&self, slot: &Slot, object: &Allocated) -> Entry {
+    fn entry(&self, slot: &Slot, object: &AllocatedObject) -> Entry {
         let place = slot_header::payload_place(slot, object);
         let checksum = payload_checksum(&self.state.layout, &place, self.put(object).payload);
         slot_header::entry(object, &self.named(object), checksum)
@@ -217,7 +218,7 @@ impl<'a> Stage<'a> {
         WriteAt::new(offset, bytes).with_options(self.options(slot))
     }
 
-    fn write_payload(&self, slot: &Slot, object: &Allocated) -> WriteAt<'a> {
+    fn write_payload(&self, slot: &Slot, object: &AllocatedObject) -> WriteAt<'a> {
         let payload = self.put(object).payload;
         let offset = self.state.layout.block_offset(slot.segment, object.block);
         let len = payload.len().next_multiple_of(self.block_size()) as u64;

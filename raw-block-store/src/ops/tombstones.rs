@@ -2,7 +2,7 @@
 
 use raw_block_core::{AlignedBuf, ErrorClass, ErrorKind, WriteAt};
 
-use super::attempts::{Failed, header_error};
+use super::attempts::{FailedSlot, header_error};
 use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;
@@ -12,7 +12,7 @@ use crate::io::segment_header;
 use crate::reclaim;
 use crate::state::index::{Located, Place};
 use crate::state::space::{
-    Allocated, Allocation, CheckpointPurpose, Outcome, Shortage, Slot, Space, Stream,
+    AllocatedObject, Allocation, CheckpointPurpose, Outcome, Shortage, Slot, Space, Stream,
 };
 use crate::state::unwind::OnPanic;
 use crate::state::{NoSpace, StoreState};
@@ -176,9 +176,9 @@ impl StoreState {
         &self,
         keys: &[KeyHash],
         slot: &Slot,
-        object: &Allocated,
+        object: &AllocatedObject,
         results: &mut Vec<Result<bool, Error>>,
-    ) -> Option<Failed> {
+    ) -> Option<FailedSlot> {
         let objects = std::slice::from_ref(object);
         let abandon = OnPanic(|| self.abandon(slot, objects));
         let written = self.write_once(slot, object.sequence, keys);
@@ -196,7 +196,7 @@ impl StoreState {
             }
             Err(error) => {
                 self.published(slot, objects, [Outcome::Failed], &[]);
-                Some(Failed::new(slot, objects, error))
+                Some(FailedSlot::new(slot, objects, error))
             }
         }
     }
@@ -244,7 +244,7 @@ impl StoreState {
     fn publish_tombstones(
         &self,
         slot: &Slot,
-        object: &Allocated,
+        object: &AllocatedObject,
         keys: &[KeyHash],
         results: &mut Vec<Result<bool, Error>>,
     ) -> Vec<Located> {

@@ -5,26 +5,26 @@ use std::ops::Range;
 use raw_block_core::backend::Transfer;
 use raw_block_core::{BatchResult, ErrorClass, WriteAt};
 
-use super::attempts::{Failed, GaveUp, header_error};
-use super::stage::{PutBatch, Stage, Target};
+use super::attempts::{FailedSlot, GiveUpReason, header_error};
+use super::stage::{PutBatch, Stage, WriteTarget};
 use crate::Error;
 use crate::format::Entry;
 use crate::mutant::Mutant;
 use crate::state::index::{Located, Place, Published};
-use crate::state::space::{Allocated, Allocation, Outcome, Slot};
+use crate::state::space::{AllocatedObject, Allocation, Outcome, Slot};
 use crate::state::unwind::OnPanic;
 use crate::state::{Scratch, StoreState};
 
 const PUT: &str = "put an object";
 
 /// What became of the writes of an allocation.
-struct Written {
+struct WriteOutcome {
     /// For each object its entry.
     entries: Vec<Entry>,
     errors: Errors,
 }
 
-impl Written {
+impl WriteOutcome {
     fn of(allocation: &Allocation) -> Self {
         let entries = vec![Entry::EMPTY; allocation.objects.len()];
         Self { entries, errors: Errors::default() }
@@ -60,14 +60,14 @@ impl StoreState {
         &self,
         batch: &PutBatch<'_>,
         allocation: &Allocation,
-    ) -> Vec<Failed> {
+    ) -> Vec<FailedSlot> {
         let abandon = OnPanic(|| {
             for slot in &allocation.slots {
                 self.abandon(slot, allocation.objects_of(slot));
             }
         });
         let stage = Stage::new(self, batch, allocation);
-        let mut written = Written::of(allocation);
+        let mut written = WriteOutcome::of(allocation);
         let (headers, late_headers) = match self.stage_headers(&stage, &mut written.entries) {
             Ok(headers) => headers,
             Err(error) => {
@@ -106,7 +106,7 @@ impl StoreState {
     pub(super) fn write_elsewhere(
         &self,
         batch: &PutBatch<'_>,
-        failed: Vec<Failed>,
+        failed: Vec<FailedSlot>,
         results: &mut [Result<bool, Error>],
         unplaced: &mut Vec<usize>,
     ) {
@@ -114,7 +114,7 @@ impl StoreState {
         self.retry(failed, attempt, |index, why, error| {
             let at = batch.position(index);
             results[at] = Err(error.clone());
-            if why == GaveUp::NoSpace {
+            if why == GiveUpReason::NoSpace {
                 unplaced.push(at);
             }
         });
@@ -149,14 +149,14 @@ impl StoreState {
         &self,
         stage: &Stage<'_>,
         writes: &[WriteAt<'_>],
-        targets: impl Iterator<Item = Target>,
+        targets: impl Iterator<Item = WriteTarget>,
         results: BatchResult,
         errors: &mut Errors,
     ) {
         self.counters.written_bytes.add(writes.iter().map(WriteAt::total_len).sum());
         for (target, result) in targets.zip(results) {
             let slot = stage.slot(target);
-            if let (Target::SegmentHeader(_), Some(opened)) = (target, &slot.opened) {
+            if let (WriteTarget::SegmentHeader(_), Some(opened)) = (target, &slot.opened) {
                 self.header_written(opened, result.is_ok());
             }
             let Err(error) = result else { continue };
@@ -165,16 +165,16 @@ impl StoreState {
             }
             let error = Error::Device { context: PUT, error };
             let objects = match target {
-                Target::Payload { object, .. } => object..object + 1,
-                Target::SegmentHeader(_) | Target::SlotHeader(_) => slot.objects.clone(),
+                WriteTarget::Payload { object, .. } => object..object + 1,
+                WriteTarget::SegmentHeader(_) | WriteTarget::SlotHeader(_) => slot.objects.clone(),
             };
             errors.set(objects, stage.allocation.objects.len(), &error);
         }
     }
 
     /// Publishes what was written. Returns what failed.
-    fn publish(&self, allocation: &Allocation, written: Written) -> Vec<Failed> {
-        let Written { entries, mut errors } = written;
+    fn publish(&self, allocation: &Allocation, written: WriteOutcome) -> Vec<FailedSlot> {
+        let WriteOutcome { entries, mut errors } = written;
         let mut failed = Vec::new();
         let objects = allocation.objects.len();
         let (mut located, mut published) =
@@ -232,7 +232,7 @@ impl StoreState {
     fn end_slot(
         &self,
         slot: &Slot,
-        objects: &[Allocated],
+        objects: &[AllocatedObject],
         errors: &Errors,
         published: &[Published],
     ) {
@@ -250,8 +250,8 @@ impl StoreState {
 }
 
 /// The objects of a slot that failed.
-fn failed_of(slot: &Slot, allocation: &Allocation, errors: &Errors) -> Option<Failed> {
+fn failed_of(slot: &Slot, allocation: &Allocation, errors: &Errors) -> Option<FailedSlot> {
     let mut failed = slot.objects.clone().filter(|&object| errors.of(object).is_some()).peekable();
     let error = errors.of(*failed.peek()?)?.clone();
-    Some(Failed::new(slot, failed.map(|object| &allocation.objects[object]), error))
+    Some(FailedSlot::new(slot, failed.map(|object| &allocation.objects[object]), error))
 }

@@ -3,7 +3,7 @@
 use super::health::Concern;
 use super::index::Located;
 use super::space::{
-    Allocated, Allocation, Batch, HeaderState, OpenedSegment, Outcome, Shortage, Slot, Space,
+    AllocatedObject, Allocation, Batch, HeaderState, OpenedSegment, Outcome, Shortage, Slot, Space,
 };
 use super::store_state::StoreState;
 use crate::Error;
@@ -87,7 +87,7 @@ impl StoreState {
     pub(crate) fn published(
         &self,
         slot: &Slot,
-        objects: &[Allocated],
+        objects: &[AllocatedObject],
         outcomes: impl IntoIterator<Item = Outcome>,
         dropped: &[Located],
     ) {
@@ -101,7 +101,7 @@ impl StoreState {
     }
 
     /// Ends a slot that was being written when the device panicked: its objects fail.
-    pub(crate) fn abandon(&self, slot: &Slot, objects: &[Allocated]) {
+    pub(crate) fn abandon(&self, slot: &Slot, objects: &[AllocatedObject]) {
         if let Some(opened) = &slot.opened {
             self.header_written(opened, false);
         }

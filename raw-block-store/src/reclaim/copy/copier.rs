@@ -6,11 +6,11 @@ use super::source::{Fate, Source};
 use crate::Error;
 use crate::format::Entry;
 use crate::io::Placement;
-use crate::io::slot_header::{self, Named};
+use crate::io::slot_header::{self, ObjectName};
 use crate::mutant;
 use crate::state::StoreState;
 use crate::state::policy::Candidate;
-use crate::state::space::{Allocated, Allocation, Slot, Stream};
+use crate::state::space::{AllocatedObject, Allocation, Slot, Stream};
 
 /// Bytes of slots that are copied at once. A longer object is copied in parts of this length.
 pub(super) fn group_len() -> usize {
@@ -48,7 +48,7 @@ pub(super) struct Copier<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct ObjectCopy<'a> {
     pub(super) from: &'a Candidate,
-    pub(super) to: &'a Allocated,
+    pub(super) to: &'a AllocatedObject,
 }
 
 impl<'a> Copier<'a> {
@@ -87,7 +87,7 @@ impl<'a> Copier<'a> {
     pub(super) fn entry(
         &self,
         copying: ObjectCopy<'_>,
-        named: &Named<'_>,
+        named: &ObjectName<'_>,
         checksum: u64,
         fate: Fate,
     ) -> Entry {

@@ -6,7 +6,7 @@ use super::copier::{Copier, CopyOutcome, ObjectCopy, memory};
 use super::source::Fate;
 use crate::Error;
 use crate::format::{ObjectView, SlotHeader, SlotView, payload_checksum};
-use crate::io::slot_header::{self, Named};
+use crate::io::slot_header::{self, ObjectName};
 use crate::state::index::Located;
 use crate::state::space::Slot;
 
@@ -227,7 +227,7 @@ fn encode(
                 let len = from.payload_len.get() as usize;
                 inline = view.and_then(|view| view.payload).unwrap_or(&unknown[..len]);
             }
-            let of = Named { key_hash: from.key_hash, key, metadata };
+            let of = ObjectName { key_hash: from.key_hash, key, metadata };
             let entry = copier.entry(object.copying, &of, object.checksum, object.fate);
             named.push((entry, of));
             copies[object.at] = match object.fate {

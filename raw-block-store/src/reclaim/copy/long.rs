@@ -4,7 +4,7 @@ use super::copier::{Copier, CopyOutcome, ObjectCopy, group_len, memory};
 use super::source::Fate;
 use crate::Error;
 use crate::format::{PayloadHasher, SlotHeader};
-use crate::io::slot_header::{self, Named};
+use crate::io::slot_header::{self, ObjectName};
 use crate::state::space::Slot;
 
 /// How many times a payload is read that fails its check.
@@ -70,7 +70,7 @@ pub(super) fn copy(
         return Ok(());
     }
     let key_hash = copying.from.object.entry.key_hash;
-    let named = Named { key_hash, key: object.key, metadata: object.metadata };
+    let named = ObjectName { key_hash, key: object.key, metadata: object.metadata };
     let entry = copier.entry(copying, &named, checksum, fate);
     let mut block = memory(copier.block_size())?;
     slot_header::encode(copier.state, slot, &mut block, [(entry, named)].into_iter(), &[])?;

@@ -3,9 +3,9 @@
 mod by_place;
 mod chunk;
 mod chunk_list;
+mod deletions;
 mod directory;
 mod entries;
-mod gone;
 mod located;
 mod shard;
 mod shards;
@@ -14,8 +14,8 @@ mod stamp;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use deletions::Deletions;
 use entries::Entries;
-use gone::Gone;
 pub(crate) use located::{KeyHash, Located, Move, Place, Published};
 use shard::{Context, Shard};
 use shards::{KEYS_AT_ONCE, LockedShards, Shards};
@@ -32,7 +32,7 @@ pub(crate) use stamp::Stamp;
 pub(crate) struct Index {
     shards: Shards,
     entries: Entries,
-    gone: Gone,
+    gone: Deletions,
     /// Objects in all shards.
     len: AtomicU64,
     /// Whether an object was ever marked as damaged.
@@ -49,7 +49,7 @@ impl Index {
         Self {
             shards: Shards::new(),
             entries: Entries::new(segments),
-            gone: Gone::new(),
+            gone: Deletions::new(),
             len: AtomicU64::new(0),
             any_damaged: AtomicBool::new(false),
         }

@@ -3,8 +3,8 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 
+use super::deletions::Deletions;
 use super::entries::{Entries, Location};
-use super::gone::Gone;
 use super::located::{KeyHash, Located, Move, Published};
 use super::stamp::Stamp;
 use crate::mutant::Mutant;
@@ -21,7 +21,7 @@ pub(super) struct Shard {
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) entries: &'a Entries,
-    pub(super) gone: &'a Gone,
+    pub(super) gone: &'a Deletions,
 }
 
 impl Shard {

@@ -2,7 +2,8 @@
 
 use super::Space;
 use super::allocation::{
-    Allocated, Allocation, Batch, OpenedSegment, PUTS, Purpose, Retry, Run, Shortage, Slot, Source,
+    AllocatedObject, Allocation, Batch, OpenedSegment, PUTS, Purpose, Retry, Run, Shortage, Slot,
+    Source,
 };
 use super::segment::{Fill, Live};
 use super::shape::Demand;
@@ -89,7 +90,7 @@ impl Space {
             let sequence = if sequence == 0 { self.give_sequence() } else { sequence };
             highest = sequence.max(highest);
             live.add(&Live::of_fit(demand, fit));
-            out.objects.push(Allocated {
+            out.objects.push(AllocatedObject {
                 demand,
                 index,
                 number,

@@ -64,7 +64,7 @@ pub(crate) struct OpenedSegment {
 
 /// The place of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Allocated {
+pub(crate) struct AllocatedObject {
     pub(crate) demand: Demand,
     /// The index of the object in the batch.
     pub(crate) index: u32,
@@ -83,7 +83,7 @@ pub(crate) struct Allocated {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allocation {
     pub(crate) slots: Vec<Slot>,
-    pub(crate) objects: Vec<Allocated>,
+    pub(crate) objects: Vec<AllocatedObject>,
 }
 
 impl Allocation {
@@ -93,7 +93,7 @@ impl Allocation {
     }
 
     /// The objects of a slot.
-    pub(crate) fn objects_of(&self, slot: &Slot) -> &[Allocated] {
+    pub(crate) fn objects_of(&self, slot: &Slot) -> &[AllocatedObject] {
         self.objects.get(slot.objects.clone()).unwrap_or(&[])
     }
 }

@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(crate) use allocation::{
-    Allocated, Allocation, Batch, OpenedSegment, Outcome, Retry, Shortage, Slot,
+    AllocatedObject, Allocation, Batch, OpenedSegment, Outcome, Retry, Shortage, Slot,
 };
 use budget::MoveBudget;
 #[cfg(test)]

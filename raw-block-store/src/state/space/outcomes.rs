@@ -1,7 +1,7 @@
 //! Outcomes of allocated slots: written, published, or failed.
 
 use super::Space;
-use super::allocation::{Allocated, OpenedSegment, Outcome, Slot};
+use super::allocation::{AllocatedObject, OpenedSegment, Outcome, Slot};
 use super::segment::{HeaderState, Live, SegmentState};
 use super::shape::Demand;
 use crate::mutant::Mutant;
@@ -44,7 +44,7 @@ impl Space {
     pub(crate) fn published(
         &mut self,
         slot: &Slot,
-        objects: &[Allocated],
+        objects: &[AllocatedObject],
         outcomes: impl IntoIterator<Item = Outcome>,
         dropped: &[Located],
     ) {
@@ -77,7 +77,7 @@ impl Space {
         self.changed();
     }
 
-    fn slot_failed(&mut self, slot: &Slot, objects: &[Allocated]) {
+    fn slot_failed(&mut self, slot: &Slot, objects: &[AllocatedObject]) {
         if !Mutant::FilledPastFailedSlot.is_on() {
             self.seal(slot.segment);
         }

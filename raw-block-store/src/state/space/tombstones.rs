@@ -1,7 +1,7 @@
 //! Slots of tombstones, and the deletes that wait for one.
 
 use super::Space;
-use super::allocation::{Allocated, Allocation, Purpose, Run, Shortage, Source};
+use super::allocation::{AllocatedObject, Allocation, Purpose, Run, Shortage, Source};
 use super::segment::Stream;
 use super::shape::Demand;
 use crate::mutant::Mutant;
@@ -90,7 +90,7 @@ impl Space {
         let at = self.tombstones.partition_point(|&(other, _)| other < sequence);
         self.tombstones.insert(at, (sequence, place));
         self.count_tombstones(number, 1);
-        out.objects.push(Allocated {
+        out.objects.push(AllocatedObject {
             demand: Demand::default(),
             index: 0,
             number: slot.first_number,

@@ -207,7 +207,7 @@ fn what_failed_is_written_elsewhere_with_its_old_sequence() {
     assert_eq!(space.segments[0].live.objects, 1);
     assert_eq!(space.coverable(), out.objects[0].sequence - 1, "still in flight");
 
-    let Allocated { index, demand: of, sequence, .. } = failed;
+    let AllocatedObject { index, demand: of, sequence, .. } = failed;
     let mut retries = vec![Retry { index, demand: of, sequence }];
     let mut again = Allocation::default();
     space.allocate_again(slot, &mut retries, &mut again).unwrap();

@@ -183,7 +183,7 @@ fn a_restored_space_counts_what_was_found() {
     let mut segments = vec![SegmentImage::default(); 8];
     (segments[1], segments[2]) = (of(30, false), of(20, true));
     segments[5] = SegmentImage { generation: 7, bad: true, ..SegmentImage::default() };
-    let object = Allocated {
+    let object = AllocatedObject {
         demand: demand(2, 36),
         index: 0,
         number: 3,

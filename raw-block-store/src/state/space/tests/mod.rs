@@ -38,7 +38,7 @@ fn space(segments: u32, segment_blocks: u32, eviction: EvictionPolicy) -> Space 
 }
 
 /// The object of a key, as the index shows it.
-fn located(segment: u32, object: &Allocated, key: u64) -> Located {
+fn located(segment: u32, object: &AllocatedObject, key: u64) -> Located {
     let mut entry = Entry::EMPTY;
     entry.key_hash[..8].copy_from_slice(&key.to_le_bytes());
     entry.sequence = object.sequence.into();

@@ -17,7 +17,7 @@ pub(super) enum Task {
 }
 
 /// A slot in flight, its objects, and how many attempts there were.
-type Flying = (Slot, Vec<Allocated>, u32);
+type Flying = (Slot, Vec<AllocatedObject>, u32);
 
 #[derive(Debug)]
 pub(super) struct Put {
@@ -173,7 +173,7 @@ impl Put {
         for object in &objects {
             let (key, demand) = self.keys[object.index as usize];
             if slot_failed || of.fails > 0.0 && of.rng.f64() < of.fails / 4.0 {
-                let Allocated { index, demand, sequence, .. } = *object;
+                let AllocatedObject { index, demand, sequence, .. } = *object;
                 again.push(Retry { index, demand, sequence });
                 outcomes.push(Outcome::Failed);
                 continue;
@@ -249,12 +249,12 @@ impl Delete {
         &mut self,
         of: &mut Simulation,
         slot: &Slot,
-        objects: &[Allocated],
+        objects: &[AllocatedObject],
         attempt: u32,
     ) -> Progress {
         if of.space.header_of(slot) == HeaderState::Failed || of.write_fails() {
             of.space.published(slot, objects, [Outcome::Failed], &[]);
-            let Allocated { index, demand, sequence, .. } = objects[0];
+            let AllocatedObject { index, demand, sequence, .. } = objects[0];
             let (mut again, mut out) =
                 (vec![Retry { index, demand, sequence }], Allocation::default());
             if attempt < 3 {

@@ -20,7 +20,7 @@ const KEPT: usize = 64;
 ///
 /// A key is recorded and looked up under the lock of its shard of the index. The locks here
 /// serialise different keys.
-pub(super) struct Gone {
+pub(super) struct Deletions {
     parts: Box<[Mutex<Part>; PARTS]>,
     /// How many keys are remembered. The count includes a key before the call that records it
     /// returns, so a thread that acquires the lock of the key's shard later sees a count of at
@@ -35,7 +35,7 @@ struct Part {
     order: VecDeque<(u64, KeyHash)>,
 }
 
-impl Gone {
+impl Deletions {
     pub(super) fn new() -> Self {
         let parts = Box::new(
             [const { Mutex::new(Part { since: BTreeMap::new(), order: VecDeque::new() }) }; PARTS],

@@ -13,14 +13,14 @@ pub(super) enum Duplicates {
 
 /// The objects of a batch that are written, and those that another one stands for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Chosen {
+pub(super) struct Selection {
     /// Positions of the objects that are written, in order.
     pub(super) positions: Vec<usize>,
     /// Pairs of an object that is not written and the one that is.
     pub(super) copies: Vec<(usize, usize)>,
 }
 
-impl Chosen {
+impl Selection {
     /// Chooses among the objects of a batch that are valid.
     pub(super) fn of(
         hashes: &[KeyHash],
@@ -58,9 +58,9 @@ impl Chosen {
 mod tests {
     use super::*;
 
-    fn chosen(keys: &[u8], duplicates: Duplicates) -> Chosen {
+    fn chosen(keys: &[u8], duplicates: Duplicates) -> Selection {
         let hashes: Vec<KeyHash> = keys.iter().map(|&key| [key; 16]).collect();
-        let mut chosen = Chosen::of(&hashes, |at| keys[at] != b'x', duplicates);
+        let mut chosen = Selection::of(&hashes, |at| keys[at] != b'x', duplicates);
         chosen.copies.sort_unstable();
         chosen
     }
@@ -77,9 +77,9 @@ mod tests {
 
     #[test]
     fn different_keys_are_written_in_their_order() {
-        let expected = Chosen { positions: vec![0, 1, 3], copies: Vec::new() };
+        let expected = Selection { positions: vec![0, 1, 3], copies: Vec::new() };
         assert_eq!(chosen(b"caxb", Duplicates::LastWins), expected);
-        let nothing = Chosen { positions: Vec::new(), copies: Vec::new() };
+        let nothing = Selection { positions: Vec::new(), copies: Vec::new() };
         assert_eq!(chosen(b"xx", Duplicates::FirstWins), nothing);
         assert_eq!(chosen(b"", Duplicates::FirstWins), nothing);
     }
