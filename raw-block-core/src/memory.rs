@@ -180,8 +180,7 @@ impl IoQueue for MemoryQueue {
     }
 
     fn submit(&mut self, ops: &mut VecDeque<Op>) {
-        let room = self.depth - self.done.len();
-        let accepted = room.min(ops.len());
+        let accepted = ops.len().min(self.depth - self.done.len());
         for mut op in ops.drain(..accepted) {
             let mut at = op.offset();
             match op.kind() {

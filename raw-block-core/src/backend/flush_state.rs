@@ -18,6 +18,18 @@ use crate::{Error, ErrorClass, ErrorKind, sync};
 /// - **Whether writes are stopped.** After a failed flush it is unknown what is durable, so every
 ///   dispatcher on the backend refuses writes and flushes from then on. A program that depends on a
 ///   write whose outcome is unknown [stops them too](Self::stop_writes).
+///
+/// # Examples
+/// ```
+/// use raw_block_core::backend::FlushState;
+/// use raw_block_core::{Error, ErrorClass, ErrorKind};
+///
+/// let flushes = FlushState::new();
+/// assert!(flushes.failure().is_none());
+/// let lost = Error::new(ErrorKind::Io, "write", "no answer").with_class(ErrorClass::Unknown);
+/// flushes.stop_writes(&lost);
+/// assert_eq!(flushes.failure().unwrap().class(), ErrorClass::Unknown);
+/// ```
 #[derive(Default)]
 pub struct FlushState {
     state: Mutex<State>,

@@ -1,10 +1,23 @@
-//! How the transfers of a batch went.
+//! The results of a batch.
 
 use std::ops::Deref;
 
 use crate::Error;
 
 /// The result of each transfer of a batch, in the order of the batch.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_core::{Dispatcher, ErrorKind, MemoryBackend, WriteAt};
+///
+/// let dispatcher = Dispatcher::new(Arc::new(MemoryBackend::new(1 << 20)?))?;
+/// let block = [7; 512];
+/// let written = dispatcher.write_buffers(&[WriteAt::new(0, &block), WriteAt::new(1, &block)]);
+/// assert!(written[0].is_ok());
+/// assert_eq!(written.all().unwrap_err().kind(), ErrorKind::Misaligned);
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[must_use = "each transfer of the batch may have failed"]
 pub struct BatchResult(pub(super) Vec<Result<(), Error>>);
@@ -14,7 +27,7 @@ impl BatchResult {
         Self(vec![Err(error.clone()); transfers])
     }
 
-    /// `Ok` if every transfer went well.
+    /// `Ok` if every transfer succeeded.
     ///
     /// # Errors
     /// The first error in the order of the batch.

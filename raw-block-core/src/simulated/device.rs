@@ -19,6 +19,17 @@ use crate::{Error, ErrorKind, Geometry};
 ///
 /// Sparse: what was never written reads as zeroes and uses no memory. What was written uses twice
 /// its size, because the version before is kept too, see [`DeviceFault::old_version`].
+///
+/// # Examples
+/// ```
+/// use raw_block_core::Geometry;
+/// use raw_block_core::simulated::SimulatedDevice;
+///
+/// let simulated = SimulatedDevice::new(Geometry::new(1 << 20, 512)?, 7)?;
+/// simulated.poke(100, b"damage");
+/// assert_eq!(simulated.power_on().peek(100, 6), b"damage");
+/// # Ok::<(), raw_block_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct SimulatedDevice(Arc<Device>);
 

@@ -58,7 +58,7 @@ impl DeviceFault {
         Self::new(kind, Effect::Fail(errno))
     }
 
-    /// The op is carried out and fails with this error number all the same: only its success was
+    /// The op is executed, and yet fails with this error number: only the report of its success is
     /// lost.
     #[must_use]
     pub fn fail_after(kind: OpKind, errno: i32) -> Self {
@@ -67,7 +67,7 @@ impl DeviceFault {
 
     /// The medium is bad: the op fails with `ENODATA`, which is
     /// [`ErrorKind::Media`](crate::ErrorKind::Media). Of a write, the blocks outside the range of
-    /// this fault are stored all the same, and those in the range keep what they hold.
+    /// this fault are stored, and those in the range keep what they hold.
     ///
     /// # Examples
     /// ```
@@ -91,7 +91,7 @@ impl DeviceFault {
         Self::new(kind, Effect::Delay(reaps))
     }
 
-    /// The op is neither carried out nor completed until the faults are cleared, the power is cut,
+    /// The op is neither executed nor completed until the faults are cleared, the power is cut,
     /// the process is killed, or its queue is dropped. A caller without a deadline waits as long.
     #[must_use]
     pub fn hold(kind: OpKind) -> Self {

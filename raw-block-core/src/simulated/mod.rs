@@ -8,7 +8,7 @@
 //!   often later than they could be.
 //! - **Volatile cache.** A write that took effect is read back, but a power cut may undo it. A
 //!   flush makes durable what was reaped before the flush was submitted, and nothing else. Without
-//!   [`volatile_write_cache`](Geometry::volatile_write_cache) a write is durable once it was
+//!   [`volatile_write_cache`](crate::Geometry::volatile_write_cache) a write is durable once it was
 //!   reaped.
 //! - **[`power_cut`](SimulatedDevice::power_cut).** Each write that is not durable, in flight or
 //!   not, is by itself lost, kept, torn at a logical block, or kept in an arbitrary part of its
@@ -31,8 +31,8 @@
 //! clock. So have the calls of several threads that are [run interleaved](run_interleaved). Another
 //! version of this crate may do otherwise with the same seed.
 //!
-//! Short transfers are not part of it: they are handled below [`IoQueue`], where this
-//! device takes the place of a backend.
+//! Short transfers are not part of it: they are handled below [`IoQueue`](crate::backend::IoQueue),
+//! where this device takes the place of a backend.
 //!
 //! # Examples
 //! ```

@@ -118,8 +118,7 @@ impl IoQueue for Queue {
         self.device.stats.update(|stats| stats.submissions += 1);
     }
 
-    /// Ops that were accepted take effect at any moment: other threads may go on, and some ops do
-    /// now.
+    /// Accepted ops take effect at any time: other threads may run, and some ops take effect now.
     fn start(&mut self) {
         scheduler::yield_now();
         let mut state = self.device.state();

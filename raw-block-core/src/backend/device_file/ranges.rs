@@ -60,7 +60,7 @@ pub(super) fn zero_block_device(
     let zero = FallocateFlags::FALLOC_FL_ZERO_RANGE;
     match change(device, zero, whole.start, whole.end - whole.start) {
         // The kernel first drops the range from the page cache, and fails where a page stays dirty:
-        // before Linux 5.16 also a page that is partly outside. A write works all the same. Waiting
+        // before Linux 5.16 also a page that is partly outside. A write works. Waiting
         // for writeback instead would hide its errors from the next flush.
         Err(Errno::EBUSY) => write_zeroes(device, whole.clone())?,
         result => result?,

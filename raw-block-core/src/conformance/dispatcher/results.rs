@@ -293,7 +293,7 @@ pub(crate) fn erasing_obeys_the_rules_of_a_transfer(subject: &Subject) {
             bytes[block..3 * block].fill(0);
             assert_holds(&device, 0, &bytes, "zeroes");
         }
-        assert_holds(&device, subject.at(3), &bytes[3 * block..], "behind");
+        assert_holds(&device, subject.at(3), &bytes[3 * block..], "past the end");
         assert_holds(&device, 0, &bytes[..block], "in front");
     }
 }

@@ -56,12 +56,12 @@ impl Transfer {
     }
 
     /// Whether the memory around the payload is unchanged by the transfer.
-    fn beside_is_untouched(&self) -> bool {
-        let mut beside = self.memory.to_vec();
+    fn surroundings_are_untouched(&self) -> bool {
+        let mut around = self.memory.to_vec();
         for part in &self.parts {
-            beside[part.clone()].fill(UNTOUCHED);
+            around[part.clone()].fill(UNTOUCHED);
         }
-        beside == vec![UNTOUCHED; beside.len()]
+        around == vec![UNTOUCHED; around.len()]
     }
 }
 
@@ -183,7 +183,7 @@ impl Model<'_> {
             } else if batch.write {
                 prop_assert!(transfer.found() == transfer.payload, "write {number} was changed");
             }
-            prop_assert!(transfer.beside_is_untouched(), "memory around the payload of {number}");
+            prop_assert!(transfer.surroundings_are_untouched(), "memory around the payload of {number}");
         }
         Ok(())
     }
