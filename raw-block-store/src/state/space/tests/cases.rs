@@ -343,3 +343,12 @@ fn a_late_report_is_not_counted_in_a_new_generation() {
     publish(&mut space, &late, &old);
     assert_eq!(free(&mut space), [0]);
 }
+
+#[test]
+fn objects_without_payload_count_as_a_block_each() {
+    let mut space = space(8, 64, NONE);
+    let demand = Demand { names: 8, payload_len: 0 };
+    put(&mut space, &vec![demand; 60]).unwrap();
+    // A segment has no more entries than blocks, so moving them together frees nothing.
+    assert_eq!(space.segments[0].live.blocks_together(&space.shape), 60);
+}
