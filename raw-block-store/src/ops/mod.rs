@@ -1,7 +1,6 @@
 //! What callers do with objects.
 
 mod attempts;
-
 mod clear;
 mod damage;
 mod delete;
