@@ -37,18 +37,11 @@ impl Program {
     }
 }
 
-/// The packages that switch on failpoints. Cargo would compile them into the other packages too.
-const WITH_FAILPOINTS: [&str; 2] = ["raw-block-torture", "xtask"];
-
-/// Returns the command that compiles the tests of the workspace, except those of
-/// [`WITH_FAILPOINTS`], and does not run them. [`build`] runs it. `.ci/run` tests the same
-/// packages, so that they are compiled once.
+/// Returns the command that compiles the tests of the workspace and does not run them. [`build`]
+/// runs it. `.ci/run` tests the same packages, so that they are compiled once.
 pub(crate) fn compiling() -> Command {
     let mut command = cargo("test");
     command.args(["--no-run", "--workspace"]);
-    for package in WITH_FAILPOINTS {
-        command.args(["--exclude", package]);
-    }
     command
 }
 

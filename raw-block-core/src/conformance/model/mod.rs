@@ -183,7 +183,10 @@ impl Model<'_> {
             } else if batch.write {
                 prop_assert!(transfer.found() == transfer.payload, "write {number} was changed");
             }
-            prop_assert!(transfer.surroundings_are_untouched(), "memory around the payload of {number}");
+            prop_assert!(
+                transfer.surroundings_are_untouched(),
+                "memory around the payload of {number}"
+            );
         }
         Ok(())
     }
