@@ -1,8 +1,26 @@
 //! What can go wrong in the store.
 
+use raw_block_core::ErrorKind;
+
 use crate::format::{Damage, EncodeError};
 
 /// An error of the store.
+///
+/// The text is complete: it ends with that of the [source](std::error::Error::source), if there is
+/// one.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use raw_block_store::core::MemoryBackend;
+/// use raw_block_store::{Error, Store};
+///
+/// let error = Store::open(Arc::new(MemoryBackend::new(1 << 20)?)).unwrap_err();
+/// assert!(matches!(error, Error::NotAStore { .. }));
+/// assert_eq!((error.backend(), error.offset()), (Some("memory"), None));
+/// assert_eq!(error.kind(), None, "the device did not fail");
+/// # Ok::<(), raw_block_store::core::Error>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,6 +30,7 @@ pub enum Error {
         /// What the store was doing.
         context: &'static str,
         /// The device's error: kind, place, reason.
+        #[source]
         error: raw_block_core::Error,
     },
     /// The device has a store that is open in this process.
@@ -143,6 +162,7 @@ pub enum Error {
         /// Where it is, in bytes.
         offset: u64,
         /// The device's error.
+        #[source]
         error: raw_block_core::Error,
     },
     /// The caller's buffer is shorter than what it is to hold.
@@ -168,6 +188,48 @@ pub enum Error {
     Encode(#[from] EncodeError),
 }
 
+impl Error {
+    /// The kind of the device's error, if the device, its backend or the dispatcher failed.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        self.device_error().map(raw_block_core::Error::kind)
+    }
+
+    /// The [name](raw_block_core::backend::IoBackend::name) of the backend, if the error has one.
+    #[must_use]
+    pub fn backend(&self) -> Option<&str> {
+        match self {
+            Self::Busy { device }
+            | Self::Closed { device }
+            | Self::NotAStore { device, .. }
+            | Self::UnusableStore { device, .. }
+            | Self::AlreadyAStore { device, .. }
+            | Self::Occupied { device, .. }
+            | Self::Unsuitable { device, .. }
+            | Self::CheckpointLost { device, .. } => Some(device),
+            _ => self.device_error().and_then(raw_block_core::Error::backend),
+        }
+    }
+
+    /// The offset in bytes of what the error is about, if it has one.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        match self {
+            Self::Occupied { offset, .. }
+            | Self::Damaged { offset, .. }
+            | Self::NewestLost { offset, .. } => Some(*offset),
+            _ => self.device_error().and_then(raw_block_core::Error::offset),
+        }
+    }
+
+    fn device_error(&self) -> Option<&raw_block_core::Error> {
+        match self {
+            Self::Device { error, .. } | Self::NewestLost { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
 /// Says what the store was doing when the device failed.
 pub(crate) trait Context<T> {
     fn context(self, what: &'static str) -> Result<T, Error>;
@@ -176,5 +238,31 @@ pub(crate) trait Context<T> {
 impl<T> Context<T> for Result<T, raw_block_core::Error> {
     fn context(self, context: &'static str) -> Result<T, Error> {
         self.map_err(|error| Error::Device { context, error })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn an_error_gives_its_parts_to_a_program() {
+        let device = raw_block_core::Error::os("read", io::Error::from_raw_os_error(libc::EIO));
+        let device = device.at(8192, 4096).on("/dev/nvme0n1");
+        let error = Err::<(), _>(device.clone()).context("get an object").unwrap_err();
+        assert_eq!((error.kind(), error.offset()), (Some(ErrorKind::Io), Some(8192)));
+        assert_eq!(error.backend(), Some("/dev/nvme0n1"));
+        let source = error.source().unwrap().downcast_ref::<raw_block_core::Error>().unwrap();
+        assert_eq!(source.to_string(), device.to_string());
+        assert!(error.to_string().ends_with(&device.to_string()));
+
+        let lost = Error::NewestLost { what: "a slot", offset: 512, error: device };
+        assert_eq!((lost.kind(), lost.offset()), (Some(ErrorKind::Io), Some(512)));
+        let busy = Error::Busy { device: "memory".to_owned() };
+        assert_eq!((busy.kind(), busy.backend(), busy.offset()), (None, Some("memory"), None));
+        assert!(busy.source().is_none());
     }
 }
