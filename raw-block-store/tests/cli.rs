@@ -144,6 +144,16 @@ fn format_needs_no_size_and_reports_what_it_made() {
 }
 
 #[test]
+fn an_error_states_its_cause_once() {
+    let absent = run("info", Path::new("/nonexistent/device"), NONE);
+    let cause = "No such file or directory (os error 2)";
+    assert_eq!(absent.stderr, format!("error: open on /nonexistent/device: {cause}\n"));
+    let Some(device) = device() else { return };
+    let empty = run("info", device.path(), NONE);
+    assert_eq!(empty.stderr.matches("not a superblock").count(), 1, "{}", empty.stderr);
+}
+
+#[test]
 fn a_store_that_is_impossible_is_refused_in_words() {
     let Some(device) = device() else { return };
     for (options, part) in [

@@ -333,7 +333,7 @@ pub(crate) enum Structure {
 /// A number of bytes with a binary unit: `4KiB`, `4k` and `4096` are the same.
 fn size(text: &str) -> Result<u64, String> {
     match Config::new().with_binary().parse_size(text) {
-        Ok(0) => Err("it is 0".to_owned()),
+        Ok(0) => Err("it must not be 0".to_owned()),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(format!("{error}: write bytes, or a number with KiB, MiB, GiB or TiB")),
     }

@@ -24,9 +24,10 @@ pub(crate) fn run(arguments: &Info) -> Result<Answer> {
     let copies = Copies::read(&Dispatcher::read_only(Arc::clone(&backend))?)?;
     let Some(superblock) = copies.newest() else {
         let flaws: Vec<_> = (0..SUPERBLOCK_COPIES).filter_map(|i| copies.copy(i).err()).collect();
-        let flaws: Vec<_> = flaws.iter().map(ToString::to_string).collect();
+        let mut flaws: Vec<_> = flaws.iter().map(ToString::to_string).collect();
+        flaws.dedup();
         bail!(
-            "{} contains no store that can be read: its superblock is {}",
+            "{} contains no store that can be read, because no copy of a superblock is valid: {}",
             arguments.device.path.display(),
             flaws.join("; ")
         );

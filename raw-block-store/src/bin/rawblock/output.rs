@@ -59,12 +59,25 @@ pub(crate) fn answered(answer: Answer, printed: Result<()>) -> Result<Answer> {
 
 /// Prints an error, what caused it, and what to do about it.
 pub(crate) fn complain(error: &Error) {
-    note(format_args!("{BAD}error:{BAD:#} {error:#}"));
+    note(format_args!("{BAD}error:{BAD:#} {}", text_of(error)));
     if is_io_error(error, ErrorKind::FileTooLarge) {
         note(format_args!("`ulimit -f` shows how far this process may write into a file"));
     } else if let Some(advice) = error.chain().find_map(|cause| advice(cause.downcast_ref()?)) {
         note(format_args!("{advice}"));
     }
+}
+
+/// An error and what caused it. The text of an error of the libraries ends with that of its source,
+/// which is not repeated.
+fn text_of(error: &Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// What to do about an error of the store, in the words of this tool.
@@ -97,10 +110,7 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
 
 /// Whether the operating system's error that caused this one is of that kind.
 fn is_io_error(error: &Error, kind: ErrorKind) -> bool {
-    let os_error = error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(StoreError::Device { error, .. }) => error.os_error(),
-        _ => cause.downcast_ref(),
-    });
+    let os_error = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     os_error.is_some_and(|error| error.kind() == kind)
 }
 
