@@ -81,7 +81,7 @@ pub struct OpenOptions {
     /// How much is moved to keep what is used, in percent of what is put, on average. Objects of
     /// segments that are evicted are moved if the policy wants to keep them. So are those that
     /// share a segment with objects that were overwritten. More keeps more of what is used, and
-    /// writes more. At most 90.
+    /// writes more. A value above 90 counts as 90.
     ///
     /// A store that was never more than about three quarters full moves as much as it takes to
     /// evict nothing.
