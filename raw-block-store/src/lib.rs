@@ -47,7 +47,7 @@ pub use options::{EvictionPolicy, FormatOptions, OpenOptions, Verification};
 pub use raw_block_core as core;
 #[doc(no_inline)]
 pub use raw_block_core::{AlignedBuf, BufferPool, Direct, Dispatcher, ErrorKind, Geometry};
-pub use state::health::{Health, HealthState};
+pub use stats::health::{Health, HealthState};
 pub use stats::{Latency, Progress, StoreStats};
 pub use store::Store;
 

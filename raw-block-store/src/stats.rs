@@ -1,16 +1,16 @@
 //! What the store was asked, and how it went.
 
+pub(crate) mod health;
 mod latency;
 pub(crate) mod limited_log;
 mod progress;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use health::Health;
 pub use latency::Latency;
 use latency::Times;
 pub use progress::Progress;
-
-use crate::state::health::Health;
 
 /// The state of an open store at one moment, and its counters since it was opened.
 ///

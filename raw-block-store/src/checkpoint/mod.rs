@@ -27,8 +27,8 @@ use raw_block_core::sync;
 
 use super::mutant::Mutant;
 use super::state::StoreState;
-use super::state::health::Concern;
 use super::state::space::{CheckpointPlan, CheckpointPurpose, Space};
+use super::stats::health::Concern;
 use crate::Error;
 use crate::error::Context;
 use pacer::Pacer;

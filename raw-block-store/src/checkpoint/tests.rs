@@ -5,8 +5,8 @@ use super::*;
 use crate::format::{CheckpointHeader, TableBlock, TableId};
 use crate::options::EvictionPolicy;
 use crate::reclaim::fixture::{BLOCK, Fixture};
-use crate::state::health::HealthState;
 use crate::state::space::SETTLED_ALL;
+use crate::stats::health::HealthState;
 
 fn fixture() -> Fixture {
     Fixture::new(16, EvictionPolicy::None)

@@ -8,7 +8,7 @@ use raw_block_core::{Geometry, MemoryBackend};
 
 use crate::Error;
 use crate::format::{Layout, SUPERBLOCK_CELL_LEN, Superblock, SuperblockState};
-use crate::state::health::HealthState;
+use crate::stats::health::HealthState;
 use crate::{FormatOptions, OpenOptions, Store};
 
 const CAPACITY: u64 = 1 << 20;

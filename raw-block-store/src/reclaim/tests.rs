@@ -10,9 +10,9 @@ use super::*;
 use crate::checkpoint;
 use crate::options::{EvictionPolicy, OpenOptions};
 use crate::reclaim::fixture::{BLOCK, Fixture, SEGMENT};
-use crate::state::health::HealthState;
 use crate::state::index::Located;
 use crate::state::space::CheckpointPurpose;
+use crate::stats::health::HealthState;
 
 /// Bytes of a payload that takes three blocks of a slot of four.
 const LEN: usize = 3 * BLOCK - 36;

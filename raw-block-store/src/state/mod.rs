@@ -6,7 +6,6 @@ pub(crate) mod containers;
 mod delete_queue;
 mod failing;
 pub(crate) mod hash;
-pub(crate) mod health;
 pub(crate) mod index;
 pub(crate) mod pins;
 pub(crate) mod policy;

@@ -1,6 +1,5 @@
 //! Slots of the store: their allocation, with memory in the index, and their end.
 
-use super::health::Concern;
 use super::index::Located;
 use super::space::{
     AllocatedObject, Allocation, Batch, HeaderState, OpenedSegment, Outcome, Shortage, Slot, Space,
@@ -8,6 +7,7 @@ use super::space::{
 use super::store_state::StoreState;
 use crate::Error;
 use crate::mutant::Mutant;
+use crate::stats::health::Concern;
 
 /// Why nothing was allocated.
 #[derive(Clone, Debug)]

@@ -11,7 +11,6 @@ use super::calls::{CallGuard, Calls};
 use super::containers::Containers;
 use super::delete_queue::DeleteQueue;
 use super::failing::{FailingWrites, Suspect};
-use super::health::{Concern, HealthMonitor};
 use super::index::Index;
 use super::policy::Policy;
 use super::scratch::ScratchPool;
@@ -24,6 +23,7 @@ use crate::format::Layout;
 use crate::mutant::Mutant;
 use crate::options::OpenOptions;
 use crate::stats::Counters;
+use crate::stats::health::{Concern, HealthMonitor};
 
 /// How long a caller that needs space waits for gets that keep released segments from being free,
 /// before others are reclaimed in their place. A get takes that long only if the device hangs, or
