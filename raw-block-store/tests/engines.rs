@@ -49,9 +49,8 @@ fn mix(path: &Path) {
                 assert!(store.delete(b"key 7").unwrap());
                 if orderly {
                     store.close().unwrap();
-                } else {
-                    drop(store);
                 }
+                drop(store);
                 let store = Store::open(open(path, reader)).unwrap();
                 for (key, value) in &objects {
                     let expected = (key != "key 7").then_some(value);
@@ -88,6 +87,7 @@ fn a_store_of_smaller_blocks_than_the_device_is_opened_buffered() {
     let store = store_on(&open(device.path(), (Engine::Posix, Direct::Off)), &options);
     put_all(&store, &[Put::new(b"key", b"value")]);
     store.close().unwrap();
+    drop(store);
 
     for engine in [Engine::Posix, Engine::Uring] {
         let direct = open(device.path(), (engine, Direct::Required));
@@ -106,11 +106,12 @@ fn a_store_of_smaller_blocks_than_the_device_is_opened_buffered() {
 
 #[test]
 fn a_batch_of_puts_or_gets_is_one_submission_on_the_ring() {
-    // Headers of large payloads follow when the checksums are known.
-    for (len, submissions) in [(4 << 10, 1), (24 << 10, 2)] {
-        let file = zeroed_file(LEN).unwrap();
+    // The header of a slot with more than 1 MiB of payloads follows when the checksums are known.
+    for (len, submissions) in [(4 << 10, 1), (24 << 10, 1), (40 << 10, 2)] {
+        let file = zeroed_file(4 * LEN).unwrap();
         let device = open(file.path(), (Engine::Uring, Direct::Preferred));
-        Store::format(device.clone(), &FormatOptions::default()).unwrap();
+        let options = FormatOptions::default().segment_size(8 << 20);
+        Store::format(device.clone(), &options).unwrap();
         let options = OpenOptions::default().background(false);
         let store = Store::open_with(device, &options).unwrap();
         let values: Vec<_> = (0..32).map(|seed| bytes(seed, len)).collect();
