@@ -1,6 +1,19 @@
 //! Whether transfers bypass the page cache.
 
 /// Whether transfers bypass the page cache (`O_DIRECT`).
+///
+/// # Examples
+/// ```
+/// use raw_block_core::Direct;
+/// use raw_block_core::backend::DeviceFile;
+///
+/// # let file = tempfile::NamedTempFile::new()?;
+/// # file.as_file().set_len(1 << 20)?;
+/// # let path = file.path();
+/// let device = DeviceFile::open(path, Direct::Off)?;
+/// assert!(!device.is_direct());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Direct {
     /// Bypass the page cache, or fail to open.

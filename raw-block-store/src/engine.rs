@@ -13,6 +13,15 @@ use raw_block_core::{AlignedBuf, Direct, Dispatcher, Error as DeviceError, Geome
 use crate::format::{SUPERBLOCK_CELL_LEN, Superblock};
 
 /// How the device is reached.
+///
+/// # Examples
+/// ```no_run
+/// use raw_block_store::{Direct, Engine, open_backend};
+///
+/// let backend = open_backend("store.img", Engine::Posix, Direct::Preferred)?;
+/// assert_eq!(backend.engine(), "posix");
+/// # Ok::<(), raw_block_store::core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {

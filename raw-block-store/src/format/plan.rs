@@ -21,6 +21,18 @@ const OBJECTS_PER_SEGMENT: u64 = 8;
 const ALIGNMENT: u64 = 1 << 20;
 
 /// The requested properties of a new store. Sizes are in bytes.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::format::{Layout, LayoutRequest};
+///
+/// let (segment_size, largest_object) = (Some(1 << 20), None);
+/// let request =
+///     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
+/// let layout = Layout::plan(&request)?;
+/// assert_eq!(layout.segment_blocks, 256);
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayoutRequest {
     /// Length of the device.
