@@ -62,7 +62,7 @@ pub enum Error {
         reason: String,
     },
     /// Formatting would destroy a store, perhaps one that this software cannot open.
-    #[error("{device} holds a store already, {which}: force to overwrite it")]
+    #[error("{device} holds a store already, {which}: set `force` to overwrite it")]
     AlreadyAStore {
         /// Path or name of the device.
         device: String,
@@ -70,7 +70,7 @@ pub enum Error {
         which: String,
     },
     /// Formatting would destroy something else.
-    #[error("{device} contains {what}, found at byte {offset}: force to overwrite it")]
+    #[error("{device} contains {what}, found at byte {offset}: set `force` to overwrite it")]
     Occupied {
         /// Path or name of the device.
         device: String,
@@ -80,7 +80,7 @@ pub enum Error {
         /// Where its magic number is, or its first byte that is not zero, in bytes.
         offset: u64,
     },
-    /// A structure of the store cannot be believed.
+    /// A structure of the store fails its checks.
     #[error("{structure} at offset {offset} is damaged: {damage}")]
     Damaged {
         /// Which structure.
@@ -137,7 +137,7 @@ pub enum Error {
         /// How many segments are in quarantine, because writes to them failed.
         bad: u64,
     },
-    /// The newest checkpoint cannot be believed.
+    /// The newest checkpoint fails its checks.
     #[error(
         "checkpoint {number} of {device} is damaged ({reason}); the one before it can take its place, on \
          request: objects that were deleted or replaced since may come back"

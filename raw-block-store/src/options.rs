@@ -90,8 +90,8 @@ pub struct OpenOptions {
     /// whatever this says.
     pub verification: Verification,
     /// Whether a background thread reclaims space and takes checkpoints before a put has to wait
-    /// for them, and looks whether a device that refused writes accepts them again. Without it, the
-    /// callers that need that do.
+    /// for them, and checks whether a device that refused writes accepts them again. Without it,
+    /// calls do this work when they need it.
     pub background: bool,
     /// Whether free segments are discarded, so that the device need not keep their contents.
     pub discard: bool,
@@ -100,8 +100,8 @@ pub struct OpenOptions {
     /// part of a segment cannot be read. Objects that were deleted, evicted or replaced since may
     /// come back.
     pub accept_older_states: bool,
-    /// Whether segments in quarantine are used again, from the next checkpoint on for good: for a
-    /// device that was repaired. Those whose writes keep failing return to quarantine.
+    /// Whether segments in quarantine are used again, because the device was repaired. The next
+    /// checkpoint makes this permanent. Segments whose writes keep failing return to quarantine.
     ///
     /// The device must have been opened since their writes failed, because it may carry out a write
     /// with an unknown outcome until then.

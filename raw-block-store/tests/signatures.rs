@@ -111,7 +111,7 @@ fn a_regular_file_with_content_is_spared() {
             fs::write(&path, &content).unwrap();
             match format(&path, engine, false) {
                 Err(error @ Error::Occupied { offset: 0, .. }) => {
-                    assert!(error.to_string().contains("force to overwrite it"), "{error}");
+                    assert!(error.to_string().contains("set `force` to overwrite it"), "{error}");
                 }
                 other => panic!("{other:?}"),
             }

@@ -8,7 +8,7 @@ use super::batch::Batch;
 use crate::Geometry;
 use crate::backend::{IoBackend, IoQueue};
 
-/// How often memory is checked whose ops a backend keeps against its contract.
+/// How often a lane checks whether a backend that breaks its contract has dropped its ops.
 const RELEASE_POLL: Duration = Duration::from_millis(1);
 
 /// A queue with the batch that runs on it. The batch keeps its allocations from one use to the
@@ -38,7 +38,8 @@ pub(super) enum WaitMode {
 }
 
 impl WaitMode {
-    fn is_over(self, batch: &Batch) -> bool {
+    /// Whether to return although the batch has not completed.
+    fn stops_waiting(self, batch: &Batch) -> bool {
         match self {
             Self::All => false,
             Self::Part => !batch.finished.is_empty(),
@@ -86,8 +87,8 @@ impl Lane {
             } else if !self.next_wave(backend) {
                 return true;
             }
-            let over = !self.batch.wave.is_settled() && mode.is_over(&self.batch);
-            if over && self.top_up() {
+            let stops = !self.batch.wave.is_settled() && mode.stops_waiting(&self.batch);
+            if stops && self.top_up() {
                 return false;
             }
         }

@@ -1,4 +1,4 @@
-//! Getting objects: a batch is one submission, and reads the payloads alone.
+//! Getting objects: a batch is one submission, and reads only the payloads where it can.
 
 use std::time::Instant;
 
@@ -51,10 +51,13 @@ impl Store {
     /// Gets a batch of objects. One that fits the queue of the device is one submission.
     ///
     /// Each key has its own result, in the order of the batch: what was found, or `None` for a key
-    /// that is not there. The checksum of each payload was verified. In place of the result:
-    /// [`Error::Damaged`] when the object is there and fails a check twice,
-    /// [`Error::BufferTooSmall`], [`Error::Device`]. In a store that evicts, a damaged object is a
-    /// miss. Unless an object was found, the contents of its buffers are unspecified.
+    /// that is not there. The checksum of each payload was verified, unless
+    /// [`OpenOptions::verification`](crate::OpenOptions::verification) says otherwise. Unless an
+    /// object was found, the contents of its buffers are unspecified.
+    ///
+    /// The errors of results are [`Error::Damaged`] when the object is there and fails a check
+    /// twice (in a store that evicts, a damaged object is a miss), [`Error::BufferTooSmall`],
+    /// [`Error::Device`], and [`Error::Closed`].
     pub fn get_many(&self, gets: &mut [Get<'_>]) -> BatchResult<Option<GetInfo>> {
         let began = Instant::now();
         let mut results = Vec::with_capacity(gets.len());

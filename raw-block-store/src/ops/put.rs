@@ -16,7 +16,7 @@ use crate::state::index::{KeyHash, Located};
 use crate::state::space::{Allocation, Batch, Shortage};
 use crate::state::{NoSpace, StoreState};
 
-/// What errors say that the store was doing.
+/// The context of errors.
 const PUT: &str = "put an object";
 
 /// Objects that are allocated at once. A longer batch goes in parts.
@@ -25,9 +25,9 @@ const MAX_SUBMISSION: usize = 1024;
 /// Objects that are longer than this part of a segment waste space.
 const LARGE_PART: u64 = 8;
 
-/// Reclaims in a row that free nothing before the store counts as full for a put. A store stops
-/// compacting after fewer that free nothing; then one that evicts does so. So it is met only where
-/// pinned objects are moved in vain.
+/// The number of consecutive reclaims that free nothing after which a put fails as in a full store.
+/// A store stops compacting earlier, and evicts if it has a policy. So only a store that moves
+/// pinned objects without freeing space reaches this limit.
 const MAX_VAIN_RECLAIMS: usize = 64;
 
 impl Store {
@@ -43,15 +43,15 @@ impl Store {
     ///
     /// Each object has its own result, in the order of the batch. One that succeeded replaces the
     /// object that had its key, for every get that begins afterwards; it is durable after the next
-    /// [`flush`](Self::flush). One that failed leaves the older object in place, and after a crash
-    /// may turn out to have happened, whole. If a key appears twice in the batch, the later one
-    /// wins, and both have its result.
+    /// [`flush`](Self::flush). One that failed leaves the older object in place; a recovery after a
+    /// crash may find the whole new object. If a key appears twice in the batch, the later one wins,
+    /// and both have its result.
     ///
     /// An object whose write fails is written elsewhere, up to three times.
     ///
-    /// Each result is an error of these kinds: [`Error::Key`] and [`Error::PayloadTooLarge`] when
-    /// the object does not fit, [`Error::OutOfSpace`] when the store is full, [`Error::Device`]
-    /// when the device fails.
+    /// The errors of results are [`Error::Key`] and [`Error::PayloadTooLarge`] when the object does
+    /// not fit, [`Error::OutOfSpace`] when the store is full, [`Error::OutOfMemory`] when there is no
+    /// memory for the index, [`Error::Device`] when the device fails, and [`Error::Closed`].
     pub fn put_many(&self, puts: &[Put<'_>]) -> BatchResult<()> {
         let put = self.put_all(puts, Duplicates::LastWins);
         put.into_iter().map(|result| result.map(drop)).collect()
@@ -164,8 +164,8 @@ impl Store {
     }
 }
 
-/// Puts objects of a batch again from the start that could not be written, and found no space
-/// elsewhere: nothing of them is in flight, so that a reclaim can make space for them.
+/// Repeats the puts of objects whose writes failed and that found no space elsewhere. None of them
+/// is in flight, so a reclaim can make space for them.
 fn put_again(
     state: &StoreState,
     batch: &PutBatch<'_>,
@@ -181,7 +181,7 @@ fn put_again(
         let again = PutBatch { positions: &unplaced, ..*batch };
         let still_unplaced = put_batch(state, &again, results);
         for (&at, error) in unplaced.iter().zip(errors) {
-            // That the write failed says more than that there is no space.
+            // The error of the write says more than that the store is full.
             if matches!(results[at], Err(Error::OutOfSpace { .. })) {
                 results[at] = error;
             }
@@ -208,7 +208,8 @@ fn put_batch(
         let ended = allocate(state, &mut left, &mut allocation);
         if !allocation.slots.is_empty() {
             vain_reclaims = 0;
-            // Before anything is waited for: what is allocated holds down what a checkpoint covers.
+            // Write before waiting for space: a checkpoint covers no change from the first one in
+            // flight on.
             let failed = state.write_allocation(batch, &allocation);
             state.write_elsewhere(batch, failed, results, &mut unplaced);
         }

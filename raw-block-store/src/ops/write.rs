@@ -137,7 +137,7 @@ impl StoreState {
         Ok((headers, late_headers))
     }
 
-    /// Nothing was written, so the headers of opened segments are not there.
+    /// Reports that the headers of the segments that were opened are not written.
     fn headers_not_written(&self, allocation: &Allocation) {
         for opened in allocation.slots.iter().filter_map(|slot| slot.opened.as_ref()) {
             self.header_written(opened, false);
