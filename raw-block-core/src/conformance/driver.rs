@@ -211,7 +211,7 @@ impl Driver {
     /// Lets the queue do all that waits; all of it must end well.
     #[track_caller]
     pub(super) fn run(&mut self) {
-        while !self.is_over() {
+        while !self.is_idle() {
             self.submit();
             assert!(self.queue.in_flight() > 0, "an empty queue accepts nothing");
             self.reap(1, None);
@@ -224,7 +224,7 @@ impl Driver {
     }
 
     /// Whether no op waits or is in flight.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.queue.in_flight() == 0
     }
 

@@ -36,15 +36,15 @@ pub(super) fn owning(
         Err(skipped) => return skipped.tell(),
     };
     // A backend that hangs would hang the whole test run: it gets a thread that can be abandoned.
-    let (over, is_over) = mpsc::channel::<()>();
+    let (running, ended) = mpsc::channel::<()>();
     let name = thread::current().name().unwrap_or("statement").to_owned();
     let statement = move || {
-        let _over = over;
+        let _running = running;
         statement(subject);
     };
     let worker = thread::Builder::new().name(name).spawn(statement).unwrap();
-    if is_over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
-        panic!("still not over after {} s: it hangs", PATIENCE.as_secs());
+    if ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        panic!("still running after {} s: it hangs", PATIENCE.as_secs());
     }
     if let Err(reason) = worker.join() {
         panic::resume_unwind(reason);

@@ -119,9 +119,9 @@ impl Store {
         scrub.superblocks()?;
         scrub.checkpoint()?;
         drop(call);
-        let (layout, mut is_over) = (&state.layout, ControlFlow::Continue(()));
+        let (layout, mut flow) = (&state.layout, ControlFlow::Continue(()));
         let bytes = layout.segment_size() * u64::from(layout.segment_count);
-        while is_over.is_continue() {
+        while flow.is_continue() {
             let call = state.begin_call()?;
             let Some(read) = ahead.next() else { break };
             let piece = &read.piece;
@@ -129,9 +129,9 @@ impl Store {
             scrub.piece(read)?;
             drop(call);
             let bytes_done = end - layout.segments_offset;
-            is_over = progress(Progress { bytes_done, bytes });
+            flow = progress(Progress { bytes_done, bytes });
         }
-        if is_over.is_continue() {
+        if flow.is_continue() {
             scrub.report.complete = true;
             let _ = progress(Progress { bytes_done: bytes, bytes });
         }

@@ -225,10 +225,10 @@ impl StoreState {
             let until = *waits_until.get_or_insert_with(|| Instant::now() + GETS_MAY_TAKE);
             let at_most = until.saturating_duration_since(Instant::now());
             guard.waiting += 1;
-            let (now, is_over) = sync::wait_timeout(&self.changed, &self.space, guard, at_most);
+            let (now, timed_out) = sync::wait_timeout(&self.changed, &self.space, guard, at_most);
             guard = now;
             guard.waiting -= 1;
-            if is_over {
+            if timed_out {
                 waits_until = None;
                 if guard.space.stop_waiting_for_gets() {
                     self.wake(&guard);

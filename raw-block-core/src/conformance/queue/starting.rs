@@ -24,7 +24,7 @@ pub(crate) fn a_queue_that_is_topped_up_reaches_its_end(subject: &Subject) {
     for number in 0..200 {
         driver.read(subject.at(number), subject.block());
     }
-    while !driver.is_over() {
+    while !driver.is_idle() {
         driver.submit();
         driver.start();
         driver.reap(1, None);
@@ -39,7 +39,7 @@ pub(crate) fn what_was_started_wakes_its_user(subject: &Subject) {
     for number in 0..200 {
         driver.read(subject.at(number), subject.block());
     }
-    while !driver.is_over() {
+    while !driver.is_idle() {
         driver.submit();
         driver.start();
         let readable = is_readable(driver.queue.event_fd().unwrap(), SOON);

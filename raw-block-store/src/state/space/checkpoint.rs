@@ -82,7 +82,7 @@ impl Space {
             .numbered()
             .filter(|&(number, segment)| match purpose {
                 CheckpointPurpose::Clear { before } if segment.generation < before => {
-                    is_over(segment, covered)
+                    is_full_and_covered(segment, covered)
                 }
                 CheckpointPurpose::Space => self.may_release(number, covered),
                 _ => segment.is_dead() && self.may_release(number, covered),
@@ -147,7 +147,7 @@ impl Space {
         let Some(segment) = self.segment(number) else { return false };
         let evicts = self.evicts() || Mutant::ReleasedWithLiveObjects.is_on();
         let may_lose = segment.is_dead() || segment.victim && evicts;
-        may_lose && is_over(segment, covered)
+        may_lose && is_full_and_covered(segment, covered)
     }
 
     /// The checkpoint has copied the index. Moves may begin again, but none out of a segment that
@@ -226,7 +226,7 @@ impl Space {
 }
 
 /// Whether a segment is full, and a checkpoint that covers this sequence covers everything in it.
-fn is_over(segment: &Segment, covered: u64) -> bool {
+fn is_full_and_covered(segment: &Segment, covered: u64) -> bool {
     let is_covered = segment.highest <= covered || Mutant::ReleasedAboveCovered.is_on();
     segment.state == SegmentState::Full && !segment.is_in_flight() && is_covered
 }
