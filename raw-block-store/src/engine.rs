@@ -109,7 +109,7 @@ fn open(
 
 /// Whether the device begins with a store whose blocks are too small for it.
 ///
-/// What cannot be read is left to the opening of the store to report.
+/// `false` if it cannot be read: opening the store reports the error.
 fn needs_smaller_transfers(dispatcher: &Dispatcher) -> bool {
     let alignment = dispatcher.geometry().transfer_alignment;
     let read = || {
@@ -145,7 +145,7 @@ fn open_with(
     }
 }
 
-/// What cannot be looked at is left to the engine that is to open it.
+/// `false` if `stat` fails: the engine that opens the path reports the error.
 fn is_character_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
 }

@@ -51,8 +51,8 @@ pub enum Verification {
     Full,
     /// Header and key. A corrupted payload is returned as it is.
     Header,
-    /// Nothing where it can be helped: the header is not even read unless it holds the payload, or
-    /// the metadata are asked for.
+    /// Nothing, and the header is not read unless it contains the payload, or the caller requests
+    /// the metadata. Then the header and the key are verified.
     None,
 }
 

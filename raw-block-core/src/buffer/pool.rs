@@ -38,14 +38,16 @@ impl BufferPool {
     /// A pool of `count` zeroed buffers of `buffer_len` bytes each.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when either is 0 or the product is no possible size;
+    /// [`ErrorKind::InvalidInput`] when either is 0 or the product exceeds the address space;
     /// [`ErrorKind::OutOfResources`] when the system has no such memory.
     pub fn new(buffer_len: usize, count: usize) -> Result<Self, Error> {
         let impossible = || {
             Error::new(
                 ErrorKind::InvalidInput,
                 "create a buffer pool",
-                format!("{count} buffers of {buffer_len} bytes are no possible pool"),
+                format!(
+                    "{count} buffers of {buffer_len} bytes are nothing, or exceed the address space"
+                ),
             )
         };
         let stride =

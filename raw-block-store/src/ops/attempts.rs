@@ -73,7 +73,7 @@ impl StoreState {
         let call = self.begin_call()?;
         self.dispatcher.check_accepted(OpKind::Write).context(context)?;
         if self.refuses_writes() && !self.worker.is_present() && self.refused_backoff.is_due() {
-            // What came of it is asked next.
+            // `check_writes` below reports the result.
             let _ = checkpoint::take_if(self, CheckpointPurpose::Period, |_| self.refuses_writes());
         }
         self.check_writes(context).map(|()| call)

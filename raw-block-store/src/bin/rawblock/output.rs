@@ -15,7 +15,7 @@ use raw_block_store::{Error as StoreError, Progress};
 
 use crate::Answer;
 
-/// The style of what is well, and of what is not; without colour where the output is no terminal.
+/// The styles of good and of bad results; without colour unless the output is a terminal.
 pub(crate) const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 

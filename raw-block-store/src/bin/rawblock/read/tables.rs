@@ -38,7 +38,7 @@ impl Reader<'_> {
             checkpoint: last.checkpoint.get(),
             entries: before.saturating_add(last.count.get()),
         };
-        // Whether the fields can be believed is found out last.
+        // Whether the fields are valid is checked last.
         TableBlock::read(block, &self.layout, &id, last.index.get())?;
         Ok(Table { segment, id })
     }
