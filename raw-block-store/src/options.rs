@@ -46,10 +46,12 @@ pub enum EvictionPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verification {
-    /// Header, key and payload: what comes back are the exact bytes that were put.
+    /// The payload. Its checksum also covers its place and its sequence, so what comes back are the
+    /// exact bytes that were put with this key.
     #[default]
     Full,
-    /// Header and key. A corrupted payload is returned as it is.
+    /// The header of the slot, and that it names the object. A corrupted payload is returned as it
+    /// is. The header is another block to read, and another transfer if the object shares the slot.
     Header,
     /// Nothing, and the header is not read unless it contains the payload, or the caller requests
     /// the metadata. Then the header and the key are verified.

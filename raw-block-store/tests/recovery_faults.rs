@@ -166,6 +166,26 @@ fn with_less_verification_a_recovery_verifies_once_all_the_same() {
 }
 
 #[test]
+fn headers_are_verified_as_the_options_say() {
+    let device = closed(512);
+    let (slot, _) = find(&image(&device), &key(5));
+    device.inject(DeviceFault::flip_bit(Some(3)).within(slot.header));
+    for verification in [Verification::Full, Verification::Header, Verification::None] {
+        let store = open(&device, &without_thread().verification(verification)).unwrap();
+        match store.get(&key(5)) {
+            // A payload that passes its checks needs no header.
+            Ok(Some(found)) => {
+                assert_eq!(found.payload(), value(5));
+                assert_ne!(verification, Verification::Header);
+            }
+            Err(Error::Damaged { .. }) => assert_eq!(verification, Verification::Header),
+            other => panic!("{verification:?}: {other:?}"),
+        }
+        assert!(payload_is(&store, 6) && payload_is(&store, INLINE));
+    }
+}
+
+#[test]
 fn an_unreadable_block_of_a_filled_segment_is_named() {
     let device = not_closed();
     let image = image(&device);

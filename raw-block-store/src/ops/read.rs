@@ -74,8 +74,9 @@ impl<'a> BatchReader<'a> {
     ) -> Result<(), Error> {
         let first = results.len();
         let block_size = self.state.layout.block_size as usize;
+        let verifies_headers = self.state.options.verification == Verification::Header;
         let with_header = |get: &Get<'_>, target: &ReadTarget| {
-            target.located.entry.is_inline() || !get.metadata.is_empty()
+            verifies_headers || target.located.entry.is_inline() || !get.metadata.is_empty()
         };
         let headers = gets
             .iter()
