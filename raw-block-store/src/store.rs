@@ -246,10 +246,10 @@ impl Store {
     /// that another store may be opened on the same backend; the backend itself is released when
     /// the store is dropped. Does nothing if the store is closed already.
     ///
-    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails at its next read; a [`Pin`](crate::Pin)
-    /// cannot be read any more. [`contains`](Self::contains), [`pin`](Self::pin) and
-    /// [`stats`](Self::stats) do not access the device, and show the store as it was when it was
-    /// closed.
+    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails at its next read; a
+    /// [`Pin`](crate::Pin) cannot be read any more. [`contains`](Self::contains),
+    /// [`pin`](Self::pin) and [`stats`](Self::stats) do not access the device, and show the store
+    /// as it was when it was closed.
     ///
     /// # Errors
     /// [`Error::Device`]. Calls fail all the same from then on, and the store is recovered when it

@@ -44,14 +44,14 @@ impl Store {
     /// Each object has its own result, in the order of the batch. One that succeeded replaces the
     /// object that had its key, for every get that begins afterwards; it is durable after the next
     /// [`flush`](Self::flush). One that failed leaves the older object in place; a recovery after a
-    /// crash may find the whole new object. If a key appears twice in the batch, the later one wins,
-    /// and both have its result.
+    /// crash may find the whole new object. If a key appears twice in the batch, the later one
+    /// wins, and both have its result.
     ///
     /// An object whose write fails is written elsewhere, up to three times.
     ///
     /// The errors of results are [`Error::Key`] and [`Error::PayloadTooLarge`] when the object does
-    /// not fit, [`Error::OutOfSpace`] when the store is full, [`Error::OutOfMemory`] when there is no
-    /// memory for the index, [`Error::Device`] when the device fails, and [`Error::Closed`].
+    /// not fit, [`Error::OutOfSpace`] when the store is full, [`Error::OutOfMemory`] when there is
+    /// no memory for the index, [`Error::Device`] when the device fails, and [`Error::Closed`].
     pub fn put_many(&self, puts: &[Put<'_>]) -> BatchResult<()> {
         let put = self.put_all(puts, Duplicates::LastWins);
         put.into_iter().map(|result| result.map(drop)).collect()
