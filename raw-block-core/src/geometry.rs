@@ -125,13 +125,10 @@ impl Geometry {
         } else if !offset.is_multiple_of(align) {
             (ErrorKind::Misaligned, format!("the offset is not a multiple of {align} bytes"))
         } else if !len.is_multiple_of(align) {
-            (
-                ErrorKind::Misaligned,
-                format!(
-                    "the length is not a multiple of {align} bytes: pad it to {}",
-                    len.checked_next_multiple_of(align).unwrap_or(u64::MAX)
-                ),
-            )
+            let padded = len.checked_next_multiple_of(align);
+            let advice = padded.map_or_else(String::new, |len| format!(": pad it to {len}"));
+            let rule = format!("the length is not a multiple of {align} bytes{advice}");
+            (ErrorKind::Misaligned, rule)
         } else if offset.checked_add(len).is_none_or(|end| end > self.capacity) {
             (
                 ErrorKind::OutOfRange,
