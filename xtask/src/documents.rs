@@ -72,6 +72,24 @@ fn every_command_of_cargo_xtask_is_one_that_it_takes() {
 }
 
 #[test]
+fn every_command_that_starts_a_compiled_program_is_right() {
+    let mut found = 0;
+    for (path, text) in documents() {
+        for command in commands(&text) {
+            let Some((_, started)) = command.split_once("target/release/") else { continue };
+            found += 1;
+            let words: Vec<_> = started.split_whitespace().collect();
+            // `cargo xtask bench` compiles it; xtask itself is compiled without optimization.
+            assert_eq!(words[0], "raw-block-bench", "{}: {command}", path.display());
+            if let Err(error) = raw_block_bench::Arguments::try_parse_from(words) {
+                panic!("{}: {command}: {error}", path.display());
+            }
+        }
+    }
+    assert!(found >= 3, "only {found} commands were found");
+}
+
+#[test]
 fn every_example_and_package_that_a_command_names_is_there() {
     let mut found = 0;
     for (path, text) in documents() {
