@@ -9,8 +9,7 @@
 //! Needs Linux 5.19 with io_uring, and before 6.2 the capability `CAP_SYS_ADMIN`.
 //!
 //! The types of `raw-block-core` that most programs need are re-exported here, and all others are
-//! in
-//! [`core`]: one dependency is enough.
+//! in [`core`]: one dependency is enough.
 //!
 //! # Examples
 //! ```no_run

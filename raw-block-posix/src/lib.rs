@@ -6,8 +6,7 @@
 //! backends with: with one thread, ops run sequentially on the thread that waits for them.
 //!
 //! The types of `raw-block-core` that most programs need are re-exported here, and all others are
-//! in
-//! [`core`]: one dependency is enough.
+//! in [`core`]: one dependency is enough.
 //!
 //! # Examples
 //! ```

@@ -10,6 +10,9 @@
 //! by its path. See [`Store`] for an example, and [`format`](mod@format) for what lies on the
 //! device.
 //!
+//! The types of `raw-block-core` that most programs need are re-exported here, and all others are
+//! in [`core`]: one dependency is enough.
+//!
 //! # Features
 //! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_backend`] can choose
 //!   from.

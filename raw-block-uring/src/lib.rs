@@ -12,9 +12,8 @@
 //! their seccomp profile; then [`UringBackend::open`] and [`probe`] fail and name the cause.
 //!
 //! The types of `raw-block-core` that most programs need are re-exported here, and all others are
-//! in
-//! [`core`]: one dependency is enough. Backends for other commands, such as NVMe passthrough, build
-//! on the rings in [`ring`]; users of files and block devices do not need it.
+//! in [`core`]: one dependency is enough. Backends for other commands, such as NVMe passthrough,
+//! build on the rings in [`ring`]; users of files and block devices do not need it.
 //!
 //! # Examples
 //! ```
