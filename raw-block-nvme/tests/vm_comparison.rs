@@ -82,7 +82,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn passthrough_costs_what_the_block_path_costs_or_less() {
     let namespace = match NvmeNamespace::find("plain-512", 1) {
         Ok(namespace) => namespace,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let block = || -> Arc<dyn IoBackend> {
         let options = UringOptions::new().direct(Direct::Required);

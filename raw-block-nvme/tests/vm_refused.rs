@@ -20,7 +20,7 @@ use raw_block_uring::{UringBackend, UringOptions};
 
 /// The namespace of a scenario; `None` outside of the virtual machine.
 fn namespace(scenario: &str) -> Option<NvmeNamespace> {
-    NvmeNamespace::find(scenario, 1).inspect_err(Skipped::tell).ok()
+    NvmeNamespace::find(scenario, 1).inspect_err(Skipped::report).ok()
 }
 
 fn open_with(path: &Path, options: &NvmeOptions) -> Result<Arc<NvmeBackend>, Error> {

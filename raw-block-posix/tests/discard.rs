@@ -44,16 +44,16 @@ fn a_block_device_sees_a_discard_and_no_write() {
     for sector_size in [512, 4096] {
         let device = match LoopDevice::attach(CAPACITY, sector_size) {
             Ok(device) => device,
-            Err(skipped) => return skipped.tell(),
+            Err(skipped) => return skipped.report(),
         };
         for direct in [Direct::Required, Direct::Off] {
             let (written, discards) = match device.written_and_discards(None) {
                 Ok(counts) => counts,
-                Err(skipped) => return skipped.tell(),
+                Err(skipped) => return skipped.report(),
             };
             let dispatcher = open(device.path(), direct);
             if !dispatcher.geometry().discard {
-                return Skipped::because("the loop device has no discard").tell();
+                return Skipped::because("the loop device has no discard").report();
             }
             discard_between_neighbours(&dispatcher);
             dispatcher.discard(8 * MIB, MIB).unwrap();
@@ -90,7 +90,7 @@ fn a_block_device_without_discard_still_writes_zeroes() {
     }
     let device = match LoopDevice::attach(CAPACITY, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let file = DeviceFile::open(device.path(), Direct::Required).unwrap();
     assert!(!file.geometry().discard);
@@ -110,7 +110,7 @@ fn a_block_device_without_discard_still_writes_zeroes() {
 fn a_discard_of_a_file_makes_a_hole() {
     let file = match temp_file(CAPACITY) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let allocated = || fs::metadata(file.path()).unwrap().blocks() * 512;
     let before = allocated();
@@ -125,6 +125,6 @@ fn a_discard_of_a_file_makes_a_hole() {
 #[test]
 fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
     if let Err(skipped) = discard_a_gibibyte(|path| open(path, Direct::Preferred)) {
-        skipped.tell();
+        skipped.report();
     }
 }

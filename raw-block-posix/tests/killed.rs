@@ -39,12 +39,12 @@ fn a_file_is_locked_until_writes_of_a_killed_process_land() {
     }
     let file = match temp_file(LEN) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let test = "a_file_is_locked_until_writes_of_a_killed_process_land";
     let mut killed = match KilledWriter::run(test, file.path()) {
         Ok(killed) => killed,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     // The process ends only after its threads have returned from their writes.
     assert!(File::open(file.path()).unwrap().try_lock().is_err(), "writes are in flight");

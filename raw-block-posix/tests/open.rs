@@ -157,7 +157,7 @@ fn without_o_direct_a_file_is_refused_or_uses_the_page_cache() {
 fn a_write_protected_device_can_only_be_read() {
     let device = match LoopDevice::attach_write_protected(1 << 20) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     assert_eq!(refused(device.path(), "write-protected"), ErrorKind::PermissionDenied);
     let options = PosixOptions::new();
@@ -211,7 +211,7 @@ fn the_backend_reports_what_was_granted() {
 fn a_block_device_is_no_regular_file() {
     let device = match LoopDevice::attach(1 << 20, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     assert!(!open(device.path(), Direct::Preferred).unwrap().geometry().regular_file);
 }

@@ -24,7 +24,7 @@ const PAYLOAD: usize = 9000;
 /// A file of 1 MiB with an empty store, in segments of 16 blocks.
 fn formatted() -> Option<TempFile> {
     let file = zeroed_file(1 << 20);
-    let file = file.inspect_err(raw_block_core::conformance::Skipped::tell).ok()?;
+    let file = file.inspect_err(raw_block_core::conformance::Skipped::report).ok()?;
     let device = open_backend(file.path(), Engine::Posix, Direct::Preferred).unwrap();
     let segment_size = Some(SEGMENT as u64);
     Store::format(device, &FormatOptions::default().segment_size(segment_size)).unwrap();

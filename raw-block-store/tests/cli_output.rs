@@ -40,7 +40,7 @@ const PRINTING: [(&str, &[&str]); 11] = [
 
 /// A file with a store that has an object with the key `key`, in its slot header.
 fn store() -> Option<TempFile> {
-    let device = temp_file(4 << 20).inspect_err(Skipped::tell).ok()?;
+    let device = temp_file(4 << 20).inspect_err(Skipped::report).ok()?;
     fill(device.path());
     Some(device)
 }
@@ -187,7 +187,7 @@ fn a_value_is_never_written_to_a_block_device() {
     let Some(file) = store() else { return };
     let [device, other] = match [(); 2].map(|()| LoopDevice::attach(4 << 20, 512)) {
         [Ok(device), Ok(other)] => [device, other],
-        [Err(skipped), _] | [_, Err(skipped)] => return Skipped::tell(&skipped),
+        [Err(skipped), _] | [_, Err(skipped)] => return Skipped::report(&skipped),
     };
     fill(device.path());
     let folder = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ const NONE: [&str; 0] = [];
 fn posix_takes_the_place_of_io_uring_that_is_forbidden() {
     let file = match zeroed_file(4 << 20) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     done("format", file.path(), ["--engine=posix"]);
     for (errno, why) in [(libc::EPERM, "seccomp"), (libc::ENOSYS, "no io_uring")] {
@@ -38,7 +38,7 @@ fn posix_takes_the_place_of_io_uring_that_is_forbidden() {
 fn posix_takes_the_place_of_io_uring_that_is_half_allowed() {
     let file = match zeroed_file(4 << 20) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     done("format", file.path(), ["--engine=posix"]);
     for (call, name) in [
@@ -57,7 +57,7 @@ fn posix_takes_the_place_of_io_uring_that_is_half_allowed() {
 fn without_sysfs_the_defaults_stand_and_everything_works() {
     let device = match LoopDevice::attach(8 << 20, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     // Its mount namespace has nothing below /sys.
     let hidden = |arguments: &str| {
@@ -70,7 +70,7 @@ fn without_sysfs_the_defaults_stand_and_everything_works() {
     let device = device.path().display();
     let made = hidden(&format!("format {device}"));
     if made.stderr.contains("unshare failed") {
-        return raw_block_core::conformance::Skipped::because(made.stderr).tell();
+        return raw_block_core::conformance::Skipped::because(made.stderr).report();
     }
     assert_eq!(made.status, 0, "{}", made.stderr);
     assert_eq!(hidden(&format!("put {device} key -")).status, 0);

@@ -53,7 +53,7 @@ fn every_command_of_the_tool_runs_as_it_is_written() {
     let documents = documents();
     if !documents.iter().any(|path| path.ends_with("CONTRIBUTING.md")) {
         return Skipped::because("the documents are those of the workspace, not of the package")
-            .tell();
+            .report();
     }
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();

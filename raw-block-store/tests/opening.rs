@@ -62,7 +62,7 @@ fn refused(path: &Path) -> (ErrorKind, String) {
 fn a_symbolic_link_stands_for_its_target_and_creates_none() {
     let file = match zeroed_file(LEN) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let directory = tempfile::tempdir().unwrap();
     let link = |name: &str, to: &Path| {
@@ -92,7 +92,7 @@ fn pipes_and_sockets_are_refused_at_once() {
     let pipe = directory.path().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status();
     if !made.is_ok_and(|status| status.success()) {
-        return Skipped::because("mkfifo does not run").tell();
+        return Skipped::because("mkfifo does not run").report();
     }
     let socket = directory.path().join("socket");
     let _socket = UnixListener::bind(&socket).unwrap();
@@ -124,7 +124,7 @@ fn wipe(path: &Path) {
 fn what_other_programs_made_is_recognised() {
     let device = match LoopDevice::attach(LEN, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let mut tried = 0;
     for (program, arguments, expected) in [
@@ -150,7 +150,7 @@ fn what_other_programs_made_is_recognised() {
         Store::open(backend).unwrap().put(b"key", b"value").unwrap();
     }
     if tried == 0 {
-        Skipped::because("no program that makes a file system is installed").tell();
+        Skipped::because("no program that makes a file system is installed").report();
     }
 }
 
@@ -158,7 +158,7 @@ fn what_other_programs_made_is_recognised() {
 fn a_device_with_partitions_is_recognised() {
     let device = match LoopDevice::attach(LEN, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     for label in ["dos", "gpt"] {
         wipe(device.path());
@@ -169,7 +169,7 @@ fn a_device_with_partitions_is_recognised() {
             .arg(device.path());
         let child =
             sfdisk.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Ok(mut child) = child else { return Skipped::because("sfdisk does not run").tell() };
+        let Ok(mut child) = child else { return Skipped::because("sfdisk does not run").report() };
         std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
         let backend = open_backend(device.path(), Engine::Posix, Direct::Preferred).unwrap();
@@ -187,15 +187,15 @@ fn a_device_with_partitions_is_recognised() {
 fn a_mounted_device_is_refused() {
     let device = match LoopDevice::attach(LEN, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     if !run("mkfs.ext4", &["-q", "-F"], device.path()) {
-        return Skipped::because("mkfs.ext4 does not run").tell();
+        return Skipped::because("mkfs.ext4 does not run").report();
     }
     let directory = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount").arg(device.path()).arg(directory.path()).output();
     if !mounted.is_ok_and(|output| output.status.success()) {
-        return Skipped::because("nothing can be mounted").tell();
+        return Skipped::because("nothing can be mounted").report();
     }
     let found = refused(device.path());
     let unmounted = Command::new("umount").arg(directory.path()).status();
@@ -218,7 +218,7 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
     }
     let file = match zeroed_file(LEN) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let device = LoopDevice::attach(LEN, 512);
     for path in
@@ -247,14 +247,14 @@ fn the_lock_of_a_killed_process_is_gone_with_it() {
 fn a_program_that_is_started_inherits_neither_device_nor_ring() {
     let file = match zeroed_file(LEN) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     for engine in [Engine::Posix, Engine::Auto] {
         let backend = open_backend(file.path(), engine, Direct::Preferred).unwrap();
         let store = store_on(&backend, &format().force(true));
         store.put(b"key", b"value").unwrap();
         let open = Command::new("ls").args(["-l", "/proc/self/fd"]).output();
-        let Ok(open) = open else { return Skipped::because("ls does not run").tell() };
+        let Ok(open) = open else { return Skipped::because("ls does not run").report() };
         let open = String::from_utf8_lossy(&open.stdout);
         assert!(open.contains("/proc/"), "its own directory: {open}");
         for inherited in [file.path().to_str().unwrap(), "io_uring", "eventfd"] {

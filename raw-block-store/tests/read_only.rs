@@ -82,7 +82,7 @@ fn everything_is_found_and_only_reads_reach_the_device() {
 fn a_device_that_was_opened_read_only_accepts_no_writes() {
     let file = match zeroed_file(LEN as u64) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let device = open_backend(file.path(), Engine::Posix, Direct::Preferred).unwrap();
     Store::format(device, &small()).unwrap();
@@ -98,7 +98,7 @@ fn a_device_that_was_opened_read_only_accepts_no_writes() {
 fn a_file_without_permission_to_write_has_several_readers() {
     let file = match zeroed_file(LEN as u64) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     for engine in ENGINES {
         let Ok(device) = open_backend(file.path(), engine, Direct::Preferred) else { continue };

@@ -66,7 +66,7 @@ fn without_threads_callers_reclaim_space_themselves() {
     for engine in ENGINES {
         let file = match zeroed_file(LEN) {
             Ok(file) => file,
-            Err(skipped) => return skipped.tell(),
+            Err(skipped) => return skipped.report(),
         };
         without_threads(|| {
             assert!(std::thread::Builder::new().spawn(|| ()).is_err(), "there are none");
@@ -98,7 +98,7 @@ fn without_descriptors_opening_fails_until_there_are_some() {
     }
     let file = match zeroed_file(LEN) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     for engine in ENGINES {
         let open = || open_backend(file.path(), engine, Direct::Preferred);
@@ -137,7 +137,7 @@ fn without_descriptors_opening_fails_until_there_are_some() {
 fn without_memory_for_its_segments_nothing_is_changed() {
     if env::var_os("ASAN_OPTIONS").is_some() {
         return Skipped::because("AddressSanitizer takes more addresses than the limit leaves")
-            .tell();
+            .report();
     }
     if ran_again("without_memory_for_its_segments_nothing_is_changed", &[]) {
         return;
@@ -157,7 +157,7 @@ fn a_full_file_system_fails_puts_and_loses_nothing() {
     let test = "a_full_file_system_fails_puts_and_loses_nothing";
     // SAFETY: it only asks.
     if unsafe { libc::geteuid() } != 0 {
-        return Skipped::because("only root mounts a file system").tell();
+        return Skipped::because("only root mounts a file system").report();
     }
     if ran_again(test, &alone) {
         return;
@@ -168,7 +168,7 @@ fn a_full_file_system_fails_puts_and_loses_nothing() {
         .arg(directory.path())
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
-        return Skipped::because("no file system can be mounted").tell();
+        return Skipped::because("no file system can be mounted").report();
     }
     for engine in ENGINES {
         let path = directory.path().join("sparse");
@@ -238,7 +238,7 @@ fn on_a_full_file_system_deleting_closing_and_opening_work() {
     let alone = ["unshare", "--mount", "--propagation", "private", "--"];
     // SAFETY: it only asks.
     if unsafe { libc::geteuid() } != 0 {
-        return Skipped::because("only root mounts a file system").tell();
+        return Skipped::because("only root mounts a file system").report();
     }
     if ran_again("on_a_full_file_system_deleting_closing_and_opening_work", &alone) {
         return;
@@ -248,7 +248,7 @@ fn on_a_full_file_system_deleting_closing_and_opening_work() {
         let directory = folder.path().join(kind);
         std::fs::create_dir(&directory).unwrap();
         if !mount(kind, &directory, &folder.path().join("image")) {
-            Skipped::because(format!("no {kind} can be mounted")).tell();
+            Skipped::because(format!("no {kind} can be mounted")).report();
             continue;
         }
         for engine in ENGINES {

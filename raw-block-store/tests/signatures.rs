@@ -93,7 +93,7 @@ fn what_programs_made_is_spared_and_erased_by_force() {
         assert_eq!(blkid(), Some((Some(2), String::new())), "{program} {arguments:?}");
     }
     if tried == 0 {
-        Skipped::because("no program that makes a file system is installed, or no blkid").tell();
+        Skipped::because("no program that makes a file system is installed, or no blkid").report();
     }
 }
 

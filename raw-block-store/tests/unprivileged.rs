@@ -50,7 +50,7 @@ fn the_owner_of_a_device_node_needs_no_other_right() {
     // Only root can attach one.
     let device = match LoopDevice::attach(32 << 20, 512) {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     // Every user can reach it there.
     let directory = tempfile::tempdir().unwrap();

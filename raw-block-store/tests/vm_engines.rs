@@ -15,7 +15,7 @@ use raw_block_store::{Engine, FormatOptions, Get, Put, Store, open_backend};
 fn mix(scenario: &str, nsid: u32) {
     let namespace = match NvmeNamespace::find(scenario, nsid) {
         Ok(namespace) => namespace,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let open = |engine| {
         let path = if engine == Engine::Nvme { namespace.generic() } else { namespace.block() };
@@ -81,7 +81,7 @@ fn each_engine_reads_what_the_other_wrote_over_tcp() {
 fn a_bad_sector_costs_one_object_or_a_repeated_write() {
     let namespace = match NvmeNamespace::find("faulty", 1) {
         Ok(namespace) => namespace,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     for (engine, path) in [(Engine::Uring, namespace.block()), (Engine::Auto, namespace.generic())]
     {

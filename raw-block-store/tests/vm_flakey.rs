@@ -3,22 +3,22 @@
 //! other changes.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+#[path = "common/changes.rs"]
+mod changes;
 mod common;
 #[path = "common/device_mapper.rs"]
 mod device_mapper;
-#[path = "common/story.rs"]
-mod story;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use changes::{DEVICE_LEN, Found, History, format};
 use device_mapper::Mapped;
 use raw_block_core::Direct;
 use raw_block_core::backend::IoBackend;
 use raw_block_fixtures::{NvmeNamespace, rounds};
 use raw_block_store::{Engine, Error, OpenOptions, Store, open_backend, open_backend_read_only};
-use story::{DEVICE_LEN, Found, History, format};
 
 /// Steps before a fault, and while there is one.
 const STEPS: usize = 6;
@@ -77,7 +77,7 @@ impl Flakey {
 fn each_round(modes: &[&str], mut round: impl FnMut(Flakey, Store, &str) -> Found) {
     let namespace = match NvmeNamespace::find("mapped", 1) {
         Ok(namespace) => namespace,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     for mode in modes {
         let mut all = Found::default();

@@ -3,22 +3,22 @@
 //! its promises. `RAW_BLOCK_VM_ROUNDS` is the number of rounds; each round has other changes.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+#[path = "common/changes.rs"]
+mod changes;
 mod common;
 #[path = "common/device_mapper.rs"]
 mod device_mapper;
-#[path = "common/story.rs"]
-mod story;
 
 use std::path::Path;
 use std::thread;
 
+use changes::{Change, DEVICE_LEN, History, format};
 use common::read;
 use device_mapper::Mapped;
 use raw_block_core::simulated::SimulatedDevice;
 use raw_block_core::{Direct, Dispatcher, Geometry};
 use raw_block_fixtures::{NvmeNamespace, WriteLog, rounds};
 use raw_block_store::{Engine, Store, open_backend};
-use story::{Change, DEVICE_LEN, History, format};
 
 /// Steps of a round; after about every third there is a flush, after every eighth a checkpoint.
 const STEPS: u64 = 48;
@@ -27,7 +27,7 @@ fn what_was_acknowledged_is_there_at_every_flush_of_the_log() {
     let find = |nsid| NvmeNamespace::find("mapped", nsid);
     let (device, log) = match (find(1), find(2)) {
         (Ok(device), Ok(log)) => (device, log),
-        (Err(skipped), _) | (_, Err(skipped)) => return skipped.tell(),
+        (Err(skipped), _) | (_, Err(skipped)) => return skipped.report(),
     };
     let (device, log) = (device.block(), log.block());
     let mut flushes = 0;

@@ -50,7 +50,7 @@ fn object(key: u64, round: u64) -> Vec<u8> {
 fn write_until_the_power_goes() {
     let device = match device() {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     Store::format(device.clone(), &FormatOptions::default()).unwrap();
     let store = Store::open(device).unwrap();
@@ -75,7 +75,7 @@ fn write_until_the_power_goes() {
 fn everything_acknowledged_is_there_after_the_power_came_back() {
     let device = match device() {
         Ok(device) => device,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let acknowledged: u64 = env::var("RAW_BLOCK_VM_ACKNOWLEDGED").unwrap().parse().unwrap();
     let store = Store::open(device.clone()).unwrap();

@@ -90,7 +90,7 @@ fn opening_finds_only_what_was_written_back() {
         }
         let full = match Full::attach() {
             Ok(full) => full,
-            Err(skipped) => return skipped.tell(),
+            Err(skipped) => return skipped.report(),
         };
         let device = open_backend(&full.device, engine, Direct::Off).unwrap();
         Store::format(device, &FormatOptions::default()).unwrap();

@@ -14,11 +14,11 @@ const MIB: u64 = 1 << 20;
 fn a_block_device_sees_a_discard_and_no_write() {
     let loop_device = match LoopDevice::attach(16 * MIB, 4096) {
         Ok(attached) => attached,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let (written, discards) = match loop_device.written_and_discards(None) {
         Ok(counts) => counts,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let backend = UringBackend::open(loop_device.path(), &UringOptions::new()).unwrap();
     let dispatcher = Dispatcher::new(Arc::new(backend)).unwrap();
@@ -41,7 +41,7 @@ fn a_block_device_sees_a_discard_and_no_write() {
 fn zeroes_replace_dirty_pages_of_the_page_cache() {
     let loop_device = match LoopDevice::attach(16 * MIB, 4096) {
         Ok(attached) => attached,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let options = UringOptions::new().direct(Direct::Off);
     let backend = UringBackend::open(loop_device.path(), &options).unwrap();
@@ -66,6 +66,6 @@ fn a_discard_of_a_gibibyte_of_a_file_is_one_hole() {
         Dispatcher::new(Arc::new(backend)).unwrap()
     };
     if let Err(skipped) = discard_a_gibibyte(open) {
-        skipped.tell();
+        skipped.report();
     }
 }

@@ -83,7 +83,7 @@ fn a_file_is_locked_until_writes_of_a_killed_process_land() {
     let test = "a_file_is_locked_until_writes_of_a_killed_process_land";
     temp_file(LEN)
         .and_then(|file| assert_held_until_the_writes_land(test, file.path()))
-        .unwrap_or_else(|skipped| skipped.tell());
+        .unwrap_or_else(|skipped| skipped.report());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_block_device_is_held_until_writes_of_a_killed_process_land() {
     let test = "a_block_device_is_held_until_writes_of_a_killed_process_land";
     LoopDevice::attach(LEN, 512)
         .and_then(|device| assert_held_until_the_writes_land(test, device.path()))
-        .unwrap_or_else(|skipped| skipped.tell());
+        .unwrap_or_else(|skipped| skipped.report());
 }
 
 /// A file in the directory of that at `path`.
@@ -128,7 +128,7 @@ fn a_ring_holds_a_second_file_until_its_last_write_lands() {
     let test = "a_ring_holds_a_second_file_until_its_last_write_lands";
     let directory = match tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")) {
         Ok(directory) => directory,
-        Err(error) => return Skipped::because(error).tell(),
+        Err(error) => return Skipped::because(error).report(),
     };
     let path = directory.path().join("first");
     let mut file = File::create(&path).unwrap();
@@ -136,10 +136,10 @@ fn a_ring_holds_a_second_file_until_its_last_write_lands() {
     file.sync_all().unwrap();
     let mut killed = match KilledWriter::run(test, &path) {
         Ok(killed) => killed,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     if let Err(skipped) = killed.wait() {
-        return skipped.tell();
+        return skipped.report();
     }
     assert!(!is_free(&second(&path)), "the process has ended, and its write is in flight");
     killed.finish();

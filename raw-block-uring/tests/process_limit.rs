@@ -41,7 +41,7 @@ fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
         Dispatcher::new(Arc::new(backend)).unwrap()
     });
     if let Err(skipped) = reach_the_limit() {
-        return skipped.tell();
+        return skipped.report();
     }
     for device in devices {
         let mut buffers: Vec<_> = (1..=8)
@@ -67,7 +67,7 @@ fn a_process_at_its_limit_of_processes_reads_writes_and_flushes() {
     }
     let file = match temp_file(1 << 20) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let options = UringOptions::new().kernel_polling(kernel_polling);
     let error = UringBackend::open(file.path(), &options).unwrap_err();

@@ -115,7 +115,7 @@ fn thousands_of_ranges_can_be_registered() {
         Ok(guard) => guard,
         // They exceed what a user may lock by default.
         Err(error) if error.kind() == ErrorKind::OutOfResources => {
-            return Skipped::because(error).tell();
+            return Skipped::because(error).report();
         }
         Err(error) => panic!("{error}"),
     };

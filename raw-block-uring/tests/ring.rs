@@ -168,7 +168,7 @@ fn zeroes_are_written_where_the_file_system_only_has_holes() {
     // Linux keeps these files in memory. They have holes, but no FALLOC_FL_ZERO_RANGE.
     let file = match tempfile::NamedTempFile::new_in("/dev/shm") {
         Ok(file) => file,
-        Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).tell(),
+        Err(error) => return Skipped::because(format!("/dev/shm is not there: {error}")).report(),
     };
     fs::write(file.path(), vec![9; 1 << 20]).unwrap();
     let options = UringOptions::new().direct(Direct::Off);

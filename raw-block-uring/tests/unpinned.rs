@@ -45,7 +45,7 @@ fn memory_is_unpinned_when_its_registration_ends() {
         let registration = match pool.register_with(backend.clone()) {
             Ok(registration) => registration,
             Err(error) if error.kind() == ErrorKind::OutOfResources => {
-                return Skipped::because(error).tell();
+                return Skipped::because(error).report();
             }
             Err(error) => panic!("{error}"),
         };

@@ -179,7 +179,7 @@ impl Skipped {
     }
 
     /// Prints the one line, also where the test harness captures the output of tests that pass.
-    pub fn tell(&self) {
+    pub fn report(&self) {
         let line = format!("skipped: {self}\n");
         let _ = io::stderr().write_all(line.as_bytes());
     }

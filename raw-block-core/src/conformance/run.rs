@@ -33,7 +33,7 @@ pub(super) fn owning(
 ) {
     let subject = match make() {
         Ok(subject) => subject,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     // A backend that hangs would hang the whole test run: it gets a thread that can be abandoned.
     let (running, ended) = mpsc::channel::<()>();
@@ -62,7 +62,7 @@ pub(super) fn random(
     }
     match make() {
         Ok(subject) => statement(&subject),
-        Err(skipped) => skipped.tell(),
+        Err(skipped) => skipped.report(),
     }
 }
 

@@ -117,7 +117,7 @@ impl Stage {
         match Self::open(rings) {
             Ok(stage) => Some(stage),
             Err(error) => {
-                Skipped::because(error.to_string()).tell();
+                Skipped::because(error.to_string()).report();
                 None
             }
         }

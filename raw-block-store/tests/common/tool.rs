@@ -77,7 +77,7 @@ pub(crate) fn finish(output: Output) -> Ran {
 
 /// A file of 16 MiB with an empty store, whose segments of 32 KiB take values of up to 20 KiB.
 pub(crate) fn store_in_a_file() -> Option<TempFile> {
-    let device = zeroed_file(16 << 20).inspect_err(Skipped::tell).ok()?;
+    let device = zeroed_file(16 << 20).inspect_err(Skipped::report).ok()?;
     done("format", device.path(), ["--segment-size", "32KiB", "--label", "for a test"]);
     Some(device)
 }

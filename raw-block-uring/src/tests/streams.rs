@@ -137,7 +137,7 @@ fn handles_are_write_streams_from_one_in_all_entries() {
 fn the_rest_of_a_short_write_keeps_its_stream() {
     let file = match temp_file(1 << 20) {
         Ok(file) => file,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let results = [OnResult::Replace(512), OnResult::Replace(-libc::EAGAIN)].into();
     let kernel = Scripted(Arc::new(Mutex::new(Script { results, ..Script::default() })));
@@ -162,11 +162,11 @@ fn the_kernel_sees_the_stream_of_a_write_to_a_block_device() {
             let opened = DeviceFile::open(attached.path(), Direct::Required).unwrap();
             (attached, opened)
         }
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let path = attached.path().file_name().unwrap().to_str().unwrap();
     if std::fs::read_to_string(format!("/sys/block/{path}/queue/max_write_streams")).is_err() {
-        return Skipped::because("this kernel has no write streams").tell();
+        return Skipped::because("this kernel has no write streams").report();
     }
     assert_eq!(opened.write_streams(), 0, "a loop device has none");
     let backend = backend_on::<Standard>(opened, Scripted::default(), None, 2);

@@ -67,7 +67,7 @@ impl Busy {
     /// `None`, with a message, if there is no disk for a file.
     pub(crate) fn new() -> Option<Self> {
         let alone = Alone::new();
-        let file = temp_file(FILE).map_err(|skipped| skipped.tell()).ok()?;
+        let file = temp_file(FILE).map_err(|skipped| skipped.report()).ok()?;
         let backend = UringBackend::open(file.path(), &UringOptions::new()).unwrap();
         let backend = Arc::new(backend);
         let dispatcher = Dispatcher::with_options(backend.clone(), OPTIONS).unwrap();

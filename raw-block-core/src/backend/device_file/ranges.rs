@@ -115,7 +115,7 @@ mod tests {
     fn zeroes_are_written_where_the_kernel_keeps_a_dirty_page() {
         let device = match LoopDevice::attach(1 << 20, 4096) {
             Ok(device) => device,
-            Err(skipped) => return skipped.tell(),
+            Err(skipped) => return skipped.report(),
         };
         let open = |flags| {
             let mut options = OpenOptions::new();
@@ -126,7 +126,7 @@ mod tests {
         file.write_all_at(&[9; 65_536], 0).unwrap();
         let zero = FallocateFlags::FALLOC_FL_ZERO_RANGE;
         if change(&file, zero, 4096, 4096) != Err(Errno::EBUSY) {
-            return Skipped::because("this kernel zeroes below a dirty page").tell();
+            return Skipped::because("this kernel zeroes below a dirty page").report();
         }
         zero_block_device(&file, 4096, 1000, 10_000).unwrap();
         let mut found = [1; 12_000];

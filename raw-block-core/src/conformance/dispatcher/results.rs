@@ -284,7 +284,7 @@ pub(crate) fn erasing_obeys_the_rules_of_a_transfer(subject: &Subject) {
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
                 if supported {
-                    Skipped::because(error).tell();
+                    Skipped::because(error).report();
                 }
                 continue;
             }

@@ -123,7 +123,7 @@ pub(crate) fn memory_that_cannot_be_pinned_serves(subject: &Subject) {
     let len = 6 * block;
     let mut secret = match SecretMemory::new(len) {
         Ok(secret) => secret,
-        Err(skipped) => return skipped.tell(),
+        Err(skipped) => return skipped.report(),
     };
     let bytes = pattern(306, len);
     secret.copy_from_slice(&bytes);

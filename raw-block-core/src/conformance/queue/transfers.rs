@@ -140,14 +140,14 @@ pub(crate) fn two_queues_see_each_others_completed_writes(subject: &Subject) {
 
 pub(crate) fn zeroes_are_written_where_asked_and_nowhere_else(subject: &Subject) {
     if !subject.geometry().write_zeroes {
-        return Skipped::because("the device has no write-zeroes").tell();
+        return Skipped::because("the device has no write-zeroes").report();
     }
     erase(subject, OpKind::WriteZeroes);
 }
 
 pub(crate) fn a_discard_leaves_its_neighbours_alone(subject: &Subject) {
     if !subject.geometry().discard {
-        return Skipped::because("the device has no discard").tell();
+        return Skipped::because("the device has no discard").report();
     }
     erase(subject, OpKind::Discard);
 }
@@ -174,7 +174,7 @@ fn erase(subject: &Subject, kind: OpKind) {
         }
         // Of some file systems that is known only when they were asked; then nothing has changed.
         Err(error) if error.kind() == ErrorKind::Unsupported => {
-            Skipped::because(error).tell();
+            Skipped::because(error).report();
         }
         Err(error) => panic!("{error}"),
     }

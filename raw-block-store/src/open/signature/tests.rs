@@ -257,7 +257,7 @@ fn blkid_names_nothing_after_forced_formatting() {
             dispatcher.write_buffers(&[WriteAt::new(offset / 512 * 512, &block)]).all().unwrap();
         }
         let Ok((_, before)) = blkid(&image, &dispatcher) else {
-            return Skipped::because("blkid does not run").tell();
+            return Skipped::because("blkid does not run").report();
         };
         named += usize::from(!before.is_empty());
         if MADE_UP.iter().any(|(made_up, _)| *made_up == what) {

@@ -36,7 +36,7 @@ pub(super) fn test_devices(kind: StoreKind) -> Result<Vec<TestDevice>> {
         vec![TestDevice::File(temp_file(len).map_err(|skipped| anyhow!("{skipped}"))?)];
     match LoopDevice::attach(len, 512) {
         Ok(device) => devices.push(TestDevice::Loop(device)),
-        Err(skipped) => skipped.tell(),
+        Err(skipped) => skipped.report(),
     }
     Ok(devices)
 }
