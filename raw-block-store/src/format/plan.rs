@@ -152,7 +152,13 @@ impl LayoutRequest {
             (None, Some(object)) => object
                 .checked_mul(OBJECTS_PER_SEGMENT)
                 .and_then(u64::checked_next_power_of_two)
-                .ok_or_else(|| format!("objects of {object} bytes are too large for any segment"))?
+                .filter(|&size| size <= largest)
+                .ok_or_else(|| {
+                    format!(
+                        "objects of {object} bytes are too large for any segment: \
+                         {OBJECTS_PER_SEGMENT} of them exceed {largest} bytes"
+                    )
+                })?
                 .max(self.default_segment_size())
                 .max(smallest),
         };

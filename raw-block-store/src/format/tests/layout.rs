@@ -83,6 +83,7 @@ fn requests_that_cannot_be_met_are_refused_with_a_reason() {
         (segment_size(1 << 20), "too few for 8 segments"),
         (segment_size(128 << 10), "too few for 8 segments"),
         (LayoutRequest { largest_object: Some(u64::MAX), ..base }, "too large for any segment"),
+        (LayoutRequest { largest_object: Some(1 << 40), ..base }, "too large for any segment"),
         (LayoutRequest { largest_object: Some(1 << 20), ..base }, "too few for 8 segments"),
         (
             LayoutRequest { largest_object: Some(15000), ..segment_size(16 << 10) },
