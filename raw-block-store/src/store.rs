@@ -168,7 +168,7 @@ impl Store {
             containers,
             clean,
             damaged,
-            adopted,
+            without_header,
             unreadable_containers,
         } = recovered;
         if options.lift_quarantine {
@@ -186,8 +186,9 @@ impl Store {
         let is_needed = !clean && !Mutant::NoCheckpointAfterRecovery.is_on();
         // With fewer than two containers no change is accepted: this finds out whether there are.
         if writes && (is_needed || CONTAINERS - unreadable_containers < 2) {
+            // The checkpoint makes them durable.
+            segment_header::write_lost(&state, &without_header);
             checkpoint_after_opening(&state)?;
-            segment_header::write_lost(&state, &adopted);
         }
         tracing::info!(
             device = state.device_name(),

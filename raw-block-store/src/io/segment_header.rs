@@ -36,8 +36,8 @@ pub(crate) fn open_ahead(state: &StoreState) -> bool {
     opened.is_some_and(|opened| write(state, &opened))
 }
 
-/// Writes the headers of segments again that a power cut tore, so that they are not taken for
-/// damage. A checkpoint names the generations of these segments, so nothing depends on it.
+/// Writes the headers of segments again that a power cut tore or lost, so that they are not taken
+/// for damage. Nothing depends on it: a recovery finds the same with and without them.
 pub(crate) fn write_lost(state: &StoreState, segments: &[u32]) {
     if state.refuses_writes() {
         return;

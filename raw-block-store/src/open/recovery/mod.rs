@@ -37,9 +37,9 @@ pub(crate) struct Recovery {
     pub(crate) clean: bool,
     /// Objects that are lost.
     pub(crate) damaged: u64,
-    /// Segments without a valid header, of which only slots show that they were opened after the
-    /// checkpoint.
-    pub(crate) adopted: Vec<u32>,
+    /// Segments whose headers a power cut may have torn or lost: the checkpoint does not show that
+    /// they were durable.
+    pub(crate) without_header: Vec<u32>,
     /// Containers of checkpoints that cannot be read.
     pub(crate) unreadable_containers: usize,
 }
@@ -105,8 +105,9 @@ pub(crate) fn recover(
     }
     damages.finish();
 
-    let is_adopted = |(_, known): &(u32, &SegmentInfo)| known.is_newer && !known.has_header;
-    let adopted = segments.iter().filter(is_adopted).map(|(segment, _)| segment).collect();
+    let is_lost = |known: &SegmentInfo| known.used && !known.has_header && !known.is_settled();
+    let lost = segments.iter().filter(|(_, known)| !clean && is_lost(known));
+    let without_header = lost.map(|(segment, _)| segment).collect();
     let next_sequence = next_sequence(layout, &checkpoint, clean, claims.highest);
     let restored = |(segment, known)| restored(segment, known, clean, next_sequence, shape, &index);
     let space = SpaceImage {
@@ -121,7 +122,7 @@ pub(crate) fn recover(
         containers,
         clean,
         damaged: damages.objects,
-        adopted,
+        without_header,
         unreadable_containers: unreadable,
     })
 }

@@ -16,7 +16,7 @@ pub(super) struct SegmentInfo {
     /// Whether it was opened after the checkpoint: no record says anything of its entries.
     pub(super) is_newer: bool,
     pub(super) stream: Stream,
-    /// Whether it has a valid header.
+    /// Whether it has a valid header of this generation.
     pub(super) has_header: bool,
     /// Entries below this number count only if they are named; [`SETTLED_ALL`] if no others do.
     pub(super) settled: u32,
@@ -54,7 +54,7 @@ impl SegmentInfo {
             used: record.used,
             is_newer: false,
             stream: record.stream,
-            has_header: matches!(header, Header::Valid { .. }),
+            has_header: false,
             settled: record.settled,
             entries: record.entries,
             next_block: record.next_block,
@@ -70,6 +70,7 @@ impl SegmentInfo {
             if is_newer && !Mutant::NewerSegmentsNotScanned.is_on() {
                 known.open_again(generation);
             }
+            known.has_header = generation == known.generation;
         }
         known
     }

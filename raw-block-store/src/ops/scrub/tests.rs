@@ -2,8 +2,8 @@ use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
 use super::*;
-use crate::EvictionPolicy;
 use crate::ops::test_store::{BLOCK, delete, locate, open, put, store, store_of};
+use crate::{EvictionPolicy, OpenOptions};
 
 fn scrub(store: &Store) -> ScrubReport {
     let report = store.scrub(|_| ControlFlow::Continue(())).unwrap();
@@ -248,4 +248,44 @@ fn the_header_of_a_segment_that_a_power_cut_tore_is_no_damage() {
     drop(store);
     let store = open(&device.power_on(), EvictionPolicy::None);
     assert!(scrub(&store).findings.is_empty());
+}
+
+/// The second power cut comes at any moment of the recovery from the first.
+#[test]
+fn a_torn_segment_header_is_no_damage_after_another_power_cut() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..100, 700);
+    store.flush().unwrap();
+    let segments = [0, 99].map(|key| locate(&store, key).place.segment);
+    let headers = segments.map(|segment| store.state.layout.segment_offset(segment));
+    assert_ne!(segments[0], segments[1]);
+    drop(store);
+    let device = device.process_kill();
+    headers.iter().for_each(|header| damage(&device, header + 40));
+    let options = OpenOptions::default().background(false);
+    let cuts = (0..).take_while(|&cuts| {
+        let device = device.fork(cuts);
+        device.cut_after(cuts);
+        drop(Store::open_with(device.backend(), &options));
+        let is_cut = device.is_off();
+        let store = open(&device.power_on(), EvictionPolicy::None);
+        let report = scrub(&store);
+        assert!(report.findings.is_empty(), "{cuts}: {report:?}");
+        is_cut
+    });
+    assert!(cuts.count() > 5);
+}
+
+#[test]
+fn a_lost_header_of_a_segment_being_filled_is_no_damage() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..100, 700);
+    store.checkpoint().unwrap();
+    let header = store.state.layout.segment_offset(locate(&store, 99).place.segment);
+    drop(store);
+    let device = device.process_kill();
+    damage(&device, header + 40);
+    let store = open(&device, EvictionPolicy::None);
+    assert!(store.contains(&99_u32.to_le_bytes()));
+    assert!(scrub(&store).findings.is_empty(), "{:?}", scrub(&store));
 }

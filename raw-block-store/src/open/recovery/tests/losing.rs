@@ -117,13 +117,19 @@ fn of_two_lost_generations_the_newest_is_adopted() {
 }
 
 #[test]
-fn the_header_of_an_adopted_segment_is_to_be_written_again() {
+fn headers_that_a_power_cut_tore_or_lost_are_written_again() {
     let image = image();
+    let without_header = || image.recover().unwrap().without_header;
+    assert_eq!(without_header(), [0_u32; 0]);
     image.slot((2, 7), 1, 0, &[("d", 11, ONE)]);
     image.break_block(2, 0);
-    assert_eq!(image.recover().unwrap().adopted, [2]);
+    assert_eq!(without_header(), [2], "only slots show that it was opened");
+    image.open(1, 3, 1);
+    assert_eq!(without_header(), [1, 2], "the checkpoint was chosen before the header was written");
+    image.break_block(1, 0);
+    assert_eq!(without_header(), [1, 2]);
     image.break_block(0, 0);
-    assert_eq!(image.recover().unwrap().adopted, [2], "the checkpoint names the generation of 0");
+    assert_eq!(without_header(), [1, 2], "that of a settled segment was durable");
 }
 
 #[test]
