@@ -45,6 +45,23 @@ pub(crate) fn take(state: &StoreState, purpose: CheckpointPurpose) -> Result<(),
     take_if(state, purpose, |_| true).map(drop)
 }
 
+/// Takes a checkpoint, and changes the index and the space immediately before its contents are
+/// chosen, while no other checkpoint is in progress.
+///
+/// # Errors
+/// Those of [`take`]. The change may have been made.
+pub(crate) fn take_after(
+    state: &StoreState,
+    purpose: CheckpointPurpose,
+    change: impl FnOnce(&mut Space),
+) -> Result<(), Error> {
+    let change = |space: &mut Space| {
+        change(space);
+        true
+    };
+    begin(state, purpose, change).map(drop)
+}
+
 /// Takes a checkpoint if it is still wanted when no other is in progress. Returns whether it was.
 ///
 /// # Errors
@@ -54,10 +71,18 @@ pub(crate) fn take_if(
     purpose: CheckpointPurpose,
     wanted: impl FnOnce(&Space) -> bool,
 ) -> Result<bool, Error> {
+    begin(state, purpose, |space| wanted(space))
+}
+
+fn begin(
+    state: &StoreState,
+    purpose: CheckpointPurpose,
+    wanted: impl FnOnce(&mut Space) -> bool,
+) -> Result<bool, Error> {
     state.check_process()?;
     state.dispatcher.check_accepted(OpKind::Write).context(CONTEXT)?;
     let mut containers = sync::lock(&state.checkpointing);
-    if !state.with_space(|space| wanted(space)) {
+    if !state.with_space(wanted) {
         return Ok(false);
     }
     let started = Instant::now();

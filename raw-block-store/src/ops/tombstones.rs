@@ -155,17 +155,16 @@ impl StoreState {
         sequence: u64,
         results: &mut Vec<Result<bool, Error>>,
     ) -> Result<(), Error> {
-        // At once: no change in flight keeps the segments of these objects from being released.
-        let deleted: Vec<_> = self.with_space(|space| {
+        // A checkpoint that does not cover the deletion must name the objects: without a tombstone,
+        // a recovery would find an older version by a scan.
+        self.wait_for(|space| (space.oldest_in_flight() > sequence).then_some(()));
+        let mut deleted = Vec::with_capacity(keys.len());
+        checkpoint::take_after(self, CheckpointPurpose::Period, |space| {
             let oldest = space.oldest_in_flight();
-            let deleted: Vec<_> =
-                keys.iter().map(|key| self.index.delete(key, sequence, oldest)).collect();
+            deleted.extend(keys.iter().map(|key| self.index.delete(key, sequence, oldest)));
             let dropped: Vec<_> = deleted.iter().flatten().copied().collect();
             space.removed(&dropped);
-            deleted
-        });
-        self.wait_for(|space| (space.oldest_in_flight() > sequence).then_some(()));
-        checkpoint::take(self, CheckpointPurpose::Period)?;
+        })?;
         results.extend(deleted.iter().map(|object| Ok(object.is_some())));
         self.counters.deletes.add(keys.len() as u64);
         Ok(())
@@ -261,3 +260,6 @@ impl StoreState {
         dropped
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -310,6 +310,12 @@ impl StoreState {
         }
     }
 
+    /// Whether a thread waits for a change of the space.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.lock().waiting > 0
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, WatchedSpace> {
         sync::lock(&self.space)
     }

@@ -40,6 +40,9 @@ pub(crate) struct CheckpointPlan {
     pub(crate) released: Vec<u32>,
     /// Whether it clears the store.
     pub(crate) clears: bool,
+    /// Deletes without tombstones before the choice, since the last checkpoint was chosen that was
+    /// committed.
+    deletes_without_tombstone: u32,
     choice: u64,
 }
 
@@ -106,6 +109,7 @@ impl Space {
             segments,
             released,
             clears,
+            deletes_without_tombstone: self.deletes_without_tombstone,
             choice: self.choices,
         })
     }
@@ -175,7 +179,7 @@ impl Space {
     pub(crate) fn commit_checkpoint(&mut self, plan: &CheckpointPlan, number: u64) -> Vec<Place> {
         self.committed = CommittedCheckpoint { number, covered: plan.covered };
         self.committed_choice = plan.choice;
-        self.deletes_without_tombstone = 0;
+        self.deletes_without_tombstone -= plan.deletes_without_tombstone;
         self.copying = false;
         let falling = self.opened_per_checkpoint - self.opened_per_checkpoint / 4;
         self.opened_per_checkpoint = self.opened_since_choice.max(falling);

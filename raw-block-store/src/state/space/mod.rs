@@ -91,7 +91,7 @@ pub(crate) struct Space {
     /// Deletes that wait for a reclaim, and the slots that they were granted.
     waiting_deletes: VecDeque<(u64, Option<Allocation>)>,
     next_delete: u64,
-    /// Deletes without tombstones since the last checkpoint was committed.
+    /// Deletes without tombstones since the last checkpoint was chosen that was committed.
     deletes_without_tombstone: u32,
     /// Entries that were allocated since the contents of the last checkpoint were chosen.
     entries_since_choice: u64,

@@ -18,7 +18,8 @@ impl Space {
     }
 
     /// The sequence of a delete without a tombstone, whose caller takes a checkpoint. `None` after
-    /// as many as there are segments since the last commit: a recovery expects no more sequences.
+    /// as many as there are segments since the committed checkpoint was chosen: a recovery expects
+    /// no more sequences.
     pub(crate) fn take_sequence_of_delete(&mut self) -> Option<u64> {
         if self.deletes_without_tombstone >= self.shape.segments {
             return None;

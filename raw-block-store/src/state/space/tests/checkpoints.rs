@@ -318,4 +318,12 @@ fn deletes_without_tombstones_use_the_expected_sequences() {
         assert_eq!(space.take_sequence_of_delete(), None);
         checkpoint(&mut space, CheckpointPurpose::Period);
     }
+    // Those after the choice of a checkpoint count for the next one.
+    assert!((0..4).all(|_| space.take_sequence_of_delete().is_some()));
+    let chosen = space.plan_checkpoint(CheckpointPurpose::Period).unwrap();
+    assert!((0..4).all(|_| space.take_sequence_of_delete().is_some()));
+    space.end_copy();
+    space.commit_checkpoint(&chosen, space.committed().number + 1);
+    assert!((0..4).all(|_| space.take_sequence_of_delete().is_some()));
+    assert_eq!(space.take_sequence_of_delete(), None);
 }
