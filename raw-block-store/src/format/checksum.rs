@@ -64,6 +64,23 @@ pub fn payload_checksum(layout: &Layout, place: &PayloadPlace, payload: &[u8]) -
 }
 
 /// Computes a [`payload_checksum`] over several pieces of a payload. Does not allocate.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::format::{Layout, PayloadHasher, PayloadPlace, payload_checksum};
+///
+/// # use raw_block_store::format::LayoutRequest;
+/// # let (segment_size, largest_object) = (Some(1 << 20), None);
+/// # let request =
+/// #     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
+/// let layout = Layout::plan(&request)?;
+/// let place = PayloadPlace { segment: 3, generation: 7, block: 1, sequence: 42 };
+/// let mut hasher = PayloadHasher::new(&layout, &place);
+/// hasher.update(b"a payload ");
+/// hasher.update(b"in two pieces");
+/// assert_eq!(hasher.finish(), payload_checksum(&layout, &place, b"a payload in two pieces"));
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone)]
 pub struct PayloadHasher(RawHasher<[u8; SECRET_LEN]>);
 

@@ -173,6 +173,35 @@ pub(super) fn check_live(entries: u32, live: &[u64]) -> Result<(), &'static str>
 
 /// Writes the body of a checkpoint into memory that the caller supplies piece by piece. The blocks
 /// are complete except for their [seals](BodyBlock::seal_all).
+///
+/// # Examples
+/// ```
+/// use raw_block_store::format::{EncodeError, Layout, RecordWriter, SegmentRecord, Stream};
+///
+/// # use raw_block_store::format::LayoutRequest;
+/// # let (segment_size, largest_object) = (Some(1 << 20), None);
+/// # let request =
+/// #     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
+/// let layout = Layout::plan(&request)?;
+/// let unused = SegmentRecord {
+///     generation: 0,
+///     used: false,
+///     unverified: false,
+///     bad: false,
+///     stream: Stream::New,
+///     settled: 0,
+///     entries: 0,
+///     next_block: 0,
+///     table: 0,
+/// };
+/// let mut writer = RecordWriter::new(&layout);
+/// for _ in 0..layout.segment_count {
+///     writer.add(&unused, &[], || Ok::<_, EncodeError>(vec![0; 64 << 10]))?;
+/// }
+/// let body = writer.finish()?;
+/// assert!(body.pieces.len() == 1 && body.blocks <= 16);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct RecordWriter<P> {
     layout: Layout,

@@ -65,6 +65,23 @@ const _: () = assert!(offset_of!(SegmentHeader, checkpoint) == 48);
 const _: () = assert!(offset_of!(SegmentHeader, reserved) == 56);
 
 /// The fields that [`SegmentHeader::encode`] writes.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::format::{Layout, SegmentFields, SegmentHeader, Stream};
+///
+/// # use raw_block_store::format::LayoutRequest;
+/// # let (segment_size, largest_object) = (Some(1 << 20), None);
+/// # let request =
+/// #     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
+/// let layout = Layout::plan(&request)?;
+/// let fields = SegmentFields { segment: 3, generation: 7, stream: Stream::New, checkpoint: 1 };
+/// let mut block = [0; 4096];
+/// SegmentHeader::encode(&mut block, &layout, &fields)?;
+/// assert_eq!(SegmentHeader::read(&block, &layout, 3)?.generation.get(), 7);
+/// assert!(SegmentHeader::read(&block, &layout, 4).is_err(), "it belongs to another segment");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentFields {
     /// Number of the segment.

@@ -51,6 +51,20 @@ const _: () = assert!(offset_of!(TableBlock, reserved) == 60);
 
 /// The identity of a table, as a checkpoint records it. A generation belongs to one segment of a
 /// member.
+///
+/// # Examples
+/// ```
+/// use raw_block_store::format::{Layout, TableId};
+///
+/// # use raw_block_store::format::LayoutRequest;
+/// # let (segment_size, largest_object) = (Some(1 << 20), None);
+/// # let request =
+/// #     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
+/// let layout = Layout::plan(&request)?;
+/// let table = TableId { generation: 7, checkpoint: 1, entries: 100 };
+/// assert_eq!(table.numbers(&layout, 1), 84..100, "84 entries fit a block of 4096 bytes");
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableId {
     /// Generation of the segment.
