@@ -25,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use raw_block_core::backend::{DeviceFile, Op};
+use raw_block_core::process;
 
 use crate::shared_queue::SharedQueue;
 use crate::transfer::execute;
@@ -119,7 +120,7 @@ impl ThreadPool {
             closing: false,
         };
         let shared = PoolShared { device, state: Mutex::new(state), woken: Condvar::new() };
-        Self { shared: Arc::new(shared), process: std::process::id() }
+        Self { shared: Arc::new(shared), process: process::id() }
     }
 
     pub(crate) fn device(&self) -> &DeviceFile {
@@ -143,7 +144,7 @@ impl ThreadPool {
 
     /// Whether this is a forked child of the process that has the threads.
     pub(crate) fn is_forked_child(&self) -> bool {
-        std::process::id() != self.process
+        process::id() != self.process
     }
 }
 

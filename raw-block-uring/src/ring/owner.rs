@@ -2,6 +2,8 @@
 
 use std::thread::{self, ThreadId};
 
+use raw_block_core::process;
+
 /// The process that made a ring and, for a local ring, the thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner {
@@ -12,12 +14,12 @@ pub(crate) struct Owner {
 impl Owner {
     /// This process, and if the ring is local, this thread only.
     pub(crate) fn new(is_local: bool) -> Self {
-        Self { process: std::process::id(), thread: is_local.then(|| thread::current().id()) }
+        Self { process: process::id(), thread: is_local.then(|| thread::current().id()) }
     }
 
     /// Whether this process made the ring. A forked child has none of its memory.
     pub(crate) fn is_this_process(self) -> bool {
-        std::process::id() == self.process
+        process::id() == self.process
     }
 
     /// Whether only one thread may use the ring.
