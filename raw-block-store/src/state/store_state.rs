@@ -180,11 +180,20 @@ impl StoreState {
 
     /// Uses the space under its lock, and wakes the threads that wait for it to change.
     pub(crate) fn with_space<T>(&self, act: impl FnOnce(&mut Space) -> T) -> T {
-        let mut guard = self.lock();
+        self.act(&mut self.lock(), act)
+    }
+
+    /// Uses the space for a caller that has its lock, and wakes the threads that wait for it to
+    /// change.
+    fn act<T>(
+        &self,
+        guard: &mut MutexGuard<'_, WatchedSpace>,
+        act: impl FnOnce(&mut Space) -> T,
+    ) -> T {
         let before = guard.space.version();
         let result = act(&mut guard.space);
         if guard.space.version() != before {
-            self.wake(&guard);
+            self.wake(guard);
         }
         result
     }
@@ -193,12 +202,7 @@ impl StoreState {
     pub(crate) fn wait_for<T>(&self, mut done: impl FnMut(&mut Space) -> Option<T>) -> T {
         let mut guard = self.lock();
         loop {
-            let before = guard.space.version();
-            let result = done(&mut guard.space);
-            if guard.space.version() != before {
-                self.wake(&guard);
-            }
-            if let Some(result) = result {
+            if let Some(result) = self.act(&mut guard, &mut done) {
                 return result;
             }
             guard.waiting += 1;
@@ -214,12 +218,7 @@ impl StoreState {
         let mut waits_until = None;
         let mut guard = self.lock();
         loop {
-            let before = guard.space.version();
-            let result = done(&mut guard.space);
-            if guard.space.version() != before {
-                self.wake(&guard);
-            }
-            if let Some(result) = result {
+            if let Some(result) = self.act(&mut guard, &mut done) {
                 return result;
             }
             let until = *waits_until.get_or_insert_with(|| Instant::now() + GETS_MAY_TAKE);
