@@ -207,8 +207,10 @@ impl Scheduler {
     fn switch(&self, mut state: MutexGuard<'_, State>, me: usize, next: usize) {
         if next != me {
             state.running = next;
+            // The next thread would wake only to wait for the lock.
+            drop(state);
             self.signals[next].notify_one();
-            drop(self.wait_to_run(state, me));
+            drop(self.wait_to_run(self.lock(), me));
         }
     }
 

@@ -2,7 +2,6 @@
 
 mod bit_rot;
 mod client;
-
 mod faults;
 mod focus;
 mod history;
@@ -15,6 +14,7 @@ mod objects;
 mod openings;
 mod options;
 mod pinned;
+mod processors;
 mod run;
 mod scenario;
 mod search;

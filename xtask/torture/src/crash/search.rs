@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::focus::Focus;
+use super::processors;
 use super::run;
 use super::scenario::ScenarioId;
 use super::templates::Templates;
@@ -71,8 +72,10 @@ pub(super) fn search(templates: &Templates, budget: Budget, shown: bool) -> Repo
         let workers: Vec<_> = search
             .running
             .iter()
-            .map(|running| {
+            .enumerate()
+            .map(|(worker, running)| {
                 scope.spawn(move || {
+                    processors::stay_on_one(worker);
                     while !search.is_done() {
                         search.next(running);
                     }
