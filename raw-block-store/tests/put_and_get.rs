@@ -212,7 +212,7 @@ fn a_batch_is_one_submission_and_of_large_puts_two() {
         let before = store.dispatcher().stats().submissions;
         put_all(&store, &puts);
         let between = store.dispatcher().stats().submissions;
-        // The headers of large objects follow their payloads.
+        // The headers of large objects are submitted later than their payloads.
         assert_eq!(between - before, submissions, "{len}");
         let mut buffers = vec![vec![0; len]; 16];
         let mut gets: Vec<_> =
@@ -237,6 +237,30 @@ fn small_objects_of_a_batch_share_a_header_and_are_one_transfer() {
     assert_eq!(after.transfers - before.transfers, 8 + 1);
     assert_eq!(after.ops - before.ops, 1);
     assert_eq!(after.written_bytes - before.written_bytes, 8 * 4096 + 512);
+}
+
+#[test]
+fn the_header_of_objects_that_share_it_is_read_once() {
+    let (_, store) = store(16 << 20);
+    let value = bytes(1, 4096);
+    let keys: Vec<_> = (0..4_u8).map(|key| [key]).collect();
+    let put = |key| Put::new(key, &value).with_metadata(key);
+    put_all(&store, &keys.iter().map(|key| put(key)).collect::<Vec<_>>());
+    let mut payloads = vec![vec![0; 4096]; 4];
+    let mut metadata = [[0]; 4];
+    let mut gets: Vec<_> = keys
+        .iter()
+        .zip(payloads.iter_mut().zip(&mut metadata))
+        .map(|(key, (payload, metadata))| Get::new(key, payload).with_metadata(metadata))
+        .collect();
+    gets.swap(1, 3);
+    let before = store.dispatcher().stats();
+    store.get_many(&mut gets).all().unwrap();
+    let after = store.dispatcher().stats();
+    assert_eq!(after.read_bytes - before.read_bytes, 4 * 4096 + 512);
+    assert_eq!(after.ops - before.ops, 1);
+    assert_eq!(metadata, *keys);
+    assert!(payloads.iter().all(|payload| *payload == value));
 }
 
 #[test]

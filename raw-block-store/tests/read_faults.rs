@@ -13,7 +13,7 @@ use common::slots::{FoundSlot, find, layout_of, slots};
 use common::without_thread;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::DeviceFault;
-use raw_block_store::{Error, Get, ScrubReport, Store};
+use raw_block_store::{Error, Get, Put, ScrubReport, Store};
 use read_faults::{
     DESCRIBED, EIO, INLINE, PAYLOAD, closed, faults, image, key, newest_container, not_closed,
     open, others_are_intact, payload_is, value,
@@ -99,6 +99,44 @@ fn each_object_of_a_batch_has_its_own_error() {
                 assert!(buffer[..len] == value(number));
             }
         }
+    }
+}
+
+#[test]
+fn a_fault_of_a_shared_header_fails_the_gets_that_need_it() {
+    let device = closed(512);
+    let store = open(&device, &without_thread()).unwrap();
+    let keys = [*b"k", *b"l", *b"m"];
+    let puts = keys.each_ref().map(|key| Put::new(key, &[7; 1024]).with_metadata(key));
+    store.put_many(&puts).all().unwrap();
+    let header = find(&image(&device), b"k").0.header;
+    assert_eq!(header, find(&image(&device), b"m").0.header);
+    for (what, fault) in faults(&header, find(&image(&device), &key(6)).1.payload.start) {
+        let device = device.fork(3);
+        let store = open(&device, &without_thread()).unwrap();
+        device.inject(fault);
+        let mut payloads = [[0; 1024]; 3];
+        let [first, second, third] = &mut payloads;
+        let mut metadata = [[0]; 2];
+        let [described, also_described] = &mut metadata;
+        let found = store.get_many(&mut [
+            Get::new(b"k", first).with_metadata(described),
+            Get::new(b"l", second),
+            Get::new(b"m", third).with_metadata(also_described),
+        ]);
+        for (number, found) in found.iter().enumerate() {
+            match found {
+                Ok(Some(_)) => assert_eq!(number, 1, "{what}"),
+                Err(Error::Device { .. }) => assert!(number != 1 && what == "an error", "{what}"),
+                Err(Error::Damaged { offset, .. }) => {
+                    assert!(number != 1 && what != "an error", "{what}");
+                    let payload = find(&image(&device), &keys[number]).1.payload;
+                    assert_eq!(*offset, payload.start, "{what}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+        assert_eq!(payloads[1], [7; 1024], "{what}");
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Instant;
 use raw_block_core::AlignedBuf;
 
 use super::locate::{generation, locate};
-use super::read::{BatchReader, ReadTarget};
+use super::read::BatchReader;
+use super::read_plan::ReadTarget;
 use super::request::{Get, GetInfo, Object};
 use crate::BatchResult;
 use crate::Error;

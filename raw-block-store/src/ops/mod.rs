@@ -12,6 +12,7 @@ mod locate;
 mod pin;
 mod put;
 mod read;
+mod read_plan;
 mod request;
 mod scrub;
 mod selection;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::read::{BatchReader, ReadTarget};
+use super::read::BatchReader;
+use super::read_plan::ReadTarget;
 use super::request::{Get, GetInfo};
 use crate::Error;
 use crate::Store;

@@ -1,11 +1,13 @@
 //! Reading and verifying objects whose places are known.
 
+use std::slice;
+
 use raw_block_core::ReadAt;
 
+use super::read_plan::{ReadPart, ReadPlan, ReadTarget, Reading};
 use super::request::{Get, GetInfo};
 use crate::error::Context;
-use crate::format::Damage;
-use crate::format::SlotHeader;
+use crate::format::{Damage, SlotHeader, SlotView};
 use crate::mutant::Mutant;
 use crate::state::StoreState;
 use crate::state::index::Located;
@@ -13,32 +15,9 @@ use crate::{Error, Verification};
 
 const GET: &str = "get an object";
 
-/// An object to read, in a segment that is not opened again in the meantime.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReadTarget {
-    pub(super) located: Located,
-    pub(super) generation: u64,
-}
-
 /// Reads a batch.
 pub(super) struct BatchReader<'a> {
     state: &'a StoreState,
-}
-
-/// What a transfer reads of an object.
-struct ReadPart<'a> {
-    /// Its index in the batch.
-    get: usize,
-    target: ReadTarget,
-    /// Whether the header block is the first segment of the transfer.
-    header: bool,
-    /// Whether the payload is the second one.
-    payload: bool,
-    /// Gets an inline payload.
-    inline: &'a mut [u8],
-    /// Gets the metadata, unless it is empty.
-    metadata: &'a mut [u8],
-    verify: bool,
 }
 
 impl<'a> BatchReader<'a> {
@@ -73,60 +52,84 @@ impl<'a> BatchReader<'a> {
         results: &mut Vec<Result<Option<GetInfo>, Error>>,
     ) -> Result<(), Error> {
         let first = results.len();
-        let block_size = self.state.layout.block_size as usize;
-        let verifies_headers = self.state.options.verification == Verification::Header;
-        let with_header = |get: &Get<'_>, target: &ReadTarget| {
-            verifies_headers || target.located.entry.is_inline() || !get.metadata.is_empty()
-        };
-        let headers = gets
-            .iter()
-            .zip(targets)
-            .filter(|(get, target)| target.is_some_and(|target| with_header(get, &target)))
-            .count();
-        let mut scratch = self.state.scratch.take(headers * block_size)?;
-        let mut scratch = scratch.chunks_exact_mut(block_size);
-        let mut reads: Vec<ReadAt<'_, 2>> = Vec::with_capacity(gets.len() + headers);
-        let mut parts: Vec<ReadPart<'_>> = Vec::with_capacity(gets.len() + headers);
-        let mut again = Vec::new();
-        for (at, (get, target)) in gets.iter_mut().zip(targets).enumerate() {
-            results.push(Ok(None));
-            let Some(target) = target else { continue };
-            if let Err(error) = self.check(get, target) {
-                results[first + at] = Err(error);
-                continue;
-            }
-            results[first + at] = Ok(Some(GetInfo::of(&target.located)));
-            if target.located.entry.payload_len.get() == 0
-                && self.verify(self.verifies(target), target, &[]).is_err()
-            {
-                again.push(at);
-                continue;
-            }
-            let header = if with_header(get, target) { scratch.next() } else { None };
-            self.plan(at, get, *target, header, &mut reads, &mut parts);
-        }
-        self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
-            let part = &mut parts[index];
-            let read = read
-                .context(GET)
-                .and_then(|[header, payload]| self.complete(part, header, payload));
-            if let Err(error) = read {
-                if matches!(error, Error::Damaged { .. }) {
-                    again.push(part.get);
-                }
-                results[first + part.get] = Err(error);
-            }
-        });
-        drop(reads);
-        drop(parts);
-        again.sort_unstable();
-        again.dedup();
+        let found = |target: &ReadTarget| GetInfo::of(&target.located);
+        results.extend(targets.iter().map(|target| Ok(target.as_ref().map(found))));
+        let headers = self.state.options.verification == Verification::Header;
+        let again = self
+            .attempt(gets, targets, headers, &mut results[first..])
+            .inspect_err(|_| results.truncate(first))?;
         for at in again {
             if let (Some(Some(target)), Some(get)) = (targets.get(at), gets.get_mut(at)) {
                 results[first + at] = self.read_again(get, target);
             }
         }
         Ok(())
+    }
+
+    /// Reads and verifies objects, with the headers of their slots where these are needed, or with
+    /// all `headers`. Replaces the results of those that fail. Returns the positions of those that
+    /// failed a check.
+    ///
+    /// # Errors
+    /// There is no memory.
+    fn attempt(
+        &self,
+        gets: &mut [Get<'_>],
+        targets: &[Option<ReadTarget>],
+        headers: bool,
+        results: &mut [Result<Option<GetInfo>, Error>],
+    ) -> Result<Vec<usize>, Error> {
+        let block_size = self.state.layout.block_size as usize;
+        let mut again = Vec::new();
+        let mut plan = ReadPlan::new(gets.len());
+        for (at, (get, target)) in gets.iter_mut().zip(targets).enumerate() {
+            let Some(target) = target else { continue };
+            let checked = self.check(get, target).map(|()| {
+                let header =
+                    headers || target.located.entry.is_inline() || !get.metadata.is_empty();
+                self.add(at, get, *target, header, &mut plan)
+            });
+            match checked {
+                Ok(true) => {}
+                Ok(false) => again.push(at),
+                Err(error) => results[at] = Err(error),
+            }
+        }
+        let mut scratch = self.state.scratch.take(plan.sort_by_slot() * block_size)?;
+        plan.add_headers(&self.state.layout, &mut scratch);
+        let ReadPlan { mut readings, with_header, mut reads, parts } = plan;
+        let mut fail = |get: usize, error: Error| {
+            if matches!(error, Error::Damaged { .. }) {
+                again.push(get);
+            }
+            results[get] = Err(error);
+        };
+        self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
+            let read = read.context(GET).map(|[bytes]| bytes);
+            match &parts[index] {
+                ReadPart::Payload(reading) => {
+                    let Reading { get, target, verify, .. } = &readings[*reading];
+                    let verified = read.and_then(|payload| self.verify(*verify, target, payload));
+                    verified.unwrap_or_else(|error| fail(*get, error));
+                }
+                ReadPart::Header(range) => {
+                    let of_slot = &with_header[range.clone()];
+                    let view =
+                        read.and_then(|block| self.view(block, &readings[of_slot[0]].target));
+                    for &reading in of_slot {
+                        let reading = &mut readings[reading];
+                        let completed = view
+                            .as_ref()
+                            .map_err(Error::clone)
+                            .and_then(|view| self.complete(reading, view));
+                        completed.unwrap_or_else(|error| fail(reading.get, error));
+                    }
+                }
+            }
+        });
+        again.sort_unstable();
+        again.dedup();
+        Ok(again)
     }
 
     /// Checks that the object can be read, and fits the caller's buffers.
@@ -151,63 +154,34 @@ impl<'a> BatchReader<'a> {
         Ok(())
     }
 
-    /// Adds the transfers of an object: payload and header in one if they are neighbours.
-    fn plan<'g>(
+    /// Adds an object, and the transfer of its payload, to a plan. Returns whether it passed its
+    /// checks so far: an empty payload is not read.
+    fn add<'g>(
         &self,
         at: usize,
         get: &'g mut Get<'_>,
         target: ReadTarget,
-        header: Option<&'g mut [u8]>,
-        reads: &mut Vec<ReadAt<'g, 2>>,
-        parts: &mut Vec<ReadPart<'g>>,
-    ) {
+        header: bool,
+        plan: &mut ReadPlan<'g>,
+    ) -> bool {
         let layout = &self.state.layout;
         let Located { place, entry } = target.located;
-        let offset = |block| layout.block_offset(place.segment, block);
-        let (payload, inline) = {
-            let payload = &mut get.payload[..entry.payload_len.get() as usize];
-            if entry.blocks_back.get() > 0 {
-                (payload, &mut [][..])
-            } else {
-                (&mut [][..], payload)
-            }
-        };
         let verify = self.verifies(&target);
-        let part = |header, payload, inline, metadata| ReadPart {
-            get: at,
-            target,
-            header,
-            payload,
-            inline,
-            metadata,
-            verify,
-        };
-        let len = u64::from(entry.payload_blocks(layout.block_size)) * u64::from(layout.block_size);
-        let metadata = &mut *get.metadata;
-        match header {
-            None if len == 0 => {}
-            None => {
-                let read = ReadAt::scatter(offset(entry.block.get()), [&mut [], payload]);
-                reads.push(read.padded_to(len));
-                parts.push(part(false, true, inline, &mut []));
-            }
-            Some(header) if len == 0 || entry.blocks_back.get() == 1 => {
-                let total = header.len() as u64 + len;
-                let has_payload = len > 0;
-                let read = ReadAt::scatter(offset(entry.header_block()), [header, payload]);
-                reads.push(read.padded_to(total));
-                parts.push(part(true, has_payload, inline, metadata));
-            }
-            Some(header) => {
-                let total = header.len() as u64;
-                let read = ReadAt::scatter(offset(entry.header_block()), [header, &mut []]);
-                reads.push(read.padded_to(total));
-                parts.push(part(true, false, inline, metadata));
-                let read = ReadAt::scatter(offset(entry.block.get()), [&mut [], payload]);
-                reads.push(read.padded_to(len));
-                parts.push(part(false, true, &mut [], &mut []));
-            }
+        let payload = &mut get.payload[..entry.payload_len.get() as usize];
+        let blocks = entry.payload_blocks(layout.block_size);
+        let mut inline = &mut [][..];
+        if blocks > 0 {
+            let offset = layout.block_offset(place.segment, entry.block.get());
+            let len = u64::from(blocks) * u64::from(layout.block_size);
+            plan.add_payload(ReadAt::new(offset, payload).padded_to(len));
+        } else if header {
+            inline = payload;
+        } else if self.verify(verify, &target, payload).is_err() {
+            return false;
         }
+        let metadata = &mut *get.metadata;
+        plan.add(Reading { get: at, target, inline, metadata, verify }, header);
+        true
     }
 
     fn verifies(&self, target: &ReadTarget) -> bool {
@@ -215,35 +189,28 @@ impl<'a> BatchReader<'a> {
             || self.state.index.is_unverified(target.located.place)
     }
 
-    /// Checks a part of an object that was read, and completes the caller's buffers.
-    fn complete(
-        &self,
-        part: &mut ReadPart<'_>,
-        header: &[u8],
-        payload: &[u8],
-    ) -> Result<(), Error> {
-        let target = part.target;
+    /// The header of the slot of an object, if it was written in the generation of its segment.
+    fn view<'b>(&self, block: &'b [u8], target: &ReadTarget) -> Result<SlotView<'b>, Error> {
+        let (segment, number) = target.slot();
+        SlotHeader::read(block, &self.state.layout, segment, number)
+            .and_then(|view| view.of_generation(target.generation))
+            .map_err(|damage| self.damaged(target, damage))
+    }
+
+    /// Checks what a slot header says of an object, and fills the caller's buffers from it.
+    fn complete(&self, reading: &mut Reading<'_>, view: &SlotView<'_>) -> Result<(), Error> {
+        let Reading { target, inline, metadata, verify, .. } = reading;
         let Located { place, entry } = &target.located;
-        if part.header {
-            let layout = &self.state.layout;
-            let view = SlotHeader::read(header, layout, place.segment, entry.header_block())
-                .and_then(|view| view.of_generation(target.generation))
-                .map_err(|damage| self.damaged(&target, damage))?;
-            let object = view.object(place.number).filter(|object| object.entry == entry);
-            let Some(object) = object else {
-                let rule = Damage::Inconsistent("it names another object than the index");
-                return Err(self.damaged(&target, rule));
-            };
-            if let Some(metadata) = part.metadata.get_mut(..object.metadata.len()) {
-                metadata.copy_from_slice(object.metadata);
-            }
-            if let Some(payload) = object.payload {
-                part.inline.copy_from_slice(payload);
-                self.verify(part.verify, &target, part.inline)?;
-            }
+        let Some(object) = view.object(place.number).filter(|object| object.entry == entry) else {
+            let rule = Damage::Inconsistent("it names another object than the index");
+            return Err(self.damaged(target, rule));
+        };
+        if let Some(metadata) = metadata.get_mut(..object.metadata.len()) {
+            metadata.copy_from_slice(object.metadata);
         }
-        if part.payload {
-            self.verify(part.verify, &target, payload)?;
+        if let Some(payload) = object.payload {
+            inline.copy_from_slice(payload);
+            self.verify(*verify, target, inline)?;
         }
         Ok(())
     }
@@ -267,20 +234,9 @@ impl<'a> BatchReader<'a> {
         if self.state.index.is_damaged(target.located.place) {
             return self.report_damage(target, Damage::Inconsistent("it failed its checks before"));
         }
-        let block_size = self.state.layout.block_size as usize;
-        let mut header = self.state.scratch.take(block_size)?;
-        let (mut reads, mut parts) = (Vec::new(), Vec::new());
-        self.plan(0, get, *target, Some(&mut header), &mut reads, &mut parts);
-        let mut result = Ok(Some(GetInfo::of(&target.located)));
-        self.state.dispatcher.read_buffers_with(&mut reads, |index, read| {
-            let part = &mut parts[index];
-            let read = read
-                .context(GET)
-                .and_then(|[header, payload]| self.complete(part, header, payload));
-            if let Err(error) = read {
-                result = Err(error);
-            }
-        });
+        let mut results = [Ok(Some(GetInfo::of(&target.located)))];
+        self.attempt(slice::from_mut(get), &[Some(*target)], true, &mut results)?;
+        let [result] = results;
         match result {
             Err(Error::Damaged { damage, .. }) => self.report_damage(target, damage),
             result => result,

@@ -6,7 +6,8 @@ use raw_block_core::{AlignedBuf, ReadAt};
 
 use super::header::slot_header;
 use super::locate::{generation, locate};
-use super::read::{BatchReader, ReadTarget};
+use super::read::BatchReader;
+use super::read_plan::ReadTarget;
 use super::request::Get;
 use crate::Error;
 use crate::Store;
