@@ -134,6 +134,30 @@ fn without_descriptors_opening_fails_until_there_are_some() {
 }
 
 #[test]
+fn large_objects_are_put_where_only_one_queue_can_be_opened() {
+    if ran_again("large_objects_are_put_where_only_one_queue_can_be_opened", &[]) {
+        return;
+    }
+    let file = match zeroed_file(8 * LEN) {
+        Ok(file) => file,
+        Err(skipped) => return skipped.report(),
+    };
+    let device = open_backend(file.path(), Engine::Uring, Direct::Preferred).unwrap();
+    Store::format(device.clone(), &FormatOptions::default().segment_size(4 << 20)).unwrap();
+    let store = Store::open(device).unwrap();
+    store.put(b"small", &bytes(1, PAYLOAD)).unwrap();
+    limit(libc::RLIMIT_NOFILE, 64);
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    store.put(b"large", &bytes(2, 2 << 20)).unwrap();
+    drop(taken);
+    assert!(payload(&store, b"large").unwrap() == bytes(2, 2 << 20));
+    store.close().unwrap();
+}
+
+#[test]
 fn without_memory_for_its_segments_nothing_is_changed() {
     if env::var_os("ASAN_OPTIONS").is_some() {
         return Skipped::because("AddressSanitizer takes more addresses than the limit leaves")

@@ -11,9 +11,10 @@ use super::wave::{Run, Wave};
 use crate::backend::{BatchMemory, Op, OpKind, Segment, Stats};
 use crate::{AlignedBuf, Error, Geometry};
 
-/// The maximum length in bytes of a merged op. A longer one would gain little, and would delay the
-/// caller that works on a part of the batch while the rest is in flight.
-const LONGEST_MERGE: u64 = 256 << 10;
+/// The maximum length in bytes of a merged op: 256 KiB and a block in front of them, such as a
+/// header. A longer one would gain little, and would delay the caller that works on a part of the
+/// batch while the rest is in flight.
+const LONGEST_MERGE: u64 = (256 + 4) << 10;
 
 /// The bytes of a wave by the way that they move.
 #[derive(Default)]

@@ -14,8 +14,8 @@ use crate::state::index::KeyHash;
 use crate::state::space::{AllocatedObject, Allocation, Slot, Stream};
 
 /// Payload bytes of a slot above which its payloads are submitted before their checksums are known,
-/// and its header after them. Below, another submission costs more than the checksums: 512 KiB took
-/// 1.13 times as long with it on a virtio disk, 2 MiB as long.
+/// and its header while they are in flight. Below, another submission costs more than the
+/// checksums: 512 KiB took 1.13 times as long with it on a virtio disk, 2 MiB as long.
 fn late_header_len() -> usize {
     mutant::limit(1 << 20, 2 << 10)
 }
@@ -70,7 +70,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Bytes of the header blocks that are submitted with the payloads, and of those that are
-    /// submitted after them.
+    /// submitted later.
     pub(super) fn memory(&self) -> (usize, usize) {
         let slots = &self.allocation.slots;
         let opened = slots.iter().filter(|slot| slot.opened.is_some()).count();
@@ -172,7 +172,7 @@ impl<'a> Stage<'a> {
         self.state.layout.block_size as usize
     }
 
-    /// The slots whose headers are written after their payloads.
+    /// The slots whose headers are submitted later than their payloads.
     fn late(&self) -> impl Iterator<Item = (usize, &Slot)> {
         self.allocation.slots.iter().enumerate().filter(|(_, slot)| self.is_late(slot))
     }

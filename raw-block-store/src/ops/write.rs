@@ -55,7 +55,7 @@ impl Errors {
 
 impl StoreState {
     /// Stages, submits and publishes an allocation: all payloads, and the headers of the slots,
-    /// those of large ones after their payloads. Returns what failed.
+    /// those of large ones while their payloads are in flight. Returns what failed.
     pub(super) fn write_allocation(
         &self,
         batch: &PutBatch<'_>,
@@ -80,15 +80,27 @@ impl StoreState {
         let writes = stage.early_writes(&headers);
         let targets = stage.early_targets();
         if let Some(mut headers) = late_headers {
-            // The checksums of large payloads are computed while the device writes them.
-            let encode = || stage.encode_late(&mut headers, &mut written.entries);
-            let (results, encoded) = self.dispatcher.write_buffers_while(&writes, encode);
+            // The device writes large payloads while their checksums are computed, and while the
+            // headers with the checksums are submitted.
+            let write_late = || {
+                stage.encode_late(&mut headers, &mut written.entries)?;
+                Ok(self.dispatcher.write_buffers(&stage.late_writes(&headers)))
+            };
+            let (results, late) = self.dispatcher.write_buffers_while(&writes, write_late);
             self.note_written(&stage, &writes, targets, results, &mut written.errors);
-            match encoded {
-                Ok(()) => {
-                    let writes = stage.late_writes(&headers);
-                    let results = self.dispatcher.write_buffers(&writes);
-                    let targets = stage.late_targets();
+            match late {
+                Ok(results) => {
+                    let (writes, targets) = (stage.late_writes(&headers), stage.late_targets());
+                    // No second queue could be opened. The first one is free now.
+                    let refused = |result: &Result<(), raw_block_core::Error>| {
+                        let error = result.as_ref().err();
+                        error.is_some_and(|error| error.class() == ErrorClass::NotStarted)
+                    };
+                    let results = if results.iter().all(refused) {
+                        self.dispatcher.write_buffers(&writes)
+                    } else {
+                        results
+                    };
                     self.note_written(&stage, &writes, targets, results, &mut written.errors);
                 }
                 Err(error) => written.fail_all(&error),
@@ -121,7 +133,7 @@ impl StoreState {
     }
 
     /// Fills the headers that are submitted with their payloads, and takes memory for those that
-    /// are submitted after them, if there are any.
+    /// are submitted later, if there are any.
     ///
     /// # Errors
     /// [`Error::Device`] if there is no memory, [`Error::Encode`].
