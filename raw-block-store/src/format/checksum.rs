@@ -39,58 +39,56 @@ pub struct PayloadPlace {
 }
 
 impl PayloadPlace {
-    /// The seed of the checksum: the XXH3-64 of the member's identity (16 bytes), the generation
-    /// and the sequence (8 bytes each), the segment and the block (4 bytes each, all
-    /// little-endian).
-    fn seed(&self, member: &[u8; 16]) -> u64 {
-        let mut place = [0; 40];
-        place[..16].copy_from_slice(member);
-        place[16..24].copy_from_slice(&self.generation.to_le_bytes());
-        place[24..32].copy_from_slice(&self.sequence.to_le_bytes());
-        place[32..36].copy_from_slice(&self.segment.to_le_bytes());
-        place[36..].copy_from_slice(&self.block.to_le_bytes());
-        XxHash3_64::oneshot(&place)
+    /// Checksum of a payload with this [hash](payload_hash) that this write puts into this place:
+    /// the XXH3-64 of the member's identity (16 bytes), the generation and the sequence (8 bytes
+    /// each), the segment and the block (4 bytes each), and the hash (8 bytes), all little-endian.
+    ///
+    /// A payload that is intact but belongs to another member, place, generation or write does not
+    /// match. A copy of it gets its checksum without another pass over the payload.
+    #[must_use]
+    pub fn checksum(&self, layout: &Layout, payload_hash: u64) -> u64 {
+        let mut bytes = [0; 48];
+        bytes[..16].copy_from_slice(&layout.member);
+        bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.segment.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.block.to_le_bytes());
+        bytes[40..].copy_from_slice(&payload_hash.to_le_bytes());
+        XxHash3_64::oneshot(&bytes)
     }
 }
 
-/// Checksum of the payload that this write puts into this place: its XXH3-64, seeded with the
-/// place.
-///
-/// A payload that is intact but belongs to another member, place, generation or write does not
-/// match.
+/// XXH3-64 of a payload, without a seed: what the payload adds to its checksum.
 #[must_use]
-pub fn payload_checksum(layout: &Layout, place: &PayloadPlace, payload: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(place.seed(&layout.member), payload)
+pub fn payload_hash(payload: &[u8]) -> u64 {
+    XxHash3_64::oneshot(payload)
 }
 
-/// Computes a [`payload_checksum`] over several pieces of a payload. Does not allocate.
+/// Checksum of the payload that this write puts into this place.
+#[must_use]
+pub fn payload_checksum(layout: &Layout, place: &PayloadPlace, payload: &[u8]) -> u64 {
+    place.checksum(layout, payload_hash(payload))
+}
+
+/// Computes a [`payload_hash`] over several pieces of a payload. Does not allocate.
 ///
 /// # Examples
 /// ```
-/// use raw_block_store::format::{Layout, PayloadHasher, PayloadPlace, payload_checksum};
+/// use raw_block_store::format::{PayloadHasher, payload_hash};
 ///
-/// # use raw_block_store::format::LayoutRequest;
-/// # let (segment_size, largest_object) = (Some(1 << 20), None);
-/// # let request =
-/// #     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
-/// let layout = Layout::plan(&request)?;
-/// let place = PayloadPlace { segment: 3, generation: 7, block: 1, sequence: 42 };
-/// let mut hasher = PayloadHasher::new(&layout, &place);
+/// let mut hasher = PayloadHasher::new();
 /// hasher.update(b"a payload ");
 /// hasher.update(b"in two pieces");
-/// assert_eq!(hasher.finish(), payload_checksum(&layout, &place, b"a payload in two pieces"));
-/// # Ok::<(), String>(())
+/// assert_eq!(hasher.finish(), payload_hash(b"a payload in two pieces"));
 /// ```
 #[derive(Clone)]
 pub struct PayloadHasher(RawHasher<[u8; SECRET_LEN]>);
 
 impl PayloadHasher {
-    /// Begins the checksum of the payload of this place.
+    /// Begins the hash of a payload.
     #[must_use]
-    pub fn new(layout: &Layout, place: &PayloadPlace) -> Self {
-        let seed = place.seed(&layout.member);
-        let secret = SecretBuffer::with_seed(seed, [0; SECRET_LEN]);
-        match secret {
+    pub fn new() -> Self {
+        match SecretBuffer::with_seed(0, [0; SECRET_LEN]) {
             Ok(secret) => Self(RawHasher::new(secret)),
             Err(_) => unreachable!("the secret has the length that the hash asks for"),
         }
@@ -101,10 +99,16 @@ impl PayloadHasher {
         self.0.write(piece);
     }
 
-    /// The checksum of the pieces, in the order in which they were added.
+    /// The hash of the pieces, in the order in which they were added.
     #[must_use]
     pub fn finish(&self) -> u64 {
         self.0.finish()
+    }
+}
+
+impl Default for PayloadHasher {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

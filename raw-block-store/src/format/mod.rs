@@ -46,7 +46,9 @@ mod tests;
 mod tombstones;
 
 pub use checkpoint::{BodyBlock, CheckpointHeader};
-pub use checksum::{PayloadHasher, PayloadPlace, crc32c, header_hash, payload_checksum};
+pub use checksum::{
+    PayloadHasher, PayloadPlace, crc32c, header_hash, payload_checksum, payload_hash,
+};
 pub use damage::{Damage, EncodeError};
 pub use entry::{Entry, KeyHash};
 pub use layout::{

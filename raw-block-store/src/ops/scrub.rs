@@ -291,7 +291,7 @@ impl<'a> Scrub<'a> {
         let mut payload = match self.payload.take() {
             Some(payload) if part.skipped > 0 => payload,
             _ => Payload {
-                hasher: PayloadHasher::new(layout, &place),
+                hasher: PayloadHasher::new(),
                 left: entry.payload_len.get() as usize,
                 is_read: true,
             },
@@ -304,7 +304,8 @@ impl<'a> Scrub<'a> {
             self.payload = Some(payload);
             return true;
         }
-        let is_intact = payload.is_read && entry.checksum == payload.hasher.finish();
+        let computed = place.checksum(layout, payload.hasher.finish());
+        let is_intact = payload.is_read && entry.checksum == computed;
         if is_intact {
             self.set_verified(window, located);
         }

@@ -135,7 +135,7 @@ impl Store {
         };
         let offset = layout.block_offset(segment, entry.block.get());
         let place = entry.place(segment, generation);
-        let mut hasher = PayloadHasher::new(layout, &place);
+        let mut hasher = PayloadHasher::new();
         if let Some(payload) = inline {
             hasher.update(payload);
         } else {
@@ -151,7 +151,7 @@ impl Store {
                 left -= len;
             }
         }
-        let (stored, computed) = (entry.checksum.get(), hasher.finish());
+        let (stored, computed) = (entry.checksum.get(), place.checksum(layout, hasher.finish()));
         if stored == computed {
             return Ok(Ok(()));
         }

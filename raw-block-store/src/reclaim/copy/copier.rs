@@ -1,9 +1,8 @@
 //! What all copies of a reclaim need.
 
-use raw_block_core::{AlignedBuf, ErrorClass, WriteAt};
+use raw_block_core::{ErrorClass, WriteAt};
 
 use super::source::{Fate, Source};
-use crate::Error;
 use crate::format::Entry;
 use crate::io::Placement;
 use crate::io::slot_header::{self, ObjectName};
@@ -120,10 +119,4 @@ impl<'a> Copier<'a> {
         }
         copies[slot.objects.clone()].fill(CopyOutcome::WriteFailed);
     }
-}
-
-/// Memory for this many bytes.
-pub(super) fn memory(len: usize) -> Result<AlignedBuf, Error> {
-    use crate::error::Context;
-    AlignedBuf::zeroed(len).context("move objects")
 }

@@ -1,12 +1,13 @@
 //! Copying several slots at once: one batch of reads, one of writes.
 
-use raw_block_core::{AlignedBuf, ReadAt};
+use raw_block_core::ReadAt;
 
-use super::copier::{Copier, CopyOutcome, ObjectCopy, memory};
+use super::copier::{Copier, CopyOutcome, ObjectCopy};
 use super::source::Fate;
 use crate::Error;
-use crate::format::{ObjectView, SlotHeader, SlotView, payload_checksum};
+use crate::format::{ObjectView, SlotHeader, SlotView, payload_hash};
 use crate::io::slot_header::{self, ObjectName};
+use crate::state::Scratch;
 use crate::state::index::Located;
 use crate::state::space::Slot;
 
@@ -51,10 +52,10 @@ pub(super) fn copy(
 struct Group<'a> {
     copier: &'a Copier<'a>,
     /// The slots, one after the other.
-    bytes: AlignedBuf,
+    bytes: Scratch<'a>,
     /// The header blocks that name the objects where they are now, in order.
     header_blocks: Vec<u32>,
-    headers: AlignedBuf,
+    headers: Scratch<'a>,
     objects: Vec<Object<'a>>,
 }
 
@@ -92,8 +93,9 @@ impl<'a> Group<'a> {
             objects.iter().map(|object| object.copying.from.object.entry.header_block()).collect();
         header_blocks.sort_unstable();
         header_blocks.dedup();
-        let headers = memory(header_blocks.len() * block_size)?;
-        Ok(Self { copier, bytes: memory(start)?, header_blocks, headers, objects })
+        let scratch = &copier.state.scratch;
+        let headers = scratch.take(header_blocks.len() * block_size)?;
+        Ok(Self { copier, bytes: scratch.take(start)?, header_blocks, headers, objects })
     }
 
     /// Reads payloads to where they are written from, and headers. What cannot be read is read once
@@ -176,23 +178,24 @@ fn judge(copier: &Copier<'_>, headers: &Headers<'_>, bytes: &mut [u8], objects: 
             continue;
         };
         let len = entry.payload_len.get() as usize;
-        let payload = match named.payload {
-            Some(inline) => inline,
-            None => {
-                let end = object.offset + len.next_multiple_of(block_size);
-                let blocks = &mut bytes[object.offset..end];
-                if !copier.source.is_intact(entry, &blocks[..len]) {
-                    copier.source.read_again(entry.block.get(), blocks);
-                }
-                blocks[len..].fill(0);
-                &blocks[..len]
+        let hash = if let Some(inline) = named.payload {
+            payload_hash(inline)
+        } else {
+            let end = object.offset + len.next_multiple_of(block_size);
+            let blocks = &mut bytes[object.offset..end];
+            let mut hash = payload_hash(&blocks[..len]);
+            if !copier.source.is_intact(entry, hash) {
+                copier.source.read_again(entry.block.get(), blocks);
+                hash = payload_hash(&blocks[..len]);
             }
+            blocks[len..].fill(0);
+            hash
         };
-        if !copier.source.is_intact(entry, payload) {
+        if !copier.source.is_intact(entry, hash) {
             object.fate = copier.source.damaged(&from.object);
         }
         let place = slot_header::payload_place(object.slot, to);
-        object.checksum = payload_checksum(&copier.state.layout, &place, payload);
+        object.checksum = place.checksum(&copier.state.layout, hash);
     }
 }
 

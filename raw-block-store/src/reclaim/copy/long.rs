@@ -1,6 +1,6 @@
 //! Copying one long object in parts.
 
-use super::copier::{Copier, CopyOutcome, ObjectCopy, group_len, memory};
+use super::copier::{Copier, CopyOutcome, ObjectCopy, group_len};
 use super::source::Fate;
 use crate::Error;
 use crate::format::{PayloadHasher, SlotHeader};
@@ -30,7 +30,8 @@ pub(super) fn copy(
     else {
         return Ok(());
     };
-    let mut header = memory(copier.block_size())?;
+    let scratch = &copier.state.scratch;
+    let mut header = scratch.take(copier.block_size())?;
     let header_block = copying.from.object.entry.header_block();
     let is_read = copier.source.read_again(header_block, &mut header)
         || copier.source.read_again(header_block, &mut header);
@@ -43,7 +44,7 @@ pub(super) fn copy(
         return Ok(());
     };
 
-    let mut buffer = memory(group_len())?;
+    let mut buffer = scratch.take(group_len())?;
     let mut fate = Fate::Move;
     let mut checksum = 0;
     for attempt in 1..=ATTEMPTS {
@@ -72,7 +73,7 @@ pub(super) fn copy(
     let key_hash = copying.from.object.entry.key_hash;
     let named = ObjectName { key_hash, key: object.key, metadata: object.metadata };
     let entry = copier.entry(copying, &named, checksum, fate);
-    let mut block = memory(copier.block_size())?;
+    let mut block = scratch.take(copier.block_size())?;
     slot_header::encode(copier.state, slot, &mut block, [(entry, named)].into_iter(), &[])?;
     let write = [copier.write_at(slot, slot.block, &block)];
     match copier.state.dispatcher.write_buffers(&write).all() {
@@ -101,8 +102,7 @@ fn copy_payload(
     let (layout, block_size) = (&copier.state.layout, copier.block_size());
     let entry = &from.object.entry;
     let source = &copier.source;
-    let mut old = PayloadHasher::new(layout, &entry.place(source.segment, source.generation()));
-    let mut new = PayloadHasher::new(layout, &slot_header::payload_place(slot, to));
+    let mut hasher = PayloadHasher::new();
     let (mut left, mut done) = (entry.payload_len.get() as usize, 0);
     while left > 0 {
         let len = left.min(buffer.len() / block_size * block_size);
@@ -110,14 +110,13 @@ fn copy_payload(
         let read = source.read_at(entry.block.get() + done, part);
         copier.state.dispatcher.read_buffers(&mut [read]).all().map_err(|_| Part::Unreadable)?;
         part[len..].fill(0);
-        old.update(&part[..len]);
-        new.update(&part[..len]);
+        hasher.update(&part[..len]);
         let write = [copier.write_at(slot, to.block + done, part)];
         copier.state.dispatcher.write_buffers(&write).all().map_err(Part::WriteFailed)?;
         left -= len;
         done += u32::try_from(part.len() / block_size).unwrap_or(u32::MAX);
     }
-    let is_intact =
-        entry.checksum == old.finish() || crate::mutant::Mutant::TornObjectsMoved.is_on();
-    Ok((new.finish(), is_intact))
+    let hash = hasher.finish();
+    let checksum = slot_header::payload_place(slot, to).checksum(layout, hash);
+    Ok((checksum, source.is_intact(entry, hash)))
 }
