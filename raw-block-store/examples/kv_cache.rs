@@ -38,7 +38,7 @@ fn load_prefix(
     memory: &mut [AlignedBuf],
 ) -> Result<usize, Box<dyn Error>> {
     let keys = chunk_keys(tokens);
-    let there = keys.iter().take_while(|key| store.contains(*key)).count();
+    let there = store.prefix_len(&keys)?;
     let mut gets: Vec<_> =
         keys[..there].iter().zip(memory).map(|(key, buffer)| Get::new(key, buffer)).collect();
     let found = store.get_many(&mut gets);

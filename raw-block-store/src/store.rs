@@ -245,12 +245,12 @@ impl Store {
     ///
     /// Waits for calls in progress on other threads; later calls fail with [`Error::Closed`]. After
     /// that another store may be opened on the same backend; the backend itself is released when
-    /// the store is dropped. Does nothing if the store is closed already.
+    /// the store and its [pins](crate::Pin) are dropped. Does nothing if the store is closed
+    /// already.
     ///
-    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails at its next read; a
-    /// [`Pin`](crate::Pin) cannot be read any more. [`contains`](Self::contains),
-    /// [`pin`](Self::pin) and [`stats`](Self::stats) do not access the device, and show the store
-    /// as it was when it was closed.
+    /// A [list](Self::list) or a [scrub](Self::scrub) in progress fails at its next read; a pin
+    /// cannot be read any more. [`stats`](Self::stats) does not access the device, and shows the
+    /// store as it was when it was closed.
     ///
     /// # Errors
     /// [`Error::Device`]. Calls fail all the same from then on, and the store is recovered when it
@@ -271,14 +271,6 @@ impl Store {
         *open = None;
         tracing::info!(device = state.device_name(), "a store was closed");
         Ok(())
-    }
-
-    /// Whether there is an object with this key, as far as the index knows: the object itself is
-    /// not read. A damaged object counts as absent.
-    #[must_use]
-    pub fn contains(&self, key: &[u8]) -> bool {
-        let found = self.state.index.find(&self.hash(key));
-        found.is_some_and(|found| !self.state.index.is_damaged(found.place))
     }
 
     /// The state of the store and its counters as they are now.
@@ -343,11 +335,16 @@ impl Store {
 }
 
 impl Drop for Store {
-    /// Ends the background thread before anything that it uses.
+    /// Ends the background thread before anything that it uses. Pins may outlive the store, and
+    /// another one may be opened on its backend: they are read no more.
     fn drop(&mut self) {
         let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(parts) = open {
             parts.worker = None;
+        }
+        if !self.state.is_inherited() {
+            self.state.calls.close();
+            self.state.stop_writes_after_unknown();
         }
     }
 }

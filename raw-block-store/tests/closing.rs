@@ -28,11 +28,16 @@ fn closed<T: Debug>(result: Result<T, Error>) {
 fn a_closed_store_refuses_every_call() {
     let (_device, store) = store(1 << 20);
     store.put(b"key", b"value").unwrap();
-    let pin = store.pin(b"key").unwrap();
+    let pin = store.pin(b"key").unwrap().unwrap();
     store.close().unwrap();
     closed(store.put(b"key", b"other"));
     store.put_many_if_absent(&[Put::new(b"key", b"other")]).into_iter().for_each(closed);
     closed(store.get(b"key"));
+    closed(store.contains(b"key"));
+    closed(store.contains_many(&[b"key"]));
+    closed(store.prefix_len(&[b"key"]));
+    closed(store.pin(b"key"));
+    closed(store.pin_prefix(&[b"key"]));
     store.get_many(&mut [Get::new(b"key", &mut [0; 5])]).into_iter().for_each(closed);
     closed(store.delete(b"key"));
     closed(store.clear());
@@ -43,6 +48,25 @@ fn a_closed_store_refuses_every_call() {
     closed(pin.read(&mut [0; 5], &mut []));
     store.close().unwrap();
     assert_eq!(store.stats().objects, 1);
+}
+
+#[test]
+fn a_pin_outlives_its_store_and_is_not_read() {
+    fn assert_owned<T: Send + Sync + 'static>(_: &T) {}
+    let (device, store) = store(1 << 20);
+    store.put(b"key", b"value").unwrap();
+    let pin = store.pin(b"key").unwrap().unwrap();
+    assert_owned(&pin);
+    drop(store);
+    closed(pin.read(&mut [0; 5], &mut []));
+    let reopened = Store::open(device).unwrap();
+    for version in 0..2000_u32 {
+        reopened.put(b"key", &[version.to_le_bytes(); 512].concat()).unwrap();
+    }
+    closed(pin.read(&mut [0; 5], &mut []));
+    drop(pin);
+    assert!(reopened.contains(b"key").unwrap());
+    reopened.close().unwrap();
 }
 
 #[test]

@@ -147,7 +147,9 @@ impl World<'_> {
     /// What is pinned does not change.
     fn look_twice(&self, key: usize) {
         let completed = self.keys[key].completed.load(Ordering::SeqCst);
-        let Some(pin) = self.store.pin(&name(key)) else { return self.check(key, completed, None) };
+        let Some(pin) = self.store.pin(&name(key)).unwrap() else {
+            return self.check(key, completed, None);
+        };
         let mut payload = vec![0; PAYLOAD];
         pin.read(&mut payload, &mut []).unwrap();
         let version = version_of(key, &payload);

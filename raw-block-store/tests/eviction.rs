@@ -64,7 +64,7 @@ fn fill(store: &Store) -> (u32, Error) {
 fn without_a_policy_a_full_store_says_what_fills_it() {
     let (_, store) = store(EvictionPolicy::None);
     put(&store, 0..1);
-    let _pin = store.pin(&name(0)).unwrap();
+    let _pin = store.pin(&name(0)).unwrap().unwrap();
     let (count, refused) = fill(&store);
     assert!((140..MANY).contains(&count), "{count} objects");
     assert!(
@@ -122,7 +122,7 @@ fn what_was_read_by_a_pin_or_put_if_absent_counts_as_used() {
         for key in MANY / 2..1000 {
             for _ in 0..2 {
                 // It is pinned only while it is read.
-                let pin = store.pin(&name(3)).unwrap();
+                let pin = store.pin(&name(3)).unwrap().unwrap();
                 pin.read(&mut buffer, &mut []).unwrap();
                 let again = store.put_many_if_absent(&[Put::new(&name(5), b"another")]).remove(0);
                 assert!(!again.unwrap(), "{policy:?} at {key}");
@@ -149,7 +149,7 @@ fn a_pinned_object_is_not_evicted() {
     for policy in POLICIES {
         let (_, store) = store(policy);
         put(&store, 0..MANY / 2);
-        let pin = store.pin(&name(7)).unwrap();
+        let pin = store.pin(&name(7)).unwrap().unwrap();
         put(&store, MANY / 2..1000);
         assert!(holds(&store, 7));
         drop(pin);
@@ -163,10 +163,10 @@ fn a_pinned_object_is_not_evicted() {
 fn a_store_of_pinned_objects_is_full() {
     for policy in POLICIES {
         let (_, store) = store(policy);
-        let mut pins: Vec<Pin<'_>> = Vec::new();
+        let mut pins: Vec<Pin> = Vec::new();
         let refused = (0..MANY).find_map(|key| {
             let refused = try_put(&store, key).err();
-            pins.extend(store.pin(&name(key)));
+            pins.extend(store.pin(&name(key)).unwrap());
             refused
         });
         let refused = refused.expect("more is pinned than the store holds");
@@ -188,7 +188,7 @@ fn a_store_of_pinned_objects_is_full() {
 fn a_pinned_object_outlives_its_replacement_and_its_deletion() {
     let (_, store) = store(EvictionPolicy::None);
     store.put(b"key", &[1; LEN]).unwrap();
-    let pin = store.pin(b"key").unwrap();
+    let pin = store.pin(b"key").unwrap().unwrap();
     let mut found = [0; LEN];
     for round in 0..300 {
         store.put(b"key", &[2; LEN]).unwrap();
@@ -197,7 +197,7 @@ fn a_pinned_object_outlives_its_replacement_and_its_deletion() {
         assert_eq!(pin.read(&mut found, &mut []).unwrap().payload_len, LEN);
         assert_eq!(found, [1; LEN], "round {round}");
     }
-    assert!(store.pin(b"key").is_none());
+    assert!(store.pin(b"key").unwrap().is_none());
     assert_eq!(store.stats().pinned_versions, 1);
     drop(pin);
     // Nothing keeps its space: a new store takes as many objects.
@@ -311,14 +311,14 @@ fn gated() -> (Arc<Gated>, Store) {
 fn a_get_that_takes_long_costs_no_more_than_its_segment() {
     let (gated, store) = gated();
     put(&store, 0..500);
-    let oldest = (0..500).find(|&key| store.contains(&name(key))).unwrap();
+    let oldest = (0..500).find(|&key| store.contains(&name(key)).unwrap()).unwrap();
     let before = store.stats().evictions;
     gated.set(Gate::Closed);
     thread::scope(|scope| {
         let get = scope.spawn(|| assert!(holds(&store, oldest)));
         gated.wait_while(Gate::Closed);
         let puts = scope.spawn(|| put(&store, 500..564));
-        while store.contains(&name(oldest)) && !puts.is_finished() {
+        while store.contains(&name(oldest)).unwrap() && !puts.is_finished() {
             thread::yield_now();
         }
         // The puts may wait for the get, and need no other segment until then.
@@ -330,7 +330,7 @@ fn a_get_that_takes_long_costs_no_more_than_its_segment() {
         let evicted = stats.evictions - before;
         assert!(evicted <= 64 + 3 * 6, "{evicted} for 64 puts, six in a segment: {stats:?}");
     });
-    assert!(!store.contains(&name(oldest)));
+    assert!(!store.contains(&name(oldest)).unwrap());
     check_segments(&store);
 }
 
@@ -338,7 +338,7 @@ fn a_get_that_takes_long_costs_no_more_than_its_segment() {
 fn puts_do_not_wait_for_a_get_that_hangs() {
     let (gated, store) = gated();
     put(&store, 0..500);
-    let oldest = (0..500).find(|&key| store.contains(&name(key))).unwrap();
+    let oldest = (0..500).find(|&key| store.contains(&name(key)).unwrap()).unwrap();
     let before = store.stats().evictions;
     gated.set(Gate::Closed);
     thread::scope(|scope| {

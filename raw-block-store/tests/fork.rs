@@ -43,6 +43,10 @@ fn are_refused(store: &Store) -> bool {
         && is_forked(store.get(b"key"))
         && is_forked(store.get(b"missing"))
         && is_forked(common::get_one(store, b"missing", &mut []))
+        && is_forked(store.contains(b"key"))
+        && is_forked(store.contains_many(&[b"key"]))
+        && is_forked(store.prefix_len(&[b"key"]))
+        && is_forked(store.pin_prefix(&[b"key"]))
         && is_forked(store.delete_many(&[b"key"]).remove(0))
         && is_forked(store.flush())
         && is_forked(store.checkpoint())
@@ -65,11 +69,11 @@ fn a_forked_child_gets_errors_and_can_drop_a_store() {
             let store = Store::open_with(backend.clone(), &options).unwrap();
             store.put(b"key", b"parent").unwrap();
 
-            let pin = store.pin(b"key").unwrap();
+            let pin = store.pin(b"key").unwrap().unwrap();
             let inherited = AssertUnwindSafe((&store, &pin));
             in_a_child(move || {
                 let AssertUnwindSafe((store, pin)) = { inherited };
-                store.pin(b"key").is_none() && is_forked(pin.read(&mut [0; 6], &mut []))
+                is_forked(store.pin(b"key")) && is_forked(pin.read(&mut [0; 6], &mut []))
             });
             drop(pin);
 

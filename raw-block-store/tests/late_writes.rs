@@ -141,6 +141,20 @@ fn a_store_dropped_with_unknown_writes_stops_its_backend() {
     assert_eq!(payload(&store, b"other").unwrap(), b"value");
 }
 
+#[test]
+fn a_store_stops_writes_although_a_pin_outlives_it() {
+    let (device, layout) = device();
+    let backend = device.backend();
+    let store = open_on(Arc::clone(&backend)).unwrap();
+    store.put(b"key", b"value").unwrap();
+    let pin = store.pin(b"key").unwrap();
+    late(&device, segments(&layout), NEVER);
+    store.put(b"key", b"newer").unwrap();
+    drop(store);
+    assert_eq!(kind(open_on(backend)), Some(ErrorKind::WritesStopped));
+    drop(pin);
+}
+
 /// Checks that a store has stopped all writes after a late write to a place that it writes again
 /// and again.
 fn has_stopped_writes(store: &Store) {

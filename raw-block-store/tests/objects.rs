@@ -144,14 +144,14 @@ fn a_cache_takes_every_put_and_keeps_what_is_pinned() {
         let device = formatted(256 << 10);
         let store = open(&device, eviction);
         store.put(b"pinned", &[9; 20_000]).unwrap();
-        let pin = store.pin(b"pinned").unwrap();
+        let pin = store.pin(b"pinned").unwrap().unwrap();
         for key in 0..1500_u32 {
             store.put(&key.to_le_bytes(), &vec![key.to_le_bytes()[0]; 20_000]).unwrap();
         }
         let mut payload = vec![0; 20_000];
         pin.read(&mut payload, &mut []).unwrap();
         assert_eq!(payload, [9; 20_000]);
-        let kept = (0..1500_u32).filter(|key| store.contains(&key.to_le_bytes())).count();
+        let kept = (0..1500_u32).filter(|key| store.contains(&key.to_le_bytes()).unwrap()).count();
         assert!(kept > 500, "{eviction:?}: {kept}");
         drop(pin);
         let before = store.stats().objects;

@@ -61,7 +61,7 @@ fn the_times_of_batches_and_checkpoints_are_counted() {
     let [first, second] = &mut buffers;
     let mut gets = [Get::new(b"a", first), Get::new(b"absent", second)];
     assert!(store.get_many(&mut gets).iter().all(Result::is_ok));
-    store.pin(b"b").unwrap().read(&mut buffers[0], &mut []).unwrap();
+    store.pin(b"b").unwrap().unwrap().read(&mut buffers[0], &mut []).unwrap();
     store.checkpoint().unwrap();
     let stats = store.stats();
     assert_eq!(stats.put_latency.count(), 2, "a batch is counted once");

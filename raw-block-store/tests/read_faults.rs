@@ -34,7 +34,10 @@ fn get_with_fault(store: &Store, victim: u8, what: &str, is_header: bool) {
         Err(Error::Device { error, .. }) => assert_eq!(what, "an error", "{error}"),
         Err(Error::Damaged { .. }) => {
             assert!(is_read && what != "an error", "{what}");
-            assert!(!store.contains(&key(victim)) && store.pin(&key(victim)).is_none());
+            assert!(
+                !store.contains(&key(victim)).unwrap()
+                    && store.pin(&key(victim)).unwrap().is_none()
+            );
             assert!(matches!(store.get(&key(victim)), Err(Error::Damaged { .. })));
             assert_eq!(store.stats().failed_checks, 1, "it is counted once");
         }

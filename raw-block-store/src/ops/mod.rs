@@ -9,6 +9,7 @@ mod get;
 mod header;
 mod list;
 mod locate;
+mod lookup;
 mod pin;
 mod put;
 mod read;

@@ -36,7 +36,9 @@ impl Calls {
 
     /// Refuses calls from now on, and waits until those in progress have ended.
     pub(crate) fn close(&self) {
-        self.state.fetch_or(CLOSED, Ordering::AcqRel);
+        if self.state.fetch_or(CLOSED, Ordering::AcqRel) < CALL {
+            return;
+        }
         let mut guard = sync::lock(&self.closing);
         while self.state.load(Ordering::Acquire) != CLOSED {
             guard = sync::wait(&self.ended, &self.closing, guard);

@@ -289,6 +289,17 @@ impl StoreState {
         self.worker.wake();
     }
 
+    /// Stops writes on the backend if the store ends without being closed and the outcome of a
+    /// write is unknown: the next opening may not know the segments in quarantine, to which the
+    /// device may still carry out that write.
+    pub(crate) fn stop_writes_after_unknown(&self) {
+        if let Some(error) = self.unknown.get()
+            && !self.is_closed.load(Ordering::Relaxed)
+        {
+            self.dispatcher.backend().flush_state().stop_writes(error);
+        }
+    }
+
     /// Whether changes are refused because the device refuses writes.
     pub(crate) fn refuses_writes(&self) -> bool {
         self.refuses_writes.load(Ordering::Relaxed)
@@ -321,14 +332,9 @@ impl StoreState {
 }
 
 impl Drop for StoreState {
-    /// The next opening on the same backend may not know the segments in quarantine, to which the
-    /// device may still carry out a write.
     fn drop(&mut self) {
-        if let Some(error) = self.unknown.get()
-            && !self.is_closed.load(Ordering::Relaxed)
-            && !self.is_inherited()
-        {
-            self.dispatcher.backend().flush_state().stop_writes(error);
+        if !self.is_inherited() {
+            self.stop_writes_after_unknown();
         }
     }
 }

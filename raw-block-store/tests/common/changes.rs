@@ -128,7 +128,7 @@ impl History {
     /// of the keys.
     pub(crate) fn check_counts(store: &Store) {
         check_segments(store);
-        let present = (0..KEYS).filter(|key| store.contains(&key.to_le_bytes())).count();
+        let present = (0..KEYS).filter(|key| store.contains(&key.to_le_bytes()).unwrap()).count();
         assert!(store.stats().objects >= present as u64 && store.stats().objects <= KEYS);
     }
 

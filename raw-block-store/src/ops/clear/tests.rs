@@ -29,7 +29,7 @@ fn a_cleared_store_is_empty_also_after_a_power_cut() {
     assert_eq!(after.deletes - before.deletes, 150);
     assert_eq!(after.checkpoints, before.checkpoints + 1);
     assert_eq!(after.free_segments, after.segments);
-    assert!(!store.contains(&60_u32.to_le_bytes()));
+    assert!(!store.contains(&60_u32.to_le_bytes()).unwrap());
     let (_, store) = reopened(&device, store);
     assert_eq!(store.stats().objects, 0);
 }
@@ -55,12 +55,14 @@ fn what_is_pinned_stays_readable_and_leaves_the_index() {
     for eviction in [EvictionPolicy::None, EvictionPolicy::Lru] {
         let (_, store) = store(16, eviction);
         put(&store, 0..100, 700);
-        let (kept, replaced) =
-            (store.pin(&7_u32.to_le_bytes()).unwrap(), store.pin(&8_u32.to_le_bytes()).unwrap());
+        let (kept, replaced) = (
+            store.pin(&7_u32.to_le_bytes()).unwrap().unwrap(),
+            store.pin(&8_u32.to_le_bytes()).unwrap().unwrap(),
+        );
         put(&store, [8], 100);
         store.clear().unwrap();
-        assert!(!store.contains(&7_u32.to_le_bytes()));
-        assert!(store.pin(&7_u32.to_le_bytes()).is_none());
+        assert!(!store.contains(&7_u32.to_le_bytes()).unwrap());
+        assert!(store.pin(&7_u32.to_le_bytes()).unwrap().is_none());
         put(&store, 1000..1400, 700);
         for pin in [&kept, &replaced] {
             let mut payload = [0; 700];
@@ -124,7 +126,7 @@ fn clears_and_changes_of_several_threads_go_together() {
         for _ in 0..20 {
             put(&store, 0..5, 700);
             store.clear().unwrap();
-            assert!((0..5_u32).all(|key| !store.contains(&key.to_le_bytes())));
+            assert!((0..5_u32).all(|key| !store.contains(&key.to_le_bytes()).unwrap()));
         }
         ends.store(true, Ordering::Relaxed);
     });

@@ -58,7 +58,7 @@ fn an_object_that_a_recovery_found_is_verified_once() {
 fn a_torn_object_is_missed_and_a_damaged_one_reported() {
     let of_recovery = torn(EvictionPolicy::None, 900);
     assert!(of_recovery.get(&KEY.to_le_bytes()).unwrap().is_none());
-    assert!(!of_recovery.contains(&KEY.to_le_bytes()));
+    assert!(!of_recovery.contains(&KEY.to_le_bytes()).unwrap());
     assert_eq!(of_recovery.stats().failed_checks, 1);
 
     let (device, store) = store(16, EvictionPolicy::None);

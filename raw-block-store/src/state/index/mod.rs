@@ -18,7 +18,8 @@ use deletions::Deletions;
 use entries::Entries;
 pub(crate) use located::{KeyHash, Located, Move, Place, Published};
 use shard::{Context, Shard};
-use shards::{KEYS_AT_ONCE, LockedShards, Shards};
+pub(crate) use shards::KEYS_AT_ONCE;
+use shards::{LockedShards, Shards};
 pub(crate) use stamp::Stamp;
 
 /// The live objects: an entry for each number of each segment in use, and tables that find an entry

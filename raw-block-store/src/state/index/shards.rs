@@ -17,7 +17,7 @@ const BLOCK: usize = 64;
 /// spread few of them outgrow a table of 1,024.
 const KEYS_PER_SHARD: u64 = 400;
 /// Keys for which shards are locked at once.
-pub(super) const KEYS_AT_ONCE: usize = 64;
+pub(crate) const KEYS_AT_ONCE: usize = 64;
 
 /// Shards by linear hashing: of the first *n*, a power of two, up to twice as many exist, and each
 /// new one takes half of the keys of the shard that is *n* before it. So growth moves some hundred

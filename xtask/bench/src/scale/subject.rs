@@ -144,8 +144,9 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    pub(super) fn contains(&self, number: u64) -> bool {
-        self.store.contains(&key(number))
+    pub(super) fn prefix_len(&self, numbers: &[u64]) -> Result<usize> {
+        let keys: Vec<_> = numbers.iter().copied().map(key).collect();
+        Ok(self.store.prefix_len(&keys)?)
     }
 
     fn stamp(&mut self, keys: &[u64]) {

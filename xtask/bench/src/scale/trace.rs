@@ -174,7 +174,7 @@ fn repeated(
 /// Gets the longest prefix that the store has, and puts the rest. Returns the length of the prefix,
 /// and the nanoseconds of the gets.
 fn serve(client: &mut Client<'_>, keys: &[u64]) -> Result<(u64, u64)> {
-    let prefix = keys.iter().take_while(|&&key| client.contains(key)).count();
+    let prefix = client.prefix_len(keys)?;
     let began = Instant::now();
     let mut found = 0;
     client.get(&keys[..prefix], |_, hit| found += u64::from(hit))?;

@@ -255,7 +255,7 @@ impl<'a> Client<'a> {
             let checked = self.context.model().keys[key].check_get(found, began);
             checked.map_err(|wrong| anyhow!("key {key}: {wrong}"))?;
             if self.alone {
-                let present = self.store.contains(&objects::name(key));
+                let present = self.store.contains(&objects::name(key))?;
                 let expected = matches!(found, Found::Whole(Some(_)));
                 let misreads = self.context.model().misreads;
                 if present != expected && found != Found::Damaged && !misreads {

@@ -175,9 +175,10 @@ impl Last<'_> {
     }
 
     fn check_counts(&self) -> Result<()> {
-        let there =
-            |left: &&Left| left.key >= FIRST_KEY && self.store.contains(&objects::name(left.key));
-        let more = self.left.iter().filter(there).count() as u64;
+        let mut more = 0;
+        for left in self.left.iter().filter(|left| left.key >= FIRST_KEY) {
+            more += u64::from(self.store.contains(&objects::name(left.key))?);
+        }
         self.context.check_counts(self.store, more)
     }
 

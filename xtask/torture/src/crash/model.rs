@@ -308,7 +308,9 @@ impl Context<'_> {
         let stats = store.stats();
         let live = target::live_objects(&stats)?;
         let keys = self.model().keys.len();
-        let found = (0..keys).filter(|&key| store.contains(&objects::name(key))).count() as u64;
+        let names: Vec<_> = (0..keys).map(objects::name).collect();
+        let present = store.contains_many(&names)?;
+        let found = present.into_iter().filter(|&is_present| is_present).count() as u64;
         // A damaged object is counted, but not found.
         if !(found + more..=found + more + stats.failed_checks).contains(&live) {
             return Err(anyhow!("{live} objects are counted, {} are found", found + more));

@@ -12,7 +12,7 @@ use super::target::{Pin, Store};
 /// A pinned object.
 pub(super) struct Pinned<'a> {
     // Dropped before `counted`: a pin that is not counted must not be why the store is full.
-    pin: Pin<'a>,
+    pin: Pin,
     counted: Counted<'a>,
     key: usize,
     number: u64,
@@ -24,7 +24,7 @@ impl<'a> Pinned<'a> {
     /// Pins the object of `key`, if there is one.
     pub(super) fn new(context: &'a Context<'a>, store: &'a Store, key: usize) -> Option<Self> {
         let since = context.model().now();
-        let pin = store.pin(&objects::name(key))?;
+        let pin = store.pin(&objects::name(key)).ok()??;
         let mut pinned = Self { pin, counted: Counted::new(context), key, number: 0, since };
         let bytes = pinned.read().ok()?;
         pinned.number = context.model().identify(key, &bytes, None)?;
