@@ -5,13 +5,16 @@ use std::io::{IoSlice, IoSliceMut};
 use crate::backend::OpKind;
 use crate::{AlignedBuf, WriteOptions};
 
-/// A write of the concatenation of `N` memory segments to one range of the device.
+/// A write of the concatenation of `N` memory segments, or of a list of them, to one range of the
+/// device.
 ///
 /// The segments together are the *payload*. The device is written up to `total_len`, which is the
 /// payload padded with zeroes.
 ///
 /// # Examples
 /// ```
+/// use std::io::IoSlice;
+///
 /// use raw_block_core::WriteAt;
 /// use raw_block_core::backend::Transfer;
 ///
@@ -20,20 +23,49 @@ use crate::{AlignedBuf, WriteOptions};
 ///
 /// let two = WriteAt::gather(8192, [&[1; 4096], &[2; 4096]]);
 /// assert_eq!(two.total_len(), 8192);
+///
+/// let list: Vec<_> = (0..20).map(|_| IoSlice::new(&[3; 512])).collect();
+/// let batch = [one, WriteAt::vectored(16384, &list)];
+/// assert_eq!(batch[1].total_len(), 20 * 512);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct WriteAt<'a, const N: usize = 1> {
     offset: u64,
     total_len: u64,
     options: WriteOptions,
-    segments: [IoSlice<'a>; N],
+    segments: Segments<'a, N>,
+}
+
+/// The memory of a write.
+#[derive(Clone, Copy, Debug)]
+enum Segments<'a, const N: usize> {
+    Array([IoSlice<'a>; N]),
+    List(&'a [IoSlice<'a>]),
 }
 
 impl<'a> WriteAt<'a> {
+    /// The maximum number of segments of one write.
+    pub const MAX_SEGMENTS: usize = 1 << 20;
+
     /// A write of `payload` at byte `offset`.
     #[must_use]
     pub fn new(offset: u64, payload: &'a [u8]) -> Self {
         Self::gather(offset, [payload])
+    }
+
+    /// A write of a list of segments, contiguous on the device from byte `offset` on. One batch may
+    /// have lists of different lengths.
+    ///
+    /// A list of more than [`MAX_SEGMENTS`](Self::MAX_SEGMENTS) is refused with
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+    #[must_use]
+    pub fn vectored(offset: u64, segments: &'a [IoSlice<'a>]) -> Self {
+        Self {
+            offset,
+            total_len: total_len(segments.iter().map(|segment| segment.len())),
+            options: WriteOptions::new(),
+            segments: Segments::List(segments),
+        }
     }
 }
 
@@ -45,7 +77,7 @@ impl<'a, const N: usize> WriteAt<'a, N> {
             offset,
             total_len: total_len(segments.iter().map(|segment| segment.len())),
             options: WriteOptions::new(),
-            segments: segments.map(IoSlice::new),
+            segments: Segments::Array(segments.map(IoSlice::new)),
         }
     }
 
@@ -246,8 +278,12 @@ impl<const N: usize> Transfer for WriteAt<'_, N> {
     }
 
     fn iovecs(&self) -> &[libc::iovec] {
+        let segments = match &self.segments {
+            Segments::Array(segments) => &segments[..],
+            Segments::List(segments) => segments,
+        };
         // SAFETY: `IoSlice` is ABI compatible with `iovec` on Unix (std documents it).
-        unsafe { std::slice::from_raw_parts(self.segments.as_ptr().cast(), N) }
+        unsafe { std::slice::from_raw_parts(segments.as_ptr().cast(), segments.len()) }
     }
 }
 

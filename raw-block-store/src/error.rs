@@ -122,6 +122,14 @@ pub enum Error {
         /// What fits, in bytes.
         limit: u64,
     },
+    /// A payload is gathered from more slices than one write takes.
+    #[error("a payload in {slices} slices cannot be put: join some, at most {limit} are written")]
+    TooManySlices {
+        /// How many slices there are.
+        slices: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// No segment is free, none becomes free, and nothing may be evicted.
     #[error(
         "the store is full: in {segments} segments are {objects} objects, {pinned} are pinned, and {bad} segments are \

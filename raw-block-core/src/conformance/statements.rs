@@ -132,6 +132,8 @@ statements! { $
         memory_at_any_address_serves
         memory_that_cannot_be_pinned_serves
         several_segments_of_any_length_make_one_transfer
+        lists_of_segments_of_any_number_are_written
+        a_list_of_too_many_segments_is_refused
         can_batch_says_whether_anything_is_copied_or_refused
         a_batch_that_needs_much_aligned_memory_is_done_in_parts
     }

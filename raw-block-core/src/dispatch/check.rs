@@ -2,27 +2,36 @@
 
 use super::layout::Alignment;
 use crate::backend::{OpKind, Transfer};
-use crate::{Error, ErrorKind, Geometry, WriteOptions};
+use crate::{Error, ErrorKind, Geometry, WriteAt, WriteOptions};
 
-/// Checks a transfer with a payload of `payload_len` bytes.
+/// Checks a transfer with a payload of `payload_len` bytes in `segments` segments.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] when the payload exceeds the total length, and those of
-/// [`Geometry::check_range`] and, for a write, [`Geometry::check_options`].
+/// [`ErrorKind::InvalidInput`] when the payload exceeds the total length, or there are more than
+/// [`WriteAt::MAX_SEGMENTS`] segments; those of [`Geometry::check_range`] and, for a write,
+/// [`Geometry::check_options`].
 #[inline]
 pub(super) fn check_transfer(
     kind: OpKind,
     offset: u64,
-    payload_len: u64,
+    (payload_len, segments): (u64, usize),
     total_len: u64,
     options: WriteOptions,
     geometry: &Geometry,
 ) -> Result<(), Error> {
+    let invalid = |rule| {
+        let error = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
+        Err(error.at(offset, total_len))
+    };
     if payload_len > total_len {
         let rule =
             format!("the payload of {payload_len} bytes exceeds the total length: increase it");
-        let error = Error::new(ErrorKind::InvalidInput, kind.name(), rule);
-        return Err(error.at(offset, total_len));
+        return invalid(rule);
+    }
+    if segments > WriteAt::MAX_SEGMENTS {
+        let most = WriteAt::MAX_SEGMENTS;
+        let rule = format!("{segments} memory segments exceed the maximum of {most}: join some");
+        return invalid(rule);
     }
     geometry.check_range(kind, offset, total_len)?;
     if kind == OpKind::Write {
@@ -52,13 +61,11 @@ pub(super) fn check_transfer(
 pub fn can_batch<T: Transfer>(batch: &[T], geometry: &Geometry) -> bool {
     let alignment = Alignment::of(geometry);
     batch.iter().all(|transfer| {
-        let (offset, payload, total) =
-            (transfer.offset(), transfer.payload_len(), transfer.total_len());
-        check_transfer(T::KIND, offset, payload, total, transfer.options(), geometry).is_ok()
+        let (payload, total) = (transfer.payload_len(), transfer.total_len());
+        let (options, segments) = (transfer.options(), transfer.iovecs());
+        let memory = (payload, segments.len());
+        check_transfer(T::KIND, transfer.offset(), memory, total, options, geometry).is_ok()
             && payload == total
-            && transfer
-                .iovecs()
-                .iter()
-                .all(|segment| alignment.direct_len(segment) == segment.iov_len)
+            && segments.iter().all(|segment| alignment.direct_len(segment) == segment.iov_len)
     })
 }

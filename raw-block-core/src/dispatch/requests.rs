@@ -163,8 +163,8 @@ impl Requests {
         self.segments.extend(segments);
         let segments = first..self.segments.len();
         let lengths = self.segments[first..].iter().map(|segment| segment.0.iov_len as u64);
-        let payload_len = lengths.fold(0, u64::saturating_add);
-        let check = check_transfer(self.kind, offset, payload_len, total_len, options, geometry);
+        let memory = (lengths.fold(0, u64::saturating_add), segments.len());
+        let check = check_transfer(self.kind, offset, memory, total_len, options, geometry);
         self.push(offset, total_len, options, segments, check);
     }
 

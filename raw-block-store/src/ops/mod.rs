@@ -10,6 +10,7 @@ mod header;
 mod list;
 mod locate;
 mod lookup;
+mod payload;
 mod pin;
 mod put;
 mod read;

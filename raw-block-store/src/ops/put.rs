@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use raw_block_core::WriteAt;
+
 use super::attempts::ATTEMPTS;
 use super::request::Put;
 use super::selection::{Duplicates, Selection};
@@ -49,9 +51,10 @@ impl Store {
     ///
     /// An object whose write fails is written elsewhere, up to three times.
     ///
-    /// The errors of results are [`Error::Key`] and [`Error::PayloadTooLarge`] when the object does
-    /// not fit, [`Error::OutOfSpace`] when the store is full, [`Error::OutOfMemory`] when there is
-    /// no memory for the index, [`Error::Device`] when the device fails, and [`Error::Closed`].
+    /// The errors of results are [`Error::Key`], [`Error::PayloadTooLarge`] and
+    /// [`Error::TooManySlices`] when the object does not fit, [`Error::OutOfSpace`] when the store
+    /// is full, [`Error::OutOfMemory`] when there is no memory for the index, [`Error::Device`]
+    /// when the device fails, and [`Error::Closed`].
     pub fn put_many(&self, puts: &[Put<'_>]) -> BatchResult<()> {
         let put = self.put_all(puts, Duplicates::LastWins);
         put.into_iter().map(|result| result.map(drop)).collect()
@@ -138,11 +141,15 @@ impl Store {
         if key_len == 0 || key_len.saturating_add(metadata_len) > limit {
             return Err(Error::Key { key_len, metadata_len, limit });
         }
-        let limit = self.max_payload();
-        if put.payload.len() as u64 > limit {
-            return Err(Error::PayloadTooLarge { len: put.payload.len(), limit });
+        let (len, limit) = (put.payload.len(), self.max_payload());
+        if len as u64 > limit {
+            return Err(Error::PayloadTooLarge { len, limit });
         }
-        self.warn_of_waste(put.payload.len());
+        let (slices, limit) = (put.payload.slices(), WriteAt::MAX_SEGMENTS);
+        if slices > limit {
+            return Err(Error::TooManySlices { slices, limit });
+        }
+        self.warn_of_waste(len);
         Ok(())
     }
 

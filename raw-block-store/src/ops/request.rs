@@ -1,9 +1,11 @@
 //! What callers put, what they get, and what comes back.
 
+use std::io::IoSlice;
 use std::ops::Range;
 
 use raw_block_core::AlignedBuf;
 
+use super::payload::Payload;
 use crate::state::index::Located;
 use crate::state::space::Demand;
 
@@ -20,7 +22,7 @@ use crate::state::space::Demand;
 pub struct Put<'a> {
     pub(super) key: &'a [u8],
     pub(super) metadata: &'a [u8],
-    pub(super) payload: &'a [u8],
+    pub(super) payload: Payload<'a>,
 }
 
 impl<'a> Put<'a> {
@@ -30,7 +32,38 @@ impl<'a> Put<'a> {
     /// length is a multiple of the block size, is written without a copy.
     #[must_use]
     pub fn new(key: &'a [u8], payload: &'a [u8]) -> Self {
-        Self { key, metadata: &[], payload }
+        Self { key, metadata: &[], payload: Payload::One(payload) }
+    }
+
+    /// An object without metadata, whose payload is the concatenation of these slices: for memory
+    /// that is not contiguous, such as the layers of a chunk. A get returns it in one piece.
+    ///
+    /// A slice is written without a copy if it is aligned like a device buffer and the slices
+    /// before it fill whole blocks of the device. If it ends within a block, that part of it is
+    /// copied, and so are the next slices up to one that ends with a block. A payload that fits the
+    /// header block of its slot is always copied.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::io::IoSlice;
+    ///
+    /// use raw_block_store::Put;
+    /// # use std::sync::Arc;
+    /// # use raw_block_store::core::MemoryBackend;
+    /// # use raw_block_store::{FormatOptions, Store};
+    /// # let backend = Arc::new(MemoryBackend::new(16 << 20)?);
+    /// # Store::format(backend.clone(), &FormatOptions::default())?;
+    /// # let store = Store::open(backend)?;
+    ///
+    /// let (keys, values) = (vec![1; 4096], vec![2; 8192]);
+    /// let layer = [IoSlice::new(&keys), IoSlice::new(&values)];
+    /// store.put_many(&[Put::gather(b"layer 0", &layer)]).all()?;
+    /// assert_eq!(store.get(b"layer 0")?.unwrap().payload(), [keys, values].concat());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn gather(key: &'a [u8], payload: &'a [IoSlice<'a>]) -> Self {
+        Self { key, metadata: &[], payload: Payload::Gathered(payload) }
     }
 
     /// The same with a small description of the payload, for the caller's own use. Key and metadata

@@ -1,10 +1,12 @@
 //! Staging puts: which transfers write a number of slots.
 
+use std::borrow::Cow;
+
 use raw_block_core::{WriteAt, WriteOptions};
 
 use super::request::Put;
 use crate::Error;
-use crate::format::{Entry, SegmentHeader, payload_checksum};
+use crate::format::{Entry, SegmentHeader};
 use crate::io::Placement;
 use crate::io::segment_header;
 use crate::io::slot_header::{self, ObjectName};
@@ -194,12 +196,12 @@ impl<'a> Stage<'a> {
             *entry = self.entry(slot, object);
         }
         let inline = match objects {
-            [object] if object.inline => self.put(object).payload,
-            _ => &[],
+            [object] if object.inline => self.put(object).payload.contiguous(),
+            _ => Cow::default(),
         };
         let named = entries.iter().zip(objects);
         let named = named.map(|(&entry, object)| (entry, self.named(object)));
-        slot_header::encode(self.state, slot, block, named, inline)
+        slot_header::encode(self.state, slot, block, named, &inline)
     }
 
     fn named(&self, object: &AllocatedObject) -> ObjectName<'a> {
@@ -209,7 +211,7 @@ impl<'a> Stage<'a> {
 
     fn entry(&self, slot: &Slot, object: &AllocatedObject) -> Entry {
         let place = slot_header::payload_place(slot, object);
-        let checksum = payload_checksum(&self.state.layout, &place, self.put(object).payload);
+        let checksum = place.checksum(&self.state.layout, self.put(object).payload.hash());
         slot_header::entry(object, &self.named(object), checksum)
     }
 
@@ -222,7 +224,7 @@ impl<'a> Stage<'a> {
         let payload = self.put(object).payload;
         let offset = self.state.layout.block_offset(slot.segment, object.block);
         let len = payload.len().next_multiple_of(self.block_size()) as u64;
-        WriteAt::new(offset, payload).padded_to(len).with_options(self.options(slot))
+        payload.write_at(offset).padded_to(len).with_options(self.options(slot))
     }
 
     fn options(&self, slot: &Slot) -> WriteOptions {

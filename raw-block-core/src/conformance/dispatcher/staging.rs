@@ -1,10 +1,14 @@
 //! What the device cannot take as it is goes through aligned memory, and nothing else does.
 
+use std::io::IoSlice;
+use std::ops::Range;
+
 use super::{assert_holds, direct_memory, direct_stride, fill, kinds};
+use crate::backend::Transfer;
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::secret::SecretMemory;
-use crate::{AlignedBuf, Geometry, OwnedTransfer, ReadAt, WriteAt, can_batch};
+use crate::{AlignedBuf, ErrorKind, Geometry, OwnedTransfer, ReadAt, WriteAt, can_batch};
 
 /// Direct and staged bytes of what `run` does.
 fn moved(subject: &Subject, run: impl FnOnce()) -> (u64, u64) {
@@ -208,6 +212,79 @@ pub(crate) fn several_segments_of_any_length_make_one_transfer(subject: &Subject
         let found = memory.each_ref().map(|segment| &segment[..]).concat();
         assert_same(&found, &bytes, &format!("scattered {lengths:?}"));
     }
+}
+
+/// Copies a payload into segments of these lengths, each at an address that may be direct.
+fn scatter(
+    subject: &Subject,
+    payload: &[u8],
+    lengths: &[usize],
+) -> (AlignedBuf, Vec<Range<usize>>) {
+    let (mut ranges, mut end) = (Vec::new(), 0);
+    for &len in lengths {
+        ranges.push(end..end + len);
+        end += direct_stride(subject.geometry(), len);
+    }
+    let mut memory = AlignedBuf::zeroed(end).unwrap();
+    let mut rest = payload;
+    for range in &ranges {
+        let (first, others) = rest.split_at(range.len());
+        memory[range.clone()].copy_from_slice(first);
+        rest = others;
+    }
+    (memory, ranges)
+}
+
+pub(crate) fn lists_of_segments_of_any_number_are_written(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    // More than one system call takes, of lengths that begin and end blocks anywhere.
+    let long: Vec<usize> = (0..1500).map(|number| 7 * number % 23).collect();
+    let lists = [vec![block], vec![0, block, 2 * block, 0], vec![1, block, 5], long];
+    let (mut memory, mut expected) = (Vec::new(), Vec::new());
+    for (seed, lengths) in (310..).zip(&lists) {
+        let payload = pattern(seed, lengths.iter().sum());
+        memory.push(scatter(subject, &payload, lengths));
+        expected.extend_from_slice(&payload);
+        expected.resize(expected.len().next_multiple_of(block), 0);
+    }
+    let slices = memory.iter().map(|(memory, ranges)| {
+        ranges.iter().map(|range| IoSlice::new(&memory[range.clone()])).collect::<Vec<_>>()
+    });
+    let slices: Vec<_> = slices.collect();
+    // A single segment and an empty list share a batch with the lists.
+    let first = aligned(&pattern(320, block));
+    let mut batch = vec![WriteAt::new(0, &first), WriteAt::vectored(block as u64, &[])];
+    batch[1] = batch[1].padded_to(block as u64);
+    let mut at = 2 * block as u64;
+    for list in &slices {
+        let write = WriteAt::vectored(at, list);
+        let total = write.total_len().next_multiple_of(block as u64);
+        batch.push(write.padded_to(total));
+        at += total;
+    }
+    device.write_buffers(&batch).all().unwrap();
+    let front = [&first[..], &vec![0; block]].concat();
+    assert_holds(&device, 0, &[front, expected].concat(), "written from lists");
+
+    let whole = [WriteAt::vectored(0, &slices[1])];
+    let (direct, staged) = moved(subject, || device.write_buffers(&whole).all().unwrap());
+    assert_eq!((direct, staged), (3 * block as u64, 0));
+    assert!(can_batch(&whole, subject.geometry()));
+    assert!(!can_batch(&batch[4..5], subject.geometry()), "its segments fill no blocks");
+}
+
+pub(crate) fn a_list_of_too_many_segments_is_refused(subject: &Subject) {
+    let device = subject.dispatcher();
+    let bytes = aligned(&pattern(321, subject.block()));
+    let mut list = vec![IoSlice::new(&[]); WriteAt::MAX_SEGMENTS];
+    list[WriteAt::MAX_SEGMENTS / 2] = IoSlice::new(&bytes);
+    device.write_buffers(&[WriteAt::vectored(0, &list)]).all().unwrap();
+    assert_holds(&device, 0, &bytes, "as many segments as there may be");
+    list.push(IoSlice::new(&[]));
+    let batch = [WriteAt::vectored(0, &list), WriteAt::new(subject.at(1), &bytes)];
+    assert_eq!(kinds(&device.write_buffers(&batch)), [Some(ErrorKind::InvalidInput), None]);
+    assert!(!can_batch(&batch[..1], subject.geometry()));
 }
 
 pub(crate) fn can_batch_says_whether_anything_is_copied_or_refused(subject: &Subject) {
