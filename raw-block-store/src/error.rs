@@ -98,6 +98,12 @@ pub enum Error {
         /// Why not, and what would do.
         reason: String,
     },
+    /// The label of a new store is too long, or contains a NUL character.
+    #[error("the label of the store {rule}")]
+    Label {
+        /// Which rule it breaks, and what to do.
+        rule: String,
+    },
     /// A key is empty, or does not fit into the header block together with the metadata.
     #[error(
         "a key of {key_len} bytes with {metadata_len} bytes of metadata cannot be stored: \

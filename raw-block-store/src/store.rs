@@ -86,6 +86,7 @@ impl Store {
     ///   and the last 2 MiB are read, and samples between.
     /// - [`Error::Unsuitable`] when the device is too small, its blocks are too large, or the
     ///   options are impossible.
+    /// - [`Error::Label`] when the label does not fit.
     /// - [`Error::Busy`] when a store on this backend is open.
     /// - [`Error::OutOfMemory`] when there is no memory for its segments.
     /// - [`Error::Device`] when the device fails.

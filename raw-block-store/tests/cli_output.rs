@@ -329,3 +329,23 @@ fn a_value_that_cannot_be_read_leaves_the_store_alone() {
     assert!(large.stderr.contains("--largest-object 512KiB"), "{}", large.stderr);
     assert!(fs::read(device.path()).unwrap() == before);
 }
+
+#[test]
+fn a_put_from_a_closed_standard_input_is_refused() {
+    let Some(store) = store() else { return };
+    let put_from = |input: &str| {
+        let script = format!(r#"exec "$@" {input}"#);
+        let put = command("put", store.path(), ["other", "-"]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(script).arg("sh").arg(put.get_program()).args(put.get_args());
+        finish(shell.output().unwrap())
+    };
+    let closed = put_from("<&-");
+    assert_eq!(closed.status, 2, "{}", closed.stderr);
+    assert!(closed.stderr.contains("cannot read the standard input: it is closed"));
+    assert_eq!(run("get", store.path(), ["other", "-"]).status, 1);
+    let empty = put_from("</dev/null");
+    assert_eq!((empty.status, &*empty.stderr), (0, ""));
+    assert_eq!(done("get", store.path(), ["other", "-"]).stdout, b"");
+    done("put", store.path(), ["other", "/dev/null"]);
+}

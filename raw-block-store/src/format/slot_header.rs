@@ -66,6 +66,40 @@ const _: () = assert!(offset_of!(SlotHeader, len) == 68);
 const _: () = assert!(offset_of!(SlotHeader, sequence) == 72);
 
 /// The place of a slot, and its entry numbers.
+///
+/// # Examples
+/// The header of a slot with one object, whose payload it contains:
+/// ```
+/// use raw_block_store::format::{Entry, SlotHeader, SlotObject, SlotPlace, payload_checksum};
+/// # use raw_block_store::format::{Layout, LayoutRequest};
+/// # let (segment_size, largest_object) = (Some(1 << 20), None);
+/// # let request =
+/// #     LayoutRequest { capacity: 1 << 30, block_size: 4096, segment_size, largest_object };
+/// # let layout = Layout::plan(&request)?;
+///
+/// let place = SlotPlace { segment: 3, generation: 70, block: 9, blocks: 1, first_entry: 5 };
+/// let payload = b"a payload";
+/// let mut entry = Entry {
+///     key_hash: [7; 16],
+///     sequence: 1000.into(),
+///     checksum: 0.into(),
+///     payload_len: 9.into(),
+///     key_len: 3.into(),
+///     metadata_len: 0.into(),
+///     block: place.block.into(),
+///     blocks_back: 0.into(),
+/// };
+/// let at = entry.place(place.segment, place.generation);
+/// entry.checksum = payload_checksum(&layout, &at, payload).into();
+/// let objects = [SlotObject { entry, key: b"key", metadata: b"" }];
+/// let mut block = vec![0; 4096];
+/// SlotHeader::encode(&mut block, &layout, &place, objects.into_iter(), payload)?;
+///
+/// let view = SlotHeader::read(&block, &layout, place.segment, place.block)?;
+/// let object = view.of_generation(place.generation)?.object(place.first_entry).unwrap();
+/// assert_eq!((object.key, object.payload), (&b"key"[..], Some(&payload[..])));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotPlace {
     /// Number of the segment.

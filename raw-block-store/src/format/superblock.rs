@@ -238,7 +238,8 @@ impl Superblock {
     /// [`EncodeError::TooLarge`] beyond 64 bytes, [`EncodeError::Invalid`] if the label contains a
     /// NUL character.
     pub fn set_label(&mut self, label: &str) -> Result<(), EncodeError> {
-        ensure(!label.contains('\0'), "a label contains no NUL").map_err(EncodeError::Invalid)?;
+        ensure(!label.contains('\0'), "the label contains a NUL character")
+            .map_err(EncodeError::Invalid)?;
         fits("the label", label.len() as u64, self.label.len() as u64)?;
         let (text, rest) = self.label.split_at_mut(label.len());
         text.copy_from_slice(label.as_bytes());

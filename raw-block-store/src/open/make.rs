@@ -12,7 +12,7 @@ use super::zeroes;
 use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;
-use crate::format::{CONTAINERS, Layout, Superblock, SuperblockState};
+use crate::format::{CONTAINERS, EncodeError, Layout, Superblock, SuperblockState};
 use crate::mutant;
 use crate::options::{FormatOptions, OpenOptions};
 use crate::state::containers::Containers;
@@ -71,9 +71,13 @@ fn superblock(
     let geometry = dispatcher.geometry();
     let layout = options.lay_out(geometry, name)?.with_identity(&random()?, &random()?);
     let mut superblock = Superblock::new(&layout, &random()?, geometry.capacity);
-    superblock.set_label(&options.label).map_err(|error| Error::Unsuitable {
-        device: name.to_owned(),
-        reason: format!("its label {:?} is impossible: {error}", options.label),
+    superblock.set_label(&options.label).map_err(|error| Error::Label {
+        rule: match error {
+            EncodeError::TooLarge { needed, available, .. } => {
+                format!("has {needed} bytes, at most {available} fit: shorten it")
+            }
+            EncodeError::Invalid(_) => "contains a NUL character: remove it".to_owned(),
+        },
     })?;
     let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     superblock.created_unix_ns = u64::try_from(age.as_nanos()).unwrap_or(0).into();
@@ -99,7 +103,10 @@ fn refuse_occupied(device: &str, found: &Probe, occupied: &[Signature]) -> Resul
             });
         }
         Probe::Unusable(reason) => format!("which cannot be opened, because {reason}"),
-        Probe::Store(found) => format!("labelled {:?}", found.current().label()),
+        Probe::Store(found) => match found.current().label() {
+            "" => "without a label".to_owned(),
+            label => format!("labelled {label:?}"),
+        },
     };
     Err(Error::AlreadyAStore { device, which })
 }

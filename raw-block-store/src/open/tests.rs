@@ -153,8 +153,26 @@ fn a_device_without_a_store_is_refused() {
 #[test]
 fn impossible_labels_are_refused() {
     let backend = Arc::new(MemoryBackend::new(CAPACITY).unwrap());
-    let long = options().label("x".repeat(65));
-    assert!(matches!(Store::format(backend, &long), Err(Error::Unsuitable { .. })));
+    let refused = |label: String| {
+        let error = Store::format(backend.clone(), &options().label(label)).unwrap_err();
+        assert!(matches!(error, Error::Label { .. }), "{error:?}");
+        error.to_string()
+    };
+    let long = "the label of the store has 65 bytes, at most 64 fit: shorten it";
+    assert_eq!(refused("x".repeat(65)), long);
+    let nul = "the label of the store contains a NUL character: remove it";
+    assert_eq!(refused("a\0b".to_owned()), nul);
+}
+
+#[test]
+fn a_refused_format_says_which_store_is_there() {
+    let backend = Arc::new(MemoryBackend::new(CAPACITY).unwrap());
+    for (label, which) in [("", "without a label"), ("a cache", "labelled \"a cache\"")] {
+        Store::format(backend.clone(), &options().force(true).label(label)).unwrap();
+        let error = Store::format(backend.clone(), &options()).unwrap_err().to_string();
+        let rule = "set `force` to overwrite it";
+        assert_eq!(error, format!("memory holds a store already, {which}: {rule}"));
+    }
 }
 
 #[test]

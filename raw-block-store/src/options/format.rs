@@ -35,7 +35,7 @@ pub struct FormatOptions {
     /// transfer alignment; 4096 if not given. Larger blocks hold longer keys. Smaller blocks waste
     /// less on small objects.
     pub block_size: Option<u32>,
-    /// A name for people, up to 64 bytes.
+    /// A name for people, up to 64 bytes without a NUL character.
     pub label: String,
     /// Overwrite a store that is there, anything else that is recognised (a file system, a
     /// partition table, a member of a volume), and a regular file with content. The places where

@@ -132,7 +132,8 @@ impl About {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut rows = Rows::default();
         let label = Text(superblock.label().as_bytes()).to_string();
-        rows.add("store", &format!("{} {label:?}", text(&report["uuid"])));
+        let uuid = text(&report["uuid"]);
+        rows.add("store", &if label.is_empty() { uuid } else { format!("{uuid} {label:?}") });
         rows.add("created", &text(&report["created"]));
         rows.add("state", if is_clean(superblock) { "clean" } else { OPEN });
         let layout = Layout::of(superblock);

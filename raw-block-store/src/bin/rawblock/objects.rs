@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use indicatif::HumanCount;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat, makedev};
 use raw_block_core::Dispatcher;
 use raw_block_store::Error as StoreError;
 use raw_block_store::format::Layout;
@@ -157,6 +159,9 @@ fn read_value(path: &Path, limit: u64) -> Result<Vec<u8>> {
         path => format!("cannot read {}", path.display()),
     };
     let mut source: Box<dyn Read> = if is_stream(path) {
+        if is_stdin_closed().with_context(what)? {
+            bail!("cannot read the standard input: it is closed; {EMPTY_VALUE}");
+        }
         Box::new(io::stdin().lock())
     } else {
         Box::new(fs::File::open(path).with_context(what)?)
@@ -169,6 +174,19 @@ fn read_value(path: &Path, limit: u64) -> Result<Vec<u8>> {
         return Err(larger_segments(StoreError::PayloadTooLarge { len, limit }));
     }
     Ok(value)
+}
+
+const EMPTY_VALUE: &str = "to put an empty value, name /dev/null as the file";
+
+/// Whether the process was started without a standard input. Then Rust has opened `/dev/null` in
+/// its place, for reading and writing. A shell that redirects the input opens it only for reading.
+fn is_stdin_closed() -> io::Result<bool> {
+    let stdin = io::stdin();
+    let stat = fstat(&stdin)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    let is_null = kind == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3);
+    let flags = OFlag::from_bits_truncate(fcntl(&stdin, FcntlArg::F_GETFL)?);
+    Ok(is_null && flags & OFlag::O_ACCMODE == OFlag::O_RDWR)
 }
 
 /// The length of the longest value that any store takes, in bytes.
