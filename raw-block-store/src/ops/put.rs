@@ -30,7 +30,7 @@ const LARGE_PART: u64 = 8;
 /// The number of consecutive reclaims that free nothing after which a put fails as in a full store.
 /// A store stops compacting earlier, and evicts if it has a policy. So only a store that moves
 /// pinned objects without freeing space reaches this limit.
-const MAX_VAIN_RECLAIMS: usize = 64;
+const MAX_RECLAIMS_WITHOUT_GAIN: usize = 64;
 
 impl Store {
     /// Puts one object. See [`put_many`](Self::put_many).
@@ -209,12 +209,12 @@ fn put_batch(
     left.fill(&state.shape, batch.positions.iter().map(|&at| batch.puts[at].demand()));
     let objects = Vec::with_capacity(batch.positions.len());
     let mut allocation = Allocation { objects, ..Allocation::default() };
-    let mut vain_reclaims = 0;
+    let mut reclaims_without_gain = 0;
     loop {
         allocation.clear();
         let ended = allocate(state, &mut left, &mut allocation);
         if !allocation.slots.is_empty() {
-            vain_reclaims = 0;
+            reclaims_without_gain = 0;
             // Write before waiting for space: a checkpoint covers no change from the first one in
             // flight on.
             let failed = state.write_allocation(batch, &allocation);
@@ -228,10 +228,12 @@ fn put_batch(
                 Err(error) => error,
             },
             Err(NoSpace::Space(Shortage::Wait)) => continue,
-            Err(NoSpace::Space(Shortage::Reclaim)) if vain_reclaims < MAX_VAIN_RECLAIMS => {
+            Err(NoSpace::Space(Shortage::Reclaim))
+                if reclaims_without_gain < MAX_RECLAIMS_WITHOUT_GAIN =>
+            {
                 match reclaim::make_space(state) {
-                    Ok(in_vain) => {
-                        vain_reclaims = if in_vain { vain_reclaims + 1 } else { 0 };
+                    Ok(gained) => {
+                        reclaims_without_gain = if gained { 0 } else { reclaims_without_gain + 1 };
                         continue;
                     }
                     Err(error) => error,

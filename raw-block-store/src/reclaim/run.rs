@@ -19,7 +19,7 @@ use crate::state::unwind::OnPanic;
 const CHECKPOINT_ATTEMPTS: usize = 3;
 
 /// Runs a reclaim, or waits for the one that runs, or for the change in flight without which none
-/// gains anything. Returns whether a reclaim ran and freed nothing. Call it when an allocation
+/// gains anything. Returns `false` if a reclaim ran and freed nothing. Call it when an allocation
 /// failed with [`Shortage::Reclaim`](crate::state::space::Shortage::Reclaim), and then allocate
 /// again: if the reclaim found nothing to do, that fails with
 /// [`Shortage::Full`](crate::state::space::Shortage::Full).
@@ -35,11 +35,11 @@ pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
     state.counters.waits_for_space.add(1);
     let ended = state.counters.reclaims.get();
     let supply = state.with_space(|space| space.supply());
-    let is_vain = || state.with_space(|space| space.supply()) <= supply;
+    let gained = || state.with_space(|space| space.supply()) > supply;
     let alone = lock(state);
     if state.counters.reclaims.get() != ended {
         // Another thread's reclaim has ended since.
-        return Ok(is_vain());
+        return Ok(gained());
     }
     let ended = run(state, Space::is_anything_uncovered)?;
     let blocking = state.with_space(|space| {
@@ -48,9 +48,9 @@ pub(crate) fn make_space(state: &StoreState) -> Result<bool, Error> {
         space.blocking_change().filter(|_| waits)
     });
     drop(alone);
-    let Some(oldest) = blocking else { return Ok(ended != ReclaimOutcome::Blocked && is_vain()) };
+    let Some(oldest) = blocking else { return Ok(ended == ReclaimOutcome::Blocked || gained()) };
     state.wait_for(|space| (space.oldest_in_flight() != oldest).then_some(()));
-    Ok(false)
+    Ok(true)
 }
 
 /// Runs a reclaim if few segments are free, before a caller waits for one. Returns whether it did.

@@ -8,7 +8,7 @@ use crate::state::index::Located;
 /// Reclaims in a row that free nothing before a store that evicts compacts less, and half of those
 /// before another one is full. Moving what has a sixth of garbage frees a segment every sixth time,
 /// a sixteenth every sixteenth time.
-const MAX_VAIN_RECLAIMS: u32 = 8;
+const MAX_RECLAIMS_WITHOUT_GAIN: u32 = 8;
 
 impl Space {
     /// Blocks of garbage in a segment for which it is compacted.
@@ -24,12 +24,13 @@ impl Space {
     pub(super) fn least_to_compact(&self) -> i64 {
         let (live, usable) = self.fill_of_full();
         if !self.evicts() {
-            let was_vain = usable.saturating_sub_unsigned(live) <= self.vain_garbage;
-            return if was_vain { i64::MAX } else { least_garbage(&self.shape) };
+            let gains_nothing = usable.saturating_sub_unsigned(live) <= self.garbage_without_gain;
+            return if gains_nothing { i64::MAX } else { least_garbage(&self.shape) };
         }
         let blocks = i64::from(self.shape.segment_blocks);
-        let was_vain = usable.saturating_sub_unsigned(live) < self.vain_garbage + blocks;
-        match (was_vain, self.crowded) {
+        let gains_nothing =
+            usable.saturating_sub_unsigned(live) < self.garbage_without_gain + blocks;
+        match (gains_nothing, self.crowded) {
             (true, _) => i64::MAX,
             (false, true) => blocks / 2,
             (false, false) => blocks / 6,
@@ -66,17 +67,17 @@ impl Space {
     pub(super) fn note_gain(&mut self) {
         let (live, usable) = self.fill_of_full();
         let garbage = usable.saturating_sub_unsigned(live);
-        self.vain_garbage = self.vain_garbage.min(garbage);
+        self.garbage_without_gain = self.garbage_without_gain.min(garbage);
         let Some(before) = self.supply_before_reclaim.take() else { return };
         if self.supply() > before {
-            self.vain_reclaims = 0;
+            self.reclaims_without_gain = 0;
             return;
         }
-        self.vain_reclaims += 1;
-        let most = if self.evicts() { MAX_VAIN_RECLAIMS } else { 2 * MAX_VAIN_RECLAIMS };
-        if self.vain_reclaims >= most {
-            self.vain_reclaims = 0;
-            self.vain_garbage = garbage;
+        self.reclaims_without_gain += 1;
+        let most = MAX_RECLAIMS_WITHOUT_GAIN * if self.evicts() { 1 } else { 2 };
+        if self.reclaims_without_gain >= most {
+            self.reclaims_without_gain = 0;
+            self.garbage_without_gain = garbage;
         }
     }
 

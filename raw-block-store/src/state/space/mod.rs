@@ -109,10 +109,10 @@ pub(crate) struct Space {
     /// The [supply](Self::supply) of segments when the running reclaim took its first victim.
     supply_before_reclaim: Option<u64>,
     /// Reclaims in a row that freed nothing.
-    vain_reclaims: u32,
+    reclaims_without_gain: u32,
     /// Blocks of garbage in full segments when the last of several reclaims that freed nothing
     /// ended, or the least since; far below zero if there was none.
-    vain_garbage: i64,
+    garbage_without_gain: i64,
     /// The version at which a reclaim found nothing to do.
     futile_at: Option<u64>,
     pins: PinTable,
@@ -163,8 +163,8 @@ impl Space {
             version: 0,
             opened_for_puts: 0,
             supply_before_reclaim: None,
-            vain_reclaims: 0,
-            vain_garbage: i64::MIN / 2,
+            reclaims_without_gain: 0,
+            garbage_without_gain: i64::MIN / 2,
             futile_at: None,
             pins: PinTable::default(),
         }

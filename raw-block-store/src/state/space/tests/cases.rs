@@ -145,7 +145,7 @@ fn a_reclaim_counts_segments_that_puts_took_concurrently() {
     checkpoint(&mut space, CheckpointPurpose::Space);
     put(&mut space, &[demand(61, 1)]).unwrap();
     space.end_reclaim(true, space.version());
-    assert_eq!((space.usage().free, space.vain_reclaims), (2, 0));
+    assert_eq!((space.usage().free, space.reclaims_without_gain), (2, 0));
 }
 
 #[test]
