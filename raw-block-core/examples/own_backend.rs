@@ -78,7 +78,9 @@ impl IoQueue for FileQueue {
         self.accepted.extend(ops.drain(..accepted));
     }
 
-    /// Nothing works on this queue but the calls that reap, so nothing can be started before.
+    /// Nothing works on this queue but the calls that reap, so nothing can be started before. For
+    /// the same reason there is no wait that a [waker](IoQueue::waker) could end, and the default
+    /// of that method suffices.
     fn start(&mut self) {}
 
     fn reap(&mut self, _: usize, _: Option<Instant>, done: &mut Vec<Completion>) {

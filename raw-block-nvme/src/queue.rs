@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::thread;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use io_uring::opcode;
@@ -348,11 +348,14 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
             return;
         }
         let target = done.len().saturating_add(min);
-        let mut entered = false;
+        let (mut entered, mut woken) = (false, false);
         loop {
             self.advance(done);
             let missing = target.saturating_sub(done.len());
-            let enough = missing == 0 && (entered || min > 0);
+            woken = woken || missing > 0 && self.ops.in_use() > 0 && self.ring.take_wake();
+            let missing = if woken { 0 } else { missing };
+            // As in the queue of `raw-block-uring`, a woken thread enters the kernel too.
+            let enough = missing == 0 && (entered || min > 0 && !woken);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if self.ops.in_use() == 0 || self.ring.is_submitted() && (enough || late) {
                 return;
@@ -365,10 +368,14 @@ impl<K: Kernel> IoQueue for NvmeQueue<K> {
                 && missing > 0
             {
                 // All commands pause, so there is nothing to poll for.
-                thread::sleep(until.saturating_duration_since(Instant::now()));
+                self.ring.sleep_until(until);
             }
             entered = true;
         }
+    }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        self.ring.waker()
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -383,7 +390,10 @@ impl<K: Kernel> Drop for NvmeQueue<K> {
     /// Waits for all accepted ops, because the kernel uses their memory. If this thread cannot wait
     /// for them, they are leaked.
     fn drop(&mut self) {
-        self.reap(usize::MAX, None, &mut Vec::new());
+        // A wake ends a reap early.
+        while self.ops.in_use() > 0 && self.ring.is_usable_here() {
+            self.reap(usize::MAX, None, &mut Vec::new());
+        }
         if self.ops.in_use() > 0 {
             // The ring leaks the commands and reports it.
             std::mem::forget(std::mem::replace(&mut self.ops, InFlightTable::new(0)));

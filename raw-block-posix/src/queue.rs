@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
+use raw_block_core::Error;
 use raw_block_core::backend::{Completion, IoQueue, Op, Stats};
 
 use crate::shared_queue::SharedQueue;
@@ -18,11 +20,14 @@ pub(crate) struct PosixQueue {
     queue: Arc<SharedQueue>,
     depth: usize,
     in_flight: usize,
+    /// Whether a waker was taken, so that other threads may end a wait.
+    is_wakeable: bool,
 }
 
 impl PosixQueue {
     pub(crate) fn new(pool: Arc<ThreadPool>, stats: Arc<Stats>, depth: usize) -> Self {
-        Self { pool, stats, queue: Arc::new(SharedQueue::new()), depth, in_flight: 0 }
+        let queue = Arc::new(SharedQueue::new());
+        Self { pool, stats, queue, depth, in_flight: 0, is_wakeable: false }
     }
 }
 
@@ -55,14 +60,15 @@ impl IoQueue for PosixQueue {
         if self.in_flight == 0 {
             return;
         }
-        // A caller with a deadline executes no op, because it could take far longer.
-        let works = min > 0 && deadline.is_none();
+        // A caller with a deadline executes no op, because it could take far longer. Neither does
+        // one that may be woken, because nothing ends a system call of an op.
+        let works = min > 0 && deadline.is_none() && !self.is_wakeable;
         let own = usize::from(works);
         let has_threads = self.in_flight <= own || self.pool.offer(&self.queue, own);
         // Without threads, each call has to make progress itself.
         let min = if has_threads { min } else { min.max(1) };
         let before = done.len();
-        let goal = before + min.min(self.in_flight);
+        let mut goal = before + min.min(self.in_flight);
 
         let mut counts = CallCounts::default();
         if works || !has_threads {
@@ -72,6 +78,9 @@ impl IoQueue for PosixQueue {
                 counts.add(of_op);
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     break;
+                }
+                if self.is_wakeable && done.len() < goal && self.queue.take_wake() {
+                    goal = done.len();
                 }
             }
         }
@@ -84,13 +93,19 @@ impl IoQueue for PosixQueue {
             });
         }
     }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        self.is_wakeable = true;
+        Ok(Waker::from(Arc::clone(&self.queue)))
+    }
 }
 
 impl Drop for PosixQueue {
     /// Executes all accepted ops, and discards the results.
     fn drop(&mut self) {
-        // A forked child has no threads that would complete the ops that were started.
-        if !self.pool.is_forked_child() {
+        // A forked child has no threads that would complete the ops that were started. A wake ends
+        // a reap early.
+        while self.in_flight > 0 && !self.pool.is_forked_child() {
             self.reap(self.in_flight, None, &mut Vec::new());
         }
     }

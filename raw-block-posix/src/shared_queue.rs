@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Drain;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 use std::time::Instant;
 
 use raw_block_core::backend::{Completion, Op};
@@ -13,7 +14,7 @@ use crate::transfer::CallCounts;
 #[derive(Debug)]
 pub(crate) struct SharedQueue {
     state: Mutex<QueueState>,
-    /// Notified when as many ops have completed as the owner waits for.
+    /// Notified when as many ops have completed as the owner waits for, and when it is woken.
     enough: Condvar,
 }
 
@@ -27,6 +28,8 @@ struct QueueState {
     counts: CallCounts,
     /// The number of completed ops at which the owner is woken.
     wanted: usize,
+    /// Whether the next wait of the owner returns at once.
+    woken: bool,
     /// Whether the queue is in the list of the pool.
     is_listed: bool,
 }
@@ -42,6 +45,7 @@ impl SharedQueue {
                 done: Vec::new(),
                 counts: CallCounts::default(),
                 wanted: NEVER,
+                woken: false,
                 is_listed: false,
             }),
             enough: Condvar::new(),
@@ -88,8 +92,14 @@ impl SharedQueue {
         if done.len() >= goal { None } else { state.pending.pop_front() }
     }
 
-    /// Moves completed ops to `done` until `done` has reached `goal` or `deadline` has passed.
-    /// Returns the system calls that the pool has made for this queue since the last call.
+    /// Takes a wake, if there is one.
+    pub(crate) fn take_wake(&self) -> bool {
+        std::mem::take(&mut self.state().woken)
+    }
+
+    /// Moves completed ops to `done` until `done` has reached `goal`, `deadline` has passed, or the
+    /// owner is woken. Returns the system calls that the pool has made for this queue since the
+    /// last call.
     pub(crate) fn wait(
         &self,
         done: &mut Vec<Completion>,
@@ -100,7 +110,8 @@ impl SharedQueue {
         loop {
             done.append(&mut state.done);
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if done.len() >= goal || left.is_some_and(|left| left.is_zero()) {
+            let late = left.is_some_and(|left| left.is_zero());
+            if done.len() >= goal || late || std::mem::take(&mut state.woken) {
                 state.wanted = NEVER;
                 return std::mem::take(&mut state.counts);
             }
@@ -116,5 +127,46 @@ impl SharedQueue {
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for SharedQueue {
+    fn wake(self: Arc<Self>) {
+        self.state().woken = true;
+        self.enough.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_wake_ends_one_wait_of_the_owner() {
+        let queue = Arc::new(SharedQueue::new());
+        let waker = Waker::from(Arc::clone(&queue));
+        let past = Some(Instant::now());
+        let mut done = Vec::new();
+        // Before the wait, twice; then during it.
+        waker.wake_by_ref();
+        waker.wake_by_ref();
+        queue.wait(&mut done, 1, None);
+        assert!(!queue.take_wake(), "two wakes before a wait count as one");
+        thread::scope(|scope| {
+            scope.spawn(|| queue.wait(&mut Vec::new(), 1, None));
+            while queue.state().wanted == NEVER {
+                thread::yield_now();
+            }
+            waker.wake_by_ref();
+        });
+        queue.wait(&mut done, 1, past);
+        queue.wait(&mut done, 0, None);
+        assert!(!queue.take_wake(), "the wait took the wake");
+        waker.wake();
+        queue.wait(&mut done, 0, None);
+        assert!(queue.take_wake(), "a call that does not wait takes no wake");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::task::Waker;
 use std::thread;
 use std::time::Instant;
 
@@ -138,12 +139,16 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
             return;
         }
         let target = done.len().saturating_add(min);
-        let mut entered = false;
+        let (mut entered, mut woken) = (false, false);
         loop {
             self.reap_completions(done);
-            let want = target.saturating_sub(done.len()).min(self.ring.in_use());
+            let missing = target.saturating_sub(done.len()).min(self.ring.in_use());
+            woken = woken || missing > 0 && self.ring.take_wake();
+            let want = if woken { 0 } else { missing };
             let idle = self.ring.in_use() == 0;
-            let enough = want == 0 && (entered || min > 0);
+            // A local ring shows completions only once the kernel was entered, so a woken thread
+            // enters it too: otherwise a thread that is woken again and again reaps nothing.
+            let enough = want == 0 && (entered || min > 0 && !woken);
             let late = entered && deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // The polling thread may execute the last entries before they count as submitted.
             if self.ring.is_submitted() && (idle || enough || late) {
@@ -152,6 +157,10 @@ impl<W: Width, K: Kernel> IoQueue for UringQueue<W, K> {
             self.ring.enter(want, deadline);
             entered = true;
         }
+    }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        self.ring.waker()
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -166,6 +175,9 @@ impl<W: Width, K: Kernel> Drop for UringQueue<W, K> {
     /// Waits for all accepted ops, because the kernel uses their memory. If this thread cannot wait
     /// for them, the ring leaks them.
     fn drop(&mut self) {
-        self.reap(usize::MAX, None, &mut Vec::new());
+        // A wake ends a reap early.
+        while self.ring.in_use() > 0 && self.ring.is_usable_here() {
+            self.reap(usize::MAX, None, &mut Vec::new());
+        }
     }
 }

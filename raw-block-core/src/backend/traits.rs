@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use super::flush_state::FlushState;
@@ -148,10 +149,29 @@ pub trait IoQueue: Send {
     fn start(&mut self);
 
     /// Starts what was accepted, then appends completions to `done` until at least `min` were
-    /// appended, nothing is in flight, or `deadline` has passed.
+    /// appended, nothing is in flight, `deadline` has passed, or a [waker](Self::waker) was used.
     ///
     /// `reap(0, ..)` starts what was accepted and reaps what has completed, without waiting.
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>);
+
+    /// Returns a handle with which any thread ends a wait in [`reap`](Self::reap).
+    ///
+    /// When it is used, the `reap` that waits returns what has completed, which may be fewer than
+    /// `min`. If none waits, the next one that would wait returns instead. Until then, further
+    /// wakes change nothing. A wake neither starts nor ends an op. After the queue was dropped, it
+    /// does nothing. Dropping a queue waits for its ops, whether it was woken or not.
+    ///
+    /// A queue has no cost for this until its first waker is taken.
+    ///
+    /// The default wakes nothing. That is right for a queue whose `reap` waits for no other thread
+    /// and no device, because it executes the ops itself. Any other queue must implement it.
+    /// Otherwise new ops wait until one of those in flight has completed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfResources`] when the process has no descriptor left.
+    fn waker(&mut self) -> Result<Waker, Error> {
+        Ok(Waker::noop().clone())
+    }
 
     /// A descriptor that is readable when reaping may make progress, if the backend has one.
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -183,13 +183,35 @@ impl Driver {
         deadline: Option<Instant>,
     ) -> Vec<(usize, Result<(), Error>)> {
         let in_flight = self.queue.in_flight();
+        let results = self.reap_until(min, deadline);
+        if deadline.is_none() {
+            assert!(results.len() >= min.min(in_flight), "fewer ops were reaped than asked for");
+        }
+        results
+    }
+
+    /// Reaps from a queue that may have been woken. Returns how many ops ended; all of them must
+    /// have ended well.
+    #[track_caller]
+    pub(super) fn reap_woken(&mut self, min: usize) -> usize {
+        let results = self.reap_until(min, None);
+        for (index, result) in &results {
+            assert!(result.is_ok(), "op {index}: {result:?}");
+        }
+        results.len()
+    }
+
+    #[track_caller]
+    fn reap_until(
+        &mut self,
+        min: usize,
+        deadline: Option<Instant>,
+    ) -> Vec<(usize, Result<(), Error>)> {
+        let in_flight = self.queue.in_flight();
         let mut done = Vec::new();
         self.queue.reap(min, deadline, &mut done);
         assert!(done.len() <= in_flight, "more ops were reaped than were in flight");
         assert_eq!(self.queue.in_flight(), in_flight - done.len(), "reaped ops are not in flight");
-        if deadline.is_none() {
-            assert!(done.len() >= min.min(in_flight), "fewer ops were reaped than asked for");
-        }
         done.into_iter().map(|completion| self.settle(completion)).collect()
     }
 

@@ -3,7 +3,7 @@
 use super::dispatcher::{
     long, merging, registration, results, sharing, staging, statistics, tickets, working,
 };
-use super::queue::{accepting, lifetime, reaping, starting, transfers, waking};
+use super::queue::{accepting, lifetime, reaping, starting, transfers, wakers, waking};
 use super::{Skipped, Subject, model, run};
 
 /// Makes a public function for each statement, and the macro that makes a test of each.
@@ -108,6 +108,17 @@ statements! { $
     }
     alone waking {
         an_idle_queue_uses_no_cpu
+    }
+    borrowing wakers {
+        a_wake_shortens_one_reap_at_most
+        a_wake_with_nothing_in_flight_loses_nothing
+        a_queue_that_is_woken_each_time_reaches_its_end
+        wakes_of_other_threads_lose_no_completion
+        a_woken_queue_completes_its_ops_when_it_is_dropped
+        a_waker_outlives_its_queue
+    }
+    alone wakers {
+        an_idle_queue_that_is_woken_uses_no_cpu
     }
     borrowing results {
         the_geometry_can_be_worked_with

@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::fault::{self, Hit};
 use super::scheduler;
 use super::shared::Device;
 use super::state::State;
+use crate::Error;
 use crate::backend::{Completion, IoQueue, Op, OpKind};
 
 pub(super) struct Queue {
@@ -16,6 +19,25 @@ pub(super) struct Queue {
     depth: usize,
     /// In the order in which they were accepted.
     in_flight: Vec<InFlight>,
+    wake: Arc<WakeRequest>,
+}
+
+/// A request to end a wait of a queue.
+struct WakeRequest {
+    device: Arc<Device>,
+    /// Changes under the lock of the device, so that a queue cannot miss it between its check and
+    /// its wait.
+    requested: AtomicBool,
+}
+
+impl Wake for WakeRequest {
+    fn wake(self: Arc<Self>) {
+        scheduler::yield_now();
+        let state = self.device.state();
+        self.requested.store(true, Ordering::Relaxed);
+        drop(state);
+        self.device.released.notify_all();
+    }
 }
 
 struct InFlight {
@@ -29,7 +51,9 @@ struct InFlight {
 
 impl Queue {
     pub(super) fn new(device: Arc<Device>, depth: usize) -> Self {
-        Self { device, depth, in_flight: Vec::new() }
+        let requested = AtomicBool::new(false);
+        let wake = Arc::new(WakeRequest { device: Arc::clone(&device), requested });
+        Self { device, depth, in_flight: Vec::new(), wake }
     }
 
     /// Returns at least `least` completions if that many ops are not held, and by chance more.
@@ -142,7 +166,8 @@ impl IoQueue for Queue {
             let overdue = left == Some(Duration::ZERO);
             let given = self.hand_out(&mut state, if overdue { 0 } else { missing }, done);
             missing = missing.saturating_sub(given);
-            if missing == 0 || overdue {
+            let enough = missing == 0 || overdue;
+            if enough || self.wake.requested.swap(false, Ordering::Relaxed) {
                 break;
             }
             // What is left is held. If this very loop ended the device, it is not any more.
@@ -169,6 +194,10 @@ impl IoQueue for Queue {
             // Queues that wait for what is held have to know.
             device.released.notify_all();
         }
+    }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        Ok(Waker::from(Arc::clone(&self.wake)))
     }
 }
 

@@ -7,6 +7,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Wake, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -77,6 +78,7 @@ struct State {
     todo: Vec<Op>,
     done: Vec<Completion>,
     closing: bool,
+    woken: bool,
 }
 
 struct Shared {
@@ -143,6 +145,13 @@ impl Shared {
     }
 }
 
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.state().woken = true;
+        self.done.notify_one();
+    }
+}
+
 struct Queue {
     depth: usize,
     in_flight: usize,
@@ -181,7 +190,7 @@ impl IoQueue for Queue {
         self.start();
         let min = min.min(self.in_flight);
         let mut state = self.shared.state();
-        while state.done.len() < min {
+        while state.done.len() < min && !mem::take(&mut state.woken) {
             state = match deadline.map(|deadline| deadline.checked_duration_since(Instant::now())) {
                 None => self.shared.done.wait(state).unwrap(),
                 Some(Some(left)) => self.shared.done.wait_timeout(state, left).unwrap().0,
@@ -191,6 +200,10 @@ impl IoQueue for Queue {
         let _ = self.signal.read(&mut [0; 64]);
         self.in_flight -= state.done.len();
         done.append(&mut state.done);
+    }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        Ok(Waker::from(Arc::clone(&self.shared)))
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {

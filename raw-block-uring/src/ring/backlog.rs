@@ -17,6 +17,8 @@ pub(crate) struct Backlog<E> {
     /// The number of entries that were pushed and not submitted; the statistics do not count them
     /// yet.
     not_submitted: usize,
+    /// How many of those poll for wakes. The statistics do not count them.
+    wakes: usize,
     /// How many of those use registered memory.
     registered: u64,
     /// How many of those use only registered memory, but cross a border of its regions.
@@ -29,6 +31,7 @@ impl<E> Backlog<E> {
             slots: VecDeque::with_capacity(capacity),
             waiting: VecDeque::new(),
             not_submitted: 0,
+            wakes: 0,
             registered: 0,
             crossing: 0,
         }
@@ -40,6 +43,11 @@ impl<E> Backlog<E> {
         self.not_submitted += 1;
         self.registered += u64::from(matches!(memory, Lookup::Region(_)));
         self.crossing += u64::from(matches!(memory, Lookup::Crossing));
+    }
+
+    /// Records that the last entry polls for wakes.
+    pub(crate) fn note_wake(&mut self) {
+        self.wakes += 1;
     }
 
     /// Removes the oldest entry of a broken ring, and returns its slot.
@@ -74,11 +82,15 @@ impl<E> Backlog<E> {
             return;
         }
         self.not_submitted = left;
+        let commands = submitted - std::mem::take(&mut self.wakes).min(submitted);
+        if commands == 0 {
+            return;
+        }
         let registered = std::mem::take(&mut self.registered);
         let crossing = std::mem::take(&mut self.crossing);
         stats.update(|stats| {
             stats.submissions += 1;
-            stats.commands += submitted as u64;
+            stats.commands += commands as u64;
             stats.in_flight_at_submissions += in_use.saturating_sub(left) as u64;
             stats.registered_ops += registered;
             stats.crossing_ops += crossing;

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
+use std::task::Waker;
 use std::thread;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::ring::kernel::{Enter, Kernel, system_call};
 use crate::ring::owner::Owner;
 use crate::ring::regions::{Lookup, RegisteredRegions};
 use crate::ring::setup;
+use crate::ring::wake::{WAKE_SLOT, WakePoll};
 use crate::ring::width::{Outcome, RawRing, Width};
 
 /// How often a system call is repeated that fails for lack of memory, before the ring counts as
@@ -31,6 +33,8 @@ pub(crate) struct KernelRing<W: Width, K: Kernel> {
     /// Not dropped in a forked child, where something else may be mapped at its addresses.
     raw: ManuallyDrop<RawRing<W>>,
     backlog: Backlog<W::Entry>,
+    /// `None` until a waker was taken.
+    wake: Option<WakePoll>,
     /// Whether the kernel's polling thread sleeps, and the call that should have woken it failed.
     is_asleep: bool,
     /// The number of consecutive system calls that failed for lack of memory.
@@ -59,6 +63,7 @@ impl<W: Width, K: Kernel> KernelRing<W, K> {
         let ring = Self {
             raw: ManuallyDrop::new(raw),
             backlog: Backlog::new(capacity as usize),
+            wake: None,
             is_asleep: false,
             failed_enters: 0,
             broken: None,
@@ -105,6 +110,49 @@ impl<W: Width, K: Kernel> KernelRing<W, K> {
     pub(crate) fn event_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the ring owns the descriptor and keeps it open while it is borrowed.
         unsafe { BorrowedFd::borrow_raw(self.raw.as_raw_fd()) }
+    }
+
+    /// See [`Ring::waker`](crate::ring::Ring::waker).
+    pub(crate) fn waker(&mut self) -> Result<Waker, Error> {
+        if let Some(wake) = &self.wake {
+            return Ok(wake.waker());
+        }
+        let wake = WakePoll::new().map_err(|error| {
+            Error::os("make a descriptor to wake a ring", error).on(self.device.name())
+        })?;
+        Ok(self.wake.insert(wake).waker())
+    }
+
+    /// See [`Ring::take_wake`](crate::ring::Ring::take_wake).
+    pub(crate) fn take_wake(&mut self) -> bool {
+        self.wake.as_mut().is_some_and(WakePoll::take)
+    }
+
+    /// See [`Ring::sleep_until`](crate::ring::Ring::sleep_until).
+    pub(crate) fn sleep_until(&self, end: Instant) {
+        match &self.wake {
+            Some(wake) => wake.sleep_until(end),
+            None => thread::sleep(end.saturating_duration_since(Instant::now())),
+        }
+    }
+
+    /// Makes a wait for `want` completions one that a waker can end. Returns how many completions
+    /// to wait for.
+    fn prepare_wait(&mut self, want: usize) -> usize {
+        let (polls, broken) = (self.polls_completions(), self.broken.is_some());
+        let Some(wake) = &mut self.wake else { return want };
+        // A ring that polls for completions cannot poll a descriptor (`EINVAL`).
+        if want > 0
+            && !polls
+            && !broken
+            && let Some(entry) = wake.arm()
+        {
+            // SAFETY: the entry names no memory.
+            unsafe { self.push(WAKE_SLOT, entry.into(), Lookup::Plain) };
+            self.backlog.note_wake();
+        }
+        // A wake is a single completion.
+        want.min(1)
     }
 
     /// Whether the kernel has taken every entry.
@@ -169,6 +217,7 @@ impl<W: Width, K: Kernel> KernelRing<W, K> {
     /// number of slots in use, for the statistics.
     pub(crate) fn enter(&mut self, want: usize, deadline: Option<Instant>, in_use: usize) {
         self.push_waiting();
+        let want = self.prepare_wait(want);
         let is_full = !self.backlog.waiting.is_empty();
         let polled = self.polls_submissions();
         let (left, sleeps) = {
@@ -177,9 +226,11 @@ impl<W: Width, K: Kernel> KernelRing<W, K> {
             (submission.len(), polled && submission.need_wakeup())
         };
         // The awaited completions may be those of entries that still wait for space. A call that
-        // polls the device for completions does not end at a deadline, so with a deadline the
-        // caller repeats calls that do not wait.
-        let must_not_wait = is_full || deadline.is_some() && self.polls_completions() && !polled;
+        // polls the device for completions ends neither at a deadline nor by a wake, so the caller
+        // repeats calls that do not wait.
+        let endless =
+            self.polls_completions() && (self.wake.is_some() || deadline.is_some() && !polled);
+        let must_not_wait = is_full || endless;
         let enter = Enter {
             // A broken ring only waits; its entries stay in the submission queue.
             to_submit: if self.broken.is_some() { 0 } else { saturate(left) },
@@ -254,7 +305,13 @@ impl<W: Width, K: Kernel> KernelRing<W, K> {
 
     /// Takes a completion: the slot of its entry, and its contents.
     pub(crate) fn take_completion(&mut self) -> Option<(u32, Outcome)> {
-        let completion = self.raw.completion().next()?;
+        let completion = loop {
+            let completion = self.raw.completion().next()?;
+            if completion.user_data() != u64::from(WAKE_SLOT) {
+                break completion;
+            }
+            self.wake.iter_mut().for_each(WakePoll::note_fired);
+        };
         let outcome = W::outcome(&completion);
         let result = self.kernel.result(outcome.result);
         // User data that is not a slot finds nothing in the table.

@@ -37,6 +37,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use raw_block_core::Error;
@@ -50,6 +51,7 @@ mod kernel_ring;
 mod owner;
 mod regions;
 pub(crate) mod setup;
+mod wake;
 mod width;
 
 pub use device::RingDevice;
@@ -233,6 +235,49 @@ impl<W: Width, T, K: Kernel> Ring<W, T, K> {
     /// While entries wait for space in the submission queue, the call waits for that instead.
     pub fn enter(&mut self, want: usize, deadline: Option<Instant>) {
         self.kernel_ring.enter(want, deadline, self.in_flight.in_use());
+    }
+
+    /// A handle with which any thread ends a wait in [`enter`](Self::enter), also before it begins.
+    ///
+    /// From the first call on, a wait ends with the first completion, however many are wanted. A
+    /// ring that [polls for completions](Self::polls_completions) does not wait any more. See
+    /// [`take_wake`](Self::take_wake).
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfResources`](raw_block_core::ErrorKind::OutOfResources) when the process
+    /// has no descriptor left.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    /// use raw_block_uring::ring::{Linux, Ring, RingDevice, Standard};
+    ///
+    /// let device = Arc::new(RingDevice::new(tempfile::tempfile()?, "example", None)?);
+    /// let mut ring = Ring::<Standard, ()>::open(device, 8, Linux)?;
+    /// let waker = ring.waker()?;
+    /// std::thread::spawn(move || waker.wake());
+    ///
+    /// // Nothing is in flight, so only the wake ends the wait.
+    /// while !ring.take_wake() {
+    ///     ring.enter(1, None);
+    ///     assert_eq!(ring.take_completion(), None);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn waker(&mut self) -> Result<Waker, Error> {
+        self.kernel_ring.waker()
+    }
+
+    /// Takes a wake: returns whether a [waker](Self::waker) was used since the last call.
+    ///
+    /// Call it before each wait. Otherwise a wake that came before the wait may not end it.
+    pub fn take_wake(&mut self) -> bool {
+        self.kernel_ring.take_wake()
+    }
+
+    /// Sleeps until `end`, or until a [waker](Self::waker) is used. Does not enter the ring.
+    pub fn sleep_until(&self, end: Instant) {
+        self.kernel_ring.sleep_until(end);
     }
 
     /// Takes a completion: the slot of its entry, and its contents.

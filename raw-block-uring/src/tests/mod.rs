@@ -8,3 +8,4 @@ mod polling;
 mod scripted;
 mod starting;
 mod streams;
+mod waking;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -193,6 +194,10 @@ impl IoQueue for Queue {
         self.0.reap(0, None, done);
         // A panic without a message.
         resume_unwind(Box::new(InFlight(self.0.in_flight())));
+    }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        self.0.waker()
     }
 }
 

@@ -5,4 +5,5 @@ pub(super) mod lifetime;
 pub(super) mod reaping;
 pub(super) mod starting;
 pub(super) mod transfers;
+pub(super) mod wakers;
 pub(super) mod waking;

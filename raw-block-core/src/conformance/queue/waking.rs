@@ -73,7 +73,7 @@ pub(crate) fn an_idle_queue_uses_no_cpu(subject: &Subject) {
 }
 
 /// Asserts that other threads do not run while this one sleeps.
-fn rest(when: &str) {
+pub(super) fn rest(when: &str) {
     let mut used = Duration::MAX;
     for _ in 0..WINDOWS {
         let before = cpu_time_of_others();
