@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 
 use common::faulty::Faulty;
 use common::slots::{FoundSlot, find, slots};
-use common::{BLOCK, bytes, check_segments, small, without_thread};
+use common::{BLOCK, bytes, check_segments, get_one, payload, small, without_thread};
 use forge::{Forged, SHORT, number, set};
 use raw_block_store::{Error, Store};
 
@@ -200,6 +200,31 @@ fn a_slot_that_leaves_its_segment_counts_for_nothing() {
 }
 
 #[test]
+fn a_slot_header_cannot_make_an_object_empty() {
+    let key = [KEYS - 1];
+    let (slot, _) = find(&DROPPED.image, &key);
+    let mut forged = DROPPED.clone();
+    forged.slot(slot.segment, slot.block, |header| {
+        // The slot ends with its header, and so does the object.
+        set(header, 64, 4, 1);
+        set(header, 80 + 32, 4, 0);
+        set(header, 80 + 40, 4, slot.block.into());
+        set(header, 80 + 44, 4, 0);
+    });
+    for with_header in [false, true] {
+        let device = Faulty::holding(forged.image.clone());
+        let store = Store::open_with(device.backend(), &without_thread()).unwrap();
+        assert!(store.contains(&key).unwrap(), "the header counts");
+        let is_found = if with_header {
+            store.get(&key).map(|found| found.is_some())
+        } else {
+            get_one(&store, &key, &mut []).map(|found| found.is_some())
+        };
+        assert!(!matches!(is_found, Ok(true)), "a payload that was never put is found");
+    }
+}
+
+#[test]
 fn entry_numbers_out_of_range_count_for_nothing() {
     let (slot, _) = find(&DROPPED.image, &[KEYS - 1]);
     for first_entry in [64, 65, u32::MAX] {
@@ -316,6 +341,41 @@ fn a_checkpoint_that_lies_is_refused_or_shows_what_was_put() {
             forged.structure(block, BLOCK, change);
         };
         each_lie(original, body, body_block, any);
+    }
+}
+
+/// A record that counts too many entries leaves no space for their table after the last slot.
+#[test]
+fn a_segment_with_too_many_counted_entries_is_sealed() {
+    const ENTRIES: Field = (48 + 16, 4);
+    const NEXT_BLOCK: Field = (48 + 20, 4);
+    let value = bytes(1, 29_000);
+    for is_closed in [true, false] {
+        let device = Faulty::new(LEN);
+        Store::format(device.backend(), &small()).unwrap();
+        let store = Store::open_with(device.backend(), &without_thread()).unwrap();
+        store.put(b"key", &value).unwrap();
+        let ended = if is_closed { store.close() } else { store.checkpoint() };
+        ended.unwrap();
+        let mut forged = Forged::new(&device.bytes());
+        let (slot, _) = find(&forged.image, b"key");
+        let (entries, table) = (64, forged.layout.table_block(64));
+        assert!(slot.segment == 0 && slot.block + slot.blocks > table);
+        let body = forged.newest_container() + BLOCK as u64;
+        forged.structure(body, BLOCK, |block| {
+            set(block, ENTRIES.0, ENTRIES.1, entries);
+            set(block, NEXT_BLOCK.0, NEXT_BLOCK.1, table.into());
+        });
+        let device = Faulty::holding(forged.image);
+        for key in [&b"other"[..], b"another"] {
+            let store = Store::open_with(device.backend(), &without_thread()).unwrap();
+            assert!(payload(&store, b"key").unwrap() == value);
+            store.put(key, b"value").unwrap();
+            store.close().unwrap();
+        }
+        let store = Store::open_with(device.backend(), &without_thread()).unwrap();
+        assert_eq!(payload(&store, b"other").unwrap(), b"value");
+        assert!(payload(&store, b"key").unwrap() == value);
     }
 }
 

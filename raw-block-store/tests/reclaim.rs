@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
-use common::{check_segments, memory};
+use common::{check_segments, flip, memory, newest};
 use raw_block_core::backend::IoBackend;
-use raw_block_store::{EvictionPolicy, FormatOptions, OpenOptions, Store};
+use raw_block_store::{Error, EvictionPolicy, FormatOptions, OpenOptions, Store, Verification};
 
 const SEGMENT: u64 = 128 << 10;
 const SEGMENTS: u64 = 32;
@@ -114,6 +114,35 @@ fn what_was_moved_is_found_after_any_end() {
                 store.flush().unwrap();
             }
         }
+    }
+}
+
+#[test]
+fn a_moved_damaged_object_is_not_returned_after_reopening() {
+    for orderly in [true, false] {
+        let device = device();
+        let store = open(&device, EvictionPolicy::None, false);
+        let put = |key: u64| store.put(&key.to_le_bytes(), &payload(key, 0, 9000));
+        let end = (0..).find(|&key| put(key).is_err()).unwrap();
+        let damaged = 1_u64.to_le_bytes();
+        let before = newest(&device, &damaged);
+        flip(&device, before.payload + 4000);
+        assert!(matches!(store.get(&damaged), Err(Error::Damaged { .. })));
+        for key in (0..end).step_by(2) {
+            assert!(store.delete(&key.to_le_bytes()).unwrap());
+        }
+        (end..end + end / 3).for_each(|key| put(key).unwrap());
+        assert_ne!(newest(&device, &damaged), before, "it was moved");
+        if orderly {
+            store.close().unwrap();
+        } else {
+            store.checkpoint().unwrap();
+        }
+        drop(store);
+        let options = OpenOptions::default().verification(Verification::None).background(false);
+        let store = Store::open_with(device, &options).unwrap();
+        assert_eq!(get(&store, 3).unwrap(), payload(3, 0, 9000));
+        assert!(!matches!(store.get(&damaged), Ok(Some(_))), "damaged bytes are returned");
     }
 }
 

@@ -164,9 +164,14 @@ impl Fixture {
 
     /// Deletes an object, and writes no tombstone to the device.
     pub(crate) fn delete(&self, key: u64) {
-        let state = &self.state;
         let mut out = Allocation::default();
-        self.until_allocated(|| state.allocate_tombstones(&mut out)).unwrap();
+        self.until_allocated(|| self.state.allocate_tombstones(&mut out)).unwrap();
+        self.publish_delete(key, &out);
+    }
+
+    /// Publishes a delete whose tombstone was allocated.
+    pub(crate) fn publish_delete(&self, key: u64, out: &Allocation) {
+        let state = &self.state;
         let slot = &out.slots[0];
         if let Some(opened) = &slot.opened {
             segment_header::write(state, opened);

@@ -19,6 +19,8 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod victims;
+#[cfg(test)]
+mod waiting_tests;
 mod worker;
 
 pub(crate) use clear::clear;
