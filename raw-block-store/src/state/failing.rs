@@ -1,10 +1,13 @@
 //! Writes that failed in a row: whether the fault is a segment's or the device's.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Consecutive failures, in different segments, after which the device is at fault.
+/// Segments in which writes fail in a row, after which the device is at fault.
 const LIMIT: u32 = 3;
+/// Failed generations that are remembered. A late failure of an older one counts again.
+const REMEMBERED: usize = 64;
 
 /// A generation of a segment in which a write failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +26,9 @@ pub(super) struct FailingWrites {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The generation of the last segment in which a write failed: no other segment has it.
-    last: u64,
+    /// The last generations in which writes failed since one succeeded. Each belongs to one
+    /// segment, which is sealed: later failures in it are of writes that were in flight.
+    generations: VecDeque<u64>,
     /// Media errors since the last write that succeeded: the next one shows that they are faults of
     /// segments.
     suspects: Vec<Suspect>,
@@ -46,11 +50,11 @@ impl FailingWrites {
         Some(state.suspects)
     }
 
-    /// A checkpoint succeeded: the device may accept writes to segments again. One more failure
-    /// shows that it does not.
+    /// A checkpoint succeeded: the device may accept writes to segments again. A failure in one
+    /// more segment shows that it does not.
     pub(super) fn on_probation(&self) {
         let mut state = self.lock();
-        (state.last, state.on_probation) = (0, true);
+        state.on_probation = true;
         self.segments.fetch_min(LIMIT - 1, Ordering::Relaxed);
     }
 
@@ -62,10 +66,19 @@ impl FailingWrites {
     /// A write to a segment failed. Returns whether the fault is the device's.
     pub(super) fn failed(&self, of: Suspect, is_media_error: bool) -> bool {
         let mut state = self.lock();
+        let is_known = state.generations.contains(&of.generation);
+        if is_known && state.on_probation {
+            // As a rule it began before the checkpoint, when the device was at fault.
+            return false;
+        }
         if is_media_error && self.segments.load(Ordering::Relaxed) < LIMIT {
             state.suspects.push(of);
         }
-        if std::mem::replace(&mut state.last, of.generation) != of.generation {
+        if !is_known {
+            if state.generations.len() == REMEMBERED {
+                state.generations.pop_front();
+            }
+            state.generations.push_back(of.generation);
             self.segments.fetch_add(1, Ordering::Relaxed);
         }
         let is_of_device = self.segments.load(Ordering::Relaxed) >= LIMIT;
@@ -107,6 +120,31 @@ mod tests {
         assert!(!failed(6));
         failing.on_probation();
         assert!(!failed(7));
+    }
+
+    #[test]
+    fn a_segment_counts_once_whatever_fails_in_between() {
+        let failing = FailingWrites::default();
+        let failed = |generation| failing.failed(of(generation), true);
+        assert!([1, 2, 1, 2, 1].into_iter().all(|generation| !failed(generation)));
+        assert!(failed(3));
+    }
+
+    #[test]
+    fn a_failure_from_before_a_checkpoint_does_not_count_after_it() {
+        let failing = FailingWrites::default();
+        assert!([1, 2, 3].into_iter().any(|generation| failing.failed(of(generation), true)));
+        // One write succeeds and one fails, before the checkpoint is written.
+        failing.succeeded();
+        failing.failed(of(4), false);
+        failing.on_probation();
+        assert!(!failing.failed(of(4), true), "it is the same segment");
+        assert!(!failing.failed(of(5), true), "it is the second one");
+        assert!(failing.failed(of(6), true));
+
+        failing.on_probation();
+        assert!((4..7).all(|generation| !failing.failed(of(generation), true)));
+        assert_eq!(failing.succeeded(), Some(Vec::new()), "the device was at fault");
     }
 
     #[test]
