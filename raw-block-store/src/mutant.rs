@@ -31,10 +31,20 @@ mutants! {
     PayloadUnchecked,
     /// The delete of a key that is not there writes no tombstone.
     AbsentDeletesUnrecorded,
+    /// A delete without a tombstone is acknowledged without a checkpoint.
+    DeletedWithoutCheckpoint,
+    /// The objects of a delete without a tombstone leave the index before older changes have ended.
+    DeletedBeforeOlderChanges,
+    /// They leave the index while a checkpoint is in progress.
+    DeletedDuringCheckpoint,
+    /// Deletes without tombstones take more sequences than a recovery expects.
+    DeletesWithoutLimit,
     /// A flush does nothing.
     FlushDoesNothing,
     /// Opening begins without a flush.
     OpenedWithoutFlush,
+    /// A clean mark counts although a copy of the superblock is invalid.
+    CleanMarkOfSomeCopies,
     /// The store is not marked open before it is changed.
     NotMarkedOpen,
     /// The copies of the superblock are written together.

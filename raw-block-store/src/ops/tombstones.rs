@@ -9,6 +9,7 @@ use crate::error::Context;
 use crate::format::{Entry, KeyHash, SegmentHeader, SlotHeader, tombstones_per_slot};
 use crate::io::Placement;
 use crate::io::segment_header;
+use crate::mutant::Mutant;
 use crate::reclaim;
 use crate::state::index::{Located, Place};
 use crate::state::space::{
@@ -155,16 +156,28 @@ impl StoreState {
         sequence: u64,
         results: &mut Vec<Result<bool, Error>>,
     ) -> Result<(), Error> {
+        let mut deleted = Vec::with_capacity(keys.len());
+        let mut remove = |space: &mut Space| {
+            // Mutations remove them earlier.
+            if deleted.is_empty() {
+                let oldest = space.oldest_in_flight();
+                deleted.extend(keys.iter().map(|key| self.index.delete(key, sequence, oldest)));
+                let dropped: Vec<_> = deleted.iter().flatten().copied().collect();
+                space.removed(&dropped);
+            }
+        };
+        if Mutant::DeletedBeforeOlderChanges.is_on() {
+            self.with_space(&mut remove);
+        }
         // A checkpoint that does not cover the deletion must name the objects: without a tombstone,
         // a recovery would find an older version by a scan.
         self.wait_for(|space| (space.oldest_in_flight() > sequence).then_some(()));
-        let mut deleted = Vec::with_capacity(keys.len());
-        checkpoint::take_after(self, CheckpointPurpose::Period, |space| {
-            let oldest = space.oldest_in_flight();
-            deleted.extend(keys.iter().map(|key| self.index.delete(key, sequence, oldest)));
-            let dropped: Vec<_> = deleted.iter().flatten().copied().collect();
-            space.removed(&dropped);
-        })?;
+        if Mutant::DeletedDuringCheckpoint.is_on() || Mutant::DeletedWithoutCheckpoint.is_on() {
+            self.with_space(&mut remove);
+        }
+        if !Mutant::DeletedWithoutCheckpoint.is_on() {
+            checkpoint::take_after(self, CheckpointPurpose::Period, &mut remove)?;
+        }
         results.extend(deleted.iter().map(|object| Ok(object.is_some())));
         self.counters.deletes.add(keys.len() as u64);
         Ok(())

@@ -21,7 +21,8 @@ impl Space {
     /// as many as there are segments since the committed checkpoint was chosen: a recovery expects
     /// no more sequences.
     pub(crate) fn take_sequence_of_delete(&mut self) -> Option<u64> {
-        if self.deletes_without_tombstone >= self.shape.segments {
+        let is_at_limit = self.deletes_without_tombstone >= self.shape.segments;
+        if is_at_limit && !Mutant::DeletesWithoutLimit.is_on() {
             return None;
         }
         self.deletes_without_tombstone += 1;

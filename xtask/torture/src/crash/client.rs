@@ -185,7 +185,7 @@ impl<'a> Client<'a> {
             (load, block)
         };
         if error.is_some_and(target::is_full) {
-            let trouble = !self.context.must_succeed();
+            let trouble = !self.context.must_succeed() || self.store.stats().bad_segments > 0;
             if trouble || self.context.may_be_full(load) {
                 return Ok(());
             }
@@ -214,14 +214,14 @@ impl<'a> Client<'a> {
                 if is_unknown(error) {
                     model.keys[key].outcome_is_unknown(at);
                 }
+                if error.is_some_and(target::is_of_checkpoint) {
+                    model.keys[key].may_show_failed(at);
+                }
             }
             match error {
-                Some(error) if target::is_full(error) => {
-                    // Quarantined segments, also those of an earlier incarnation, may take the
-                    // reserve.
-                    if self.store.stats().bad_segments == 0 {
-                        bail!("delete key {key}: {error}");
-                    }
+                // Quarantined segments may take the reserve, and checkpoints fail.
+                Some(error) if target::is_full(error) && self.store.stats().bad_segments == 0 => {
+                    bail!("delete key {key}: {error}");
                 }
                 _ => self.expect(error, "delete")?,
             }

@@ -25,6 +25,8 @@ pub(super) fn inject(context: &Context<'_>, client: char, random: &mut fastrand:
             vec![DeviceFault::flip_bit(None).within(context.layout.segments.clone())]
         }
         Focus::Tables => late_tables(context.layout, random),
+        Focus::Reserve if random.bool() => no_space(context.layout, random),
+        Focus::Reserve if random.bool() => late_slots(context.layout, random),
         _ => return inject_one(context, client, random),
     };
     context.note(client, || format!("injected from here: {faults:?}"));
@@ -86,6 +88,20 @@ fn late_tables(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> 
     let fault = DeviceFault::late_write(random.u64(5..60)).nth(1);
     let of = |segment| fault.clone().within(layout.blocks_of_segment(segment, blocks - 1..blocks));
     (0..layout.shape.segments).map(of).collect()
+}
+
+/// The file system below the device is full: consecutive writes to segments fail.
+fn no_space(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
+    let fault = DeviceFault::fail(OpKind::Write, ENOSPC).within(layout.segments.clone());
+    let first = random.u64(1..5);
+    (first..first + random.u64(3..9)).map(|nth| fault.clone().nth(nth)).collect()
+}
+
+/// Consecutive writes to segments take effect late.
+fn late_slots(layout: &Layout, random: &mut fastrand::Rng) -> Vec<DeviceFault> {
+    let fault = DeviceFault::late_write(random.u64(1..60)).within(layout.segments.clone());
+    let first = random.u64(1..5);
+    (first..first + random.u64(1..4)).map(|nth| fault.clone().nth(nth)).collect()
 }
 
 /// Injects one fault.

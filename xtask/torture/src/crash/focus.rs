@@ -40,6 +40,9 @@ pub(super) enum Focus {
     Misreads,
     /// Failing segment headers, and batches of several slots.
     Opened,
+    /// Deletes without space for tombstones: quarantined segments take the reserve, or writes to
+    /// segments fail because the file system is full.
+    Reserve,
 }
 
 /// The template from which a scenario begins.
@@ -48,10 +51,12 @@ pub(super) enum Fill {
     Half,
     Full,
     Empty,
+    /// Full, with quarantined segments in place of the reserve.
+    Quarantined,
 }
 
 impl Focus {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::All,
         Self::Checkpoints,
         Self::Races,
@@ -68,10 +73,11 @@ impl Focus {
         Self::Moves,
         Self::Misreads,
         Self::Opened,
+        Self::Reserve,
     ];
 
     pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
-        match random.u8(..24) {
+        match random.u8(..25) {
             0..=4 => Self::All,
             5 => Self::Checkpoints,
             6 | 7 => Self::Races,
@@ -87,7 +93,8 @@ impl Focus {
             20 => Self::Refilling,
             21 => Self::Moves,
             22 => Self::Misreads,
-            _ => Self::Opened,
+            23 => Self::Opened,
+            _ => Self::Reserve,
         }
     }
 
@@ -103,12 +110,13 @@ impl Focus {
     }
 
     pub(super) fn fill(self, random: &mut fastrand::Rng) -> Fill {
-        use Fill::{Empty, Full, Half};
+        use Fill::{Empty, Full, Half, Quarantined};
         let from: &[Fill] = match self {
             Self::All => &[Half, Full, Empty, Empty],
             Self::Checkpoints => &[Half, Empty],
             Self::Space => &[Full],
             Self::Moves => &[Half, Full],
+            Self::Reserve => &[Quarantined, Quarantined, Half, Empty],
             Self::Headers => &[Full, Empty, Empty, Empty],
             Self::Readers => &[Half, Full, Empty],
             Self::Slow | Self::Retries => &[Half, Full, Empty, Empty, Empty, Empty],
@@ -178,13 +186,13 @@ impl Focus {
 
     /// Whether transfers may take so much time that segments cannot be reclaimed.
     pub(super) fn holds(self) -> bool {
-        matches!(self, Self::Slow | Self::Readers | Self::Filling)
+        matches!(self, Self::Slow | Self::Readers | Self::Filling | Self::Reserve)
     }
 
     /// Draws whether clients inject faults.
     pub(super) fn faults(self, random: &mut fastrand::Rng) -> bool {
         match self {
-            Self::Checkpoints => random.u8(..4) > 0,
+            Self::Checkpoints | Self::Reserve => random.u8(..4) > 0,
             Self::Retries | Self::Headers | Self::Opened => true,
             Self::Races => random.u8(..6) == 0,
             Self::Openings | Self::Filling | Self::Refilling | Self::Readers | Self::Moves => false,

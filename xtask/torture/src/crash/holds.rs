@@ -35,6 +35,7 @@ impl Holds {
         let turns = [100, 300, 1000][random.usize(..3)];
         let (kind, what) = match context.focus {
             Focus::Slow => (OpKind::Write, "write"),
+            Focus::Reserve if random.bool() => (OpKind::Write, "write"),
             Focus::Readers => (OpKind::Read, "read"),
             Focus::Filling => {
                 hold_headers(context, random.u32(..context.layout.shape.segments));
@@ -42,7 +43,8 @@ impl Holds {
             }
             _ => return None,
         };
-        let ends = (context.focus == Focus::Slow && random.u8(..4) == 0).then_some(ends);
+        let may_end = matches!(context.focus, Focus::Slow | Focus::Reserve);
+        let ends = (may_end && random.u8(..4) == 0).then_some(ends);
         if context.focus == Focus::Slow && random.u8(..4) == 0 {
             hold_headers(context, random.u32(..3));
             return Some(Self { turns, ends });

@@ -73,7 +73,7 @@ impl Incarnations {
         let shape = layout.shape;
         let eviction = match focus {
             Focus::Moves if seed.is_multiple_of(4) => EvictionPolicy::S3Fifo,
-            Focus::Moves => EvictionPolicy::None,
+            Focus::Moves | Focus::Reserve => EvictionPolicy::None,
             _ => target::POLICIES[random.usize(..target::POLICIES.len())],
         };
         let keys = match template.objects.len() {

@@ -26,8 +26,9 @@ const FOCUS: &[(&str, &[&str])] = &[
     ("Opened", &["PutAlthoughSegmentHeaderFailed"]),
     ("BitRot", &["LostCheckpoint", "Discarded"]),
     ("Moves", &["MovedWhileCopying"]),
-    ("Space", &["ReleasedWithLiveObjects", "TornObjectsMoved", "TombstoneSegment"]),
+    ("Space", &["ReleasedWithLiveObjects", "TombstoneSegment"]),
     ("Races", &["LastToCompleteWins"]),
+    ("Reserve", &["DeletedWithoutCheckpoint"]),
     ("Readers", &["ReopenedWhileRead"]),
     (
         "Headers",
@@ -59,6 +60,8 @@ const FOCUS: &[(&str, &[&str])] = &[
 /// Mutants that need too many scenarios, and tests of the store that fail with them.
 const TESTS: &[(&str, &str)] = &[
     ("OpenedWithoutFlush", "an_opening_that_cannot_flush_writes_nothing"),
+    ("CleanMarkOfSomeCopies", "a_damaged_copy_of_the_superblock_is_written_again"),
+    ("TornObjectsMoved", "a_damaged_object_stays_damaged_when_it_is_moved"),
     ("LastSegmentNotForMoves", "a_store_with_half_of_its_reserve_is_compacted"),
     ("MovesShareNoSlots", "copies_share_slots_and_keep_their_sequences"),
     ("TombstonesNotNamed", "tombstones_are_named_until_a_commit_covers_them"),
@@ -81,6 +84,9 @@ const TESTS: &[(&str, &str)] = &[
     ("GoneForgotten", "a_late_older_put_does_not_undo_a_deletion"),
     ("UnknownOverwritten", "a_late_write_of_a_checkpoint_stops_writes"),
     ("ClearLeavesPinned", "what_is_pinned_stays_readable_and_leaves_the_index"),
+    ("DeletedBeforeOlderChanges", "a_delete_without_tombstone_brings_no_older_version_back"),
+    ("DeletedDuringCheckpoint", "a_delete_without_tombstone_waits_for_the_running_checkpoint"),
+    ("DeletesWithoutLimit", "deletes_without_tombstones_use_the_expected_sequences"),
     ("ChecksumsUnchecked", "every_flipped_bit_of_a_superblock_is_found"),
 ];
 

@@ -216,6 +216,11 @@ pub(super) fn is_loss(error: &Error) -> bool {
     matches!(error, Error::CheckpointLost { .. } | Error::Damaged { .. })
 }
 
+/// Whether a checkpoint failed. The objects of a delete without a tombstone are gone all the same.
+pub(super) fn is_of_checkpoint(error: &Error) -> bool {
+    matches!(error, Error::Device { context: "write a checkpoint", .. })
+}
+
 /// Whether there was no space for a put.
 pub(super) fn is_full(error: &Error) -> bool {
     matches!(error, Error::OutOfSpace { .. })

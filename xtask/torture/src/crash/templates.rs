@@ -2,8 +2,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Result, bail};
-use raw_block_core::simulated::SimulatedDevice;
+use anyhow::{Result, bail, ensure};
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
 use super::focus::{Fill, Focus};
 use super::objects::{self, Lengths, Sizes};
@@ -51,11 +51,11 @@ impl Templates {
             let (device, layout) = shape.format(logical_block, spare)?;
             // The counters begin at zero.
             let empty = Template { device: device.power_on(), layout, objects: Vec::new() };
-            for full in [false, true] {
-                let seed = u64::from(block_size + segment_blocks + segments);
-                templates.push(empty.filled(seed, full)?);
-            }
-            templates.push(empty);
+            let seed = u64::from(block_size + segment_blocks + segments);
+            let half = empty.filled(seed, false)?;
+            let full = empty.filled(seed, true)?;
+            let quarantined = full.quarantined(seed)?;
+            templates.extend([half, full, empty, quarantined]);
         }
         Ok(Self { all: templates, leave_writes: AtomicBool::new(false) })
     }
@@ -77,8 +77,9 @@ impl Templates {
             Fill::Half => 0,
             Fill::Full => 1,
             Fill::Empty => 2,
+            Fill::Quarantined => 3,
         };
-        let template = &self.all[3 * shape + kind];
+        let template = &self.all[4 * shape + kind];
         (template, template.device.fork(random.u64(..)))
     }
 }
@@ -109,6 +110,30 @@ impl Template {
         }
         store.close()?;
         Ok(Self { device: device.power_on(), layout: self.layout.clone(), objects })
+    }
+}
+
+impl Template {
+    /// Returns a copy in which quarantined segments take the reserve: writes of tombstones may
+    /// still land, until no segment is free.
+    fn quarantined(&self, seed: u64) -> Result<Self> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let device = self.device.fork(seed);
+        let options = target::open_options(EvictionPolicy::None, Verification::Full, &mut random);
+        let store = Store::open_with(device.backend(), &options)?;
+        let absent = objects::name(self.objects.len());
+        while store.stats().free_segments > 0 {
+            let bad = store.stats().bad_segments;
+            let late = DeviceFault::late_write(u64::MAX).within(self.layout.segments.clone());
+            device.inject(late);
+            drop(store.delete_many(&[&absent]));
+            device.clear_faults();
+            store.checkpoint()?;
+            ensure!(store.stats().bad_segments > bad, "no segment is quarantined");
+        }
+        store.close()?;
+        let (layout, objects) = (self.layout.clone(), self.objects.clone());
+        Ok(Self { device: device.power_on(), layout, objects })
     }
 }
 

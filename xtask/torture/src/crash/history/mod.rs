@@ -34,6 +34,8 @@ struct Change {
     acknowledged: bool,
     /// Whether it failed and may still take effect.
     outcome_unknown: bool,
+    /// Whether it failed after it had taken effect in memory.
+    failed_late: bool,
     /// Whether a flush that began after its acknowledgement succeeded.
     durable: bool,
     /// The beginnings of concurrent changes that are later in the order of the store.
@@ -87,6 +89,14 @@ impl History {
     pub(super) fn outcome_is_unknown(&mut self, begun: u64) {
         if let Some(change) = self.change(begun) {
             change.outcome_unknown = true;
+        }
+    }
+
+    /// The change that began at `begun` failed, perhaps after it had taken effect in memory: gets
+    /// may show it.
+    pub(super) fn may_show_failed(&mut self, begun: u64) {
+        if let Some(change) = self.change(begun) {
+            change.failed_late = true;
         }
     }
 
@@ -185,7 +195,7 @@ impl History {
 
     fn may_show(&self, change: &Change, began: u64) -> bool {
         let before = |change: &Change| change.completed.is_some_and(|then| then < began);
-        (change.acknowledged || !before(change))
+        (change.acknowledged || change.failed_late || !before(change))
             && !self.is_replaced(change, |by| by.acknowledged && before(by))
     }
 
@@ -282,6 +292,7 @@ impl Change {
             completed: Some(now),
             acknowledged: true,
             outcome_unknown: false,
+            failed_late: false,
             durable: true,
             later: Vec::new(),
         }
