@@ -356,7 +356,8 @@ fn an_unsuitable_device_is_refused_with_the_reason() {
         other => panic!("{other:?}"),
     };
     let label = small().label("x".repeat(65));
-    assert!(reason(1 << 20, label).contains("label"));
+    let refused = Store::format(Faulty::new(1 << 20).backend(), &label).unwrap_err();
+    assert!(refused.to_string().contains("label of the store has 65 bytes"), "{refused}");
     let few = reason(256 << 10, small());
     assert!(few.contains("too few for 8 segments") && few.contains("smaller"), "{few}");
     for size in [0, 48 << 10, 2 << 10, u64::MAX] {
