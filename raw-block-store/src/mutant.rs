@@ -83,6 +83,8 @@ mutants! {
     OnlyFirstObjectOfSlotFound,
     /// A recovery does not notice that the newest checkpoint is lost.
     LostCheckpointUnnoticed,
+    /// After a clear or a delete without tombstone, a recovery may use an older checkpoint.
+    OlderCheckpointsUsable,
     /// A put is acknowledged before the header of its segment is written.
     PutBeforeSegmentHeader,
     /// A put is acknowledged although the header of its segment failed.

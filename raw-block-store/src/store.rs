@@ -8,11 +8,11 @@ use raw_block_core::backend::{IoBackend, OpKind};
 use raw_block_core::{Dispatcher, sync};
 
 use super::checkpoint;
-use super::format::{CONTAINERS, Layout, MAX_SEQUENCE, SuperblockState};
+use super::format::{CONTAINERS, Layout, MAX_SEQUENCE};
 use super::io::segment_header;
+use super::io::superblocks::{Probe, Superblocks};
 use super::mutant::Mutant;
 use super::open::recovery::{self, Recovery, ShutdownState};
-use super::open::superblocks::{Probe, Superblocks};
 use super::open::{make, memory};
 use super::options::{FormatOptions, OpenOptions};
 use super::reclaim::Worker;
@@ -71,7 +71,6 @@ pub struct Store {
 /// The parts of a store that end when it is closed.
 struct OpenParts {
     worker: Option<Worker>,
-    superblocks: Superblocks,
     /// Released after everything else.
     _claim: Claim,
 }
@@ -151,13 +150,13 @@ impl Store {
             // here rests.
             dispatcher.flush().context(OPEN)?;
         }
-        let mut superblocks = find_store(&dispatcher, writes)?;
+        let superblocks = find_store(&dispatcher, writes)?;
         let layout = Layout::of(superblocks.current());
         memory::check(layout.segment_count)?;
         let shape = Shape::of(&layout);
         let left = ShutdownState {
             clean: superblocks.clean_checkpoint(),
-            named: superblocks.named_checkpoint(),
+            oldest: superblocks.oldest_checkpoint(),
         };
         let recovered = recovery::recover(&dispatcher, &layout, &shape, left, options)?;
         if writes {
@@ -177,12 +176,14 @@ impl Store {
         }
         let space = Space::restore(shape, options.eviction, space);
         let options = options.clone();
-        let parts = StateParts { dispatcher, layout, options, index, space, containers };
+        let label = superblocks.current().label().to_owned();
+        let parts =
+            StateParts { dispatcher, layout, options, index, space, superblocks, containers };
         let state = Arc::new(StoreState::new(parts));
         state.counters.failed_checks.add(damaged);
         state.note_bad_segments();
         if writes && !Mutant::NotMarkedOpen.is_on() {
-            superblocks.mark(&state.dispatcher, SuperblockState::Open)?;
+            state.mark_open()?;
         }
         let is_needed = !clean && !Mutant::NoCheckpointAfterRecovery.is_on();
         // With fewer than two containers no change is accepted: this finds out whether there are.
@@ -199,8 +200,7 @@ impl Store {
             "a store was opened"
         );
         let worker = (writes && state.options.background).then(|| Worker::start(&state)).flatten();
-        let label = superblocks.current().label().to_owned();
-        let open = OpenParts { worker, superblocks, _claim: claim };
+        let open = OpenParts { worker, _claim: claim };
         Ok(Self { state, label, open: Mutex::new(Some(open)) })
     }
 
@@ -266,8 +266,7 @@ impl Store {
         state.calls.close();
         parts.worker = None;
         checkpoint::take(state, CheckpointPurpose::Whole)?;
-        let checkpoint = state.with_space(|space| space.committed()).number;
-        parts.superblocks.mark(&state.dispatcher, SuperblockState::Clean { checkpoint })?;
+        state.mark_clean()?;
         state.is_closed.store(true, Ordering::Relaxed);
         *open = None;
         tracing::info!(device = state.device_name(), "a store was closed");

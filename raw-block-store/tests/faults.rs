@@ -317,7 +317,8 @@ fn a_clean_mark_of_an_interrupted_close_is_outdated_by_an_open() {
     });
     store.close().unwrap();
     let image = image.lock().unwrap().take().unwrap();
-    let is_clean = |&at: &u64| superblock_at(&image, at).state() != SuperblockState::Open;
+    let is_clean =
+        |&at: &u64| matches!(superblock_at(&image, at).state(), SuperblockState::Clean { .. });
     let clean = copies.into_iter().find(is_clean).unwrap();
     // That copy can be neither read nor written for a while.
     let device = Faulty::holding(image);

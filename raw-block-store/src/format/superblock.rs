@@ -49,8 +49,9 @@ pub struct Superblock {
     pub state: U32,
     /// Block size in bytes: a power of two from 512 to 65536.
     pub block_size: U32,
-    /// Number of the checkpoint that a clean store is opened from; 0 while open.
-    pub clean_checkpoint: U64,
+    /// Number of the checkpoint that a clean store is opened from; of an open one, of the oldest
+    /// that a recovery may use.
+    pub checkpoint: U64,
     /// When the member was formatted, in nanoseconds since the Unix epoch.
     pub created_unix_ns: U64,
     /// Key of the keyed hash that turns keys into 128-bit key hashes, and secret of the keyed
@@ -92,7 +93,7 @@ const _: () = assert!(offset_of!(Superblock, features_incompatible) == 48);
 const _: () = assert!(offset_of!(Superblock, generation) == 56);
 const _: () = assert!(offset_of!(Superblock, state) == 64);
 const _: () = assert!(offset_of!(Superblock, block_size) == 68);
-const _: () = assert!(offset_of!(Superblock, clean_checkpoint) == 72);
+const _: () = assert!(offset_of!(Superblock, checkpoint) == 72);
 const _: () = assert!(offset_of!(Superblock, created_unix_ns) == 80);
 const _: () = assert!(offset_of!(Superblock, hash_key) == 88);
 const _: () = assert!(offset_of!(Superblock, set) == 104);
@@ -119,7 +120,10 @@ pub enum SuperblockState {
         checkpoint: u64,
     },
     /// Open, or not closed: it needs a recovery.
-    Open,
+    Open {
+        /// No checkpoint with a lower number may be used. 0 while the store is made.
+        oldest: u64,
+    },
 }
 
 impl Layout {
@@ -163,7 +167,7 @@ impl Superblock {
             ..Self::new_zeroed()
         };
         superblock.members[0] = Member::first(&layout.member);
-        superblock.set_state(SuperblockState::Open);
+        superblock.set_state(SuperblockState::Open { oldest: 0 });
         superblock
     }
 
@@ -208,20 +212,20 @@ impl Superblock {
     /// Whether the store was closed.
     #[must_use]
     pub fn state(&self) -> SuperblockState {
-        match (self.state.get(), self.clean_checkpoint.get()) {
+        match (self.state.get(), self.checkpoint.get()) {
             (0, checkpoint) if checkpoint != 0 => SuperblockState::Clean { checkpoint },
-            _ => SuperblockState::Open,
+            (_, oldest) => SuperblockState::Open { oldest },
         }
     }
 
-    /// Sets `state` and `clean_checkpoint`.
+    /// Sets `state` and `checkpoint`.
     pub fn set_state(&mut self, state: SuperblockState) {
         let (word, checkpoint) = match state {
             SuperblockState::Clean { checkpoint } => (0, checkpoint),
-            SuperblockState::Open => (1, 0),
+            SuperblockState::Open { oldest } => (1, oldest),
         };
         self.state = word.into();
-        self.clean_checkpoint = checkpoint.into();
+        self.checkpoint = checkpoint.into();
     }
 
     /// The label; empty if it is not valid UTF-8, which [`Superblock::read`] excludes.

@@ -4,5 +4,6 @@ pub(crate) mod fixed;
 mod placement;
 pub(crate) mod segment_header;
 pub(crate) mod slot_header;
+pub(crate) mod superblocks;
 
 pub(crate) use placement::Placement;

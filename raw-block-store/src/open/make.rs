@@ -7,12 +7,12 @@ use raw_block_core::backend::OpKind;
 
 use super::memory;
 use super::signature::{self, Signature};
-use super::superblocks::{Probe, Superblocks};
 use super::zeroes;
 use crate::Error;
 use crate::checkpoint;
 use crate::error::Context;
-use crate::format::{CONTAINERS, EncodeError, Layout, Superblock, SuperblockState};
+use crate::format::{CONTAINERS, EncodeError, Layout, Superblock};
+use crate::io::superblocks::{Probe, Superblocks};
 use crate::mutant;
 use crate::options::{FormatOptions, OpenOptions};
 use crate::state::containers::Containers;
@@ -45,7 +45,7 @@ pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<()
     if options.force {
         signature::erase(&dispatcher)?;
     }
-    let mut superblocks = Superblocks::new(superblock);
+    let superblocks = Superblocks::new(superblock);
     superblocks.erase(&dispatcher)?;
     if dispatcher.geometry().regular_file {
         // A file system that runs full fails puts of new objects, but no checkpoint: its space is
@@ -54,10 +54,9 @@ pub(crate) fn make(dispatcher: Dispatcher, options: &FormatOptions) -> Result<()
         let len = layout.segments_offset - start;
         zeroes::write(&dispatcher, start, len, "allocate the containers of checkpoints")?;
     }
-    let state = empty(dispatcher, layout);
+    let state = empty(dispatcher, layout, superblocks);
     checkpoint::take(&state, CheckpointPurpose::Whole)?;
-    let checkpoint = state.with_space(|space| space.committed()).number;
-    superblocks.mark(&state.dispatcher, SuperblockState::Clean { checkpoint })?;
+    state.mark_clean()?;
     tracing::info!(device = name, segments = layout.segment_count, "a store was made");
     Ok(())
 }
@@ -85,12 +84,20 @@ fn superblock(
 }
 
 /// A store without objects and checkpoints. Its first checkpoint goes to container 0.
-fn empty(dispatcher: Dispatcher, layout: Layout) -> StoreState {
+fn empty(dispatcher: Dispatcher, layout: Layout, superblocks: Superblocks) -> StoreState {
     let options = OpenOptions::default().background(false);
     let space = Space::new(Shape::of(&layout), options.eviction, CommittedCheckpoint::default(), 1);
     let containers = Containers::new(CONTAINERS - 1, [0; CONTAINERS]);
     let index = Index::new(layout.segment_count);
-    StoreState::new(StateParts { dispatcher, layout, options, index, space, containers })
+    StoreState::new(StateParts {
+        dispatcher,
+        layout,
+        options,
+        index,
+        space,
+        superblocks,
+        containers,
+    })
 }
 
 /// Refuses to overwrite the contents of a device.

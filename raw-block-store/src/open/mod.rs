@@ -1,11 +1,10 @@
-//! Making and opening a store: superblocks, and what the store holds.
+//! Making and opening a store: what the device holds.
 
 pub(crate) mod claim;
 pub(crate) mod make;
 pub(crate) mod memory;
 pub(crate) mod recovery;
 mod signature;
-pub(crate) mod superblocks;
 mod zeroes;
 
 #[cfg(test)]

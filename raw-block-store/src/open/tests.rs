@@ -47,11 +47,34 @@ fn break_containers(device: &SimulatedDevice, containers: &[usize]) {
 }
 
 #[test]
+fn a_mark_that_failed_uses_up_its_generation() {
+    let device = made();
+    let store = open(&device).unwrap();
+    let second = SUPERBLOCK_CELL_LEN as u64;
+    // One copy is written, the others are not.
+    let last = Layout::of(&superblock(&device)).last_superblock_offset;
+    for copy in [second, last] {
+        let range = copy..copy + second;
+        device.inject(DeviceFault::fail(OpKind::Write, 5).within(range));
+    }
+    assert!(store.close().is_err());
+    let written = superblock(&device);
+    assert_eq!(written.state(), SuperblockState::Clean { checkpoint: 2 });
+    device.clear_faults();
+    device.inject(DeviceFault::fail(OpKind::Write, 5).within(0..second));
+    store.close().unwrap();
+    let copy = device.peek(second, SUPERBLOCK_CELL_LEN);
+    let newer = Superblock::read(&copy).unwrap();
+    assert!(newer.generation.get() > written.generation.get());
+    assert_eq!(newer.state(), SuperblockState::Clean { checkpoint: 3 });
+}
+
+#[test]
 fn a_new_store_is_clean_and_empty() {
     let device = made();
     assert_eq!(superblock(&device).state(), SuperblockState::Clean { checkpoint: 1 });
     let store = open(&device).unwrap();
-    assert_eq!(superblock(&device).state(), SuperblockState::Open);
+    assert_eq!(superblock(&device).state(), SuperblockState::Open { oldest: 1 });
     let stats = store.stats();
     assert_eq!((stats.objects, stats.checkpoint), (0, 1));
     assert_eq!(stats.free_segments, stats.segments);
@@ -180,7 +203,7 @@ fn a_damaged_copy_of_the_superblock_is_written_again() {
     let device = made();
     device.poke(100, &[0xEE]);
     let store = Store::open_with(device.backend(), &open_options()).unwrap();
-    assert_eq!(superblock(&device).state(), SuperblockState::Open);
+    assert_eq!(superblock(&device).state(), SuperblockState::Open { oldest: 1 });
     assert_eq!(store.stats().checkpoint, 2, "its clean mark does not count");
 }
 

@@ -11,11 +11,13 @@ impl Store {
     /// takes no [`flush`](Self::flush). An object that is put in the meantime may be gone or not.
     /// Pinned objects are removed too, and stay readable by their pins, which keep their segments.
     ///
-    /// If it fails, nothing is removed; after a crash it may turn out to have happened, for all
-    /// objects together. It waits for puts and deletes in flight, and for a reclaim in progress.
+    /// If the checkpoint fails, nothing is removed; after a crash it may turn out to have happened,
+    /// for all objects together. It waits for puts and deletes in flight, and for a reclaim in
+    /// progress.
     ///
     /// # Errors
-    /// [`Error::Device`] when the checkpoint cannot be written, [`Error::Closed`].
+    /// [`Error::Device`] when the checkpoint cannot be written, or the superblock, which names it:
+    /// then the objects are gone, but may come back if that checkpoint is lost. [`Error::Closed`].
     pub fn clear(&self) -> Result<(), Error> {
         let _call = self.state.begin_call()?;
         reclaim::clear(&self.state)

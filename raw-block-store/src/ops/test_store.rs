@@ -3,6 +3,7 @@
 use raw_block_core::Geometry;
 use raw_block_core::simulated::SimulatedDevice;
 
+use crate::format::{CheckpointHeader, Layout};
 use crate::state::index::Located;
 use crate::{EvictionPolicy, FormatOptions, OpenOptions, Put, Store};
 
@@ -32,6 +33,22 @@ pub(super) fn store_of(
 pub(super) fn open(device: &SimulatedDevice, eviction: EvictionPolicy) -> Store {
     let options = OpenOptions::default().eviction(eviction).background(false);
     Store::open_with(device.backend(), &options).unwrap()
+}
+
+/// The device after a power cut, without its newest checkpoint.
+pub(super) fn without_newest_checkpoint(
+    device: &SimulatedDevice,
+    layout: &Layout,
+) -> SimulatedDevice {
+    device.power_cut();
+    let device = device.power_on();
+    let number = |&offset: &u64| {
+        let block = device.peek(offset, layout.block_size as usize);
+        CheckpointHeader::read(&block, layout).map_or(0, |header| header.number.get())
+    };
+    let newest = layout.container_offset.into_iter().max_by_key(number).unwrap();
+    device.poke(newest, &[0; 64]);
+    device
 }
 
 /// Puts objects in one batch. The metadata of each are the first two bytes of its key.

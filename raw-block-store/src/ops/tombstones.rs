@@ -177,6 +177,7 @@ impl StoreState {
         }
         if !Mutant::DeletedWithoutCheckpoint.is_on() {
             checkpoint::take_after(self, CheckpointPurpose::Period, &mut remove)?;
+            self.forbid_older_checkpoints()?;
         }
         results.extend(deleted.iter().map(|object| Ok(object.is_some())));
         self.counters.deletes.add(keys.len() as u64);

@@ -40,5 +40,5 @@ pub(crate) fn clear(state: &StoreState) -> Result<(), Error> {
     if !state.worker.is_present() {
         while discard::discard_free(state) {}
     }
-    result
+    result.and_then(|()| state.forbid_older_checkpoints())
 }

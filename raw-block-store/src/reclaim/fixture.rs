@@ -8,9 +8,10 @@ use raw_block_core::{AlignedBuf, Dispatcher, Geometry, ReadAt, WriteAt};
 use crate::Error;
 use crate::format::{
     CONTAINERS, CheckpointHeader, Entry, Layout, LayoutRequest, RecordReader, SegmentRecord,
-    SlotHeader, SlotObject, SlotPlace, payload_checksum,
+    SlotHeader, SlotObject, SlotPlace, Superblock, payload_checksum,
 };
 use crate::io::segment_header;
+use crate::io::superblocks::Superblocks;
 use crate::options::{EvictionPolicy, OpenOptions};
 use crate::reclaim;
 use crate::state::containers::Containers;
@@ -69,6 +70,7 @@ impl Fixture {
             options: options.clone(),
             index: Index::new(layout.segment_count),
             space,
+            superblocks: Superblocks::new(Superblock::new(&layout, &[9; 16], capacity)),
             containers: Containers::new(0, [1, 0, 0]),
         });
         Self { device, state: Arc::new(state), waits: false }

@@ -19,7 +19,8 @@ use super::space::{Readers, Shape, Space};
 use super::throttle::Throttle;
 use crate::Error;
 use crate::error::Context;
-use crate::format::Layout;
+use crate::format::{Layout, SuperblockState};
+use crate::io::superblocks::Superblocks;
 use crate::mutant::Mutant;
 use crate::options::OpenOptions;
 use crate::stats::Counters;
@@ -32,9 +33,10 @@ const GETS_MAY_TAKE: Duration = Duration::from_millis(500);
 
 /// The state that the calls of a store and its background thread share.
 ///
-/// Locks are acquired in this order: `reclaiming`, `checkpointing`, that of the space, those of the
-/// index. A reclaim takes checkpoints; a checkpoint never reclaims. A thread that waits for space
-/// holds neither of the first two, and has submitted everything that it allocated.
+/// Locks are acquired in this order: `reclaiming`, `checkpointing`, `superblocks`, that of the
+/// space, those of the index. A reclaim takes checkpoints; a checkpoint never reclaims. A thread
+/// that waits for space holds neither of the first two, and has submitted everything that it
+/// allocated.
 pub(crate) struct StoreState {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) calls: Calls,
@@ -70,6 +72,8 @@ pub(crate) struct StoreState {
     pub(crate) refused_backoff: CallBackoff,
     /// Held while a checkpoint is taken.
     pub(crate) checkpointing: Mutex<Containers>,
+    /// Held while the superblock is written.
+    superblocks: Mutex<Superblocks>,
     /// Held while a reclaim runs.
     pub(crate) reclaiming: Mutex<()>,
     space: Mutex<WatchedSpace>,
@@ -92,12 +96,14 @@ pub(crate) struct StateParts {
     pub(crate) options: OpenOptions,
     pub(crate) index: Index,
     pub(crate) space: Space,
+    pub(crate) superblocks: Superblocks,
     pub(crate) containers: Containers,
 }
 
 impl StoreState {
     pub(crate) fn new(parts: StateParts) -> Self {
-        let StateParts { dispatcher, layout, options, index, mut space, containers } = parts;
+        let StateParts { dispatcher, layout, options, index, mut space, superblocks, containers } =
+            parts;
         space.set_kept_percent(options.kept_percent.min(OpenOptions::MAX_KEPT_PERCENT));
         let policy = Policy::new(&options, space.shape());
         policy.set_clock(space.clock());
@@ -125,6 +131,7 @@ impl StoreState {
             checkpoint_backoff: CallBackoff::default(),
             refused_backoff: CallBackoff::default(),
             checkpointing: Mutex::new(containers),
+            superblocks: Mutex::new(superblocks),
             reclaiming: Mutex::new(()),
             space: Mutex::new(WatchedSpace { space, waiting: 0 }),
             changed: Condvar::new(),
@@ -176,6 +183,36 @@ impl StoreState {
             return Ok(());
         }
         self.dispatcher.flush().context("flush the store")
+    }
+
+    /// Durably marks the store as open. From then on a recovery uses no checkpoint that is older
+    /// than the committed one.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub(crate) fn mark_open(&self) -> Result<(), Error> {
+        let mut superblocks = sync::lock(&self.superblocks);
+        let oldest = self.with_space(|space| space.committed()).number;
+        superblocks.mark(&self.dispatcher, SuperblockState::Open { oldest })
+    }
+
+    /// Keeps recoveries from using a checkpoint that is older than the committed one: it would
+    /// bring objects back that only the committed one shows to be gone.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub(crate) fn forbid_older_checkpoints(&self) -> Result<(), Error> {
+        if Mutant::OlderCheckpointsUsable.is_on() { Ok(()) } else { self.mark_open() }
+    }
+
+    /// Durably marks the store as closed, to be opened from the committed checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub(crate) fn mark_clean(&self) -> Result<(), Error> {
+        let mut superblocks = sync::lock(&self.superblocks);
+        let checkpoint = self.with_space(|space| space.committed()).number;
+        superblocks.mark(&self.dispatcher, SuperblockState::Clean { checkpoint })
     }
 
     /// Uses the space under its lock, and wakes the threads that wait for it to change.

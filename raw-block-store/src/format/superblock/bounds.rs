@@ -18,8 +18,8 @@ impl Superblock {
         ensure(self.generation.get() <= MAX_SEQUENCE, "the generation is too high")?;
         ensure(
             match self.state.get() {
-                0 => (1..=MAX_SEQUENCE).contains(&self.clean_checkpoint.get()),
-                1 => self.clean_checkpoint == U64::ZERO,
+                0 => (1..=MAX_SEQUENCE).contains(&self.checkpoint.get()),
+                1 => self.checkpoint.get() <= MAX_SEQUENCE,
                 _ => false,
             },
             "the state is neither open nor clean with a checkpoint",

@@ -18,7 +18,7 @@ fn cell(superblock: &Superblock) -> [u8; 4096] {
 #[test]
 fn a_superblock_is_read_back_with_its_layout() {
     let mut superblock = superblock();
-    for state in [SuperblockState::Clean { checkpoint: 12 }, SuperblockState::Open] {
+    for state in [SuperblockState::Clean { checkpoint: 12 }, SuperblockState::Open { oldest: 11 }] {
         superblock.set_state(state);
         let cell = cell(&superblock);
         let read = Superblock::read(&cell).unwrap();

@@ -49,8 +49,8 @@ pub(crate) struct Recovery {
 pub(crate) struct ShutdownState {
     /// The checkpoint from which the store is opened without recovery, if all copies say so.
     pub(crate) clean: Option<u64>,
-    /// The number of a checkpoint that the newest copy names; 0 if it names none.
-    pub(crate) named: u64,
+    /// The number of the oldest checkpoint that may be used.
+    pub(crate) oldest: u64,
 }
 
 /// Finds out what a store holds: from the checkpoint that its clean mark names, if it was closed;
@@ -82,7 +82,7 @@ pub(crate) fn recover(
     );
     let mut damages = Damages::new(dispatcher, layout, accept_older);
     let headers = headers::read(dispatcher, layout)?;
-    let mentioned = headers.iter().map(Header::checkpoint).chain([broken, left.named]).max();
+    let mentioned = headers.iter().map(Header::checkpoint).chain([broken, left.oldest]).max();
     let mut newest = Newest { dispatcher, found: checkpoint.number, accept_older };
     containers.skip_to(newest.check(mentioned.unwrap_or(0))?);
 

@@ -5,8 +5,8 @@ use std::thread;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
-use crate::ops::test_store::{delete, open, put, store};
-use crate::{EvictionPolicy, Get, Store};
+use crate::ops::test_store::{delete, open, put, store, without_newest_checkpoint};
+use crate::{Error, EvictionPolicy, Get, Store};
 
 fn reopened(device: &SimulatedDevice, store: Store) -> (SimulatedDevice, Store) {
     drop(store);
@@ -93,6 +93,21 @@ fn a_clear_that_fails_removes_nothing() {
 }
 
 #[test]
+fn a_clear_that_cannot_name_its_checkpoint_says_so() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..100, 700);
+    // EIO
+    device.inject(DeviceFault::fail(OpKind::Write, 5).within(0..8192));
+    let error = store.clear().unwrap_err();
+    assert!(error.to_string().contains("superblock"), "{error}");
+    assert_eq!(store.stats().objects, 0);
+    device.clear_faults();
+    store.clear().unwrap();
+    put(&store, 0..100, 700);
+    store.close().unwrap();
+}
+
+#[test]
 fn a_read_only_store_is_not_cleared() {
     let (device, store) = store(16, EvictionPolicy::None);
     put(&store, 0..10, 700);
@@ -132,4 +147,17 @@ fn clears_and_changes_of_several_threads_go_together() {
     });
     store.clear().unwrap();
     assert_eq!(store.stats().objects, 0);
+}
+
+#[test]
+fn the_loss_of_the_checkpoint_of_a_clear_is_noticed() {
+    let (device, store) = store(16, EvictionPolicy::None);
+    put(&store, 0..100, 700);
+    store.checkpoint().unwrap();
+    store.clear().unwrap();
+    let layout = store.state.layout;
+    drop(store);
+    let device = without_newest_checkpoint(&device, &layout);
+    let error = Store::open(device.backend()).unwrap_err();
+    assert!(matches!(error, Error::CheckpointLost { number: 3, .. }), "{error}");
 }

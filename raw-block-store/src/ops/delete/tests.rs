@@ -1,27 +1,43 @@
 use raw_block_core::backend::OpKind;
-use raw_block_core::simulated::DeviceFault;
+use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 
-use crate::EvictionPolicy;
-use crate::ops::test_store::{open, store};
+use crate::ops::test_store::{open, store, without_newest_checkpoint};
+use crate::{Error, EvictionPolicy, Store};
 
 const EIO: i32 = 5;
 
-/// Quarantine takes the reserve of a full store: its deletes have no space for tombstones.
-#[test]
-fn a_store_without_reserve_deletes_by_checkpoints() {
+/// A full store whose reserve is in quarantine: its deletes have no space for tombstones.
+fn store_without_reserve() -> (SimulatedDevice, Store) {
     let (device, store) = store(12, EvictionPolicy::None);
     let put = |key: u32| store.put(&key.to_le_bytes(), &[7; 700]);
-    let delete = |key: u32| store.delete(&key.to_le_bytes());
     let full = (0..).find(|&key| put(key).is_err()).unwrap();
     let layout = store.state.layout;
     let segments = layout.segments_offset..layout.last_superblock_offset;
     while store.stats().free_segments > 0 {
         device.inject(DeviceFault::late_write(u64::MAX).within(segments.clone()));
-        assert!(delete(full).is_err());
+        assert!(store.delete(&full.to_le_bytes()).is_err());
         device.clear_faults();
         store.checkpoint().unwrap();
     }
     assert!(store.stats().bad_segments >= 2);
+    (device, store)
+}
+
+#[test]
+fn the_lost_checkpoint_of_a_delete_without_tombstone_is_noticed() {
+    let (device, store) = store_without_reserve();
+    assert!(store.delete(&0_u32.to_le_bytes()).unwrap());
+    let layout = store.state.layout;
+    drop(store);
+    let device = without_newest_checkpoint(&device, &layout);
+    let error = Store::open(device.backend()).unwrap_err();
+    assert!(matches!(error, Error::CheckpointLost { .. }), "{error}");
+}
+
+#[test]
+fn a_store_without_reserve_deletes_by_checkpoints() {
+    let (device, store) = store_without_reserve();
+    let delete = |key: u32| store.delete(&key.to_le_bytes());
     let (before, objects) = (store.stats().checkpoints, store.stats().objects);
     assert!(delete(0).unwrap());
     assert!(!delete(0).unwrap());

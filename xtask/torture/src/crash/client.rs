@@ -238,8 +238,13 @@ impl<'a> Client<'a> {
             return Ok(());
         };
         self.note(|| format!("clear: {result:?}"));
+        let shown = result.as_ref().is_err_and(target::is_of_superblock);
         for (&key, at) in keys.iter().zip(began) {
-            self.context.model().end(key, at, result.is_ok());
+            let mut model = self.context.model();
+            model.end(key, at, result.is_ok());
+            if shown {
+                model.keys[key].may_show_failed(at);
+            }
         }
         self.expect(result.err().as_ref(), "clear")
     }

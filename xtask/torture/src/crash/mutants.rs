@@ -24,7 +24,7 @@ const FOCUS: &[(&str, &[&str])] = &[
     ("Misreads", &["AbsentDeletes"]),
     ("Retries", &["FilledPastFailedSlot"]),
     ("Opened", &["PutAlthoughSegmentHeaderFailed"]),
-    ("BitRot", &["LostCheckpoint", "Discarded"]),
+    ("BitRot", &["LostCheckpoint", "OlderCheckpoints", "Discarded"]),
     ("Moves", &["MovedWhileCopying"]),
     ("Space", &["ReleasedWithLiveObjects", "TombstoneSegment"]),
     ("Races", &["LastToCompleteWins"]),

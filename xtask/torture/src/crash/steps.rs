@@ -99,6 +99,7 @@ fn times(step: Step, focus: Focus) -> u32 {
         (Focus::Opened, Step::Checkpoint | Step::Work | Step::Delete) => 0,
         (Focus::Misreads, Step::Get | Step::Delete | Step::Fault | Step::Flush) => 2,
         (Focus::BitRot, Step::Delete) => 2,
+        (Focus::BitRot, Step::Clear) => 12,
         (Focus::BitRot, Step::Checkpoint | Step::Work) => 6,
         _ => 1,
     }

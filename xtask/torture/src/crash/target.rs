@@ -216,9 +216,15 @@ pub(super) fn is_loss(error: &Error) -> bool {
     matches!(error, Error::CheckpointLost { .. } | Error::Damaged { .. })
 }
 
-/// Whether a checkpoint failed. The objects of a delete without a tombstone are gone all the same.
+/// Whether the checkpoint of a delete without a tombstone failed, or the superblock that names it.
+/// The objects are gone all the same.
 pub(super) fn is_of_checkpoint(error: &Error) -> bool {
-    matches!(error, Error::Device { context: "write a checkpoint", .. })
+    matches!(error, Error::Device { context: "write a checkpoint", .. }) || is_of_superblock(error)
+}
+
+/// Whether the superblock was not written. The objects of a clear are gone all the same.
+pub(super) fn is_of_superblock(error: &Error) -> bool {
+    matches!(error, Error::Device { context: "write the superblock", .. })
 }
 
 /// Whether there was no space for a put.

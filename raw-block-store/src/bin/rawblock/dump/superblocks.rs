@@ -20,14 +20,14 @@ pub(super) fn show(copies: &Copies, chosen: Range<u32>, lines: &mut Lines<'_>) -
 }
 
 fn superblock(copy: &Superblock) -> Value {
-    let (state, clean_checkpoint) = match copy.state() {
-        SuperblockState::Clean { checkpoint } => ("clean", checkpoint),
-        SuperblockState::Open => ("open", 0),
+    let state = match copy.state() {
+        SuperblockState::Clean { .. } => "clean",
+        SuperblockState::Open { .. } => "open",
     };
     json!({
         "generation": copy.generation.get(),
         "state": state,
-        "clean_checkpoint": clean_checkpoint,
+        "checkpoint": copy.checkpoint.get(),
         "uuid": uuid(&copy.preamble.uuid),
         "set": uuid(&copy.set),
         "label": Text(copy.label().as_bytes()).to_string(),

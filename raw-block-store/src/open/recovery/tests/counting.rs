@@ -44,7 +44,7 @@ fn a_clean_store_goes_on_filling_its_open_segments() {
     image.records[0].0.settled = 3;
     image.records[0].0.next_block = 7;
     image.checkpoint(0, 2, 4, 5);
-    let recovered = image.recover_as(ShutdownState { clean: Some(2), named: 2 }, false).unwrap();
+    let recovered = image.recover_as(ShutdownState { clean: Some(2), oldest: 2 }, false).unwrap();
     assert!(recovered.clean);
     assert_eq!(recovered.space.next_sequence, 5);
     let segment = recovered.space.segments[0];
@@ -186,6 +186,6 @@ fn unverified_objects_stay_so_at_the_next_opening() {
     let mut image = settled();
     image.records[0].0.unverified = true;
     image.checkpoint(0, 2, 4, 5);
-    let recovered = image.recover_as(ShutdownState { clean: Some(2), named: 2 }, false).unwrap();
+    let recovered = image.recover_as(ShutdownState { clean: Some(2), oldest: 2 }, false).unwrap();
     assert!(recovered.index.is_unverified(Place { segment: 0, number: 0 }));
 }

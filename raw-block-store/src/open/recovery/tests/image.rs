@@ -178,7 +178,7 @@ impl Image {
     }
 
     pub(super) fn recover(&self) -> Result<Recovery, Error> {
-        self.recover_as(ShutdownState { clean: None, named: 0 }, false)
+        self.recover_as(ShutdownState { clean: None, oldest: 0 }, false)
     }
 
     pub(super) fn recover_as(&self, left: ShutdownState, accept: bool) -> Result<Recovery, Error> {

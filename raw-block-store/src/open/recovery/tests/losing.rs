@@ -22,7 +22,7 @@ fn image() -> Image {
 }
 
 fn found(image: &Image, accept: bool) -> [Option<u64>; 4] {
-    let recovered = image.recover_as(ShutdownState { clean: None, named: 0 }, accept).unwrap();
+    let recovered = image.recover_as(ShutdownState { clean: None, oldest: 0 }, accept).unwrap();
     ["a", "b", "c", "d"].map(|key| image.found(&recovered, key))
 }
 
@@ -164,7 +164,7 @@ fn a_lost_checkpoint_is_noticed_by_segment_headers() {
     image.open(2, 7, 3);
     let error = image.recover().map(drop).unwrap_err();
     assert!(matches!(error, Error::CheckpointLost { number: 3, .. }), "{error}");
-    let mut recovered = image.recover_as(ShutdownState { clean: None, named: 0 }, true).unwrap();
+    let mut recovered = image.recover_as(ShutdownState { clean: None, oldest: 0 }, true).unwrap();
     assert_eq!(recovered.containers.begin().number, 4, "the number is not used again");
 }
 
@@ -179,7 +179,7 @@ fn a_lost_checkpoint_is_noticed_by_a_newer_generation() {
 fn a_lost_checkpoint_is_noticed_by_the_superblock() {
     let image = image();
     for left in
-        [ShutdownState { clean: Some(3), named: 3 }, ShutdownState { clean: None, named: 3 }]
+        [ShutdownState { clean: Some(3), oldest: 3 }, ShutdownState { clean: None, oldest: 3 }]
     {
         let error = image.recover_as(left, false).map(drop).unwrap_err();
         assert!(matches!(error, Error::CheckpointLost { number: 3, .. }), "{error}");

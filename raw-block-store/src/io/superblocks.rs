@@ -108,12 +108,11 @@ impl Superblocks {
         }
     }
 
-    /// The number of a checkpoint that was committed when a copy was written; 0 if the superblock
-    /// names none.
-    pub(crate) fn named_checkpoint(&self) -> u64 {
+    /// The number of the oldest checkpoint that may be used.
+    pub(crate) fn oldest_checkpoint(&self) -> u64 {
         match self.current.state() {
             SuperblockState::Clean { checkpoint } => checkpoint,
-            SuperblockState::Open => 0,
+            SuperblockState::Open { oldest } => oldest,
         }
     }
 
@@ -131,7 +130,9 @@ impl Superblocks {
         next.set_state(state);
         // A close that was interrupted leaves a generation one higher in a copy that may not have
         // been readable when the store was opened again. Two higher is above that.
-        next.generation += if state == SuperblockState::Open { 2 } else { 1 };
+        next.generation += if matches!(state, SuperblockState::Open { .. }) { 2 } else { 1 };
+        // If not all copies can be written, the generation is used up all the same.
+        self.current.generation = next.generation;
         let mut cell = AlignedBuf::zeroed(SUPERBLOCK_CELL_LEN).context(WRITE)?;
         next.encode(&mut cell)?;
         self.write_copies(dispatcher, &cell, ENOUGH_COPIES)?;
