@@ -1,14 +1,31 @@
-//! Locks and condition variables that the [scheduler](crate::simulated::run_interleaved) of a
-//! simulation can interleave.
+//! Threads, locks and condition variables that the [scheduler](crate::simulated::run_interleaved)
+//! of a simulation can interleave.
 //!
 //! For the crates of this workspace only, and not a public interface. Without the feature
 //! `simulated` these are the calls of the standard library.
 
+use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 #[cfg(feature = "simulated")]
 use crate::simulated::scheduler;
+
+/// Starts a thread. If the calling thread runs under the scheduler, the new one does too. There no
+/// thread may wait in [`JoinHandle::join`]: the scheduler does not know of it.
+///
+/// # Errors
+/// When the system starts no further thread.
+pub fn spawn(
+    builder: thread::Builder,
+    function: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    #[cfg(feature = "simulated")]
+    return scheduler::spawn(builder, function);
+    #[cfg(not(feature = "simulated"))]
+    builder.spawn(function)
+}
 
 /// Locks a mutex. Under the scheduler another thread may run first. Ignores poisoning.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
