@@ -23,7 +23,7 @@
 //! device.read_buffers(&mut [ReadAt::new(0, &mut found).padded_to(512)]).all()?;
 //! assert_eq!(&found, b"padded to a block");
 //!
-//! // Owned memory: the call returns at once, and the ticket returns the buffers.
+//! // Owned memory: the call returns at once, and the ticket returns the memory.
 //! let batch = vec![OwnedTransfer::new(4096, AlignedBuf::zeroed(4096)?)];
 //! let ticket = device.batched_write(batch).map_err(|refused| refused.error)?;
 //! for finished in ticket.wait() {
@@ -33,12 +33,14 @@
 //! ```
 //!
 //! # Features
+//! `bytes`: owned transfers of `bytes::Bytes` and `bytes::BytesMut`.
+//!
 //! `conformance`: the test suite that every backend passes, for authors of backends.
 //!
 //! `simulated`: a device in memory that loses power, reorders ops and fails on request, to test
 //! code that stores data on a device.
 
-pub use buffer::{AlignedBuf, BufferPool, Registration};
+pub use buffer::{AlignedBuf, Buffer, BufferPool, Registration};
 pub use direct::Direct;
 pub use dispatch::{
     BatchResult, Dispatcher, DispatcherOptions, Finished, Refused, Ticket, can_batch,
@@ -46,8 +48,9 @@ pub use dispatch::{
 pub use error::{Error, ErrorClass, ErrorKind};
 pub use geometry::Geometry;
 pub use memory::MemoryBackend;
+pub use owned_transfer::OwnedTransfer;
 pub use stats::StatsSnapshot;
-pub use transfer::{OwnedTransfer, ReadAt, WriteAt};
+pub use transfer::{ReadAt, WriteAt};
 pub use write_options::WriteOptions;
 
 pub mod backend;
@@ -62,6 +65,7 @@ mod dispatch;
 mod error;
 mod geometry;
 mod memory;
+mod owned_transfer;
 #[doc(hidden)]
 pub mod process;
 mod stats;

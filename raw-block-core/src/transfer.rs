@@ -2,8 +2,8 @@
 
 use std::io::{IoSlice, IoSliceMut};
 
+use crate::WriteOptions;
 use crate::backend::OpKind;
-use crate::{AlignedBuf, WriteOptions};
 
 /// A write of the concatenation of `N` memory segments, or of a list of them, to one range of the
 /// device.
@@ -145,70 +145,6 @@ impl<'a, const N: usize> ReadAt<'a, N> {
     #[must_use]
     pub fn padded_to(mut self, total_len: u64) -> Self {
         self.total_len = total_len;
-        self
-    }
-}
-
-/// A transfer that owns its buffer, for [`batched_write`](crate::Dispatcher::batched_write) and
-/// [`batched_read`](crate::Dispatcher::batched_read).
-///
-/// # Examples
-/// ```
-/// use raw_block_core::{AlignedBuf, OwnedTransfer};
-///
-/// let transfer = OwnedTransfer::new(4096, AlignedBuf::zeroed(512)?);
-/// let transfer = transfer.with_payload_len(500).padded_to(512);
-/// assert_eq!((transfer.payload_len, transfer.total_len), (500, 512));
-/// # Ok::<(), raw_block_core::Error>(())
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct OwnedTransfer {
-    /// Where the range begins on the device, in bytes.
-    pub offset: u64,
-    /// The payload is the front of this buffer.
-    pub buffer: AlignedBuf,
-    /// How many bytes of the buffer are the payload.
-    pub payload_len: usize,
-    /// How many bytes of the device are moved: the payload and its padding.
-    pub total_len: u64,
-    /// Per-write options; a read ignores them.
-    pub options: WriteOptions,
-}
-
-impl OwnedTransfer {
-    /// A transfer of the whole `buffer`, from byte `offset` on.
-    #[must_use]
-    pub fn new(offset: u64, buffer: AlignedBuf) -> Self {
-        Self {
-            offset,
-            payload_len: buffer.len(),
-            total_len: buffer.len() as u64,
-            buffer,
-            options: WriteOptions::new(),
-        }
-    }
-
-    /// The same transfer with only the first `len` bytes of the buffer as its payload, and without
-    /// padding.
-    #[must_use]
-    pub fn with_payload_len(mut self, len: usize) -> Self {
-        self.payload_len = len;
-        self.total_len = len as u64;
-        self
-    }
-
-    /// The same transfer with `total_len` bytes on the device: the payload and its padding.
-    #[must_use]
-    pub fn padded_to(mut self, total_len: u64) -> Self {
-        self.total_len = total_len;
-        self
-    }
-
-    /// The same transfer with these options.
-    #[must_use]
-    pub fn with_options(mut self, options: WriteOptions) -> Self {
-        self.options = options;
         self
     }
 }

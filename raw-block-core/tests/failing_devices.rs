@@ -153,7 +153,7 @@ fn a_bad_block_fails_its_own_part_of_a_ticket() {
 
         // A dropped ticket repeats as well: a good neighbour of a bad block is written.
         let mut batch = batch();
-        batch[4].buffer.fill(77);
+        batch[4].buffer.as_mut_slice().unwrap().fill(77);
         drop(device.batched_write(batch).unwrap());
         let mut found = [0; LEN];
         device.read_buffers(&mut [ReadAt::new(4 * LEN as u64, &mut found)]).all().unwrap();

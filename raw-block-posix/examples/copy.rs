@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use raw_block_posix::{
-    AlignedBuf, BufferPool, Dispatcher, Error, OwnedTransfer, PosixBackend, PosixOptions, Ticket,
+    Buffer, BufferPool, Dispatcher, Error, OwnedTransfer, PosixBackend, PosixOptions, Ticket,
 };
 
 /// Bytes in a transfer.
@@ -21,7 +21,7 @@ fn open(path: &str) -> Result<Dispatcher, Error> {
 }
 
 /// The transfer at `offset` of an image of `len` bytes; the last one may be short.
-fn part(offset: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
+fn part(offset: u64, len: u64, buffer: Buffer) -> OwnedTransfer {
     let payload_len = buffer.len().min(usize::try_from(len - offset).unwrap_or(PART_LEN));
     OwnedTransfer::new(offset, buffer).with_payload_len(payload_len)
 }
@@ -30,7 +30,8 @@ fn part(offset: u64, len: u64, buffer: AlignedBuf) -> OwnedTransfer {
 fn read(from: &Dispatcher, pool: &BufferPool, first: u64, len: u64) -> Result<Ticket, Error> {
     let offsets = (first..len).step_by(PART_LEN).take(BATCH);
     let buffers = std::iter::from_fn(|| pool.take());
-    let batch = offsets.zip(buffers).map(|(offset, buffer)| part(offset, len, buffer)).collect();
+    let batch =
+        offsets.zip(buffers).map(|(offset, buffer)| part(offset, len, buffer.into())).collect();
     from.batched_read(batch).map_err(|refused| refused.error)
 }
 

@@ -1,6 +1,6 @@
 //! The memory of a batch, which its ops keep alive.
 
-use crate::AlignedBuf;
+use crate::{AlignedBuf, OwnedTransfer};
 
 /// One memory segment: an address and a length, as the kernel takes them.
 ///
@@ -15,7 +15,7 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 /// The memory that the ops of one batch point into: their segment lists, what was staged, and the
-/// buffers of an owned batch.
+/// transfers of an owned batch.
 ///
 /// Every [`Op`](super::op::Op) holds a reference. While there is one, nothing here moves or is
 /// freed; when there is none, no backend can touch the caller's memory any more. So the dispatcher
@@ -25,5 +25,5 @@ unsafe impl Sync for Segment {}
 pub(crate) struct BatchMemory {
     pub(crate) segments: Vec<Segment>,
     pub(crate) staging: AlignedBuf,
-    pub(crate) owned: Vec<AlignedBuf>,
+    pub(crate) owned: Vec<OwnedTransfer>,
 }

@@ -1,12 +1,14 @@
-//! Memory that a device can transfer from and to as it is.
+//! The memory of transfers.
 
 mod aligned;
 mod arena;
+mod owned;
 mod pool;
 mod registration;
 mod slab;
 
 pub use aligned::AlignedBuf;
 pub use arena::Arena;
+pub use owned::Buffer;
 pub use pool::BufferPool;
 pub use registration::Registration;

@@ -10,7 +10,7 @@ use super::Subject;
 use super::bytes::aligned;
 use crate::backend::{BatchMemory, Segment};
 use crate::backend::{Completion, IoQueue, Op, OpKind};
-use crate::{AlignedBuf, Error};
+use crate::{AlignedBuf, Error, OwnedTransfer};
 
 /// Memory that one op points into.
 #[derive(Debug)]
@@ -26,7 +26,8 @@ impl Memory {
     #[track_caller]
     pub(super) fn bytes(self) -> AlignedBuf {
         let memory = Arc::try_unwrap(self.0).expect("the memory of a completed op is released");
-        memory.owned.into_iter().next().unwrap_or_default()
+        let transfer = memory.owned.into_iter().next();
+        transfer.and_then(|owned| owned.buffer.try_into().ok()).unwrap_or_default()
     }
 }
 
@@ -50,7 +51,7 @@ pub(super) fn op(
     });
     let mut memory = Arc::new(BatchMemory {
         segments: segments.collect(),
-        owned: vec![buffer],
+        owned: vec![OwnedTransfer::new(offset, buffer)],
         ..BatchMemory::default()
     });
     let list = Arc::get_mut(&mut memory).unwrap().segments.as_mut_slice();

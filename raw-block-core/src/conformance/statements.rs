@@ -1,7 +1,7 @@
 //! The list of statements, from which the tests are made.
 
 use super::dispatcher::{
-    long, merging, registration, results, sharing, staging, statistics, tickets, working,
+    long, merging, owned, registration, results, sharing, staging, statistics, tickets, working,
 };
 use super::queue::{accepting, lifetime, reaping, starting, transfers, wakers, waking};
 use super::{Skipped, Subject, model, run};
@@ -188,6 +188,14 @@ statements! { $
         tickets_are_numbered
         too_many_tickets_are_refused_and_the_batch_comes_back
         each_transfer_of_a_ticket_has_its_own_result
+    }
+    borrowing owned {
+        memory_of_any_kind_is_written_and_read_and_comes_back
+        segments_of_several_kinds_are_one_transfer
+        a_payload_may_end_inside_any_segment
+        a_payload_longer_than_its_memory_is_refused
+        a_read_into_read_only_memory_is_refused
+        owned_memory_is_copied_only_where_it_is_unaligned
     }
     alone tickets {
         // It holds the device until its process ends.

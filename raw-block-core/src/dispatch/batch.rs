@@ -17,7 +17,7 @@ use super::requests::Requests;
 use super::reuse;
 use super::wave::Wave;
 use crate::backend::{IoBackend, OpKind, Segment, Stats};
-use crate::{AlignedBuf, Error, ErrorClass, ErrorKind, Geometry, OwnedTransfer};
+use crate::{Error, ErrorClass, ErrorKind, Geometry, OwnedTransfer};
 
 /// Staging memory of one wave in bytes, unless a single request needs more.
 const MAX_STAGING: usize = 64 << 20;
@@ -64,12 +64,12 @@ impl Batch {
         self.finished.clear();
     }
 
-    /// Adds transfers with their buffers.
-    pub(super) fn add_owned(&mut self, transfers: Vec<OwnedTransfer>, geometry: &Geometry) {
-        // SAFETY: the heap or a pool holds the bytes of the buffers, which move into the memory of
-        // the ops. They are taken from there only when no op is left.
-        let buffers = unsafe { self.requests.add_owned(transfers, geometry) };
-        self.wave.memory().owned = buffers;
+    /// Adds transfers with their memory.
+    pub(super) fn add_owned(&mut self, mut transfers: Vec<OwnedTransfer>, geometry: &Geometry) {
+        // SAFETY: the transfers move into the memory of the ops, which does not move their bytes
+        // (`Buffer::segment`). They are taken from there only when no op is left.
+        unsafe { self.requests.add_owned(&mut transfers, geometry) };
+        self.wave.memory().owned = transfers;
     }
 
     /// Makes the ops of the next wave. Returns `false` when all requests have been carried.
@@ -246,9 +246,9 @@ impl Batch {
         }
     }
 
-    /// The buffers of [`add_owned`](Self::add_owned), in the same order, once the batch has
+    /// The transfers of [`add_owned`](Self::add_owned), in the same order, once the batch has
     /// completed.
-    pub(super) fn take_owned(&mut self) -> Vec<AlignedBuf> {
+    pub(super) fn take_owned(&mut self) -> Vec<OwnedTransfer> {
         std::mem::take(&mut self.wave.memory().owned)
     }
 

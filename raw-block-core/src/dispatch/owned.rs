@@ -1,4 +1,4 @@
-//! Batches that own their buffers, and run while the caller does other work.
+//! Batches that own their memory, and run while the caller does other work.
 
 use std::sync::atomic::Ordering;
 

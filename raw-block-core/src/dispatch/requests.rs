@@ -6,7 +6,7 @@ use super::check::check_transfer;
 use super::layout::{Piece, lay_out};
 use super::reuse;
 use crate::backend::{OpKind, Segment, Transfer};
-use crate::{AlignedBuf, Error, ErrorKind, Geometry, OwnedTransfer, WriteOptions};
+use crate::{Error, ErrorKind, Geometry, OwnedTransfer, WriteOptions};
 
 /// One transfer as the caller asked for it.
 #[derive(Debug)]
@@ -110,35 +110,27 @@ impl Requests {
         }
     }
 
-    /// Adds transfers, and returns their buffers in the same order.
+    /// Adds transfers that own their memory.
     ///
     /// # Safety
-    /// The buffers stay where they are, and nothing accesses their bytes, until the batch is
+    /// The transfers are not dropped, and nothing accesses their bytes, until the batch is
     /// released.
     pub(super) unsafe fn add_owned(
         &mut self,
-        transfers: Vec<OwnedTransfer>,
+        transfers: &mut [OwnedTransfer],
         geometry: &Geometry,
-    ) -> Vec<AlignedBuf> {
-        let mut buffers = Vec::with_capacity(transfers.len());
-        for OwnedTransfer { offset, buffer, payload_len, total_len, options } in transfers {
-            if payload_len > buffer.len() {
-                let rule = format!(
-                    "the payload of {payload_len} bytes exceeds its buffer of {} bytes",
-                    buffer.len()
-                );
-                let error = Error::new(ErrorKind::InvalidInput, self.kind.name(), rule);
-                self.push(offset, total_len, options, 0..0, Err(error.at(offset, total_len)));
-            } else {
-                let iov_base = buffer.start().as_ptr().cast();
-                let segment = Segment(libc::iovec { iov_base, iov_len: payload_len });
-                // SAFETY: the segment is inside the buffer, for which the caller upholds the
-                // contract.
-                unsafe { self.add(offset, total_len, options, std::iter::once(segment), geometry) };
+    ) {
+        for transfer in transfers {
+            let OwnedTransfer { offset, total_len, options, .. } = *transfer;
+            if let Err(error) = transfer.check_memory(self.kind) {
+                self.push(offset, total_len, options, 0..0, Err(error));
+                continue;
             }
-            buffers.push(buffer);
+            // SAFETY: the memory of the payload stays in place, also when the transfer is moved
+            // (`Buffer::segment`), and is writable for a read (`check_memory`). For the rest of the
+            // contract the caller answers.
+            unsafe { self.add(offset, total_len, options, transfer.payload(), geometry) };
         }
-        buffers
     }
 
     /// Adds a request without memory: a flush, a discard or write-zeroes.

@@ -1,4 +1,4 @@
-//! A batch that owns its buffers and runs while its caller does other work.
+//! A batch that owns its memory and runs while its caller does other work.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use super::lane::WaitMode;
 use super::pool::LaneGuard;
-use crate::{AlignedBuf, Error, OwnedTransfer};
+use crate::{Buffer, Error, OwnedTransfer};
 
-/// A batch in flight, with its buffers. Any thread may wait for it.
+/// A batch in flight, with its memory. Any thread may wait for it.
 ///
 /// Each call of the ticket refills the queue. So a batch that exceeds
 /// [`queue_depth`](crate::DispatcherOptions::queue_depth) makes progress beyond it only in these
 /// calls.
 ///
 /// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue
-/// and its buffers for good, which is sound, and visible as
+/// and its memory for good, which is sound, and visible as
 /// [`tickets_out`](crate::StatsSnapshot::tickets_out).
 ///
 /// # Examples
@@ -46,9 +46,11 @@ pub struct Ticket {
 #[non_exhaustive]
 #[must_use]
 pub struct Finished {
-    /// The buffer that the transfer owned. Empty in a forked child, which has none.
-    pub buffer: AlignedBuf,
-    /// Its result. After a failed read the contents of the buffer are unspecified.
+    /// The memory of the transfer, as it was given. Empty in a forked child, which has none.
+    pub buffer: Buffer,
+    /// The other memory segments, in sequence; most transfers have none.
+    pub more: Vec<Buffer>,
+    /// Its result. After a failed read the contents of the memory are unspecified.
     pub result: Result<(), Error>,
 }
 
@@ -113,7 +115,11 @@ impl Ticket {
         let mut lane = self.lane.take()?;
         if let Err(error) = lane.pool.check_process() {
             // The queue belongs to the parent; no completion reaches the copy in the child.
-            let lost = || Finished { buffer: AlignedBuf::default(), result: Err(error.clone()) };
+            let lost = || Finished {
+                buffer: Buffer::default(),
+                more: Vec::new(),
+                result: Err(error.clone()),
+            };
             return Some(std::iter::repeat_with(lost).take(lane.batch.requests.len()).collect());
         }
         let backend = Arc::clone(&lane.pool.backend);
@@ -121,10 +127,13 @@ impl Ticket {
             self.lane = Some(lane);
             return None;
         }
-        let buffers = lane.batch.take_owned();
+        let transfers = lane.batch.take_owned();
         let results = lane.batch.take_results(&*backend);
-        let finish = |(buffer, result)| Finished { buffer, result };
-        Some(buffers.into_iter().zip(results).map(finish).collect())
+        let finish = |(transfer, result)| {
+            let OwnedTransfer { buffer, more, .. } = transfer;
+            Finished { buffer, more, result }
+        };
+        Some(transfers.into_iter().zip(results).map(finish).collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod long;
 pub(super) mod merging;
+pub(super) mod owned;
 pub(super) mod registration;
 pub(super) mod results;
 pub(super) mod sharing;

@@ -11,7 +11,7 @@ use crate::conformance::secret::SecretMemory;
 use crate::{AlignedBuf, ErrorKind, Geometry, OwnedTransfer, ReadAt, WriteAt, can_batch};
 
 /// Direct and staged bytes of what `run` does.
-fn moved(subject: &Subject, run: impl FnOnce()) -> (u64, u64) {
+pub(super) fn moved(subject: &Subject, run: impl FnOnce()) -> (u64, u64) {
     let before = subject.stats();
     run();
     let after = subject.stats();

@@ -4,6 +4,7 @@ mod plan;
 
 use std::array;
 use std::env;
+use std::iter;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,8 +14,10 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 
 use super::Subject;
 use super::bytes::{aligned, pattern};
-use crate::{AlignedBuf, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt};
-use plan::{Batch, Call, Case, Place, Plan, Total, WINDOW, cases};
+use crate::{
+    AlignedBuf, Buffer, Dispatcher, Error, ErrorKind, Finished, OwnedTransfer, ReadAt, WriteAt,
+};
+use plan::{Batch, Call, Case, Memory, Place, Plan, Total, WINDOW, cases};
 
 /// Cases without `PROPTEST_CASES`.
 const CASES: u32 = 64;
@@ -28,6 +31,8 @@ struct Transfer {
     payload: Vec<u8>,
     /// Where the payload is, or comes to.
     memory: AlignedBuf,
+    /// What becomes of the memory in an owned transfer.
+    kind: Memory,
     parts: Vec<Range<usize>>,
     payload_len: usize,
 }
@@ -47,6 +52,18 @@ impl Transfer {
             Some(ErrorKind::OutOfRange)
         } else {
             None
+        }
+    }
+
+    /// The memory as the segments of an owned transfer.
+    fn segments(&self) -> Vec<Buffer> {
+        match self.kind {
+            Memory::Aligned => vec![aligned(&self.memory).into()],
+            Memory::Vector => vec![self.memory.to_vec().into()],
+            Memory::Two(len) => {
+                let (front, rest) = self.memory.split_at(len.min(self.memory.len()));
+                vec![front.to_vec().into(), aligned(rest).into()]
+            }
         }
     }
 
@@ -145,6 +162,7 @@ impl Model<'_> {
             total_len: total_len as u64,
             payload,
             memory,
+            kind: plan.memory,
             parts,
             payload_len,
         }
@@ -256,7 +274,7 @@ fn run_owned(
     let batch = transfers
         .iter_mut()
         .map(|transfer| {
-            OwnedTransfer::new(transfer.offset, std::mem::take(&mut transfer.memory))
+            OwnedTransfer::vectored(transfer.offset, transfer.segments())
                 .with_payload_len(transfer.payload_len)
                 .padded_to(transfer.total_len)
         })
@@ -278,8 +296,10 @@ fn run_owned(
         },
         _ => ticket.wait(),
     };
-    let give_back = |(transfer, Finished { buffer, result }): (&mut Transfer, Finished)| {
-        transfer.memory = buffer;
+    let give_back = |(transfer, finished): (&mut Transfer, Finished)| {
+        let Finished { buffer, more, result } = finished;
+        let segments: Vec<&[u8]> = iter::once(&buffer).chain(&more).map(|it| &it[..]).collect();
+        transfer.memory.copy_from_slice(&segments.concat());
         result
     };
     transfers.iter_mut().zip(all).map(give_back).collect()

@@ -38,6 +38,16 @@ pub(super) struct Plan {
     pub(super) total: Total,
     /// How much longer an owned buffer is than its payload.
     pub(super) slack: isize,
+    pub(super) memory: Memory,
+}
+
+/// What the memory of an owned transfer is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Memory {
+    Aligned,
+    Vector,
+    /// Two segments: a vector of at most this length, and aligned memory.
+    Two(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,13 +103,19 @@ fn plans(block: usize) -> impl Strategy<Value = Plan> {
     let offset_shift = prop_oneof![15 => Just(0), 1 => 1..block];
     let segments = [segments(block), segments(block), segments(block)];
     let slack = prop_oneof![5 => 0..100_isize, 1 => Just(-1)];
-    (place, offset_shift, segments, total, slack).prop_map(
-        |(place, offset_shift, segments, total, slack)| Plan {
+    let memory = prop_oneof![
+        2 => Just(Memory::Aligned),
+        1 => Just(Memory::Vector),
+        1 => (0..2 * block).prop_map(Memory::Two),
+    ];
+    (place, offset_shift, segments, total, slack, memory).prop_map(
+        |(place, offset_shift, segments, total, slack, memory)| Plan {
             place,
             offset_shift,
             segments,
             total,
             slack,
+            memory,
         },
     )
 }

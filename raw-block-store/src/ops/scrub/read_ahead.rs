@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use raw_block_core::{AlignedBuf, BufferPool, OwnedTransfer, ReadAt, Ticket};
+use raw_block_core::{AlignedBuf, Buffer, BufferPool, OwnedTransfer, ReadAt, Ticket};
 
 use super::windows::{Item, Window, Windows};
 use crate::Error;
@@ -50,7 +50,7 @@ impl Part {
 /// A piece that was read.
 pub(super) struct Read {
     pub(super) piece: Piece,
-    pub(super) buffer: AlignedBuf,
+    pub(super) buffer: Buffer,
     pub(super) result: Result<(), raw_block_core::Error>,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct ReadAhead<'a> {
 
 enum PieceRead {
     Begun(Box<Ticket>),
-    Ended(AlignedBuf, Result<(), raw_block_core::Error>),
+    Ended(Buffer, Result<(), raw_block_core::Error>),
 }
 
 impl<'a> ReadAhead<'a> {
@@ -109,10 +109,11 @@ impl<'a> ReadAhead<'a> {
             Ok(ticket) => PieceRead::Begun(Box::new(ticket)),
             // No queue is left for it: it waits for one, as every other call does.
             Err(mut refused) => {
-                buffer = refused.batch.pop().map_or_else(AlignedBuf::default, |of| of.buffer);
+                let refused = refused.batch.pop().map(|transfer| transfer.buffer);
+                buffer = refused.and_then(|it| it.try_into().ok()).unwrap_or_default();
                 let mut read = [ReadAt::new(offset, &mut buffer[..len])];
                 let result = self.state.dispatcher.read_buffers(&mut read).all();
-                PieceRead::Ended(buffer, result)
+                PieceRead::Ended(buffer.into(), result)
             }
         }
     }
