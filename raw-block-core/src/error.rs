@@ -24,9 +24,10 @@ pub enum ErrorKind {
     InvalidInput,
     /// An offset or a length breaks the alignment rules of the device.
     Misaligned,
-    /// The range is not inside the device.
+    /// The range is not inside the device, or a lease not inside its region.
     OutOfRange,
-    /// Two writes of one batch touch the same bytes, so their order would be undefined.
+    /// Two writes of one batch touch the same bytes, so their order would be undefined; or two
+    /// leases would have the same memory.
     Overlap,
     /// The device or the backend cannot do this.
     Unsupported,
@@ -53,7 +54,8 @@ pub enum ErrorKind {
     /// An earlier flush failed, so what is durable is unknown, or an earlier write may still take
     /// effect: writes are refused until the device is opened again.
     WritesStopped,
-    /// The process was forked, and this is the child: it must open the device itself.
+    /// The process was forked, and this is the child: it must open the device itself, and make its
+    /// own regions.
     Forked,
 }
 

@@ -40,7 +40,7 @@
 //! `simulated`: a device in memory that loses power, reorders ops and fails on request, to test
 //! code that stores data on a device.
 
-pub use buffer::{AlignedBuf, Buffer, BufferPool, Registration};
+pub use buffer::{AlignedBuf, Buffer, BufferPool, Lease, Region, Registration};
 pub use direct::Direct;
 pub use dispatch::{
     BatchResult, Dispatcher, DispatcherOptions, Finished, Refused, Ticket, can_batch,

@@ -67,8 +67,8 @@ pub use options::PosixOptions;
 pub use raw_block_core as core;
 #[doc(no_inline)]
 pub use raw_block_core::{
-    AlignedBuf, Buffer, BufferPool, Direct, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt,
-    Ticket, WriteAt, WriteOptions,
+    AlignedBuf, Buffer, BufferPool, Direct, Dispatcher, Error, ErrorKind, Lease, OwnedTransfer,
+    ReadAt, Region, Ticket, WriteAt, WriteOptions,
 };
 
 /// Runs the examples of the README as doctests.

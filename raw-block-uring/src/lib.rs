@@ -50,8 +50,8 @@ pub use options::UringOptions;
 pub use raw_block_core as core;
 #[doc(no_inline)]
 pub use raw_block_core::{
-    AlignedBuf, Buffer, BufferPool, Direct, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt,
-    Ticket, WriteAt, WriteOptions,
+    AlignedBuf, Buffer, BufferPool, Direct, Dispatcher, Error, ErrorKind, Lease, OwnedTransfer,
+    ReadAt, Region, Ticket, WriteAt, WriteOptions,
 };
 pub use ring::flags::GrantedFlags;
 pub use ring::setup::probe;

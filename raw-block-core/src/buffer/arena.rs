@@ -1,14 +1,17 @@
 //! Memory that keeps its pages, for backends to register.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use crate::Error;
 
 /// Ranges of memory whose pages stay the same while this exists, for a backend to register: the
-/// memory of a [`BufferPool`](crate::BufferPool), or the caller's own.
+/// memory of a [`BufferPool`](crate::BufferPool) or of a [`Region`](crate::Region), or the caller's
+/// own.
 ///
 /// The memory of a pool of 64 KiB or more is in whole huge pages of 2 MiB where the system grants
 /// them. The memory of no pool is inherited by forked children (`MADV_DONTFORK`): a child that
@@ -16,8 +19,18 @@ use crate::Error;
 #[derive(Debug)]
 pub struct Arena {
     ranges: Vec<(NonNull<u8>, usize)>,
-    /// Present where the memory is the arena's own.
-    _mapping: Option<Mapping>,
+    _keeper: Keeper,
+}
+
+/// What keeps the memory valid while the arena exists.
+#[derive(Debug)]
+enum Keeper {
+    /// The arena's own mapping.
+    Mapping(#[expect(dead_code, reason = "held for its drop, which unmaps it")] Mapping),
+    /// The owner of the memory.
+    Owner(#[expect(dead_code, reason = "held for its drop")] Arc<dyn fmt::Debug + Send + Sync>),
+    /// The caller.
+    Caller,
 }
 
 // SAFETY: the addresses are valid from any thread, and the arena itself never accesses the bytes.
@@ -29,12 +42,21 @@ impl Arena {
     /// Maps `len` zeroed bytes.
     pub(super) fn map(len: NonZeroUsize) -> Result<Self, Error> {
         let mapping = Mapping::new(len)?;
-        Ok(Self { ranges: vec![(mapping.start, len.get())], _mapping: Some(mapping) })
+        let ranges = vec![(mapping.start, len.get())];
+        Ok(Self { ranges, _keeper: Keeper::Mapping(mapping) })
     }
 
     /// The arena over memory of the caller, which it does not own.
     pub(super) fn borrowed(ranges: &[(NonNull<u8>, usize)]) -> Self {
-        Self { ranges: ranges.to_vec(), _mapping: None }
+        Self { ranges: ranges.to_vec(), _keeper: Keeper::Caller }
+    }
+
+    /// The arena over memory that `owner` keeps.
+    pub(super) fn of(
+        ranges: &[(NonNull<u8>, usize)],
+        owner: Arc<dyn fmt::Debug + Send + Sync>,
+    ) -> Self {
+        Self { ranges: ranges.to_vec(), _keeper: Keeper::Owner(owner) }
     }
 
     /// The ranges: an address and a number of bytes each.

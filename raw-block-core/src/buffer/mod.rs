@@ -4,6 +4,7 @@ mod aligned;
 mod arena;
 mod owned;
 mod pool;
+mod region;
 mod registration;
 mod slab;
 
@@ -11,4 +12,5 @@ pub use aligned::AlignedBuf;
 pub use arena::Arena;
 pub use owned::Buffer;
 pub use pool::BufferPool;
+pub use region::{Lease, Region};
 pub use registration::Registration;

@@ -4,10 +4,12 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::aligned::AlignedBuf;
+use super::region::Lease;
 use crate::backend::Segment;
 
 /// The owned memory of a transfer: an [`AlignedBuf`], also of a [`BufferPool`](crate::BufferPool),
-/// a `Vec<u8>`, or `Bytes` and `BytesMut` with the feature `bytes`.
+/// a `Vec<u8>`, a [`Lease`] of a [`Region`](crate::Region), or with the feature `bytes` `Bytes` and
+/// `BytesMut`.
 ///
 /// It dereferences to its bytes. `From` makes a buffer of each kind of memory; a pattern, or
 /// `TryFrom`, returns it as it was. No alignment is promised: the dispatcher stages what the device
@@ -31,6 +33,8 @@ pub enum Buffer {
     Aligned(AlignedBuf),
     /// The bytes of a vector up to its length, not its spare capacity.
     Vec(Vec<u8>),
+    /// A part of the memory of another owner.
+    Leased(Lease),
     /// Shared memory, read-only: a read into it is refused.
     #[cfg(feature = "bytes")]
     Bytes(bytes::Bytes),
@@ -46,6 +50,7 @@ impl Buffer {
         match self {
             Self::Aligned(memory) => Some(memory),
             Self::Vec(memory) => Some(memory),
+            Self::Leased(memory) => Some(memory),
             #[cfg(feature = "bytes")]
             Self::Bytes(_) => None,
             #[cfg(feature = "bytes")]
@@ -57,7 +62,7 @@ impl Buffer {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match self {
-            Self::Aligned(_) | Self::Vec(_) => false,
+            Self::Aligned(_) | Self::Vec(_) | Self::Leased(_) => false,
             #[cfg(feature = "bytes")]
             Self::Bytes(_) => true,
             #[cfg(feature = "bytes")]
@@ -76,6 +81,7 @@ impl Buffer {
         let start = match self {
             Self::Aligned(memory) => memory.start().as_ptr(),
             Self::Vec(memory) => memory.as_mut_ptr(),
+            Self::Leased(memory) => memory.start().as_ptr(),
             #[cfg(feature = "bytes")]
             Self::Bytes(memory) => memory.as_ptr().cast_mut(),
             #[cfg(feature = "bytes")]
@@ -92,6 +98,7 @@ impl Deref for Buffer {
         match self {
             Self::Aligned(memory) => memory,
             Self::Vec(memory) => memory,
+            Self::Leased(memory) => memory,
             #[cfg(feature = "bytes")]
             Self::Bytes(memory) => memory,
             #[cfg(feature = "bytes")]
@@ -118,6 +125,7 @@ impl fmt::Debug for Buffer {
         let kind = match self {
             Self::Aligned(_) => "Aligned",
             Self::Vec(_) => "Vec",
+            Self::Leased(_) => "Leased",
             #[cfg(feature = "bytes")]
             Self::Bytes(_) => "Bytes",
             #[cfg(feature = "bytes")]
@@ -151,6 +159,7 @@ macro_rules! convert {
 
 convert!(Aligned, AlignedBuf);
 convert!(Vec, Vec<u8>);
+convert!(Leased, Lease);
 #[cfg(feature = "bytes")]
 convert!(Bytes, bytes::Bytes);
 #[cfg(feature = "bytes")]

@@ -8,8 +8,9 @@ use super::arena::Arena;
 use crate::backend::IoBackend;
 use crate::{Error, ErrorKind};
 
-/// Memory that is registered with a backend until this is dropped: the memory of a
-/// [`BufferPool`](crate::BufferPool::register_with), or the caller's own.
+/// Memory that is registered with a backend until this is dropped: that of a
+/// [`BufferPool`](crate::BufferPool::register_with), a range of a
+/// [`Region`](crate::Region::register_with), or the caller's own.
 ///
 /// The caller's own is memory from another allocator: pinned host memory of a GPU library, a shared
 /// segment. Any slice inside it then serves as a registered buffer.

@@ -210,6 +210,7 @@ statements! { $
         registered_memory_and_other_memory_serve_alike
         a_buffer_of_a_registered_pool_comes_back_from_a_ticket
         memory_serves_when_its_registration_has_ended
+        a_registration_of_leased_memory_may_end_at_any_time
     }
     random model {
         any_batches_do_on_the_device_what_they_do_to_an_array

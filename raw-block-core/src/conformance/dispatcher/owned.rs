@@ -8,7 +8,9 @@ use super::staging::moved;
 use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
-use crate::{Buffer, BufferPool, Dispatcher, ErrorKind, Finished, OwnedTransfer};
+use crate::{
+    AlignedBuf, Buffer, BufferPool, Dispatcher, ErrorKind, Finished, Lease, OwnedTransfer, Region,
+};
 
 /// One buffer of each kind of memory, with these bytes.
 fn each_kind(bytes: &[u8]) -> Vec<Buffer> {
@@ -19,9 +21,19 @@ fn each_kind(bytes: &[u8]) -> Vec<Buffer> {
         aligned(bytes).into(),
         pooled.into(),
         bytes.to_vec().into(),
+        lease(bytes, 0).into(),
+        lease(bytes, 3).into(),
         Bytes::copy_from_slice(bytes).into(),
         BytesMut::from(bytes).into(),
     ]
+}
+
+/// A lease with these bytes, from byte `shift` of aligned memory on. Nothing else has the region.
+fn lease(bytes: &[u8], shift: usize) -> Lease {
+    let memory = AlignedBuf::zeroed(shift + bytes.len() + 1).unwrap();
+    let mut lease = Region::owned(memory).unwrap().lease(shift..shift + bytes.len()).unwrap();
+    lease.copy_from_slice(bytes);
+    lease
 }
 
 /// Buffers of each kind that a device can read into, filled with what no pattern is.
@@ -168,16 +180,20 @@ pub(crate) fn owned_memory_is_copied_only_where_it_is_unaligned(subject: &Subjec
         if alignment == 1 {
             return;
         }
-        // A part of shared memory, at an address that is aligned or not.
-        let memory = Bytes::from_owner(aligned(&pattern(730, block + alignment as usize)));
+        let bytes = pattern(730 + shift, 2 * block);
         let shift = shift as usize;
-        let part = memory.slice(shift..shift + block);
-        let segments = [aligned(&part).into(), part.clone().into()];
-        let (direct, copied) = moved(subject, || {
-            let write = OwnedTransfer::vectored(0, segments);
-            run(&device, true, write).result.unwrap();
-        });
-        assert_eq!((direct, copied), (2 * whole - staged, staged), "at {shift}");
-        assert_holds(&device, whole, &part, "the second segment");
+        for write in [true, false] {
+            let part = if write { &bytes[block..] } else { &vec![0xEE; block] };
+            let segments = [aligned(&bytes[..block]).into(), lease(part, shift).into()];
+            let mut more = Vec::new();
+            let (direct, copied) = moved(subject, || {
+                let done = run(&device, write, OwnedTransfer::vectored(0, segments));
+                done.result.unwrap();
+                more = done.more;
+            });
+            assert_eq!((direct, copied), (2 * whole - staged, staged), "at {shift}");
+            assert_same(&more[0], &bytes[block..], "the lease");
+        }
+        assert_holds(&device, 0, &bytes, "written from a lease");
     }
 }

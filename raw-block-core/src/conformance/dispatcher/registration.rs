@@ -5,11 +5,18 @@ use std::sync::Arc;
 use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{assert_same, pattern};
-use crate::{BufferPool, ErrorKind, OwnedTransfer, ReadAt, Registration, WriteAt};
+use crate::{
+    AlignedBuf, BufferPool, Error, ErrorKind, OwnedTransfer, ReadAt, Region, Registration, WriteAt,
+};
 
 /// Registers a pool, if the backend has such a thing.
 fn register(subject: &Subject, pool: &BufferPool) -> Option<Registration> {
-    let refused = match pool.register_with(Arc::clone(&subject.backend)) {
+    if_there_is_such(pool.register_with(Arc::clone(&subject.backend)))
+}
+
+/// The registration, unless the backend or the machine has no registered memory.
+fn if_there_is_such(registered: Result<Registration, Error>) -> Option<Registration> {
+    let refused = match registered {
         Ok(registration) => return Some(registration),
         Err(error) => error,
     };
@@ -86,4 +93,39 @@ pub(crate) fn a_buffer_of_a_registered_pool_comes_back_from_a_ticket(subject: &S
     let batch = (0..3).map(|n| OwnedTransfer::new(subject.at(2 * n), pool.take().unwrap()));
     drop(device.batched_write(batch.collect()).unwrap());
     assert_eq!(pool.available(), 3, "a dropped ticket gives its buffers back");
+}
+
+pub(crate) fn a_registration_of_leased_memory_may_end_at_any_time(subject: &Subject) {
+    let device = subject.dispatcher();
+    let block = subject.block();
+    let bytes = pattern(830, block);
+    for round in 0..4 {
+        // Half of the region is registered.
+        let region = Region::owned(AlignedBuf::zeroed(8 * block).unwrap()).unwrap();
+        let half = || region.register_with(Arc::clone(&subject.backend), ..4 * block);
+        let mut registration = if_there_is_such(half());
+        let leases = (0..8).map(|n| {
+            let mut lease = region.lease(n * block..(n + 1) * block).unwrap();
+            lease.copy_from_slice(&bytes);
+            OwnedTransfer::new(subject.at(2 * n), lease)
+        });
+        let mut batch: Vec<_> = leases.collect();
+        let mut may_end = |at| drop(registration.take_if(|_| round == at));
+        may_end(0);
+        let ticket = device.batched_write(batch).unwrap();
+        may_end(1);
+        batch = Vec::new();
+        for (n, mut written) in ticket.wait().into_iter().enumerate() {
+            written.result.unwrap();
+            written.buffer.as_mut_slice().unwrap().fill(0xEE);
+            batch.push(OwnedTransfer::new(subject.at(2 * n), written.buffer));
+        }
+        let ticket = device.batched_read(batch).unwrap();
+        may_end(2);
+        for read in ticket.wait() {
+            read.result.unwrap();
+            assert_same(&read.buffer, &bytes, "read into a lease");
+        }
+        assert_eq!(region.leases(), 0);
+    }
 }
