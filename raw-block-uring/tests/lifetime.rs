@@ -8,6 +8,7 @@
 mod busy;
 mod quarantine;
 
+use std::cell::Cell;
 use std::env;
 use std::io::{Read, Write, pipe};
 use std::mem;
@@ -25,7 +26,7 @@ use busy::{
 };
 use io_uring::{IoUring, opcode, types};
 use quarantine::{Damage, Quarantine};
-use raw_block_core::{BufferPool, Dispatcher, Finished, ReadAt};
+use raw_block_core::{AlignedBuf, BufferPool, Dispatcher, Finished, ReadAt, Region};
 
 #[global_allocator]
 static ALLOCATOR: Quarantine = Quarantine;
@@ -82,6 +83,28 @@ fn a_ticket_waited_for_elsewhere_keeps_its_memory_until_then() {
     let finished = waiter.join().unwrap();
     assert!(!addresses.iter().any(|&address| quarantine::keeps(address)), "the waiter has it");
     drop(finished);
+}
+
+#[test]
+fn the_owner_of_leased_memory_frees_it_after_the_kernel() {
+    let Some(busy) = Busy::new() else { return };
+    let registration = Cell::new(None);
+    let leases = || {
+        let mut memory = AlignedBuf::zeroed(busy::READS * busy::READ).unwrap();
+        memory.fill(0);
+        let region = Region::owned(memory).unwrap();
+        registration.set(region.register_with(busy.backend(), ..).ok());
+        let lease = |n| region.lease(n * busy::READ..(n + 1) * busy::READ).unwrap();
+        (0..busy::READS).map(lease).collect()
+    };
+    let (ticket, addresses) = busy.reads_in_flight_into(leases);
+    drop(registration.take());
+    let mut finished = ticket.wait();
+    assert_read(&finished);
+    finished.truncate(1);
+    assert!(!quarantine::keeps(addresses[0]), "a lease is left");
+    drop(finished);
+    assert!(quarantine::keeps(addresses[0]), "freed, and kept here");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Registered memory: finds the region that holds an address.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use raw_block_core::backend::Arena;
@@ -10,11 +11,11 @@ const MAX_REGION: usize = 1 << 30;
 /// The regions of a ring's table of registered buffers.
 #[derive(Debug, Default)]
 pub(crate) struct RegisteredRegions {
-    /// Sorted by address.
+    /// Sorted by address. None lies inside another one, so the ends are in the same order.
     sorted: Vec<Region>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Region {
     start: usize,
     /// One past the last address.
@@ -59,7 +60,9 @@ impl RegisteredRegions {
                 Region { start, end: start + entry.iov_len, index }
             })
             .collect();
-        sorted.sort_unstable();
+        sorted.sort_unstable_by_key(|region| (region.start, Reverse(region.end)));
+        // Memory may be registered twice, or as a part of a range that is.
+        sorted.dedup_by(|region, before| region.end <= before.end);
         Self { sorted }
     }
 
@@ -90,7 +93,7 @@ impl RegisteredRegions {
         let first = regions.next().filter(|region| start < region.end)?;
         let mut covered = first.end;
         while covered < end {
-            covered = regions.next().filter(|region| region.start == covered)?.end;
+            covered = regions.next().filter(|region| region.start <= covered)?.end;
         }
         Some((first.index, first.end < end))
     }
@@ -124,6 +127,25 @@ mod tests {
         assert_eq!(find(0x5000, 0x10), Lookup::Plain, "between the regions");
         assert_eq!(RegisteredRegions::default().find(&[segment(0x1000, 1)]), Lookup::Plain);
         assert_eq!(regions().find(&[]), Lookup::Plain);
+    }
+
+    #[test]
+    fn memory_that_is_registered_twice_is_found() {
+        let regions = RegisteredRegions::of(&[
+            segment(0x2000, 0x100),
+            segment(0x1000, 0x4000),
+            segment(0x1000, 0x100),
+            segment(0x4000, 0x2000),
+            segment(0x1000, 0x4000),
+        ]);
+        let find = |start, len| regions.find(&[segment(start, len)]);
+        for (start, len) in [(0x1000, 0x4000), (0x1000, 0x10), (0x2000, 0x10), (0x3000, 0x1000)] {
+            let Lookup::Region(index) = find(start, len) else { panic!("{start:x} is not found") };
+            assert!([1, 4].contains(&index), "{start:x} is in {index}");
+        }
+        assert_eq!(find(0x4800, 0x1000), Lookup::Region(3), "in both, and past the first");
+        assert_eq!(find(0x3800, 0x2000), Lookup::Crossing);
+        assert_eq!(find(0x5000, 0x1001), Lookup::Plain);
     }
 
     #[test]

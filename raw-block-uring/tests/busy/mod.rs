@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use raw_block_core::backend::{Completion, FlushState, IoBackend, IoQueue, Op, Stats};
 use raw_block_core::{
-    AlignedBuf, Dispatcher, DispatcherOptions, Error, Geometry, OwnedTransfer, Ticket,
+    AlignedBuf, Buffer, Dispatcher, DispatcherOptions, Error, Geometry, OwnedTransfer, Ticket,
 };
 use raw_block_fixtures::{TempFile, temp_file};
 use raw_block_uring::{UringBackend, UringOptions};
@@ -97,14 +97,14 @@ impl Busy {
 
     /// Starts reads into the buffers from `make`. More than half of the bytes are unread when it
     /// returns.
-    pub(crate) fn reads_in_flight_into(
+    pub(crate) fn reads_in_flight_into<B: Into<Buffer>>(
         &self,
-        make: impl Fn() -> Vec<AlignedBuf>,
+        make: impl Fn() -> Vec<B>,
     ) -> (Ticket, Vec<usize>) {
         let dispatcher = self.dispatcher.as_ref().expect("it is open");
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            let buffers = make();
+            let buffers: Vec<Buffer> = make().into_iter().map(Into::into).collect();
             let addresses = buffers.iter().map(|one| one.as_ptr().expose_provenance()).collect();
             let before = dispatcher.stats().read_bytes;
             let mut ticket = dispatcher.batched_read(batch(buffers)).unwrap();
@@ -135,7 +135,7 @@ pub(crate) fn offsets() -> impl Iterator<Item = u64> {
     (0..FILE).step_by(READ).cycle()
 }
 
-pub(crate) fn batch(buffers: Vec<AlignedBuf>) -> Vec<OwnedTransfer> {
+pub(crate) fn batch(buffers: Vec<impl Into<Buffer>>) -> Vec<OwnedTransfer> {
     offsets().zip(buffers).map(|(offset, buffer)| OwnedTransfer::new(offset, buffer)).collect()
 }
 
