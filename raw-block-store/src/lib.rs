@@ -49,7 +49,9 @@ pub use options::{EvictionPolicy, FormatOptions, OpenOptions, Verification};
 #[doc(no_inline)]
 pub use raw_block_core as core;
 #[doc(no_inline)]
-pub use raw_block_core::{AlignedBuf, BufferPool, Direct, Dispatcher, ErrorKind, Geometry};
+pub use raw_block_core::{
+    AlignedBuf, Buffer, BufferPool, Direct, Dispatcher, ErrorKind, Geometry, Lease, Region,
+};
 pub use stats::health::{Health, HealthState};
 pub use stats::{Latency, Progress, StoreStats};
 pub use store::Store;

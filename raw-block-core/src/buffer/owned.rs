@@ -35,7 +35,8 @@ pub enum Buffer {
     Vec(Vec<u8>),
     /// A part of the memory of another owner.
     Leased(Lease),
-    /// Shared memory, read-only: a read into it is refused.
+    /// Shared memory, read-only: a read into it is refused. Also that of another owner
+    /// (`Bytes::from_owner`).
     #[cfg(feature = "bytes")]
     Bytes(bytes::Bytes),
     /// The bytes up to the length, not the spare capacity.
