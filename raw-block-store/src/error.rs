@@ -197,6 +197,29 @@ pub enum Error {
         /// How much, in bytes.
         bytes: u64,
     },
+    /// A limit of the asynchronous front is reached: the request was refused.
+    #[error(
+        "the request would exceed the limit of {limit} {what}: submit it again when others have completed, or \
+         raise the limit"
+    )]
+    Overloaded {
+        /// What is limited.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The deadline of a request passed before it began.
+    #[error("the deadline of the request passed before it began: nothing was done")]
+    DeadlinePassed,
+    /// The device does not answer, or fails: the asynchronous front refuses gets and changes until
+    /// it works again.
+    #[error("{device} is unavailable: {reason}; requests are refused until the device works again")]
+    Unavailable {
+        /// Path or name of the device.
+        device: String,
+        /// What was observed.
+        reason: String,
+    },
     /// A value could not be encoded: a defect of this software.
     #[error("a structure could not be written: {0}")]
     Encode(#[from] EncodeError),
@@ -215,6 +238,7 @@ impl Error {
         match self {
             Self::Busy { device }
             | Self::Closed { device }
+            | Self::Unavailable { device, .. }
             | Self::NotAStore { device, .. }
             | Self::UnusableStore { device, .. }
             | Self::AlreadyAStore { device, .. }

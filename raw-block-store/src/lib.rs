@@ -24,6 +24,7 @@ mod batch_result;
 mod checkpoint;
 mod engine;
 mod error;
+mod front;
 mod io;
 #[cfg_attr(
     not(feature = "faults"),
@@ -41,6 +42,10 @@ mod store;
 pub use batch_result::BatchResult;
 pub use engine::{Engine, open_backend, open_backend_read_only};
 pub use error::Error;
+pub use front::{
+    AsyncOptions, AsyncStats, AsyncStore, Batch, CloseReport, Completion, CompletionQueue,
+    Finished, FrontHealth, Outcome, OwnedGet, OwnedPut, Pending, Refused, RequestId,
+};
 #[cfg(feature = "faults")]
 #[doc(hidden)]
 pub use mutant::{Mutant, simulate};

@@ -9,8 +9,8 @@ pub enum HealthState {
     /// It works.
     #[default]
     Healthy,
-    /// It works, but needs attention: a segment is in quarantine, a checkpoint failed, or a
-    /// container is out of use.
+    /// It works, but needs attention: a segment is in quarantine, a checkpoint failed, a container
+    /// is out of use, or calls of the asynchronous front take long.
     Degraded,
     /// Gets work. Puts and deletes are refused until the device accepts writes again.
     ReadOnly,
@@ -34,18 +34,21 @@ pub(crate) enum Concern {
     Quarantine,
     /// Checkpoints fail, or a container is out of use.
     Checkpoint,
+    /// Calls of the asynchronous front take long.
+    Slow,
     /// The device refuses writes.
     Writes,
-    /// The device fails.
+    /// Calls of the asynchronous front fail.
     Device,
 }
 
 impl Concern {
-    const ALL: [Self; 4] = [Self::Quarantine, Self::Checkpoint, Self::Writes, Self::Device];
+    const ALL: [Self; 5] =
+        [Self::Quarantine, Self::Checkpoint, Self::Slow, Self::Writes, Self::Device];
 
     fn state(self) -> HealthState {
         match self {
-            Self::Quarantine | Self::Checkpoint => HealthState::Degraded,
+            Self::Quarantine | Self::Checkpoint | Self::Slow => HealthState::Degraded,
             Self::Writes => HealthState::ReadOnly,
             Self::Device => HealthState::Failed,
         }

@@ -1,0 +1,13 @@
+//! The asynchronous front of a store.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod completions;
+mod ends;
+mod futures;
+mod health;
+mod limits;
+mod runtimes;
+mod support;
