@@ -6,6 +6,9 @@
 //! its checksums: a get returns the exact bytes of some put of that key, or says that there is
 //! none, or that it is damaged.
 //!
+//! Calls block. [`AsyncStore`] is a front for callers that must not: with futures for any executor,
+//! or a completion queue for event loops.
+//!
 //! A store needs an [`IoBackend`](raw_block_core::backend::IoBackend); [`open_backend`] opens one
 //! by its path. See [`Store`] for an example, and [`format`](mod@format) for what lies on the
 //! device.
@@ -16,6 +19,7 @@
 //! # Features
 //! - `posix`, `uring`, `nvme` (all on by default): the engines that [`open_backend`] can choose
 //!   from.
+//! - `bytes`: [`Buffer`] takes `Bytes` and `BytesMut`.
 //! - `cli`: the program `rawblock`, for operators. Nothing of it is in the library.
 
 pub mod format;

@@ -7,34 +7,13 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 
+use common::child::{in_a_child, is_forked};
 use common::payload;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, alarm, fork};
 use raw_block_core::{Direct, ErrorKind};
 use raw_block_fixtures::zeroed_file;
-use raw_block_store::{Engine, Error, FormatOptions, OpenOptions, Store, open_backend};
-
-/// Runs a child, and asserts that `child` returns true there.
-fn in_a_child(child: impl FnOnce() -> bool + std::panic::UnwindSafe) {
-    // SAFETY: the child runs only code that uses no lock which another thread of this process may
-    // hold: this is the only test of the process, and the background thread sleeps.
-    match unsafe { fork() }.unwrap() {
-        ForkResult::Child => {
-            // A child that waits for a thread of its parent waits forever.
-            alarm::set(60);
-            std::process::exit(i32::from(!catch_unwind(child).unwrap_or(false)));
-        }
-        ForkResult::Parent { child } => {
-            assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
-        }
-    }
-}
-
-fn is_forked<T>(result: Result<T, Error>) -> bool {
-    matches!(result, Err(Error::Device { error, .. }) if error.kind() == ErrorKind::Forked)
-}
+use raw_block_store::{Engine, FormatOptions, OpenOptions, Store, open_backend};
 
 /// Whether all calls on an inherited store are refused.
 fn are_refused(store: &Store) -> bool {

@@ -24,8 +24,8 @@ use crate::{Error, GetInfo, Store};
 /// they never wait for puts in a queue; neither do look-ups. Small requests that wait are executed
 /// together.
 ///
-/// Requests of a kind begin in the order in which they were submitted. Those in progress at the same
-/// time have no order among each other: await a put before a get of its key. A
+/// Requests of a kind begin in the order in which they were submitted. Those in progress
+/// concurrently have no order among each other: await a put before a get of its key. A
 /// [`flush`](Self::flush) makes durable what had completed when it was submitted.
 ///
 /// Nothing here depends on a runtime: any executor can poll the futures.

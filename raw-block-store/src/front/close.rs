@@ -25,9 +25,9 @@ impl AsyncStore {
     /// Ends the front in order: refuses new requests, executes those that were accepted, and closes
     /// the store. Waits for at most `limit`.
     ///
-    /// Requests that still wait at the limit complete with [`Error::Closed`]. Those in progress keep
-    /// their threads and their memory until the device answers. While there are any, the store is
-    /// not closed; another call of this waits for them again.
+    /// Requests that still wait at the limit complete with [`Error::Closed`]. Those in progress
+    /// keep their threads and their memory until the device answers. While there are any, the
+    /// store is not closed; another call of this waits for them again.
     ///
     /// Calls of the store itself that are in progress are waited for, too.
     ///

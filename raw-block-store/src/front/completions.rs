@@ -14,8 +14,7 @@ use crate::Error;
 /// A queue of completions, for event loops.
 ///
 /// Submissions return an id at once. [`event_fd`](Self::event_fd) is readable while there are
-/// completions, and [`drain`](Self::drain) returns them. Each id that was returned completes exactly
-/// once.
+/// completions, and [`drain`](Self::drain) returns them. Each id completes exactly once.
 ///
 /// The queue is a handle of its front: while it lives, the front does not end by itself. When it is
 /// dropped, its requests that wait are removed, and the results of those in progress are dropped.

@@ -1,9 +1,6 @@
 //! Puts and gets that own their memory.
 
-use raw_block_core::AlignedBuf;
-
-/// The memory of a request.
-pub(super) type Memory = AlignedBuf;
+use raw_block_core::Buffer;
 
 /// An object to put, which owns its memory.
 ///
@@ -19,21 +16,25 @@ pub(super) type Memory = AlignedBuf;
 pub struct OwnedPut {
     key: Vec<u8>,
     metadata: Vec<u8>,
-    payload: Vec<Memory>,
+    payload: Vec<Buffer>,
 }
 
 impl OwnedPut {
     /// An object without metadata. See [`Put::new`](crate::Put::new).
     #[must_use]
-    pub fn new(key: impl Into<Vec<u8>>, payload: impl Into<Memory>) -> Self {
-        Self::gather(key, [payload.into()])
+    pub fn new(key: impl Into<Vec<u8>>, payload: impl Into<Buffer>) -> Self {
+        Self::gather(key, [payload])
     }
 
     /// An object without metadata, whose payload is the concatenation of these pieces of memory.
     /// See [`Put::gather`](crate::Put::gather).
     #[must_use]
-    pub fn gather(key: impl Into<Vec<u8>>, payload: impl Into<Vec<Memory>>) -> Self {
-        Self { key: key.into(), metadata: Vec::new(), payload: payload.into() }
+    pub fn gather(
+        key: impl Into<Vec<u8>>,
+        payload: impl IntoIterator<Item = impl Into<Buffer>>,
+    ) -> Self {
+        let payload = payload.into_iter().map(Into::into).collect();
+        Self { key: key.into(), metadata: Vec::new(), payload }
     }
 
     /// The same with metadata. See [`Put::with_metadata`](crate::Put::with_metadata).
@@ -56,13 +57,13 @@ impl OwnedPut {
 
     /// The pieces of the payload.
     #[must_use]
-    pub fn payload(&self) -> &[Memory] {
+    pub fn payload(&self) -> &[Buffer] {
         &self.payload
     }
 
     /// The memory of the payload, in its order.
     #[must_use]
-    pub fn into_payload(self) -> Vec<Memory> {
+    pub fn into_payload(self) -> Vec<Buffer> {
         self.payload
     }
 
@@ -86,14 +87,16 @@ impl OwnedPut {
 #[derive(Debug)]
 pub struct OwnedGet {
     key: Vec<u8>,
-    payload: Memory,
+    payload: Buffer,
     metadata: Vec<u8>,
 }
 
 impl OwnedGet {
     /// A get of the payload alone, into the front of `payload`. See [`Get::new`](crate::Get::new).
+    ///
+    /// Read-only memory, such as `Bytes`, counts as empty.
     #[must_use]
-    pub fn new(key: impl Into<Vec<u8>>, payload: impl Into<Memory>) -> Self {
+    pub fn new(key: impl Into<Vec<u8>>, payload: impl Into<Buffer>) -> Self {
         Self { key: key.into(), payload: payload.into(), metadata: Vec::new() }
     }
 
@@ -124,7 +127,7 @@ impl OwnedGet {
 
     /// The memory for the payload.
     #[must_use]
-    pub fn into_payload(self) -> Memory {
+    pub fn into_payload(self) -> Buffer {
         self.payload
     }
 
@@ -136,6 +139,6 @@ impl OwnedGet {
     /// The key, and the memory for payload and metadata.
     pub(super) fn parts(&mut self) -> (&[u8], &mut [u8], &mut [u8]) {
         let Self { key, payload, metadata } = self;
-        (key, payload, metadata)
+        (key, payload.as_mut_slice().unwrap_or_default(), metadata)
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Shared {
     settled: Condvar,
 }
 
-/// The state, and who waits for it to change.
+/// The state, and the threads that wait for it to change.
 #[derive(Debug)]
 struct Watched {
     state: State,

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+pub(crate) mod child;
 pub(crate) mod fake;
 pub(crate) mod faulty;
 pub(crate) mod slots;

@@ -8,10 +8,10 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 
 use raw_block_core::backend::OpKind;
-use raw_block_store::{AlignedBuf, AsyncOptions, AsyncStore, Error, OwnedGet, OwnedPut};
+use raw_block_store::{AlignedBuf, AsyncOptions, AsyncStore, Error, OwnedGet, OwnedPut, Region};
 
 use crate::common::{bytes, memory as device, small, store_on};
-use crate::support::{Stoppable, block_on, error, found, get, memory, put, until};
+use crate::support::{Stoppable, block_on, error, found, get, put, until};
 
 fn store() -> AsyncStore {
     let store = store_on(&device(4 << 20), &small());
@@ -56,13 +56,35 @@ fn metadata_and_gathered_payloads_are_put() {
     block_on(async {
         let store = store();
         let pieces = [bytes(1, 1000), bytes(2, 2000), bytes(3, 1)];
-        let gathered = OwnedPut::gather(b"key", pieces.each_ref().map(|piece| memory(piece)));
+        let gathered = OwnedPut::gather(b"key", pieces.clone());
         let puts = store.put_many_if_absent([gathered.with_metadata(b"f16"), put(b"key", b"2")]);
         let was_put: Vec<_> = puts.await.into_iter().map(|put| put.result.unwrap()).collect();
         assert_eq!(was_put, [true, false]);
         let gets = store.get_many([get(b"key").with_metadata(16)]).await;
         assert_eq!(gets[0].payload(), Some(&pieces.concat()[..]));
         assert_eq!(gets[0].metadata(), Some(&b"f16"[..]));
+    });
+}
+
+#[test]
+fn requests_take_leases_and_vectors() {
+    block_on(async {
+        let store = store();
+        let region = Region::owned(AlignedBuf::zeroed(16384).unwrap()).unwrap();
+        let mut lease = region.lease(4096..7096).unwrap();
+        lease.copy_from_slice(&bytes(5, 3000));
+        let puts =
+            store.put_many([OwnedPut::new(b"lease", lease), OwnedPut::new(b"vector", vec![1; 9])]);
+        assert!(region.lease(4096..4097).is_err(), "the request has it");
+        let mut done = puts.await;
+        done.iter().for_each(|put| assert!(put.result.is_ok()));
+        assert_eq!(Vec::try_from(done.remove(1).item.into_payload().remove(0)).unwrap(), [1; 9]);
+        drop(done);
+        let lease = region.lease(0..16384).unwrap();
+        let gets = store.get_many([OwnedGet::new(b"lease", lease)]).await;
+        assert_eq!(gets[0].payload(), Some(&bytes(5, 3000)[..]));
+        drop(gets);
+        assert_eq!(region.lease(0..3000).unwrap()[..], bytes(5, 3000));
     });
 }
 
