@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -22,13 +23,16 @@ pub struct Arena {
     _keeper: Keeper,
 }
 
+/// The owner of memory that an arena names: while it exists, the memory keeps its pages.
+pub(super) trait Owner: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {}
+
 /// What keeps the memory valid while the arena exists.
 #[derive(Debug)]
 enum Keeper {
     /// The arena's own mapping.
     Mapping(#[expect(dead_code, reason = "held for its drop, which unmaps it")] Mapping),
     /// The owner of the memory.
-    Owner(#[expect(dead_code, reason = "held for its drop")] Arc<dyn fmt::Debug + Send + Sync>),
+    Owner(#[expect(dead_code, reason = "held for its drop")] Arc<dyn Owner>),
     /// The caller.
     Caller,
 }
@@ -52,10 +56,7 @@ impl Arena {
     }
 
     /// The arena over memory that `owner` keeps.
-    pub(super) fn of(
-        ranges: &[(NonNull<u8>, usize)],
-        owner: Arc<dyn fmt::Debug + Send + Sync>,
-    ) -> Self {
+    pub(super) fn of(ranges: &[(NonNull<u8>, usize)], owner: Arc<dyn Owner>) -> Self {
         Self { ranges: ranges.to_vec(), _keeper: Keeper::Owner(owner) }
     }
 

@@ -168,7 +168,10 @@ convert!(BytesMut, bytes::BytesMut);
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{RefUnwindSafe, UnwindSafe};
+
     use super::*;
+    use crate::{OwnedTransfer, Region};
 
     /// One buffer of each kind, with these bytes.
     fn each_kind(bytes: &[u8]) -> Vec<Buffer> {
@@ -182,6 +185,14 @@ mod tests {
             #[cfg(feature = "bytes")]
             bytes::BytesMut::from(bytes).into(),
         ]
+    }
+
+    #[test]
+    fn memory_may_move_between_threads_and_survive_a_panic() {
+        fn check<T: Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
+        check::<Buffer>();
+        check::<Region>();
+        check::<OwnedTransfer>();
     }
 
     #[test]

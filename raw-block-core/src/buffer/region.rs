@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::aligned::AlignedBuf;
-use super::arena::Arena;
+use super::arena::{Arena, Owner};
 use super::registration::Registration;
 use crate::backend::IoBackend;
 use crate::{Error, ErrorKind, process};
@@ -70,6 +70,8 @@ unsafe impl Sync for Foreign {}
 // No panic leaves the owner in a broken state, because only its drop uses it.
 impl UnwindSafe for Foreign {}
 impl RefUnwindSafe for Foreign {}
+
+impl Owner for Foreign {}
 
 impl Region {
     /// The `len` bytes from `start` on, which `owner` keeps valid until it is dropped.
