@@ -32,6 +32,13 @@
 //! # Ok::<(), raw_block_core::Error>(())
 //! ```
 //!
+//! # Memory
+//! Batches that borrow their memory take any slices. Batches that own it take a [`Buffer`]: an
+//! [`AlignedBuf`] from the heap or from a [`BufferPool`], a `Vec<u8>`, or a [`Lease`] of a
+//! [`Region`], which is memory of another owner. The dispatcher copies only what the device cannot
+//! transfer directly. Backends of io_uring transfer faster from and to memory with a
+//! [`Registration`].
+//!
 //! # Features
 //! `bytes`: owned transfers of `bytes::Bytes` and `bytes::BytesMut`.
 //!

@@ -177,6 +177,41 @@ fn of_threads_that_race_for_a_lease_one_gets_it() {
 }
 
 #[test]
+fn leases_in_any_order_agree_with_a_list_of_them() {
+    const LEN: usize = 64;
+    let region = region(LEN);
+    let mut kept: Vec<Lease> = Vec::new();
+    let mut state = 1_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    let (mut leased, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let start = random(LEN);
+        let range = start..start + 1 + random(8).min(LEN - start - 1);
+        let free = kept.iter().all(|lease| {
+            let other = lease.range();
+            other.end <= range.start || range.end <= other.start
+        });
+        match region.lease(range.clone()) {
+            Ok(lease) => {
+                assert!(free, "{range:?} overlaps one of {kept:?}");
+                kept.push(lease);
+                leased += 1;
+            }
+            Err(error) => {
+                assert!(!free, "{range:?}: {error}");
+                drop(kept.swap_remove(random(kept.len())));
+                refused += 1;
+            }
+        }
+        assert_eq!(region.leases(), kept.len());
+    }
+    assert!(leased > 1000 && refused > 1000, "{leased} and {refused}");
+}
+
+#[test]
 fn a_lease_may_be_dropped_by_another_thread() {
     let (region, dropped) = shared_mapping(4096);
     let lease = region.lease(..).unwrap();
