@@ -33,9 +33,10 @@ const CASES: &str = "16";
 const WITH_FILES: [&str; 6] =
     ["cli", "cli_check", "cli_output", "cli_structures", "deploying", "documents"];
 /// Tests that run in memory only, or check memory use: they do not depend on the user.
-const IN_MEMORY: [&str; 7] = [
+const IN_MEMORY: [&str; 8] = [
     "concurrent",
     "eviction",
+    "front_fork",
     "hostile_images",
     "index_memory",
     "lifetime_conformance",

@@ -9,5 +9,8 @@ mod ends;
 mod futures;
 mod health;
 mod limits;
+mod model;
 mod runtimes;
+mod schedules;
+mod submitter;
 mod support;
