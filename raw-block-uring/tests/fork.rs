@@ -78,9 +78,11 @@ fn a_forked_child_gets_an_error_and_can_drop_everything() {
             let mut memory = Memory::new();
             let blocking = dispatcher.write_buffers(&[WriteAt::new(0, &buffer)]);
             let ticket = dispatcher.batched_write(vec![owned]);
+            let own = BufferPool::new(4096, 1).unwrap().register_with(backend.clone());
             let pending = pending.wait();
             let right = pending[0].result.as_ref().is_err_and(forked)
                 && blocking[0].as_ref().is_err_and(forked)
+                && own.is_err_and(|error| forked(&error))
                 && ticket.is_err_and(|refused| forked(&refused.error));
             drop(dispatcher);
             drop(backend);

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use raw_block_core::conformance::Skipped;
 use raw_block_core::{
     BufferPool, Dispatcher, ErrorKind, OwnedTransfer, ReadAt, Registration, WriteAt,
@@ -84,6 +84,53 @@ fn a_registered_address_that_is_mapped_anew_is_plain_memory() {
         let guard = unsafe { Registration::new(backend.clone(), &ranges) }.unwrap();
         assert_eq!(both_ways(&dispatcher, foreign.bytes(), 100 + round), (2, 0), "round {round}");
         drop(guard);
+    }
+}
+
+#[test]
+fn a_registration_does_not_touch_earlier_ones() {
+    let (_file, backend, dispatcher) = open();
+    let foreign = Foreign::map(4 * BLOCK);
+    // SAFETY: the mapping is dropped after the registration, and keeps its pages.
+    let earlier = unsafe { Registration::new(backend.clone(), &[(foreign.0, BLOCK)]) }.unwrap();
+    // SAFETY: nothing accesses the mapping from now on.
+    unsafe { mprotect(foreign.0.cast(), foreign.1.get(), ProtFlags::PROT_NONE) }.unwrap();
+    // The kernel could not pin it again.
+    // SAFETY: as above.
+    let again = unsafe { Registration::new(backend.clone(), &[(foreign.0, BLOCK)]) };
+    assert!(again.is_err());
+    for count in [1, 2, 40] {
+        let pools: Vec<_> = (0..count).map(|_| BufferPool::new(BLOCK, 4).unwrap()).collect();
+        let register = |pool: &BufferPool| pool.register_with(backend.clone()).unwrap();
+        let registrations: Vec<_> = pools.iter().map(register).collect();
+        drop(registrations);
+    }
+    assert_eq!(dispatcher.stats().refused_registrations, 1);
+    drop(earlier);
+    let pool = BufferPool::new(BLOCK, 1).unwrap();
+    let _registration = pool.register_with(backend).unwrap();
+    assert_eq!(both_ways(&dispatcher, &mut pool.take().unwrap(), 1), (2, 0));
+}
+
+#[test]
+fn registrations_end_in_any_order() {
+    const POOLS: usize = 100; // more than the first table has slots
+    let (_file, backend, dispatcher) = open();
+    let pools: Vec<_> = (0..POOLS).map(|_| BufferPool::new(BLOCK, 1).unwrap()).collect();
+    let mut registered: Vec<_> =
+        pools.iter().map(|pool| Some(pool.register_with(backend.clone()).unwrap())).collect();
+    for round in 0..3 {
+        for number in 0..POOLS {
+            if number % 3 == round {
+                registered[number * 7 % POOLS] = None;
+            }
+        }
+        let again = 5 * round;
+        registered[again] = Some(pools[again].register_with(backend.clone()).unwrap());
+        for (pool, registration) in pools.iter().zip(&registered) {
+            let expected = if registration.is_some() { 2 } else { 0 };
+            assert_eq!(both_ways(&dispatcher, &mut pool.take().unwrap(), 3), (expected, 0));
+        }
     }
 }
 

@@ -15,6 +15,8 @@ use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 const BUFFER: usize = 2 << 20;
+/// More than what a pool of one page takes, in each of two rings, and less than a buffer.
+const SMALL: usize = 64 << 10;
 
 /// The pinned memory of this process, in bytes.
 fn pinned() -> usize {
@@ -40,30 +42,41 @@ fn memory_is_unpinned_when_its_registration_ends() {
     let file = temp_file(16 << 20).unwrap();
     let backend = Arc::new(UringBackend::open(file.path(), &UringOptions::new()).unwrap());
     let dispatcher = Dispatcher::new(backend.clone()).unwrap();
-    for _ in 0..8 {
-        let pool = BufferPool::new(BUFFER, 4).unwrap();
-        let registration = match pool.register_with(backend.clone()) {
-            Ok(registration) => registration,
-            Err(error) if error.kind() == ErrorKind::OutOfResources => {
-                return Skipped::because(error).report();
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let write = |offset| {
-            let buffer = pool.take().unwrap();
-            dispatcher.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
-        };
-        write(0);
-        // On another thread, whose queue is closed when it ends.
-        thread::scope(|scope| scope.spawn(|| write(4 << 20)).join().unwrap());
-        assert!(pinned() > 0, "it is registered");
-        // Before Linux 6.12 the queue of this thread pins it a second time.
-        assert!(is_pinned_soon(2 * 4 * BUFFER), "{} bytes are pinned", pinned());
-        drop(registration);
+    // Alone, then next to memory that stays registered.
+    let small = BufferPool::new(4096, 1).unwrap();
+    for others in [0, 1] {
+        let other: Vec<_> = (0..others).map(|_| small.register_with(backend.clone())).collect();
+        let pinned_by_others = others * SMALL;
+        for _ in 0..8 {
+            let pool = BufferPool::new(BUFFER, 4).unwrap();
+            let registration = match pool.register_with(backend.clone()) {
+                Ok(registration) => registration,
+                Err(error) if error.kind() == ErrorKind::OutOfResources => {
+                    return Skipped::because(error).report();
+                }
+                Err(error) => panic!("{error}"),
+            };
+            let write = |offset| {
+                let buffer = pool.take().unwrap();
+                dispatcher.write_buffers(&[WriteAt::new(offset, &buffer)]).all().unwrap();
+            };
+            write(0);
+            // On another thread, whose queue is closed when it ends.
+            thread::scope(|scope| scope.spawn(|| write(4 << 20)).join().unwrap());
+            assert!(pinned() > pinned_by_others, "it is registered");
+            // Before Linux 6.12 the queue of this thread pins it a second time.
+            let limit = 2 * 4 * BUFFER + pinned_by_others;
+            assert!(is_pinned_soon(limit), "{} bytes are pinned", pinned());
+            drop(registration);
+        }
+        // The queue of this thread unpins it at its next use.
+        let use_queue = || dispatcher.write_buffers(&[WriteAt::new(0, &[0; 4096])]).all().unwrap();
+        use_queue();
+        assert!(is_pinned_soon(pinned_by_others), "{} bytes are pinned", pinned());
+        drop(other);
+        use_queue();
+        assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
     }
-    // The queue of this thread unpins it at its next use.
-    dispatcher.write_buffers(&[WriteAt::new(0, &[0; 4096])]).all().unwrap();
-    assert!(is_pinned_soon(0), "{} bytes are pinned", pinned());
 
     // Registrations end with the backend, even if one of its queues remains.
     let pool = BufferPool::new(BUFFER, 4).unwrap();

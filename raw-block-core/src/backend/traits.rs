@@ -67,7 +67,8 @@ pub trait IoBackend: Send + Sync {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the backend has no registered memory;
-    /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory.
+    /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory;
+    /// [`ErrorKind::Forked`] in a child that was forked after the device was opened.
     fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
         let _ = arena;
         Err(Error::new(

@@ -12,6 +12,7 @@ use io_uring::{IoUring, Probe, opcode};
 use raw_block_core::backend::{Arena, FlushState, Stats};
 use raw_block_core::{Error, ErrorKind};
 
+use crate::ring::buffer_table::{self, BufferTable};
 use crate::ring::flags::{GrantedFlags, SubmissionPolling, Usage};
 use crate::ring::regions::RegisteredRegions;
 use crate::ring::setup;
@@ -55,9 +56,7 @@ struct Template {
     /// Not dropped in a forked child, where something else may be mapped at its addresses.
     ring: ManuallyDrop<IoUring>,
     process: u32,
-    /// Kept alive because the kernel writes to these pages, whatever is mapped at their addresses
-    /// by then.
-    arenas: Vec<Arc<Arena>>,
+    table: BufferTable,
 }
 
 impl Drop for Template {
@@ -103,7 +102,7 @@ impl RingDevice {
         let template = Template {
             ring: ManuallyDrop::new(ring),
             process: std::process::id(),
-            arenas: Vec::new(),
+            table: BufferTable::default(),
         };
         let submission_polling =
             polling.map(|polling| polling.thread_of(template.ring.as_raw_fd()));
@@ -221,23 +220,17 @@ impl RingDevice {
     /// [`IoBackend::register`](raw_block_core::backend::IoBackend::register).
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory.
+    /// [`ErrorKind::OutOfResources`] when the kernel refuses to pin that much memory;
+    /// [`ErrorKind::Forked`] in a forked child.
     pub fn register(&self, arena: Arc<Arena>) -> Result<(), Error> {
-        let mut template = self.template();
-        template.arenas.push(arena);
-        let result = register_buffers::<Standard>(
-            &template.ring,
-            &RegisteredRegions::table(&template.arenas),
-        );
-        if result.is_err() {
-            template.arenas.pop();
-            // Restores the previous table. If that fails too, the queues work without registered
-            // memory.
-            let _ = register_buffers::<Standard>(
-                &template.ring,
-                &RegisteredRegions::table(&template.arenas),
-            );
+        if !self.is_of_this_process() {
+            let rule = "this process is a forked child of the one that opened the device: open it \
+                        here again";
+            return Err(Error::new(ErrorKind::Forked, "register memory", rule).on(self.name()));
         }
+        let mut template = self.template();
+        let Template { ring, table, .. } = &mut *template;
+        let result = table.register(ring, arena);
         self.generation.fetch_add(1, Ordering::Release);
         result.map_err(|error| {
             let mut described = Error::os("register memory", error).on(self.name());
@@ -256,36 +249,34 @@ impl RingDevice {
     /// Unregisters an arena, as
     /// [`IoBackend::unregister`](raw_block_core::backend::IoBackend::unregister).
     pub fn unregister(&self, arena: &Arc<Arena>) {
-        self.change_arenas(|arenas| {
-            let position = arenas.iter().position(|registered| Arc::ptr_eq(registered, arena));
-            position.map(|position| arenas.remove(position));
-        });
+        self.change_table(|table, ring| table.unregister(ring, arena));
     }
 
     /// Unregisters all arenas. A backend calls it when it is dropped, because its queues may live
     /// on.
     pub fn unregister_all(&self) {
-        self.change_arenas(Vec::clear);
+        self.change_table(BufferTable::unregister_all);
     }
 
-    fn change_arenas(&self, change: impl FnOnce(&mut Vec<Arc<Arena>>)) {
-        // A forked child shares the ring with its parent.
-        if std::process::id() != self.process {
+    /// A forked child shares the rings with its parent.
+    fn is_of_this_process(&self) -> bool {
+        std::process::id() == self.process
+    }
+
+    fn change_table(&self, change: impl FnOnce(&mut BufferTable, &IoUring)) {
+        if !self.is_of_this_process() {
             return;
         }
         let mut template = self.template();
-        change(&mut template.arenas);
-        let _ = register_buffers::<Standard>(
-            &template.ring,
-            &RegisteredRegions::table(&template.arenas),
-        );
+        let Template { ring, table, .. } = &mut *template;
+        change(table, ring);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Registers the current memory with a ring, and returns the regions that it has now.
     pub(crate) fn regions_for<W: Width>(&self, ring: &RawRing<W>) -> RegisteredRegions {
         let template = self.template();
-        let table = RegisteredRegions::table(&template.arenas);
+        let table = template.table.entries();
         let _ = ring.submitter().unregister_buffers();
         if table.is_empty() {
             return RegisteredRegions::default();
@@ -294,7 +285,7 @@ impl RingDevice {
         let registered = ring
             .submitter()
             .register_buffers_clone(template.ring.as_raw_fd())
-            .or_else(|_| register_buffers::<W>(ring, &table));
+            .or_else(|_| buffer_table::replace::<W>(ring, &table));
         match registered {
             Ok(()) => RegisteredRegions::of(&table),
             Err(error) => {
@@ -308,17 +299,6 @@ impl RingDevice {
     fn template(&self) -> MutexGuard<'_, Template> {
         self.template.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Replaces a ring's table of registered buffers.
-fn register_buffers<W: Width>(ring: &RawRing<W>, table: &[libc::iovec]) -> std::io::Result<()> {
-    let _ = ring.submitter().unregister_buffers();
-    if table.is_empty() {
-        return Ok(());
-    }
-    // SAFETY: the table names memory of arenas. The device keeps the arenas alive, the rings keep
-    // the device alive, and it drops the template ring before the arenas.
-    unsafe { ring.submitter().register_buffers(table) }
 }
 
 impl Drop for RingDevice {

@@ -43,6 +43,7 @@ use std::time::Instant;
 use raw_block_core::Error;
 
 mod backlog;
+mod buffer_table;
 mod device;
 pub(crate) mod flags;
 mod in_flight_table;

@@ -1,12 +1,6 @@
 //! Registered memory: finds the region that holds an address.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
-
-use raw_block_core::backend::Arena;
-
-/// The kernel registers at most this many bytes as one region (`io_uring_register(2)`).
-const MAX_REGION: usize = 1 << 30;
 
 /// The regions of a ring's table of registered buffers.
 #[derive(Debug, Default)]
@@ -36,25 +30,11 @@ pub enum Lookup {
 }
 
 impl RegisteredRegions {
-    /// The kernel's table of registered buffers for these arenas; the position of a region is its
-    /// index.
-    pub(crate) fn table(arenas: &[Arc<Arena>]) -> Vec<libc::iovec> {
-        let mut table = Vec::new();
-        for (start, len) in arenas.iter().flat_map(|arena| arena.ranges()) {
-            for at in (0..*len).step_by(MAX_REGION) {
-                table.push(libc::iovec {
-                    iov_base: start.as_ptr().wrapping_add(at).cast(),
-                    iov_len: (len - at).min(MAX_REGION),
-                });
-            }
-        }
-        table
-    }
-
-    /// The regions of a ring that has registered `table`.
+    /// The regions of a ring that has registered `table`. Empty entries are free slots.
     pub(crate) fn of(table: &[libc::iovec]) -> Self {
         let mut sorted: Vec<_> = (0..)
             .zip(table)
+            .filter(|(_, entry)| entry.iov_len > 0)
             .map(|(index, entry)| {
                 let start = entry.iov_base as usize;
                 Region { start, end: start + entry.iov_len, index }
