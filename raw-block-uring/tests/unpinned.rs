@@ -14,7 +14,10 @@ use raw_block_core::{BufferPool, Dispatcher, ErrorKind, WriteAt};
 use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
-const BUFFER: usize = 2 << 20;
+const BUFFER: usize = 1 << 20;
+/// Of two pools, an earlier one and its successor, they are less than the 8 MiB that a user may lock
+/// by default.
+const BUFFERS: usize = 2;
 /// More than what a pool of one page takes, in each of two rings, and less than a buffer.
 const SMALL: usize = 64 << 10;
 
@@ -48,7 +51,7 @@ fn memory_is_unpinned_when_its_registration_ends() {
         let other: Vec<_> = (0..others).map(|_| small.register_with(backend.clone())).collect();
         let pinned_by_others = others * SMALL;
         for _ in 0..8 {
-            let pool = BufferPool::new(BUFFER, 4).unwrap();
+            let pool = BufferPool::new(BUFFER, BUFFERS).unwrap();
             let registration = match pool.register_with(backend.clone()) {
                 Ok(registration) => registration,
                 Err(error) if error.kind() == ErrorKind::OutOfResources => {
@@ -65,7 +68,7 @@ fn memory_is_unpinned_when_its_registration_ends() {
             thread::scope(|scope| scope.spawn(|| write(4 << 20)).join().unwrap());
             assert!(pinned() > pinned_by_others, "it is registered");
             // Before Linux 6.12 the queue of this thread pins it a second time.
-            let limit = 2 * 4 * BUFFER + pinned_by_others;
+            let limit = 2 * BUFFERS * BUFFER + pinned_by_others;
             assert!(is_pinned_soon(limit), "{} bytes are pinned", pinned());
             drop(registration);
         }
@@ -79,7 +82,7 @@ fn memory_is_unpinned_when_its_registration_ends() {
     }
 
     // Registrations end with the backend, even if one of its queues remains.
-    let pool = BufferPool::new(BUFFER, 4).unwrap();
+    let pool = BufferPool::new(BUFFER, BUFFERS).unwrap();
     let registration = pool.register_with(backend.clone()).unwrap();
     let queue = backend.open_queue(4).unwrap();
     drop((dispatcher, backend));
