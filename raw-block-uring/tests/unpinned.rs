@@ -15,8 +15,8 @@ use raw_block_fixtures::temp_file;
 use raw_block_uring::{UringBackend, UringOptions};
 
 const BUFFER: usize = 1 << 20;
-/// Of two pools, an earlier one and its successor, they are less than the 8 MiB that a user may lock
-/// by default.
+/// The buffers of two pools, one and its successor, are less than the 8 MiB that a user may lock by
+/// default.
 const BUFFERS: usize = 2;
 /// More than what a pool of one page takes, in each of two rings, and less than a buffer.
 const SMALL: usize = 64 << 10;
