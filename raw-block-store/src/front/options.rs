@@ -25,7 +25,8 @@ pub struct AsyncOptions {
     /// While gets wait or run, the most bytes of puts that run. One request runs even if it is
     /// longer, so puts do not starve.
     pub store_window: u64,
-    /// The front finds the device slow when a call has been in progress for this long.
+    /// The front finds the device slow when a call has been in progress for this long. A put that
+    /// waits for space and a flush of much data count, so this should be longer than they take.
     pub slow_after: Duration,
     /// The front finds the device failed when this many calls in a row failed. At least 1.
     pub failed_after: u32,

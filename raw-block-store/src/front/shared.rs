@@ -1,6 +1,6 @@
 //! What the handles, the workers and the timer of a front share.
 
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use raw_block_core::{ErrorKind, process, sync};
@@ -108,7 +108,7 @@ impl Shared {
         }
         let Size { kind, objects, bytes } = size;
         state.queue_mut(kind).push(Queued { id, deadline, objects, bytes, job });
-        self.signal(&watched);
+        self.signal(watched);
         Ok(id)
     }
 
@@ -117,8 +117,7 @@ impl Shared {
         let mut watched = sync::lock(&self.state);
         let cancelled = watched.state.queue_mut(kind).take_one(id);
         watched.state.counters.cancelled += u64::from(cancelled.is_some());
-        self.signal(&watched);
-        drop(watched);
+        self.signal(watched);
         drop(cancelled);
     }
 
@@ -131,8 +130,7 @@ impl Shared {
             .flat_map(|kind| state.queue_mut(kind).take_if(&is_wanted))
             .collect();
         state.counters.cancelled += cancelled.len() as u64;
-        self.signal(&watched);
-        drop(watched);
+        self.signal(watched);
         drop(cancelled);
     }
 
@@ -143,15 +141,14 @@ impl Shared {
             let now = Instant::now();
             let expired = watched.state.take_expired(now);
             if !expired.is_empty() {
-                self.signal(&watched);
-                drop(watched);
+                self.signal(watched);
                 expired.into_iter().for_each(|request| request.job.fail(&Error::DeadlinePassed));
                 watched = sync::lock(&self.state);
                 continue;
             }
             let task = watched.state.take(kind, now);
             if task.is_some() || watched.state.phase == Phase::Ended {
-                self.signal(&watched);
+                self.signal(watched);
                 return task;
             }
             watched.idle[kind as usize] += 1;
@@ -168,8 +165,7 @@ impl Shared {
         let turned_away = watched.state.ended(kind, id, evidence, Instant::now());
         let changed = watched.state.health.current() != before;
         let error = changed.then(|| watched.state.unavailable());
-        self.signal(&watched);
-        drop(watched);
+        self.signal(watched);
         if let Some(error) = error {
             turned_away.into_iter().for_each(|request| request.job.miss(&error));
         }
@@ -180,7 +176,7 @@ impl Shared {
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut watched = sync::lock(&self.state);
         let result = act(&mut watched.state);
-        self.signal(&watched);
+        self.signal(watched);
         result
     }
 
@@ -199,7 +195,7 @@ impl Shared {
             match watched.state.next_moment() {
                 Some(moment) if moment <= now => {
                     let result = act(&mut watched.state, now);
-                    self.signal(&watched);
+                    self.signal(watched);
                     return Some(result);
                 }
                 next => {
@@ -238,24 +234,28 @@ impl Shared {
         }
     }
 
-    /// Wakes the threads that a change of the state concerns.
-    fn signal(&self, watched: &Watched) {
+    /// Releases the lock, and wakes the threads that a change of the state concerns. They would
+    /// only wait for the lock if they were woken before.
+    fn signal(&self, watched: MutexGuard<'_, Watched>) {
         let state = &watched.state;
         let ended = state.phase == Phase::Ended;
-        for kind in QueueKind::ALL {
-            if watched.idle[kind as usize] == 0 {
-                continue;
-            }
+        let workers = QueueKind::ALL
+            .map(|kind| watched.idle[kind as usize] > 0 && (ended || state.has_work(kind)));
+        let is_early = is_sooner(state.next_moment(), watched.timer_wakes);
+        let timer = watched.timer_waits && (ended || is_early);
+        let closers = watched.closers > 0;
+        drop(watched);
+        for (work, _) in self.work.iter().zip(workers).filter(|&(_, wakes)| wakes) {
             if ended {
-                self.work[kind as usize].notify_all();
-            } else if state.has_work(kind) {
-                self.work[kind as usize].notify_one();
+                work.notify_all();
+            } else {
+                work.notify_one();
             }
         }
-        if watched.timer_waits && (ended || is_sooner(state.next_moment(), watched.timer_wakes)) {
+        if timer {
             self.timer.notify_one();
         }
-        if watched.closers > 0 {
+        if closers {
             self.settled.notify_all();
         }
     }

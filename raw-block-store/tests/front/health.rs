@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::DeviceFault;
-use raw_block_store::{AsyncOptions, AsyncStore, Error, ErrorKind, FrontHealth, HealthState};
+use raw_block_store::{
+    AsyncOptions, AsyncStore, Error, ErrorKind, FrontHealth, HealthState, Outcome,
+};
 
 use crate::support::{Stoppable, block_on, error, found, get, put, until};
 
@@ -25,6 +27,15 @@ fn assert_refused(store: &AsyncStore, health: FrontHealth) {
     assert!(matches!(error(&refused), Error::Unavailable { .. }));
     assert_eq!(refused[0].item.key(), b"other");
     assert!(matches!(block_on(store.flush()), Err(Error::Unavailable { .. })));
+    // A completion queue returns the request, and answers what it accepted.
+    let queue = store.completions(1).unwrap();
+    let refused = queue.submit_get([get(b"key")]).unwrap_err();
+    assert!(matches!(refused.error, Error::Unavailable { .. }));
+    let id = queue.submit_contains([b"key".to_vec()]).unwrap();
+    let mut completions = Vec::new();
+    assert_eq!(queue.drain(&mut completions).unwrap(), 1);
+    let Outcome::Contains(present) = &completions[0].outcome else { panic!() };
+    assert_eq!((completions[0].id, present[0].result.clone().unwrap()), (id, false));
 }
 
 #[test]
