@@ -20,24 +20,34 @@ const SUBMITTERS: u8 = 2;
 const ROUNDS: usize = 6;
 const LONG: Duration = Duration::from_secs(1000);
 
-/// Counts threads that have ended.
+/// Counts the threads that have ended.
 #[derive(Default)]
 struct Ended {
-    count: Mutex<usize>,
+    counts: Mutex<Counts>,
     changed: Condvar,
 }
 
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    ended: usize,
+    panicked: usize,
+}
+
 impl Ended {
-    fn add(&self) {
-        *sync::lock(&self.count) += 1;
+    fn add(&self, panicked: bool) {
+        let mut counts = sync::lock(&self.counts);
+        counts.ended += 1;
+        counts.panicked += usize::from(panicked);
         self.changed.notify_all();
     }
 
+    /// Waits until that many have ended. Panics if one of them did.
     fn wait_for(&self, count: usize) {
-        let mut guard = sync::lock(&self.count);
-        while *guard < count {
-            guard = sync::wait(&self.changed, &self.count, guard);
+        let mut counts = sync::lock(&self.counts);
+        while counts.ended < count {
+            counts = sync::wait(&self.changed, &self.counts, counts);
         }
+        assert_eq!(counts.panicked, 0, "a thread panicked");
     }
 }
 
@@ -45,8 +55,8 @@ impl Ended {
 fn spawn(ended: &Arc<Ended>, act: impl FnOnce() + Send + 'static) {
     let ended = Arc::clone(ended);
     let run = move || {
-        act();
-        ended.add();
+        let ran = catch_unwind(AssertUnwindSafe(act));
+        ended.add(ran.is_err());
     };
     sync::spawn(thread::Builder::new(), run).unwrap();
 }
