@@ -24,6 +24,9 @@ const CHUNKS: u32 = 8;
 /// Prompts, which share one of these numbers of leading chunks with others.
 const PROMPTS: u32 = 24;
 const CONVERSATIONS: u32 = 4;
+/// For how long a load may wait, and for how long the device may not answer. Of a drive this would
+/// be less; the file of this example may be on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The key of each chunk: a hash of all tokens up to its end, because attention looks at all of
 /// them.
@@ -57,7 +60,7 @@ async fn serve(store: AsyncStore, tokens: Vec<u32>) -> Result<usize, Failure> {
     let gets: Vec<_> =
         keys.iter().zip(memory).map(|(key, memory)| OwnedGet::new(*key, memory)).collect();
     // Beyond this it is faster to compute the chunks.
-    let gets = Batch::new(gets).by(Instant::now() + Duration::from_secs(1));
+    let gets = Batch::new(gets).by(Instant::now() + PATIENCE);
     let found = store.get_many(gets).await;
     let mut chunks = 0;
     // A chunk that fails its checks, or was evicted, ends the prefix.
@@ -99,7 +102,10 @@ async fn main() -> Result<(), Failure> {
     println!("{} through {}", path.display(), backend.engine());
     Store::format(backend.clone(), &FormatOptions::default().force(true))?;
     let options = OpenOptions::default().eviction(EvictionPolicy::Lru);
-    let store = AsyncStore::start(Store::open_with(backend, &options)?, &AsyncOptions::new())?;
+    let store = AsyncStore::start(
+        Store::open_with(backend, &options)?,
+        &AsyncOptions::new().slow_after(PATIENCE),
+    )?;
 
     for round in ["first", "second"] {
         let started = Instant::now();

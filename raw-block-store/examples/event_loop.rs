@@ -23,6 +23,9 @@ const REQUESTS: u32 = 2000;
 const DOCUMENTS: u32 = 200;
 /// Requests that are served concurrently.
 const CLIENTS: usize = 16;
+/// For how long a load may wait, and for how long the device may not answer. Of a drive this would
+/// be less; the file of this example may be on a busy disk.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The contents of a document, which take long to make.
 fn make(document: u32) -> Result<AlignedBuf, Box<dyn Error>> {
@@ -68,7 +71,7 @@ impl Server<'_> {
             let memory = self.spare.pop().map_or_else(|| AlignedBuf::zeroed(DOCUMENT_BYTES), Ok)?;
             let get = OwnedGet::new(document.to_le_bytes(), memory);
             // A load that waits for longer is worth less than the document made again.
-            let batch = Batch::new([get]).by(Instant::now() + Duration::from_secs(1));
+            let batch = Batch::new([get]).by(Instant::now() + PATIENCE);
             match self.queue.submit_get(batch) {
                 Ok(id) => drop(self.loads.insert(id, document)),
                 Err(refused) => {
@@ -122,7 +125,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let backend = open_backend(&path, Engine::Auto, Direct::Preferred)?;
     Store::format(backend.clone(), &FormatOptions::default().force(true))?;
     let options = OpenOptions::default().eviction(EvictionPolicy::Lru);
-    let store = AsyncStore::start(Store::open_with(backend, &options)?, &AsyncOptions::new())?;
+    let store = AsyncStore::start(
+        Store::open_with(backend, &options)?,
+        &AsyncOptions::new().slow_after(PATIENCE),
+    )?;
     let queue = store.completions(1024)?;
 
     // A server would add its sockets here.

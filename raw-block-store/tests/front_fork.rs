@@ -87,7 +87,8 @@ fn a_forked_child_gets_errors_and_can_drop_a_front() -> Result<(), DeviceError> 
     let backend = device.backend();
     drop(store_on(&backend, &small()));
     let store = Store::open_with(backend, &without_thread()).unwrap();
-    let store = AsyncStore::start(store, &AsyncOptions::new().store_threads(1)).unwrap();
+    let options = AsyncOptions::new().store_threads(1).slow_after(Duration::from_secs(1000));
+    let store = AsyncStore::start(store, &options).unwrap();
     let queue = store.completions(10).unwrap();
     queue.submit_put([put(b"first")]).unwrap();
     let mut completions = Vec::new();

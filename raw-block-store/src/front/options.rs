@@ -37,7 +37,7 @@ pub struct AsyncOptions {
 
 impl AsyncOptions {
     /// The default options: 4 threads for gets and 2 for changes, up to 1024 requests of each kind
-    /// and 256 MiB of puts queued, a window of 4 MiB for puts, slow after 2 s, failed after 8
+    /// and 256 MiB of puts queued, a window of 4 MiB for puts, slow after 5 s, failed after 8
     /// calls, and a probe every 500 ms.
     #[must_use]
     pub const fn new() -> Self {
@@ -47,7 +47,7 @@ impl AsyncOptions {
             max_queued: 1024,
             max_store_bytes: 256 << 20,
             store_window: 4 << 20,
-            slow_after: Duration::from_secs(2),
+            slow_after: Duration::from_secs(5),
             failed_after: 8,
             probe_interval: Duration::from_millis(500),
         }

@@ -49,12 +49,12 @@ impl Worker {
             for kind in QueueKind::ALL {
                 for _ in 0..count(kind) {
                     let worker = Arc::clone(&worker);
-                    let name = format!("raw-block-{}", kind.name());
+                    let name = format!("front-{}", kind.name());
                     let builder = thread::Builder::new().name(name);
                     sync::spawn(builder, move || worker.run(kind))?;
                 }
             }
-            let builder = thread::Builder::new().name("raw-block-timer".to_owned());
+            let builder = thread::Builder::new().name("front-timer".to_owned());
             let worker = Arc::clone(&worker);
             sync::spawn(builder, move || worker.watch()).map(drop)
         };

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use raw_block_core::backend::OpKind;
-use raw_block_store::{
-    AsyncOptions, AsyncStore, Batch, Completion, CompletionQueue, Error, Outcome, RequestId,
-};
+use raw_block_store::{AsyncStore, Batch, Completion, CompletionQueue, Error, Outcome, RequestId};
 
 use crate::common::{bytes, memory as device, small, store_on};
-use crate::support::{Stoppable, found, get, put, until};
+use crate::support::{Stoppable, found, get, options, put, until};
 
 /// Whether the descriptor is readable, after at most this time.
 fn is_readable(queue: &CompletionQueue, timeout: impl Into<PollTimeout>) -> bool {
@@ -33,7 +31,7 @@ fn wait_for(queue: &CompletionQueue, count: usize) -> Vec<Completion> {
 #[test]
 fn each_id_completes_once_with_its_outcome() {
     let store = store_on(&device(4 << 20), &small());
-    let store = AsyncStore::start(store, &AsyncOptions::new()).unwrap();
+    let store = AsyncStore::start(store, &options()).unwrap();
     let queue = store.completions(100).unwrap();
     assert!(!is_readable(&queue, PollTimeout::ZERO));
     let payload = bytes(1, 3000);
@@ -71,7 +69,7 @@ fn each_id_completes_once_with_its_outcome() {
 
 #[test]
 fn a_queue_has_as_many_requests_as_its_capacity() {
-    let stopped = Stoppable::new(&AsyncOptions::new());
+    let stopped = Stoppable::new(&options());
     let queue = stopped.store.completions(2).unwrap();
     stopped.stop(&[OpKind::Write]);
     queue.submit_put([put(b"a", &[1; 1000])]).unwrap();
@@ -90,7 +88,7 @@ fn a_queue_has_as_many_requests_as_its_capacity() {
 
 #[test]
 fn a_refused_submission_leaves_the_queue_as_it_was() {
-    let stopped = Stoppable::new(&AsyncOptions::new().max_store_bytes(100));
+    let stopped = Stoppable::new(&options().max_store_bytes(100));
     let queue = stopped.store.completions(1).unwrap();
     for _ in 0..3 {
         let past = Batch::new([put(b"key", b"1")]).by(Instant::now());
@@ -106,7 +104,7 @@ fn a_refused_submission_leaves_the_queue_as_it_was() {
 
 #[test]
 fn a_dropped_queue_removes_its_requests_that_wait() {
-    let stopped = Stoppable::new(&AsyncOptions::new().store_threads(1));
+    let stopped = Stoppable::new(&options().store_threads(1));
     let store = &stopped.store;
     let [dropped, other] = [(); 2].map(|()| store.completions(10).unwrap());
     stopped.stop(&[OpKind::Write]);
@@ -124,7 +122,7 @@ fn a_dropped_queue_removes_its_requests_that_wait() {
 
 #[test]
 fn submissions_return_while_the_device_is_stopped() {
-    let stopped = Stoppable::new(&AsyncOptions::new().slow_after(Duration::from_secs(1000)));
+    let stopped = Stoppable::new(&options());
     let queue = stopped.store.completions(100).unwrap();
     stopped.store.store().put(b"key", &[1; 1000]).unwrap();
     stopped.stop(&[OpKind::Read, OpKind::Write]);
@@ -142,7 +140,7 @@ fn submissions_return_while_the_device_is_stopped() {
 fn threads_share_a_queue() {
     const REQUESTS: u16 = 200;
     let store = store_on(&device(8 << 20), &small());
-    let store = AsyncStore::start(store, &AsyncOptions::new()).unwrap();
+    let store = AsyncStore::start(store, &options()).unwrap();
     let queue = store.completions(usize::MAX).unwrap();
     let submitted = Mutex::new(Vec::new());
     let submit = |thread: u8| {

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raw_block_core::backend::OpKind;
-use raw_block_store::{AsyncOptions, Error, FormatOptions, Store};
+use raw_block_store::{Error, FormatOptions, Store};
 
 use crate::common::faulty::{Fate, Faulty};
 use crate::common::{small, without_thread};
-use crate::support::{Stoppable, block_on, error, found, get, put, start, until};
+use crate::support::{Stoppable, block_on, error, found, get, options, put, start, until};
 
 const LONG: Duration = Duration::from_secs(100);
 
 #[test]
 fn the_last_handle_ends_the_front_without_waiting() {
-    let stopped = Stoppable::new(&AsyncOptions::new().store_threads(1));
+    let stopped = Stoppable::new(&options().store_threads(1));
     stopped.stop(&[OpKind::Write]);
     let Stoppable { device, backend, store } = stopped;
     let clone = store.clone();
@@ -42,7 +42,7 @@ fn the_last_handle_ends_the_front_without_waiting() {
 
 #[test]
 fn a_closed_front_has_executed_what_it_accepted() {
-    let stopped = Stoppable::new(&AsyncOptions::new());
+    let stopped = Stoppable::new(&options());
     let store = &stopped.store;
     let puts: Vec<_> = (0..50).map(|at| store.put_many([put(&[at], &[at; 1000])])).collect();
     let report = store.close(LONG).unwrap();
@@ -59,7 +59,7 @@ fn a_closed_front_has_executed_what_it_accepted() {
 
 #[test]
 fn a_close_at_its_limit_reports_what_it_left() {
-    let stopped = Stoppable::new(&AsyncOptions::new().store_threads(1));
+    let stopped = Stoppable::new(&options().store_threads(1));
     let store = &stopped.store;
     stopped.stop(&[OpKind::Write]);
     let runs = store.put_many([put(b"runs", &[1; 1000])]);
@@ -80,7 +80,7 @@ fn a_close_at_its_limit_reports_what_it_left() {
 fn a_store_that_cannot_be_closed_is_reported() {
     let device = Faulty::new(1 << 20);
     Store::format(device.backend(), &small()).unwrap();
-    let store = start(device.backend(), &AsyncOptions::new());
+    let store = start(device.backend(), &options());
     block_on(store.put_many([put(b"key", &[1; 1000])]))[0].result.as_ref().unwrap();
     device.rule(|op| if op.kind() == OpKind::Write { Fate::Failed } else { Fate::Done });
     assert!(matches!(store.close(LONG), Err(Error::Device { .. })));
@@ -92,7 +92,7 @@ fn a_store_that_cannot_be_closed_is_reported() {
 fn a_backend_that_panics_fails_one_call() {
     let device = Faulty::new(1 << 20);
     Store::format(device.backend(), &FormatOptions::default().block_size(512)).unwrap();
-    let store = start(device.backend(), &AsyncOptions::new().store_threads(1).load_threads(1));
+    let store = start(device.backend(), &options().store_threads(1).load_threads(1));
     block_on(store.put_many([put(b"key", &[1; 1000])]))[0].result.as_ref().unwrap();
     for kind in [OpKind::Write, OpKind::Read] {
         device.rule(move |op| {
@@ -118,8 +118,7 @@ fn a_front_shares_its_store() {
     let device = Faulty::new(1 << 20);
     Store::format(device.backend(), &small()).unwrap();
     let direct = Arc::new(Store::open_with(device.backend(), &without_thread()).unwrap());
-    let front =
-        raw_block_store::AsyncStore::start(Arc::clone(&direct), &AsyncOptions::new()).unwrap();
+    let front = raw_block_store::AsyncStore::start(Arc::clone(&direct), &options()).unwrap();
     direct.put(b"key", b"1").unwrap();
     assert_eq!(found(&block_on(front.get_many([get(b"key")]))), Some(b"1".to_vec()));
     drop(front);

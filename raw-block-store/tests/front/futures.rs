@@ -8,14 +8,14 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 
 use raw_block_core::backend::OpKind;
-use raw_block_store::{AlignedBuf, AsyncOptions, AsyncStore, Error, OwnedGet, OwnedPut, Region};
+use raw_block_store::{AlignedBuf, AsyncStore, Error, OwnedGet, OwnedPut, Region};
 
 use crate::common::{bytes, memory as device, small, store_on};
-use crate::support::{Stoppable, block_on, error, found, get, put, until};
+use crate::support::{Stoppable, block_on, error, found, get, options, put, until};
 
 fn store() -> AsyncStore {
     let store = store_on(&device(4 << 20), &small());
-    AsyncStore::start(store, &AsyncOptions::new()).unwrap()
+    AsyncStore::start(store, &options()).unwrap()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn errors_of_the_store_are_results() {
 
 #[test]
 fn small_requests_that_wait_are_one_call() {
-    let stopped = Stoppable::new(&AsyncOptions::new().load_threads(1));
+    let stopped = Stoppable::new(&options().load_threads(1));
     block_on(async {
         let store = &stopped.store;
         let puts: Vec<_> = (0..20).map(|at| put(&[at], &bytes(at.into(), 700))).collect();
@@ -124,7 +124,7 @@ fn small_requests_that_wait_are_one_call() {
 
 #[test]
 fn a_dropped_future_removes_a_request_that_waits() {
-    let stopped = Stoppable::new(&AsyncOptions::new().store_threads(1));
+    let stopped = Stoppable::new(&options().store_threads(1));
     block_on(async {
         let store = &stopped.store;
         stopped.stop(&[OpKind::Write]);
@@ -168,7 +168,7 @@ impl Wake for Panicking {
 
 #[test]
 fn a_waker_that_panics_affects_no_other_request() {
-    let stopped = Stoppable::new(&AsyncOptions::new().store_threads(1));
+    let stopped = Stoppable::new(&options().store_threads(1));
     let store = &stopped.store;
     stopped.stop(&[OpKind::Write]);
     let wakes = Arc::new(Panicking::default());
@@ -185,7 +185,7 @@ fn a_waker_that_panics_affects_no_other_request() {
 
 #[test]
 fn a_future_wakes_the_task_that_polled_last() {
-    let stopped = Stoppable::new(&AsyncOptions::new());
+    let stopped = Stoppable::new(&options());
     stopped.stop(&[OpKind::Write]);
     let mut future = pin!(stopped.store.put_many([put(b"key", &[1; 1000])]));
     let first = Arc::new(Panicking::default());
@@ -206,7 +206,7 @@ fn batches_of_16_threads_complete_in_bounded_memory() {
     const BATCHES: u16 = 625;
     let device = device(16 << 20);
     let store = store_on(&device, &small().segment_size(256 << 10));
-    let options = AsyncOptions::new().max_store_bytes(64 << 10);
+    let options = options().max_store_bytes(64 << 10);
     let store = AsyncStore::start(store, &options).unwrap();
     let overloaded = AtomicUsize::new(0);
     let work = |thread: u16| {

@@ -8,10 +8,10 @@ use raw_block_store::{
     AsyncOptions, AsyncStore, Error, ErrorKind, FrontHealth, HealthState, Outcome,
 };
 
-use crate::support::{Stoppable, block_on, error, found, get, put, until};
+use crate::support::{self, Stoppable, block_on, error, found, get, put, until};
 
 fn options() -> AsyncOptions {
-    AsyncOptions::new().probe_interval(Duration::from_millis(5)).load_threads(1)
+    support::options().probe_interval(Duration::from_millis(5)).load_threads(1)
 }
 
 fn is_present(store: &AsyncStore) -> bool {
@@ -65,7 +65,7 @@ fn a_device_that_stalls_is_slow_until_it_answers() {
 
 #[test]
 fn a_device_that_fails_is_refused_until_it_works() {
-    let options = options().slow_after(Duration::from_secs(1000)).failed_after(3);
+    let options = options().failed_after(3);
     let stopped = Stoppable::new(&options);
     let store = &stopped.store;
     store.store().put(b"key", &[1; 1000]).unwrap();

@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use raw_block_core::backend::OpKind;
-use raw_block_store::{AsyncOptions, Batch, Error};
+use raw_block_store::{Batch, Error};
 
-use crate::support::{Stoppable, block_on, error, found, get, put};
+use crate::support::{Stoppable, block_on, error, found, get, options, put};
 
 const DATA: [OpKind; 2] = [OpKind::Read, OpKind::Write];
 
 #[test]
 fn a_full_queue_refuses_requests_and_returns_them() {
-    let options = AsyncOptions::new().store_threads(1).load_threads(1).max_queued(2);
+    let options = options().store_threads(1).load_threads(1).max_queued(2);
     let stopped = Stoppable::new(&options);
     let store = &stopped.store;
     block_on(store.put_many([put(b"key", &[1; 1000])]))[0].result.as_ref().unwrap();
@@ -37,7 +37,7 @@ fn a_full_queue_refuses_requests_and_returns_them() {
 
 #[test]
 fn bytes_of_puts_are_bounded() {
-    let options = AsyncOptions::new().max_store_bytes(10_000);
+    let options = options().max_store_bytes(10_000);
     let stopped = Stoppable::new(&options);
     let store = &stopped.store;
     let too_long = block_on(store.put_many([put(b"a", &[1; 10_000])]));
@@ -57,7 +57,7 @@ fn bytes_of_puts_are_bounded() {
 
 #[test]
 fn a_deadline_in_the_past_refuses_a_request() {
-    let stopped = Stoppable::new(&AsyncOptions::new());
+    let stopped = Stoppable::new(&options());
     let past = Instant::now();
     let refused = block_on(stopped.store.put_many(Batch::new([put(b"a", b"1")]).by(past)));
     assert!(matches!(error(&refused), Error::DeadlinePassed));
@@ -67,8 +67,8 @@ fn a_deadline_in_the_past_refuses_a_request() {
 
 #[test]
 fn deadlines_are_kept_while_every_worker_is_stuck() {
-    let options = AsyncOptions::new().store_threads(1).load_threads(1);
-    let stopped = Stoppable::new(&options.slow_after(Duration::from_secs(1000)));
+    let options = options().store_threads(1).load_threads(1);
+    let stopped = Stoppable::new(&options);
     let store = &stopped.store;
     block_on(store.put_many([put(b"key", &[1; 1000])]))[0].result.as_ref().unwrap();
     stopped.stop(&DATA);
@@ -101,7 +101,7 @@ fn deadlines_are_kept_while_every_worker_is_stuck() {
 
 #[test]
 fn gets_and_look_ups_pass_puts_that_are_stuck() {
-    let stopped = Stoppable::new(&AsyncOptions::new());
+    let stopped = Stoppable::new(&options());
     let store = &stopped.store;
     block_on(store.put_many([put(b"key", &[1; 1000])]))[0].result.as_ref().unwrap();
     stopped.stop(&[OpKind::Write]);
@@ -118,7 +118,7 @@ fn gets_and_look_ups_pass_puts_that_are_stuck() {
 
 #[test]
 fn few_puts_run_while_gets_run() {
-    let options = AsyncOptions::new().store_window(3000);
+    let options = options().store_window(3000);
     let stopped = Stoppable::new(&options);
     let store = &stopped.store;
     block_on(store.put_many([put(b"key", &[1; 1000])]))[0].result.as_ref().unwrap();

@@ -1,16 +1,16 @@
 //! Futures on the runtimes of tokio.
 
 use raw_block_core::backend::OpKind;
-use raw_block_store::{AsyncOptions, AsyncStore};
+use raw_block_store::AsyncStore;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::common::{bytes, memory as device, small, store_on};
-use crate::support::{Stoppable, found, get, put, until};
+use crate::support::{Stoppable, found, get, options, put, until};
 
 /// Tasks that put and get concurrently.
 fn run(runtime: &Runtime) {
     let store = store_on(&device(8 << 20), &small());
-    let store = AsyncStore::start(store, &AsyncOptions::new()).unwrap();
+    let store = AsyncStore::start(store, &options()).unwrap();
     let task = |number: u8| {
         let store = store.clone();
         async move {
@@ -44,7 +44,7 @@ fn tasks_of_a_runtime_with_one_thread_wait() {
 
 #[test]
 fn an_aborted_task_gives_up_its_request() {
-    let stopped = Stoppable::new(&AsyncOptions::new().store_threads(1));
+    let stopped = Stoppable::new(&options().store_threads(1));
     let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
     stopped.stop(&[OpKind::Write]);
     let task = |key: &'static [u8]| {

@@ -16,6 +16,11 @@ use raw_block_store::{
 
 use crate::common::{small, without_thread};
 
+/// Options with which a device is never slow, however busy the machine is.
+pub(crate) fn options() -> AsyncOptions {
+    AsyncOptions::new().slow_after(Duration::from_secs(1000))
+}
+
 /// Memory with these bytes.
 pub(crate) fn memory(bytes: &[u8]) -> AlignedBuf {
     let mut memory = AlignedBuf::zeroed(bytes.len()).unwrap();
