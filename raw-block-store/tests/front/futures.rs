@@ -80,6 +80,11 @@ fn requests_take_leases_and_vectors() {
         done.iter().for_each(|put| assert!(put.result.is_ok()));
         assert_eq!(Vec::try_from(done.remove(1).item.into_payload().remove(0)).unwrap(), [1; 9]);
         drop(done);
+        let short = region.lease(0..2999).unwrap();
+        let gets = store.get_many([OwnedGet::new(b"lease", short)]).await;
+        assert!(matches!(error(&gets), Error::BufferTooSmall { needed: 3000, given: 2999, .. }));
+        assert!(region.lease(2998..).is_err(), "the result has it");
+        drop(gets);
         let lease = region.lease(0..16384).unwrap();
         let gets = store.get_many([OwnedGet::new(b"lease", lease)]).await;
         assert_eq!(gets[0].payload(), Some(&bytes(5, 3000)[..]));
