@@ -86,11 +86,20 @@ impl Key {
 
     /// The key was got with this result.
     pub(crate) fn check(&self, payload: Option<&[u8]>) {
-        let value = payload.map(|payload| {
-            assert_eq!(payload.len(), PAYLOAD);
-            assert!(payload.iter().all(|byte| byte == &payload[0]), "{payload:?}");
-            payload[0]
-        });
+        let value = payload.map(value_of);
         assert!(self.may_be(|of| *of == value), "{value:?} was got: {self:?}");
     }
+
+    /// The key was got with this payload after a power cut. Nothing was flushed.
+    pub(crate) fn check_recovered(&self, payload: Option<&[u8]>) {
+        let value = payload.map(value_of);
+        assert!(value.is_none_or(|value| value <= self.last_value), "{value:?} was got: {self:?}");
+    }
+}
+
+/// The value of a payload, which is whole.
+fn value_of(payload: &[u8]) -> u8 {
+    assert_eq!(payload.len(), PAYLOAD);
+    assert!(payload.iter().all(|byte| byte == &payload[0]), "{payload:?}");
+    payload[0]
 }

@@ -61,8 +61,8 @@ fn spawn(ended: &Arc<Ended>, act: impl FnOnce() + Send + 'static) {
     sync::spawn(thread::Builder::new(), run).unwrap();
 }
 
-/// Stalls and fails the device, and lets it go on.
-fn disturb(device: &SimulatedDevice, rng: &mut fastrand::Rng) {
+/// Stalls and fails the device, and lets it go on, or cuts its power.
+fn disturb(device: &SimulatedDevice, rng: &mut fastrand::Rng, cuts_power: bool) {
     let pause = Mutex::new(());
     for _ in 0..rng.u8(..4) {
         let kind = if rng.bool() { OpKind::Read } else { OpKind::Write };
@@ -74,6 +74,9 @@ fn disturb(device: &SimulatedDevice, rng: &mut fastrand::Rng) {
         device.inject(fault);
         (0..rng.u16(..300)).for_each(|_| drop(sync::lock(&pause)));
         device.clear_faults();
+    }
+    if cuts_power {
+        device.power_cut();
     }
 }
 
@@ -94,6 +97,7 @@ fn options(rng: &mut fastrand::Rng) -> AsyncOptions {
 fn run(formatted: &SimulatedDevice, seed: u64) -> AsyncStats {
     let device = formatted.fork(seed);
     let counters = Arc::new(Mutex::new(AsyncStats::default()));
+    let cuts_power = (seed % 5) == 4;
     let keys = Arc::new(Mutex::new(Vec::new()));
     let regions = Arc::new(Mutex::new(Vec::new()));
     let main = {
@@ -115,7 +119,7 @@ fn run(formatted: &SimulatedDevice, seed: u64) -> AsyncStats {
             let mut disturber = rng.fork();
             spawn(&ended, {
                 let device = device.clone();
-                move || disturb(&device, &mut disturber)
+                move || disturb(&device, &mut disturber, cuts_power)
             });
             let closes_early = rng.u8(..4) == 0;
             if closes_early {
@@ -123,7 +127,10 @@ fn run(formatted: &SimulatedDevice, seed: u64) -> AsyncStats {
                 let _ = front.close(Duration::from_micros(rng.u64(..500)));
             }
             ended.wait_for(usize::from(SUBMITTERS) + 1);
-            if closes_early || rng.bool() {
+            if cuts_power {
+                let closed = front.close(LONG);
+                assert!(closes_early || closed.is_err(), "the device is off");
+            } else if closes_early || rng.bool() {
                 while !front.close(LONG).is_ok_and(|report| report.is_closed) {}
                 let stats = front.stats();
                 let answered = stats.executed + stats.turned_away + stats.expired + stats.cancelled;
@@ -136,11 +143,17 @@ fn run(formatted: &SimulatedDevice, seed: u64) -> AsyncStats {
     for region in regions.lock().unwrap().drain(..) {
         assert!(region.lease(..).is_ok(), "memory was not returned");
     }
+    let device = if cuts_power { device.power_on() } else { device };
     let store = Store::open_with(device.backend(), &without_thread()).unwrap();
     let keys: Vec<Key> = keys.lock().unwrap().drain(..).collect();
     assert_eq!(keys.len(), usize::from(SUBMITTERS) * KEYS);
     for key in keys {
-        key.check(payload(&store, &key.name).as_deref());
+        let payload = payload(&store, &key.name);
+        if cuts_power {
+            key.check_recovered(payload.as_deref());
+        } else {
+            key.check(payload.as_deref());
+        }
     }
     *counters.lock().unwrap()
 }
