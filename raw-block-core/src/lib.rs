@@ -58,6 +58,7 @@ pub use memory::MemoryBackend;
 pub use owned_transfer::OwnedTransfer;
 pub use stats::StatsSnapshot;
 pub use transfer::{ReadAt, WriteAt};
+pub use wake_fd::WakeFd;
 pub use write_options::WriteOptions;
 
 pub mod backend;
@@ -79,6 +80,7 @@ mod stats;
 #[doc(hidden)]
 pub mod sync;
 mod transfer;
+mod wake_fd;
 mod write_options;
 
 #[cfg(not(target_pointer_width = "64"))]

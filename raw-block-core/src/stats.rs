@@ -85,8 +85,8 @@ pub struct StatsSnapshot {
     /// Flushes that were submitted. Fewer than `flush_calls`, because one serves all callers that
     /// wait.
     pub flushes: u64,
-    /// Tickets that exist now. A forgotten one is never subtracted.
-    pub tickets_out: u64,
+    /// Batches of tickets that have not completed, whether their tickets exist or not.
+    pub tickets_in_flight: u64,
     /// Time in nanoseconds during which a queue had something in flight, summed over the queues.
     pub busy_ns: u64,
     errors: [u64; ErrorKind::COUNT],
@@ -180,7 +180,7 @@ impl Default for StatsSnapshot {
             crossing_ops: 0,
             flush_calls: 0,
             flushes: 0,
-            tickets_out: 0,
+            tickets_in_flight: 0,
             busy_ns: 0,
             errors: [0; ErrorKind::COUNT],
             latency_ns: 0,

@@ -1,5 +1,5 @@
-//! Threads, locks and condition variables that the [scheduler](crate::simulated::run_interleaved)
-//! of a simulation can interleave.
+//! Threads, locks and condition variables that the scheduler of a simulation
+//! (`simulated::run_interleaved`) can interleave.
 //!
 //! For the crates of this workspace only, and not a public interface. Without the feature
 //! `simulated` these are the calls of the standard library.

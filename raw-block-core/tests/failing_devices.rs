@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use fakes::{
     Behaviour, Failing, Gate, Honest, blocks, device, first_queue, kinds, os_error, owned,
-    within_seconds, writes,
+    until_no_ticket_is_in_flight, within_seconds, writes,
 };
 use raw_block_core::backend::{Completion, IoQueue, Op, OpKind};
 use raw_block_core::{AlignedBuf, Dispatcher, Error, ErrorKind, OwnedTransfer, ReadAt, WriteAt};
@@ -155,6 +155,7 @@ fn a_bad_block_fails_its_own_part_of_a_ticket() {
         let mut batch = batch();
         batch[4].buffer.as_mut_slice().unwrap().fill(77);
         drop(device.batched_write(batch).unwrap());
+        until_no_ticket_is_in_flight(&device);
         let mut found = [0; LEN];
         device.read_buffers(&mut [ReadAt::new(4 * LEN as u64, &mut found)]).all().unwrap();
         assert_eq!(found, [77; LEN]);

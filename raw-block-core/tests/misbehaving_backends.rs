@@ -14,7 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fakes::{
-    Behaviour, Honest, blocks, device, first_queue, kinds, owned, place, within_seconds, writes,
+    Behaviour, Honest, blocks, device, first_queue, is_driver, kinds, owned, place, until,
+    within_seconds, writes,
 };
 use raw_block_core::backend::{Completion, IoQueue, Op};
 use raw_block_core::{Dispatcher, Error, ErrorKind, Finished, ReadAt};
@@ -101,7 +102,7 @@ fn a_ticket_survives_a_dropped_op() {
         let mut ticket = device.batched_write(owned(&blocks(2))).unwrap();
         let all = std::iter::repeat_with(|| ticket.try_wait()).find_map(|all| all).unwrap();
         assert_eq!(results(all), [None, LOST]);
-        assert_eq!(device.stats().tickets_out, 0);
+        assert_eq!(device.stats().tickets_in_flight, 0);
         assert_works(&device, &blocks(5));
     });
 }
@@ -295,10 +296,12 @@ impl Behaviour for Mixing {
 fn ops_of_another_batch_do_not_count() {
     within_seconds(|| {
         let stash = Arc::new(Mutex::new(Vec::new()));
-        let device = device(move |number| {
-            Ok(Box::new(Mixing { stash: Arc::clone(&stash), keeps: number == 0 }))
+        let shared = Arc::clone(&stash);
+        let device = device(move |_| {
+            Ok(Box::new(Mixing { stash: Arc::clone(&shared), keeps: is_driver() }))
         });
         let ticket = device.batched_write(owned(&blocks(3))).unwrap();
+        until("nothing was submitted", || stash.lock().unwrap().len() == 3);
         // Its queue finishes the ticket's ops first; still this write is done when it returns.
         let block = [9; 512];
         device.write_buffers(&[raw_block_core::WriteAt::new(place(50), &block)]).all().unwrap();
@@ -331,13 +334,19 @@ impl Behaviour for Slipping {
 fn an_op_of_another_batch_among_those_that_wait_is_harmless() {
     within_seconds(|| {
         let stash = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&stash);
         let device = device(move |number| {
-            Ok(match number {
-                0 | 1 => Box::new(Slipping { stash: Arc::clone(&stash), keeps: number == 0 }),
-                _ => Box::new(Honest),
+            let stash = Arc::clone(&shared);
+            Ok(if is_driver() && number < 2 {
+                Box::new(Slipping { stash, keeps: true })
+            } else if number < 2 {
+                Box::new(Slipping { stash, keeps: false })
+            } else {
+                Box::new(Honest)
             })
         });
         let ticket = device.batched_write(owned(&blocks(3))).unwrap();
+        until("nothing was submitted", || stash.lock().unwrap().len() == 3);
         let written = blocks(3);
         // Whether this write fails or panics is not said; that it does not hang is.
         let _ = catch_unwind(AssertUnwindSafe(|| device.write_buffers(&writes(&written))));
@@ -361,13 +370,14 @@ fn a_queue_that_does_not_open_fails_its_batch_only() {
 }
 
 #[test]
-fn a_ticket_whose_queue_does_not_open_gives_its_batch_back() {
+fn a_ticket_whose_queue_does_not_open_gives_its_buffers_back() {
     let device =
         device(|_| Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted")));
     for _ in 0..10 {
-        let refused = device.batched_write(owned(&blocks(2))).unwrap_err();
-        assert_eq!(refused.error.kind(), ErrorKind::OutOfResources);
-        assert_eq!(refused.batch.len(), 2);
+        let all = device.batched_write(owned(&blocks(2))).unwrap().wait();
+        assert!(all.iter().map(|finished| &finished.buffer[..]).eq(&blocks(2)));
+        let refused = Some(ErrorKind::OutOfResources);
+        assert_eq!(kinds(all.iter().map(|finished| &finished.result)), [refused; 2]);
     }
-    assert_eq!(device.stats().tickets_out, 0);
+    assert_eq!(device.stats().tickets_in_flight, 0);
 }

@@ -9,7 +9,9 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use fakes::{Behaviour, Honest, blocks, device_with_queues, owned, within_seconds, writes};
+use fakes::{
+    Behaviour, Honest, blocks, device_with_queues, is_driver, owned, within_seconds, writes,
+};
 use raw_block_core::{Dispatcher, Error, ErrorKind, ReadAt};
 
 /// A queue that is counted while it is open.
@@ -74,8 +76,9 @@ fn calls_from_within_a_read_work_when_all_queues_are_in_use() {
                     scope.spawn(|| use_in_all_ways(&device));
                 }
             });
+            // One more serves the tickets.
             let open = open.load(Ordering::SeqCst);
-            assert!(open <= max_queues, "{open} of {max_queues} queues are open");
+            assert!(open <= max_queues + 1, "{open} of {max_queues} queues are open");
             use_in_all_ways(&device);
         }
     });
@@ -85,7 +88,7 @@ fn calls_from_within_a_read_work_when_all_queues_are_in_use() {
 fn a_call_from_within_a_read_that_gets_no_queue_is_an_error() {
     within_seconds(|| {
         let device = device_with_queues(2, |wanted| {
-            if wanted.number > 0 {
+            if wanted.number > 0 && !is_driver() {
                 return Err(Error::new(ErrorKind::OutOfResources, "open a queue", "as scripted"));
             }
             Ok(Box::new(Honest))

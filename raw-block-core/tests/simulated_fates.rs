@@ -14,7 +14,7 @@ use fakes::within_seconds;
 use raw_block_core::WriteAt;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::{CutReport, DeviceFault, SimulatedDevice, SimulatedOptions};
-use versions::{BLOCK, LEN, open, place, shape, simulated, start, versions, write};
+use versions::{BLOCK, LEN, open, place, shape, simulated, versions, while_written, write};
 
 #[test]
 fn a_flush_after_which_the_power_is_cut_has_had_its_effect() {
@@ -36,9 +36,8 @@ fn a_write_in_flight_during_a_flush_may_be_lost() {
         let dispatcher = open(&device);
         write(&dispatcher, 0, 1);
         dispatcher.flush().unwrap();
-        let ticket = start(&dispatcher, 0, 2);
-        dispatcher.flush().unwrap();
-        assert!(ticket.wait()[0].result.is_ok());
+        let (written, flushed) = while_written(&dispatcher, 0, 2, || dispatcher.flush());
+        written.and(flushed).unwrap();
         assert_eq!(versions(&device, 0), [2; LEN], "it is read back");
         device.power_cut();
         found.insert(versions(&device.power_on(), 0));
@@ -81,22 +80,24 @@ fn a_write_can_take_effect_long_before_it_completes() {
         let device = simulated(seed);
         let dispatcher = open(&device);
         device.inject(DeviceFault::delay(OpKind::Write, 1000).nth(1));
-        let mut ticket = start(&dispatcher, 0, 1);
-        if versions(&device, 0) == [0; LEN] {
-            continue;
-        }
-        seen += 1;
-        dispatcher.flush().unwrap();
-        let fork = device.fork(seed);
-        fork.power_cut();
-        lost += usize::from(versions(&fork.power_on(), 0) == [0; LEN]);
+        let (older, ()) = while_written(&dispatcher, 0, 1, || {
+            if versions(&device, 0) == [0; LEN] {
+                return;
+            }
+            seen += 1;
+            dispatcher.flush().unwrap();
+            let fork = device.fork(seed);
+            fork.power_cut();
+            lost += usize::from(versions(&fork.power_on(), 0) == [0; LEN]);
 
-        // Now there is a newer one, acknowledged and flushed; the older one is still in flight.
-        write(&dispatcher, 0, 2);
-        dispatcher.flush().unwrap();
-        assert!(ticket.try_wait().is_none());
-        device.power_cut();
-        assert_eq!(versions(&device.power_on(), 0), [2; LEN], "an older version is back");
+            // Now there is a newer one, acknowledged and flushed; the older one is in flight.
+            write(&dispatcher, 0, 2);
+            dispatcher.flush().unwrap();
+            device.power_cut();
+        });
+        if older.is_err() {
+            assert_eq!(versions(&device.power_on(), 0), [2; LEN], "an older version is back");
+        }
     }
     assert!(seen > 10 && lost > 1, "{seen} seen, {lost} of them lost");
 }
@@ -108,9 +109,12 @@ fn a_write_that_is_not_durable_has_one_of_four_fates() {
         let device = simulated(seed);
         let dispatcher = open(&device);
         // In flight, or acknowledged.
-        let ticket = Some(start(&dispatcher, 0, 1)).filter(|_| seed % 2 == 0);
-        let report = device.power_cut();
-        drop(ticket);
+        let report = if seed % 2 == 0 {
+            while_written(&dispatcher, 0, 1, || device.power_cut()).1
+        } else {
+            write(&dispatcher, 0, 1);
+            device.power_cut()
+        };
         let found = versions(&device.power_on(), 0);
         let changes = found.windows(2).filter(|pair| pair[0] != pair[1]).count();
         let CutReport { lost, kept, torn, scattered, .. } = report;

@@ -14,7 +14,7 @@ use fakes::within_seconds;
 use raw_block_core::backend::OpKind;
 use raw_block_core::simulated::{DeviceFault, SimulatedDevice};
 use raw_block_core::{ErrorKind, Geometry, ReadAt, WriteAt};
-use versions::{BLOCK, LEN, open, place, simulated, start, versions, write};
+use versions::{BLOCK, LEN, open, place, simulated, versions, while_written, write};
 
 #[test]
 fn a_device_that_is_off_fails_everything_and_delays_nothing() {
@@ -76,11 +76,10 @@ fn a_killed_process_leaves_the_cache() {
         let device = simulated(seed);
         let dispatcher = open(&device);
         write(&dispatcher, 0, 1);
-        let ticket = start(&dispatcher, 1, 1);
-        let next = device.process_kill();
+        let (written, next) = while_written(&dispatcher, 1, 1, || device.process_kill());
         assert!(device.is_off() && !next.is_off());
         assert_eq!(versions(&next, 0), [1; LEN], "what was acknowledged is there");
-        match &ticket.wait()[0].result {
+        match written {
             Ok(()) => assert_eq!(versions(&next, 1), [1; LEN]),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Io),
         }
@@ -116,10 +115,9 @@ fn killed_with_a_write(seed: u64, held: bool) -> SimulatedDevice {
     if held {
         device.inject(DeviceFault::hold(OpKind::Write));
     }
-    let ticket = start(&dispatcher, 1, 1);
-    let next = device.process_kill_leaving_writes();
+    let (written, next) = while_written(&dispatcher, 1, 1, || device.process_kill_leaving_writes());
     assert!(device.is_off() && !next.is_off());
-    assert!(ticket.wait()[0].result.is_err() || !held);
+    assert!(written.is_err() || !held);
     assert_eq!(versions(&next, 0), [1; LEN], "what was acknowledged is there");
     next
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use fakes::within_seconds;
 use raw_block_core::backend::IoBackend as _;
-use raw_block_core::simulated::SimulatedDevice;
+use raw_block_core::simulated::{SimulatedDevice, run_interleaved};
 use raw_block_core::{ErrorKind, Ticket};
 use versions::{open, shape, simulated, start, versions, write};
 
@@ -23,13 +23,19 @@ type Bounds = [(u8, u8); PLACES];
 /// Concurrent writes, and flushes, until the power is cut or the history ends. No two
 /// writes to the same place are in flight together, so that it is clear which one is newer.
 fn random_history(device: &SimulatedDevice, seed: u64) -> Bounds {
+    let mut bounds = Bounds::default();
+    run_interleaved(seed, vec![Box::new(|| bounds = history(device, seed))]);
+    bounds
+}
+
+fn history(device: &SimulatedDevice, seed: u64) -> Bounds {
     let mut rng = chance(seed);
     let write_through = !device.geometry().volatile_write_cache;
     let dispatcher = open(device);
     let mut bounds = [(0, 0); PLACES];
     let mut acknowledged = [0; PLACES];
     let mut tickets: Vec<(usize, Ticket)> = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..80 {
         let number = rng() % PLACES as u64;
         let at = usize::try_from(number).unwrap();
         match rng() % 8 {

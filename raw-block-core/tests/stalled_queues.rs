@@ -29,7 +29,8 @@ fn with_a_stalled_queue() -> (Dispatcher, Arc<Gate>) {
 }
 
 /// The operations of a thread on the device, at its own places after those of the stalled batch.
-fn use_device(device: &Dispatcher, thread: u8) {
+/// With `tickets`, which share a queue, it reads by tickets too.
+fn use_device(device: &Dispatcher, thread: u8, tickets: bool) {
     let place = |block: u8| place(u64::from(STALLED + 4 * thread + block));
     for round in 1..=ROUNDS {
         let bytes = [round + thread * ROUNDS; 512];
@@ -43,8 +44,7 @@ fn use_device(device: &Dispatcher, thread: u8) {
         assert_eq!(found, [bytes; 4]);
         device.discard(place(0), 512).unwrap();
         device.write_zeroes(place(1), 512).unwrap();
-        // The number of tickets is bounded, so only one of the threads has one.
-        if thread == 0 {
+        if tickets {
             let read = OwnedTransfer::new(place(2), AlignedBuf::zeroed(512).unwrap());
             let read = device.batched_read(vec![read]).unwrap().wait();
             assert_eq!(read[0].buffer[..], bytes);
@@ -54,13 +54,18 @@ fn use_device(device: &Dispatcher, thread: u8) {
 }
 
 /// Asserts that other threads carry out their batches while `is_stalled`; then opens the gate.
-fn others_go_on(device: &Dispatcher, gate: &Gate, is_stalled: impl FnOnce() -> bool) {
+fn others_go_on(
+    device: &Dispatcher,
+    gate: &Gate,
+    tickets: bool,
+    is_stalled: impl FnOnce() -> bool,
+) {
     let (over, is_over) = mpsc::channel();
     thread::scope(|scope| {
         for thread in 0..OTHERS {
             let over = over.clone();
             scope.spawn(move || {
-                use_device(device, thread);
+                use_device(device, thread, tickets);
                 over.send(()).unwrap();
             });
         }
@@ -79,11 +84,16 @@ fn others_go_on(device: &Dispatcher, gate: &Gate, is_stalled: impl FnOnce() -> b
 }
 
 /// As [`others_go_on`], while a thread is inside `stalled`.
-fn others_continue_in_parallel(device: &Dispatcher, gate: &Gate, stalled: impl FnOnce() + Send) {
+fn others_continue_in_parallel(
+    device: &Dispatcher,
+    gate: &Gate,
+    tickets: bool,
+    stalled: impl FnOnce() + Send,
+) {
     thread::scope(|scope| {
         let stalled = scope.spawn(stalled);
         gate.until_someone_waits();
-        others_go_on(device, gate, || !stalled.is_finished());
+        others_go_on(device, gate, tickets, || !stalled.is_finished());
     });
 }
 
@@ -100,7 +110,7 @@ fn a_stalled_queue_holds_up_no_other_thread() {
     within_seconds(|| {
         let (device, gate) = with_a_stalled_queue();
         let blocks = blocks(STALLED);
-        others_continue_in_parallel(&device, &gate, || {
+        others_continue_in_parallel(&device, &gate, true, || {
             device.write_buffers(&writes(&blocks)).all().unwrap();
         });
         assert_written(&device, &blocks);
@@ -113,13 +123,14 @@ fn waiting_for_a_ticket_of_a_stalled_queue_delays_no_other() {
         let (device, gate) = with_a_stalled_queue();
         let blocks = blocks(STALLED);
         let ticket = device.batched_write(owned(&blocks)).unwrap();
-        others_continue_in_parallel(&device, &gate, || {
+        gate.until_someone_waits();
+        others_continue_in_parallel(&device, &gate, false, || {
             let all = ticket.wait();
             assert_eq!(all.len(), blocks.len());
             assert!(all.iter().all(|finished| finished.result.is_ok()));
         });
         assert_written(&device, &blocks);
-        assert_eq!(device.stats().tickets_out, 0);
+        assert_eq!(device.stats().tickets_in_flight, 0);
     });
 }
 
@@ -129,7 +140,8 @@ fn a_ticket_that_is_out_on_a_stalled_queue_holds_up_no_thread() {
         let (device, gate) = with_a_stalled_queue();
         let blocks = blocks(STALLED);
         let mut ticket = device.batched_write(owned(&blocks)).unwrap();
-        others_go_on(&device, &gate, || ticket.try_wait().is_none());
+        gate.until_someone_waits();
+        others_go_on(&device, &gate, false, || ticket.try_wait().is_none());
         let all = ticket.wait();
         assert_eq!(all.len(), blocks.len());
         assert!(all.iter().all(|finished| finished.result.is_ok()));
@@ -149,7 +161,7 @@ fn a_queue_that_takes_long_to_open_holds_up_no_other_thread() {
             Ok(Box::new(Honest))
         });
         let blocks = blocks(STALLED);
-        others_continue_in_parallel(&device, &gate, || {
+        others_continue_in_parallel(&device, &gate, true, || {
             device.write_buffers(&writes(&blocks)).all().unwrap();
         });
         assert_written(&device, &blocks);

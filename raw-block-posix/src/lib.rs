@@ -36,10 +36,6 @@
 //! without waking up while there is no work, and end with the backend and its queues. If the system
 //! refuses to start a thread, the existing ones do the work.
 //!
-//! Callers that must not block ([`Ticket::try_wait`], or a deadline) execute no ops themselves;
-//! worker threads do. Without worker threads, each such call executes one op, so that repeated
-//! calls complete the batch.
-//!
 //! Dropping a queue executes all ops that it accepted. There is no
 //! [`event_fd`](core::backend::IoQueue::event_fd), and there is no memory to register.
 //!

@@ -113,7 +113,7 @@ impl UringBackend {
         self.file.is_direct()
     }
 
-    /// The setup flags that the kernel granted queues that any thread may use: those of tickets.
+    /// The setup flags that the kernel granted queues that any thread may use.
     #[must_use]
     pub fn granted_flags(&self) -> GrantedFlags {
         self.rings.granted_flags()

@@ -81,6 +81,11 @@ impl Op {
         Arc::ptr_eq(&self.memory, memory)
     }
 
+    /// The address of the memory of its batch, which no other batch has while this op lives.
+    pub(crate) fn memory_address(&self) -> usize {
+        Arc::as_ptr(&self.memory).addr()
+    }
+
     /// What the op does.
     #[must_use]
     pub fn kind(&self) -> OpKind {

@@ -156,9 +156,7 @@ statements! { $
         a_batch_of_100_000_transfers_is_done
     }
     borrowing long {
-        a_long_ticket_is_started_and_not_carried_out
-        a_call_that_does_not_wait_reaps_at_most_one_queueful
-        a_long_ticket_can_be_driven_by_its_event_fd
+        a_long_ticket_completes_without_calls
         a_long_batch_hands_its_first_reads_over_first
     }
     borrowing working {
@@ -182,11 +180,12 @@ statements! { $
         waiting_for_a_ticket_gives_buffers_and_results
         trying_often_enough_finishes_a_ticket
         waiting_until_a_deadline_keeps_the_ticket
-        a_ticket_can_be_driven_by_its_event_fd
+        one_descriptor_wakes_for_any_ticket
         dropping_a_ticket_finishes_its_batch
+        forgetting_a_ticket_finishes_its_batch
+        any_number_of_tickets_share_a_queue
         a_ticket_can_be_waited_for_on_another_thread
         tickets_are_numbered
-        too_many_tickets_are_refused_and_the_batch_comes_back
         each_transfer_of_a_ticket_has_its_own_result
     }
     borrowing owned {
@@ -196,10 +195,6 @@ statements! { $
         a_payload_longer_than_its_memory_is_refused
         a_read_into_read_only_memory_is_refused
         owned_memory_is_copied_only_where_it_is_unaligned
-    }
-    alone tickets {
-        // It holds the device until its process ends.
-        a_forgotten_ticket_is_counted_and_costs_its_queue
     }
     borrowing statistics {
         batches_transfers_and_bytes_add_up

@@ -15,6 +15,7 @@ use std::time::Instant;
 use super::layout::Piece;
 use super::requests::Requests;
 use super::reuse;
+use super::ticket::Finished;
 use super::wave::Wave;
 use crate::backend::{IoBackend, OpKind, Segment, Stats};
 use crate::{Error, ErrorClass, ErrorKind, Geometry, OwnedTransfer};
@@ -246,10 +247,23 @@ impl Batch {
         }
     }
 
-    /// The transfers of [`add_owned`](Self::add_owned), in the same order, once the batch has
-    /// completed.
-    pub(super) fn take_owned(&mut self) -> Vec<OwnedTransfer> {
-        std::mem::take(&mut self.wave.memory().owned)
+    /// Fails the requests whose ops no queue has accepted, because there is no queue.
+    pub(super) fn refuse(&mut self, error: &Error) {
+        let lost: Vec<_> = self.wave.abandon().flatten().collect();
+        for position in lost {
+            self.requests.fail(self.requests.order[position], error.clone());
+        }
+    }
+
+    /// The memory of the transfers of [`add_owned`](Self::add_owned), and their results, in the
+    /// same order, once the batch has completed.
+    pub(super) fn take_finished(&mut self, backend: &dyn IoBackend) -> Vec<Finished> {
+        let transfers = std::mem::take(&mut self.wave.memory().owned);
+        let finish = |(transfer, result)| {
+            let OwnedTransfer { buffer, more, .. } = transfer;
+            Finished { buffer, more, result }
+        };
+        transfers.into_iter().zip(self.take_results(backend)).map(finish).collect()
     }
 
     /// The results in the order in which the transfers were added, once the batch has completed.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::driver::Driver;
 use super::options::DispatcherOptions;
 use super::pool::{LaneGuard, LanePool};
 use crate::backend::{IoBackend, OpKind};
@@ -38,6 +39,7 @@ use crate::{AlignedBuf, Error, ErrorKind, Geometry, StatsSnapshot};
 /// ```
 pub struct Dispatcher {
     pub(super) pool: Arc<LanePool>,
+    pub(super) driver: Driver,
     /// Whether only reads are accepted.
     read_only: bool,
     pub(super) last_ticket: AtomicU64,
@@ -63,7 +65,9 @@ impl Dispatcher {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn read_only(backend: Arc<dyn IoBackend>) -> Result<Self, Error> {
-        Ok(Self { read_only: true, ..Self::new(backend)? })
+        let mut dispatcher = Self::new(backend)?;
+        dispatcher.read_only = true;
+        Ok(dispatcher)
     }
 
     /// A dispatcher over `backend`. Opens no queue yet.
@@ -104,8 +108,10 @@ impl Dispatcher {
                 format!("the backend reports an invalid geometry: {geometry:?}"),
             );
         }
+        let pool = Arc::new(LanePool::new(backend, geometry, queue_depth, max_queues));
         Ok(Self {
-            pool: Arc::new(LanePool::new(backend, geometry, queue_depth, max_queues)),
+            driver: Driver::new(&pool, queue_depth),
+            pool,
             read_only: geometry.read_only,
             last_ticket: AtomicU64::new(0),
         })

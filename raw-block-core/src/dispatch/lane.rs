@@ -1,8 +1,7 @@
 //! A lane: a queue with the batch that runs on it.
 
-use std::os::fd::BorrowedFd;
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::batch::Batch;
 use crate::Geometry;
@@ -24,17 +23,13 @@ pub(super) struct Lane {
     geometry: Geometry,
 }
 
-/// What [`Lane::drive`] waits for; the [module](super) compares the modes.
+/// What [`Lane::drive`] waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WaitMode {
     /// Until the batch has completed.
     All,
     /// Until the batch has completed, or requests of it that had not before.
     Part,
-    /// Until the batch has completed or this moment has passed.
-    Until(Instant),
-    /// Submit and reap once, without waiting.
-    Poll,
 }
 
 impl WaitMode {
@@ -43,8 +38,6 @@ impl WaitMode {
         match self {
             Self::All => false,
             Self::Part => !batch.finished.is_empty(),
-            Self::Until(deadline) => Instant::now() >= deadline,
-            Self::Poll => true,
         }
     }
 }
@@ -79,7 +72,7 @@ impl Lane {
     /// its memory.
     ///
     /// When it has not, ops are in flight that were started, and the queue is full or no op waits
-    /// for it. So the device has work, and the queue's event descriptor wakes the caller.
+    /// for it. So the device has work while the caller does its own.
     pub(super) fn drive(&mut self, backend: &dyn IoBackend, mode: WaitMode) -> bool {
         loop {
             if !self.batch.wave.is_settled() {
@@ -104,17 +97,12 @@ impl Lane {
         wave.note_accepted();
         let in_flight = queue.in_flight();
         let min = match mode {
-            WaitMode::Poll => 0,
             // More ops wait: refill the queue well before it is empty, but not one by one.
             _ if !wave.waiting.is_empty() => (queue.depth() / 4).max(1),
             WaitMode::Part => wave.ops_of_a_part().min(in_flight),
-            WaitMode::All | WaitMode::Until(_) => in_flight,
+            WaitMode::All => in_flight,
         };
-        let deadline = match mode {
-            WaitMode::Until(deadline) => Some(deadline),
-            WaitMode::All | WaitMode::Part | WaitMode::Poll => None,
-        };
-        queue.reap(min, deadline, &mut wave.done);
+        queue.reap(min, None, &mut wave.done);
         batch.settle(&self.geometry, backend.stats());
         // Nothing is in flight, or the queue counts ops that no longer exist, and yet an op has not
         // completed: the queue breaks its contract.
@@ -136,11 +124,10 @@ impl Lane {
         self.batch.next_wave(&self.geometry, backend.stats())
     }
 
-    /// Fills the queue and starts what it accepted. Returns `false` when nothing would wake the
-    /// caller: the queue broke, and the next reap returns the ops that it failed.
+    /// Fills the queue and starts what it accepted. Returns `false` when nothing is in flight: the
+    /// queue broke, and the next reap returns the ops that it failed.
     fn top_up(&mut self) -> bool {
-        // Without a queue there is no event descriptor, and the next call abandons the ops that are
-        // left.
+        // Without a queue, the next call abandons the ops that are left.
         let Self { queue: Some(queue), batch: Batch { wave, .. }, .. } = self else { return true };
         if !wave.waiting.is_empty() {
             let waiting = wave.waiting.len();
@@ -173,11 +160,6 @@ impl Lane {
     pub(super) fn is_sound(&mut self) -> bool {
         let working = self.queue.as_ref().is_some_and(|queue| queue.depth() > 0);
         working && self.batch.wave.is_settled() && self.batch.wave.is_released()
-    }
-
-    /// See [`IoQueue::event_fd`].
-    pub(super) fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.queue.as_ref()?.event_fd()
     }
 }
 

@@ -25,8 +25,6 @@ pub(super) struct State {
     pub(super) idle: Vec<Lane>,
     /// Lanes that exist, idle or lent.
     pub(super) open: usize,
-    /// Lanes lent to tickets.
-    pub(super) ticketed: usize,
     /// Threads that end and are closing their lanes.
     ending: usize,
     /// Callers that wait for a lane. A signal that no thread waits for would be a system call.
@@ -78,11 +76,9 @@ impl Lanes {
         &self,
         lane: Option<Lane>,
         opened: bool,
-        ticketed: bool,
         max_lanes: usize,
     ) -> Option<Lane> {
         let mut state = self.state();
-        state.ticketed -= usize::from(ticketed);
         let kept = lane.is_some() && state.open <= max_lanes;
         let mut beyond = lane;
         if kept {
@@ -92,12 +88,21 @@ impl Lanes {
         }
         if opened && state.waiting > 0 {
             self.returned.notify_one();
-        } else if !opened && state.open == state.ticketed {
+        } else if !opened && state.open == 0 {
             // The callers that wait cannot open a queue either, and need to know only when nothing
             // is left to wait for.
             self.returned.notify_all();
         }
         beyond
+    }
+
+    /// Closes an idle lane, so that what it holds can be had again. Returns whether there was one.
+    pub(super) fn close_idle(&self) -> bool {
+        let mut state = self.state();
+        let lane = state.take_any();
+        state.open -= usize::from(lane.is_some());
+        drop(state);
+        lane.is_some()
     }
 
     /// Has the calling thread close its idle lanes when it ends. Returns whether it will: not when

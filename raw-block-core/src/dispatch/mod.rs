@@ -20,26 +20,20 @@
 //! in flight at one time. A batch has one wave, or more if it needs much staging memory or repeats
 //! requests ([`batch`]).
 //!
-//! The path of a batch: [`Dispatcher::write_buffers`] > `run` > `Lane::drive` > `pump` >
-//! [`IoQueue::submit`](crate::backend::IoQueue::submit). The lane comes from a [`pool`] and returns
-//! to it when its guard is dropped. What a lane waits for depends on its
-//! [`WaitMode`](lane::WaitMode):
+//! The path of a batch of a blocking call: [`Dispatcher::write_buffers`] > `run` > `Lane::drive` >
+//! `pump` > [`IoQueue::submit`](crate::backend::IoQueue::submit). The lane comes from a [`pool`]
+//! and returns to it when its guard is dropped. `drive` waits for the whole batch, or, in
+//! `read_buffers_with`, for parts of 256 KiB. While more ops wait than the queue accepts, it waits
+//! for a quarter of its depth: the queue is refilled well before it is empty.
 //!
-//! | mode | of | `drive` returns when | completions that one reap waits for |
-//! |---|---|---|---|
-//! | `All` | blocking calls, `Ticket::wait` | the batch has completed | all in flight |
-//! | `Part` | `read_buffers_with` | ..., or some requests have finished | those of 256 KiB |
-//! | `Until` | `Ticket::wait_deadline` | ..., or the deadline has passed | all in flight |
-//! | `Poll` | `Ticket::try_wait`, a new ticket | after one submission and one reap | none |
-//!
-//! While more ops wait than the queue accepts, each mode but `Poll` waits for a quarter of its
-//! depth: the queue is refilled well before it is empty.
+//! The batches of [tickets](Ticket) run on a [`driver`]: one thread, and one queue for all.
 
 mod bare;
 mod batch;
 mod blocking;
 mod check;
 mod dispatcher;
+mod driver;
 mod lane;
 mod lanes;
 mod layout;

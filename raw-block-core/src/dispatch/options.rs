@@ -14,11 +14,11 @@
 pub struct DispatcherOptions {
     /// The requested depth of each queue, in ops.
     pub queue_depth: usize,
-    /// The most queues that are open at once: the most batches in flight. At least 2 for tickets. A
-    /// thread that calls the dispatcher from within
+    /// The most queues that are open at once for blocking calls: as many of them run concurrently,
+    /// and others wait. A thread that calls the dispatcher from within
     /// [`Dispatcher::read_buffers_with`](crate::Dispatcher::read_buffers_with) or
     /// [`Dispatcher::write_buffers_while`](crate::Dispatcher::write_buffers_while) may open one
-    /// more.
+    /// more. All tickets share one further queue.
     pub max_queues: usize,
 }
 

@@ -12,30 +12,31 @@ use crate::{Error, ErrorKind, Geometry};
 
 /// Lends each lane to one caller at a time, and opens queues as callers need them.
 ///
-/// A blocking call runs on one thread from its beginning to its end, so its lane may have a queue
-/// of that thread alone, which costs less where the backend has such queues. Tickets move between
-/// threads, and take lanes that any thread may use. When there are more threads than lanes can be
-/// open, lanes of one thread are replaced by such lanes. A thread that ends closes its own lanes.
+/// A call runs on one thread from its beginning to its end, so its lane may have a queue of that
+/// thread alone, which costs less where the backend has such queues. When there are more threads
+/// than lanes can be open, lanes of one thread are replaced by lanes that any thread may use. A
+/// thread that ends closes its own lanes.
 pub(super) struct LanePool {
     pub(super) backend: Arc<dyn IoBackend>,
     /// As it was when the dispatcher was made.
     pub(super) geometry: Geometry,
     depth: usize,
     max_lanes: usize,
-    lanes: Arc<Lanes>,
+    pub(super) lanes: Arc<Lanes>,
 }
 
 thread_local! {
-    /// How many lanes the blocking calls of this thread have.
+    /// How many lanes the calls of this thread have.
     static BORROWED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The user of a lane that is opened.
+/// The kind of a queue that is opened.
 #[derive(Clone, Copy)]
-enum User {
-    ThisThread,
-    AnyThread,
-    Ticket,
+enum Kind {
+    /// For the calling thread, if the backend has such queues.
+    Local,
+    /// For any thread.
+    Shared,
 }
 
 /// A lane that returns to its pool when this is dropped.
@@ -43,8 +44,6 @@ pub(super) struct LaneGuard {
     /// `None` only before it was opened and while being dropped.
     lane: Option<Lane>,
     pub(super) pool: Arc<LanePool>,
-    /// Whether a ticket has it, and not a blocking call.
-    ticketed: bool,
 }
 
 impl LanePool {
@@ -57,7 +56,7 @@ impl LanePool {
         Self { backend, geometry, depth, max_lanes, lanes: Arc::new(Lanes::new()) }
     }
 
-    /// Lends a lane for a blocking call; waits while all are lent.
+    /// Lends a lane; waits while all are lent.
     ///
     /// A thread that has a lane already may be what the others wait for, so it does not wait: it
     /// opens one beyond the limit, which is closed when it is given back.
@@ -71,13 +70,13 @@ impl LanePool {
             let own = state.take(|lane| lane.owner() == Some(this_thread));
             if let Some(lane) = own.or_else(|| state.take_shared()) {
                 drop(state);
-                return Ok(self.guard(lane, false));
+                return Ok(self.guard(lane));
             }
             let may_open = state.open < self.max_lanes || nested && state.idle.is_empty();
             let opened = if may_open && failed.is_none() {
-                self.open(state, User::ThisThread, None)
+                self.open(state, Kind::Local, None)
             } else if let Some(lane) = state.take_any() {
-                self.open(state, User::AnyThread, Some(lane))
+                self.open(state, Kind::Shared, Some(lane))
             } else if let Some(error) = failed.take_if(|_| nested) {
                 return Err(error);
             } else {
@@ -88,10 +87,9 @@ impl LanePool {
             match opened {
                 Ok(guard) => return Ok(guard),
                 Err(error) => {
-                    // No further queue can be opened: take an existing lane or wait for one, but
-                    // not for tickets, which may be this caller's own.
+                    // No further queue can be opened: take an existing lane or wait for one.
                     state = self.lanes.state();
-                    if state.open == state.ticketed {
+                    if state.open == 0 {
                         return Err(error);
                     }
                     failed = Some(error);
@@ -100,37 +98,9 @@ impl LanePool {
         }
     }
 
-    /// Whether the calling thread has a lane for a blocking call, of this pool or another.
+    /// Whether the calling thread has a lane, of this pool or another.
     pub(super) fn lends_to_this_thread() -> bool {
         BORROWED.get() > 0
-    }
-
-    /// Lends a lane to a ticket, which may keep it for long: never waits, and never takes the last
-    /// one.
-    pub(super) fn lend_to_ticket(self: &Arc<Self>) -> Result<LaneGuard, Error> {
-        self.check_process()?;
-        let busy =
-            |rule| Err(Error::new(ErrorKind::Busy, "take a queue", rule).on(self.backend.name()));
-        let mut state = self.lanes.state();
-        if state.ticketed + 1 >= self.max_lanes {
-            return busy(format!(
-                "{} tickets are out, and one queue is kept for blocking calls: wait for a ticket, or \
-                 allow more queues",
-                state.ticketed
-            ));
-        }
-        if let Some(lane) = state.take_shared() {
-            state.ticketed += 1;
-            drop(state);
-            return Ok(self.guard(lane, true));
-        }
-        if state.open < self.max_lanes {
-            return self.open(state, User::Ticket, None);
-        }
-        if let Some(lane) = state.take_any() {
-            return self.open(state, User::Ticket, Some(lane));
-        }
-        busy("every queue is in use: try again, or allow more queues".to_owned())
     }
 
     /// Opens a queue, instead of an idle lane that was open, and lends it. Counts the lane first,
@@ -139,19 +109,17 @@ impl LanePool {
     fn open(
         self: &Arc<Self>,
         mut state: MutexGuard<'_, State>,
-        user: User,
+        kind: Kind,
         instead_of: Option<Lane>,
     ) -> Result<LaneGuard, Error> {
-        let ticketed = matches!(user, User::Ticket);
         state.open += usize::from(instead_of.is_none());
-        state.ticketed += usize::from(ticketed);
         drop(state);
-        let mut guard = self.guard_without_lane(ticketed);
+        let mut guard = self.guard_without_lane();
         // First, so that what it holds can be had again.
         drop(instead_of);
-        let queue = match user {
+        let queue = match kind {
             // A queue of a thread that could not close it at its end would stay open.
-            User::ThisThread if self.lanes.close_with_this_thread() => {
+            Kind::Local if self.lanes.close_with_this_thread() => {
                 self.backend.open_local_queue(self.depth)
             }
             _ => self.backend.open_queue(self.depth),
@@ -161,14 +129,13 @@ impl LanePool {
         Ok(guard)
     }
 
-    fn guard_without_lane(self: &Arc<Self>, ticketed: bool) -> LaneGuard {
-        let guard = LaneGuard { lane: None, pool: Arc::clone(self), ticketed };
-        guard.count(1);
-        guard
+    fn guard_without_lane(self: &Arc<Self>) -> LaneGuard {
+        BORROWED.set(BORROWED.get() + 1);
+        LaneGuard { lane: None, pool: Arc::clone(self) }
     }
 
-    fn guard(self: &Arc<Self>, lane: Lane, ticketed: bool) -> LaneGuard {
-        let mut guard = self.guard_without_lane(ticketed);
+    fn guard(self: &Arc<Self>, lane: Lane) -> LaneGuard {
+        let mut guard = self.guard_without_lane();
         guard.lane = Some(lane);
         guard
     }
@@ -190,18 +157,6 @@ impl Drop for LanePool {
     }
 }
 
-impl LaneGuard {
-    fn count(&self, change: i8) {
-        if self.ticketed {
-            self.pool.backend.stats().update(|stats| {
-                stats.tickets_out = stats.tickets_out.saturating_add_signed(change.into());
-            });
-        } else {
-            BORROWED.set(BORROWED.get().saturating_add_signed(change.into()));
-        }
-    }
-}
-
 impl Deref for LaneGuard {
     type Target = Lane;
 
@@ -218,12 +173,12 @@ impl DerefMut for LaneGuard {
 
 impl Drop for LaneGuard {
     fn drop(&mut self) {
-        self.count(-1);
+        BORROWED.set(BORROWED.get().saturating_sub(1));
         let opened = self.lane.is_some();
         let sound = self.lane.as_mut().is_some_and(Lane::is_sound);
         let kept = if sound { self.lane.take() } else { None };
         // First the count, which must be right even if the backend panics as its queue is dropped.
-        let closed = self.pool.lanes.take_back(kept, opened, self.ticketed, self.pool.max_lanes);
+        let closed = self.pool.lanes.take_back(kept, opened, self.pool.max_lanes);
         drop(closed);
         self.lane = None;
     }

@@ -62,10 +62,6 @@ impl Requests {
         self.order.clear();
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.list.len()
-    }
-
     pub(super) fn get(&self, index: u32) -> &Request {
         &self.list[index as usize]
     }

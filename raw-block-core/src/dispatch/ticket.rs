@@ -1,23 +1,25 @@
 //! A batch that owns its memory and runs while its caller does other work.
 
 use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::lane::WaitMode;
-use super::pool::LaneGuard;
+use super::driver::Outcome;
 use crate::{Buffer, Error, OwnedTransfer};
 
 /// A batch in flight, with its memory. Any thread may wait for it.
 ///
-/// Each call of the ticket refills the queue. So a batch that exceeds
-/// [`queue_depth`](crate::DispatcherOptions::queue_depth) makes progress beyond it only in these
-/// calls.
+/// A thread of the dispatcher runs the batch, whatever its length, without calls of the ticket. It
+/// runs the batches of all tickets over one queue: reads first, and in the meantime 1 MiB of writes
+/// at a time.
 ///
-/// Dropping a ticket waits for the batch to end. Forgetting it (`std::mem::forget`) loses its queue
-/// and its memory for good, which is sound, and visible as
-/// [`tickets_out`](crate::StatsSnapshot::tickets_out).
+/// A ticket is a future too. Its output is that of [`wait`](Self::wait), and it needs no runtime.
+/// An event loop polls it with the waker of a [`WakeFd`](crate::WakeFd).
+///
+/// Dropping a ticket does not wait: the batch goes on, its results are discarded, and its memory
+/// is freed when it has completed.
 ///
 /// # Examples
 /// ```
@@ -34,11 +36,10 @@ use crate::{Buffer, Error, OwnedTransfer};
 /// }
 /// # Ok::<(), raw_block_core::Error>(())
 /// ```
-#[must_use = "dropping a ticket waits for its batch and throws the results away"]
+#[must_use = "dropping a ticket throws the results of its batch away"]
 pub struct Ticket {
     id: u64,
-    /// `None` once the results were taken.
-    lane: Option<LaneGuard>,
+    outcome: Arc<Outcome>,
 }
 
 /// One transfer of an owned batch that has completed.
@@ -66,8 +67,8 @@ pub struct Refused {
 }
 
 impl Ticket {
-    pub(super) fn new(id: u64, lane: LaneGuard) -> Self {
-        Self { id, lane: Some(lane) }
+    pub(super) fn new(id: u64, outcome: Arc<Outcome>) -> Self {
+        Self { id, outcome }
     }
 
     /// A number that no other batch of this dispatcher has.
@@ -76,75 +77,46 @@ impl Ticket {
         self.id
     }
 
-    /// A descriptor that is readable when [`try_wait`](Self::try_wait) may make progress, if the
-    /// backend has one.
-    #[must_use]
-    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.lane.as_ref()?.event_fd()
-    }
-
     /// Waits until the batch has completed. The results are in the order of the batch.
     ///
     /// Empty if [`try_wait`](Self::try_wait) or [`wait_deadline`](Self::wait_deadline) has returned
     /// them.
     #[must_use]
-    pub fn wait(mut self) -> Vec<Finished> {
-        self.advance(WaitMode::All).unwrap_or_default()
+    pub fn wait(self) -> Vec<Finished> {
+        self.outcome.take(None).unwrap_or_default()
     }
 
-    /// Reaps completions and refills the queue, without waiting. Returns the results if the batch
-    /// has completed.
-    ///
-    /// When it has not, ops are in flight, and [`event_fd`](Self::event_fd) is readable as soon as
-    /// one completes.
+    /// Returns the results if the batch has completed. Does not wait.
     #[must_use]
     pub fn try_wait(&mut self) -> Option<Vec<Finished>> {
-        self.advance(WaitMode::Poll)
+        self.outcome.try_take()
     }
 
     /// Waits until the batch has completed or `deadline` has passed. Returns the results if it has
-    /// completed. After the deadline it does only what [`try_wait`](Self::try_wait) does.
+    /// completed.
     #[must_use]
     pub fn wait_deadline(&mut self, deadline: Instant) -> Option<Vec<Finished>> {
-        self.advance(WaitMode::Until(deadline))
+        self.outcome.take(Some(deadline))
     }
+}
 
-    fn advance(&mut self, mode: WaitMode) -> Option<Vec<Finished>> {
-        // Taken from the ticket first: if the backend panics, the panic drops the lane, and the
-        // drop of the ticket does nothing.
-        let mut lane = self.lane.take()?;
-        if let Err(error) = lane.pool.check_process() {
-            // The queue belongs to the parent; no completion reaches the copy in the child.
-            let lost = || Finished {
-                buffer: Buffer::default(),
-                more: Vec::new(),
-                result: Err(error.clone()),
-            };
-            return Some(std::iter::repeat_with(lost).take(lane.batch.requests.len()).collect());
-        }
-        let backend = Arc::clone(&lane.pool.backend);
-        if !lane.drive(&*backend, mode) {
-            self.lane = Some(lane);
-            return None;
-        }
-        let transfers = lane.batch.take_owned();
-        let results = lane.batch.take_results(&*backend);
-        let finish = |(transfer, result)| {
-            let OwnedTransfer { buffer, more, .. } = transfer;
-            Finished { buffer, more, result }
-        };
-        Some(transfers.into_iter().zip(results).map(finish).collect())
+impl Future for Ticket {
+    type Output = Vec<Finished>;
+
+    /// The results are empty if they were returned before.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Finished>> {
+        self.outcome.poll(context.waker()).map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.advance(WaitMode::All);
+        self.outcome.abandon();
     }
 }
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("id", &self.id).field("taken", &self.lane.is_none()).finish()
+        f.debug_struct("Ticket").field("id", &self.id).finish_non_exhaustive()
     }
 }

@@ -143,6 +143,16 @@ impl Wave {
         self.outstanding == 0
     }
 
+    /// The number of ops that have not completed.
+    pub(super) fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// Whether a queue has accepted ops that have not completed.
+    pub(super) fn has_accepted(&self) -> bool {
+        self.outstanding > self.waiting.len()
+    }
+
     /// Whether no ops exist but those that wait for a queue.
     pub(super) fn has_only_waiting_ops(&self) -> bool {
         Arc::strong_count(&self.memory) == 1 + self.waiting.len()

@@ -21,8 +21,8 @@ const TIMEOUT_ODDS: u32 = 64;
 /// A thread waits for an op that a [`DeviceFault`](super::DeviceFault) holds as it waits for a
 /// lock. Between these points a thread must not wait for another one.
 ///
-/// Threads that this workspace starts meanwhile, as the driver of [tickets](crate::Ticket), run
-/// under the scheduler too.
+/// Threads that these functions start, such as that of [tickets](crate::Ticket), run under the
+/// scheduler too.
 ///
 /// Returns when all functions have returned and these threads have ended.
 ///

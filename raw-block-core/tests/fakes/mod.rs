@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,10 @@ pub(crate) trait Behaviour: Send {
     /// Whether it is a queue of the thread that opened it.
     fn is_local(&self) -> bool {
         false
+    }
+
+    fn waker(&mut self, honest: &mut dyn IoQueue) -> Result<Waker, Error> {
+        honest.waker()
     }
 }
 
@@ -109,6 +114,15 @@ pub(crate) struct Gate {
 struct GateState {
     open: bool,
     waiting: usize,
+    /// Whether a wait is to end although it is closed.
+    woken: bool,
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.state.lock().unwrap().woken = true;
+        self.changed.notify_all();
+    }
 }
 
 impl Gate {
@@ -121,12 +135,12 @@ impl Gate {
         self.state.lock().unwrap().open
     }
 
-    /// Waits until it is open, at the longest until `deadline`.
+    /// Waits until it is open or woken, at the longest until `deadline`.
     pub(crate) fn wait(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock().unwrap();
         state.waiting += 1;
         self.changed.notify_all();
-        while !state.open {
+        while !state.open && !std::mem::take(&mut state.woken) {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             state = match left {
                 Some(Duration::ZERO) => break,
@@ -188,6 +202,10 @@ impl Behaviour for Gated {
     fn in_flight(&self, honest: &dyn IoQueue) -> usize {
         honest.in_flight() + self.held.len()
     }
+
+    fn waker(&mut self, _: &mut dyn IoQueue) -> Result<Waker, Error> {
+        Ok(Waker::from(Arc::clone(&self.gate)))
+    }
 }
 
 struct Queue {
@@ -218,6 +236,10 @@ impl IoQueue for Queue {
 
     fn reap(&mut self, min: usize, deadline: Option<Instant>, done: &mut Vec<Completion>) {
         self.behaviour.reap(&mut *self.honest, min, deadline, done);
+    }
+
+    fn waker(&mut self) -> Result<Waker, Error> {
+        self.behaviour.waker(&mut *self.honest)
     }
 }
 
@@ -317,6 +339,27 @@ pub(crate) fn first_queue<B: Behaviour + 'static>(
     make: impl Fn() -> B + Send + Sync + 'static,
 ) -> Dispatcher {
     device(move |number| Ok(if number == 0 { Box::new(make()) } else { Box::new(Honest) }))
+}
+
+/// Whether this is the thread that runs the batches of tickets.
+pub(crate) fn is_driver() -> bool {
+    thread::current().name() == Some("raw-block-drive")
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < end, "{what}");
+        thread::yield_now();
+    }
+}
+
+/// Waits until the batches of all tickets have completed, also of those that were dropped.
+#[track_caller]
+pub(crate) fn until_no_ticket_is_in_flight(device: &Dispatcher) {
+    until("a batch does not complete", || device.stats().tickets_in_flight == 0);
 }
 
 /// Runs `test`, which must not hang.

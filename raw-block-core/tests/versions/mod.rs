@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use raw_block_core::simulated::SimulatedDevice;
-use raw_block_core::{AlignedBuf, Dispatcher, Geometry, OwnedTransfer, Ticket, WriteAt};
+use raw_block_core::{AlignedBuf, Dispatcher, Error, Geometry, OwnedTransfer, Ticket, WriteAt};
 
 pub(crate) const BLOCK: usize = 512;
 /// Blocks of each write.
@@ -33,7 +33,20 @@ pub(crate) fn write(device: &Dispatcher, number: u64, version: u8) {
     device.write_buffers(&[WriteAt::new(place(number), &bytes)]).all().unwrap();
 }
 
-/// A write that is in flight, or will be with the next call.
+/// Calls `work` while a write is in flight. Returns the result of the write, and that of `work`.
+pub(crate) fn while_written<R>(
+    device: &Dispatcher,
+    number: u64,
+    version: u8,
+    work: impl FnOnce() -> R,
+) -> (Result<(), Error>, R) {
+    let bytes = [version; LEN * BLOCK];
+    let batch = [WriteAt::new(place(number), &bytes)];
+    let (written, worked) = device.write_buffers_while(&batch, work);
+    (written.all(), worked)
+}
+
+/// A write that is in flight, or soon will be.
 pub(crate) fn start(device: &Dispatcher, number: u64, version: u8) -> Ticket {
     let mut buffer = AlignedBuf::zeroed(LEN * BLOCK).unwrap();
     buffer.fill(version);

@@ -9,3 +9,4 @@ mod scripted;
 mod starting;
 mod streams;
 mod waking;
+mod wrapped;

@@ -6,29 +6,26 @@ use std::thread;
 use std::time::Duration;
 
 use io_uring::opcode;
-use raw_block_core::{AlignedBuf, OwnedTransfer};
+use raw_block_core::{AlignedBuf, OwnedTransfer, ReadAt};
 use raw_block_fixtures::temp_file;
 
 use super::failures::{BLOCK, Stage};
 use super::scripted::{OnEnter, Scripted};
+use super::wrapped::{self, Usage};
 use crate::ring::{Lookup, Ring, RingDevice, Standard};
 
 #[test]
 fn an_awake_polling_thread_needs_no_system_call() {
     let stage = Stage::with(Some(Duration::from_secs(60)));
+    let device = wrapped::dispatcher(stage.dispatcher.backend(), Usage::ReapedWithoutWaiting);
+    let mut buffers: Vec<_> = (0..4).map(|_| AlignedBuf::zeroed(BLOCK).unwrap()).collect();
     // It may sleep until the first entry.
     for round in 0..20 {
-        let batch = (0..4)
-            .map(|number| OwnedTransfer::new(number * 8192, AlignedBuf::zeroed(BLOCK).unwrap()))
+        let mut reads: Vec<_> = (0..)
+            .zip(&mut buffers)
+            .map(|(number, buffer)| ReadAt::new(number * 8192, buffer))
             .collect();
-        let mut ticket = stage.dispatcher.batched_read(batch).unwrap();
-        let finished = loop {
-            match ticket.try_wait() {
-                Some(finished) => break finished,
-                None => thread::yield_now(),
-            }
-        };
-        assert!(finished.iter().all(|finished| finished.result.is_ok()), "{finished:?}");
+        device.read_buffers(&mut reads).all().unwrap();
         let calls = std::mem::take(&mut stage.script.lock().unwrap().calls);
         assert!(calls == 0 || round == 0, "{calls} calls in round {round}");
     }

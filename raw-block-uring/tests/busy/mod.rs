@@ -90,6 +90,16 @@ impl Busy {
         self.backend = None;
     }
 
+    /// Returns when the batches of dropped tickets have completed.
+    pub(crate) fn wait_for_tickets(&self) {
+        let dispatcher = self.dispatcher.as_ref().expect("it is open");
+        let end = Instant::now() + PATIENCE;
+        while dispatcher.stats().tickets_in_flight > 0 {
+            assert!(Instant::now() < end, "a dropped ticket does not complete");
+            thread::yield_now();
+        }
+    }
+
     /// Starts reads into new memory from the heap. Also returns the addresses of their buffers.
     pub(crate) fn reads_in_flight(&self) -> (Ticket, Vec<usize>) {
         self.reads_in_flight_into(heap)
@@ -106,10 +116,13 @@ impl Busy {
         while Instant::now() < end {
             let buffers: Vec<Buffer> = make().into_iter().map(Into::into).collect();
             let addresses = buffers.iter().map(|one| one.as_ptr().expose_provenance()).collect();
-            let before = dispatcher.stats().read_bytes;
+            let before = dispatcher.stats();
             let mut ticket = dispatcher.batched_read(batch(buffers)).unwrap();
+            while dispatcher.stats().submissions == before.submissions {
+                thread::yield_now();
+            }
             let over = ticket.try_wait().is_some();
-            let read = dispatcher.stats().read_bytes - before;
+            let read = dispatcher.stats().read_bytes - before.read_bytes;
             if !over && read < (READ * READS / 2) as u64 {
                 return (ticket, addresses);
             }

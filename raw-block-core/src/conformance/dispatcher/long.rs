@@ -1,12 +1,14 @@
 //! A batch longer than its queue goes on while its caller has something else to do.
 
-use std::time::Instant;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use super::fill;
 use crate::conformance::Subject;
 use crate::conformance::bytes::{aligned, assert_same, pattern};
 use crate::conformance::queue::waking::{SOON, is_readable};
-use crate::{OwnedTransfer, ReadAt, Ticket};
+use crate::{Finished, OwnedTransfer, ReadAt, WakeFd};
 
 /// Depth of the queues, and transfers for each op that they hold.
 const DEPTH: usize = 2;
@@ -31,8 +33,7 @@ fn owned_reads(subject: &Subject) -> Vec<OwnedTransfer> {
 }
 
 #[track_caller]
-fn assert_read(subject: &Subject, ticket: Ticket, bytes: &[u8]) {
-    let all = ticket.wait();
+fn assert_read(subject: &Subject, all: Vec<Finished>, bytes: &[u8]) {
     assert_eq!(all.len(), transfers(subject));
     for (number, finished) in all.into_iter().enumerate() {
         finished.result.unwrap();
@@ -47,46 +48,20 @@ fn fill_all(subject: &Subject, seed: u64) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn a_long_ticket_is_started_and_not_carried_out(subject: &Subject) {
+pub(crate) fn a_long_ticket_completes_without_calls(subject: &Subject) {
     let device = subject.dispatcher_with(DEPTH, 4);
     let bytes = fill_all(subject, 680);
-    let before = subject.stats().read_bytes;
-    let ticket = device.batched_read(owned_reads(subject)).unwrap();
-    let read = subject.stats().read_bytes - before;
-    assert!(read <= queueful(subject), "{read} bytes were read before the ticket was there");
-    assert_read(subject, ticket, &bytes);
-}
-
-pub(crate) fn a_call_that_does_not_wait_reaps_at_most_one_queueful(subject: &Subject) {
-    let device = subject.dispatcher_with(DEPTH, 4);
-    let bytes = fill_all(subject, 681);
+    let event = WakeFd::new().unwrap();
     let mut ticket = device.batched_read(owned_reads(subject)).unwrap();
-    for round in 0..ROUNDS - 3 {
-        let before = subject.stats().read_bytes;
-        let early =
-            if round % 2 == 0 { ticket.try_wait() } else { ticket.wait_deadline(Instant::now()) };
-        assert!(early.is_none(), "a batch of {ROUNDS} queues was read in {round} calls");
-        let read = subject.stats().read_bytes - before;
-        assert!(read <= queueful(subject), "{read} bytes were read in one call");
-    }
-    assert_read(subject, ticket, &bytes);
-}
-
-pub(crate) fn a_long_ticket_can_be_driven_by_its_event_fd(subject: &Subject) {
-    let device = subject.dispatcher_with(DEPTH, 4);
-    fill_all(subject, 682);
-    let mut ticket = device.batched_read(owned_reads(subject)).unwrap();
-    let all = loop {
-        if ticket.event_fd().is_none() {
-            return;
+    let waker = event.waker();
+    let all = match Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)) {
+        Poll::Ready(all) => all,
+        Poll::Pending => {
+            assert!(is_readable(event.as_fd(), SOON), "a long ticket makes no progress by itself");
+            ticket.try_wait().expect("its waker was used")
         }
-        if let Some(all) = ticket.try_wait() {
-            break all;
-        }
-        let readable = is_readable(ticket.event_fd().expect("the queue is there"), SOON);
-        assert!(readable, "a long ticket has not completed, and nothing will wake its caller");
     };
-    assert!(all.iter().all(|finished| finished.result.is_ok()));
+    assert_read(subject, all, &bytes);
 }
 
 pub(crate) fn a_long_batch_hands_its_first_reads_over_first(subject: &Subject) {

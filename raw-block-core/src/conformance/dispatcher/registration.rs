@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::tickets::wait_for_all;
 use super::{assert_holds, fill};
 use crate::conformance::Subject;
 use crate::conformance::bytes::{assert_same, pattern};
@@ -92,6 +93,7 @@ pub(crate) fn a_buffer_of_a_registered_pool_comes_back_from_a_ticket(subject: &S
 
     let batch = (0..3).map(|n| OwnedTransfer::new(subject.at(2 * n), pool.take().unwrap()));
     drop(device.batched_write(batch.collect()).unwrap());
+    wait_for_all(&device);
     assert_eq!(pool.available(), 3, "a dropped ticket gives its buffers back");
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn batches_transfers_and_bytes_add_up(subject: &Subject) {
     let through = |stats: &crate::StatsSnapshot| stats.direct_bytes + stats.staged_bytes;
     assert_eq!(through(&after) - through(&before), 11 * block as u64);
     assert!(after.submissions > before.submissions, "the backend counts its submissions");
-    assert_eq!(after.tickets_out, before.tickets_out);
+    assert_eq!(after.tickets_in_flight, before.tickets_in_flight);
 }
 
 pub(crate) fn errors_are_counted_by_kind(subject: &Subject) {
